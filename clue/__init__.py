@@ -1,0 +1,1 @@
+"""CLUE: user representations learned from behaviour logs of many services."""

@@ -1,0 +1,242 @@
+"""The corpus on disk: what `clue/prepare.py` writes and everything else reads.
+
+A directory of Arrow IPC files, one record batch each and uncompressed, so that opening costs the
+same for a thousand users as for a billion events and every array is a view of the mapped file:
+
+    manifest.json            counts, split, templates, hashes (class Manifest)
+    tokenizer.json           byte-level BPE; id 0 is "<pad>" and never stands for text
+    users.arrow              user_id, split           row = user index, sorted by user_id
+    items.arrow              item_id, service, text, tokens, content    row = item index
+    histories_SERVICE.arrow  items, timestamps        row = user index, oldest event first
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+
+FORMAT = 1
+SPLITS = ("train", "valid", "test")
+Split = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths in one flat array: row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    `offsets` is int64 with one more entry than there are rows.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """A view of one row, counted from 0; IndexError beyond the last."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a Ragged with {len(self)} rows")
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64, the length of every row."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a corpus holds and where it came from; `manifest.json` is its fields.
+
+    `fingerprint` is sha256 over the hashes of the Arrow files and the tokenizer: equal content has
+    an equal fingerprint wherever and whenever it was prepared. `inputs` is sha256 over the settings
+    and the sources, by which a second run sees that its work is already done. `dropped_rows` counts
+    what `on_bad_row: drop` left out, by reason.
+    """
+
+    format: int
+    name: str
+    services: list[str]
+    num_users: int
+    num_items: int
+    num_events: dict[str, int]
+    num_tokens: int
+    dropped_rows: dict[str, int]
+    split: dict[str, int]
+    max_item_tokens: int
+    vocab_size: int
+    templates: dict[str, str]
+    tokenizer_sha256: str
+    source: list[dict[str, Any]]
+    seed: int
+    inputs: str
+    fingerprint: str
+
+
+class Corpus:
+    """A prepared corpus, memory-mapped; nothing is read before it is used.
+
+    One entry per user: `user_ids` (strings), `split` (uint8, an index into `SPLITS`). One per item:
+    `item_ids`, `item_texts` (strings), `item_service` (uint8, an index into `services`),
+    `item_content` (int64, equal for items with equal text), `item_tokens` (Ragged of int32).
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Maps the files of `path`; use `Corpus.open`, which also checks them."""
+        self.path = path
+        self.manifest = manifest
+        self.services = tuple(manifest.services)
+        self.num_users = manifest.num_users
+        self.num_items = manifest.num_items
+        self.fingerprint = manifest.fingerprint
+        self.tokenizer_path = path / "tokenizer.json"
+        users = _map(path / "users.arrow")
+        self.user_ids: pa.Array = users["user_id"]
+        self.split: np.ndarray = users["split"].to_numpy()
+        items = _map(path / "items.arrow")
+        self.item_ids: pa.Array = items["item_id"]
+        self.item_texts: pa.Array = items["text"]
+        self.item_service: np.ndarray = items["service"].to_numpy()
+        self.item_content: np.ndarray = items["content"].to_numpy()
+        self.item_tokens = _ragged(items["tokens"])
+        self._histories = [_map(history_file(path, service)) for service in self.services]
+        found = (len(self.user_ids), len(self.item_ids), {len(h) for h in self._histories})
+        if found != (self.num_users, self.num_items, {self.num_users}):
+            raise ValueError(
+                f"{path}: manifest.json promises {self.num_users} users and {self.num_items} items, "
+                f"the files hold {found}; prepare the corpus again with overwrite=true"
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> "Corpus":
+        """Gives the corpus in directory `path`.
+
+        Raises FileNotFoundError where there is none and ValueError for another format or for files
+        that do not belong together; both name the next step.
+        """
+        return cls(path, read_manifest(path))
+
+    def items_of(self, service: int) -> Ragged:
+        """Item indices (int32) of every user's events in a service, oldest first."""
+        return _ragged(self._histories[service]["items"])
+
+    def timestamps_of(self, service: int) -> Ragged:
+        """Times (float64) of the same events: epoch seconds, or whatever numbers the log held."""
+        return _ragged(self._histories[service]["timestamps"])
+
+    def users_in(self, split: Split) -> np.ndarray:
+        """int64 indices of the users of a split, ascending."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Gives the manifest of the corpus in `path`; raises as `Corpus.open` does."""
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no corpus in {path}; make one with `python clue/prepare.py`")
+    fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if fields.get("format") != FORMAT:
+        raise ValueError(
+            f"{file}: format {fields.get('format')}, this version reads {FORMAT}; prepare it again"
+        )
+    return Manifest(**fields)
+
+
+def history_file(path: Path, service: str) -> Path:
+    """Where the histories of a service lie in the corpus directory `path`."""
+    return path / f"histories_{quote(service, safe='')}.arrow"
+
+
+def write_columns(file: Path, columns: Mapping[str, pa.Array]) -> None:
+    """Writes the columns as one record batch into an Arrow IPC file."""
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def ragged_column(rows: Ragged) -> pa.Array:
+    """Gives `rows` as an Arrow large_list column over the same memory."""
+    return pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(rows.values))
+
+
+def seal(path: Path, manifest: Manifest) -> None:
+    """Writes `manifest` into `path`, its two hashes computed from the files that lie there."""
+    hashes = {file.name: sha256(file) for file in sorted(path.glob("*.arrow"))}
+    hashes["tokenizer.json"] = sha256(path / "tokenizer.json")
+    whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    sealed = dataclasses.replace(
+        manifest, tokenizer_sha256=hashes["tokenizer.json"], fingerprint=whole
+    )
+    file = path / "manifest.json"
+    text = json.dumps(dataclasses.asdict(sealed), indent=1, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+    for written in path.iterdir():
+        _sync(written)
+
+
+def sha256(file: Path) -> str:
+    """The hexadecimal sha256 of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def building(target: Path) -> Iterator[Path]:
+    """Gives a scratch directory beside `target`; its `corpus/` becomes `target` at the end.
+
+    The rename comes last, so a killed run leaves no half corpus, and what it did leave is removed
+    by the next. A block that raises leaves `target` as it was. ValueError when another process is
+    building the same target.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".{target.name}.partial"
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        try:  # The kernel releases this lock when its holder dies, however it dies.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is preparing {target}; wait for it") from None
+        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / "corpus").mkdir(parents=True)
+        try:
+            yield scratch
+            _sync(scratch / "corpus")
+            if target.exists():
+                target.rename(scratch / "replaced")
+            (scratch / "corpus").rename(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _map(file: Path) -> pa.RecordBatch:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; prepare the corpus again with overwrite=true")
+    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+
+
+def _ragged(column: pa.Array) -> Ragged:
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]
+    return Ragged(column.values.to_numpy(), offsets)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Tests of clue/data and of clue/prepare.py."""
