@@ -1,0 +1,47 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both first install everything with
+# plain pip into .venv, at the exact versions of constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# One thread a core. Without it each process of the demo would ask for all cores at once, or,
+# under `accelerate launch`, settle for one.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: help install demo test lint types pytest format
+.DEFAULT_GOAL := help
+
+help: ## say what each command does
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## make .venv with everything in it
+
+demo: $(STAMP) ## pretrain, evaluate and report on a synthetic world, or on EVENTS=my.parquet
+	$(BIN)/python -m benchmarks.demo $(if $(EVENTS),events=$(EVENTS))
+
+test: lint types pytest ## all that must pass before a commit: the three below
+
+lint: $(STAMP) ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## pyright
+	$(BIN)/pyright
+
+pytest: $(STAMP) ## the tests
+	$(BIN)/python -m pytest
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch first and alone: if its index is down or has no wheel for this Python, the error says so.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("error: CLUE needs Python 3.11 or newer, $(PYTHON) is %d.%d; try make PYTHON=python3.12" % v[:2])'
+	@echo "installing into .venv, about two minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[serve,bench,dev]'
+	@touch $@
