@@ -1,0 +1,113 @@
+"""Full ranking by counting: how many candidates score above the target, and how many like it.
+
+Nothing is sampled and nothing is sorted (sampled metrics are inconsistent, Krichene & Rendle 2020).
+Every metric is its expectation over a random order of the ties, so that constant scores give
+exactly chance: HR@k = k / n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue.data.corpus import Ragged
+
+CELLS = 4_000_000  # scores alive at once: 32 MB of float64
+# Equal texts get vectors that differ in the last float32 bits by the company they were encoded in;
+# scores of unit vectors closer than this are the same score.
+SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where Q targets stand: `better` candidates above each, `equal` others beside it, of `of`.
+
+    All three float64 (Q,); a target's rank is uniform on better+1 .. better+equal+1.
+    """
+
+    better: np.ndarray
+    equal: np.ndarray
+    of: np.ndarray
+
+    def expected(self) -> np.ndarray:
+        """The expected rank 1 + better + equal / 2."""
+        return 1 + self.better + self.equal / 2
+
+    def share(self) -> np.ndarray:
+        """The expected rank as a share of the candidates."""
+        return self.expected() / self.of
+
+    def hit(self, k: int) -> np.ndarray:
+        """HR@k, which is R@k for one target: the probability of a rank of at most k."""
+        return np.clip((k - self.better) / (self.equal + 1), 0, 1)
+
+    def ndcg(self, k: int) -> np.ndarray:
+        """NDCG@k of one target: 1 / log2(rank + 1) down to rank k, else 0."""
+        gain = np.zeros(int(self.of.max()) + 2)
+        kept = np.arange(1, min(k, len(gain) - 1) + 1)
+        gain[kept] = 1 / np.log2(kept + 1)
+        return self._mean_over_ties(gain)
+
+    def reciprocal(self) -> np.ndarray:
+        """The reciprocal rank, whose mean is MRR."""
+        gain = np.zeros(int(self.of.max()) + 2)
+        gain[1:] = 1 / np.arange(1, len(gain))
+        return self._mean_over_ties(gain)
+
+    def _mean_over_ties(self, gain: np.ndarray) -> np.ndarray:
+        total = np.cumsum(gain)
+        first, last = self.better.astype(int), (self.better + self.equal).astype(int) + 1
+        return (total[last] - total[first]) / (self.equal + 1)
+
+
+def concatenated(parts: Sequence[Ranks]) -> Ranks:
+    """Gives the ranks of all queries of the parts, one after another."""
+    return Ranks(
+        np.concatenate([part.better for part in parts]),
+        np.concatenate([part.equal for part in parts]),
+        np.concatenate([part.of for part in parts]),
+    )
+
+
+def rank(
+    queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray, seen: Ragged | None = None
+) -> Ranks:
+    """Gives the standing of candidate `targets[q]` for every query by the dot product.
+
+    Queries (Q, E), candidates (N, E), targets (Q,) rows of candidates. `seen` names candidates per
+    query that leave its ranking (the target itself always stays). Raises ValueError for shapes
+    that do not belong together and for vectors that are not finite.
+    """
+    if queries.shape[1] != candidates.shape[1] or len(queries) != len(targets):
+        raise ValueError(
+            f"queries {queries.shape}, candidates {candidates.shape} and {len(targets)} targets "
+            "do not belong together; queries and candidates are rows of equal width"
+        )
+    if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
+        raise ValueError("vectors to rank hold NaN or infinity; was the checkpoint diverging?")
+    candidates = candidates.astype(np.float64)
+    better, equal = np.empty(len(queries)), np.empty(len(queries))
+    of = np.full(len(queries), float(len(candidates)))
+    step = max(1, CELLS // len(candidates))
+    for start in range(0, len(queries), step):
+        block = slice(start, min(start + step, len(queries)))
+        scores = queries[block].astype(np.float64) @ candidates.T
+        rows = np.arange(len(scores))
+        own = scores[rows, targets[block]][:, None]
+        if seen is not None:
+            of[block] -= _hide(scores, seen, start, targets[block])
+        width = SAME * np.maximum(1, np.abs(own))
+        better[block] = (scores > own + width).sum(1)
+        equal[block] = (np.abs(scores - own) <= width).sum(1) - 1
+    return Ranks(better, equal, of)
+
+
+def _hide(scores: np.ndarray, seen: Ragged, start: int, targets: np.ndarray) -> np.ndarray:
+    """Sets the scores of seen candidates to -inf in place; gives how many that were per query."""
+    hidden = np.zeros(len(scores))
+    for row, target in enumerate(targets):
+        known = np.unique(seen[start + row])
+        known = known[known != target]
+        scores[row, known] = -np.inf
+        hidden[row] = len(known)
+    return hidden
