@@ -1,0 +1,1 @@
+"""The HTTP service: a frozen encoder and an exact index behind FastAPI."""

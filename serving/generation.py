@@ -1,0 +1,264 @@
+"""Index generations on disk: whole or absent, and verified byte by byte before they are read.
+
+    indexes/demo/CURRENT                       the name of the generation to serve
+    indexes/demo/000001-3fa2b1c4d5e6/          its number, the first digits of its manifest's hash
+        manifest.json items.arrow users.arrow arrays.safetensors
+
+FAISS's own files are not used: they carry no checksum (86 % of single-bit flips load silently) and
+a process killed while writing one leaves it torn. FAISS is built in memory from these arrays.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+from safetensors.numpy import load, save
+
+FORMAT = 1
+CURRENT = "CURRENT"
+LOCK = ".lock"
+UNFINISHED = ".building-"
+NAME = re.compile(r"[0-9]{6}-[0-9a-f]{12}")
+
+Strings: TypeAlias = Any  # an Arrow array of large_string; pyarrow ships no types
+
+
+class BrokenIndex(ValueError):
+    """What is on disk is not what was written; the message names the file, never its path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What manifest.json holds: whose vectors these are, how many, and the hash of each file."""
+
+    format: int
+    model_fingerprint: str
+    corpus_fingerprint: str
+    corpus_name: str
+    services: list[str]
+    width: int
+    num_items: int
+    num_users: int
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """I items and N users of one corpus as one model of width E sees them.
+
+    `item_vectors` (I, E) and `user_vectors` (N, E) are unit float32 rows; `item_service` (I,)
+    indexes `services`; `item_content` (I,) is `content_of` service and text; `user_ids` is sorted
+    by UTF-8 bytes; user n has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
+    """
+
+    model_fingerprint: str
+    corpus_fingerprint: str
+    corpus_name: str
+    services: list[str]
+    item_ids: Strings
+    item_texts: Strings
+    item_service: np.ndarray
+    item_content: np.ndarray
+    item_vectors: np.ndarray
+    user_ids: Strings
+    user_vectors: np.ndarray
+    seen_values: np.ndarray
+    seen_offsets: np.ndarray
+
+
+def content_of(service: str, text: str) -> int:
+    """Gives the 64-bit hash by which an event's text finds its catalogue items."""
+    digest = hashlib.blake2b(f"{service}\0{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+@contextmanager
+def writing(out: Path, *, overwrite: bool) -> Generator[None]:
+    """Holds `out` for one writer; removes what killed writers left.
+
+    Raises FileExistsError when `out` holds an index and `overwrite` is false, or holds anything
+    else, and ValueError when another process is writing it.
+    """
+    if (out / CURRENT).exists() and not overwrite:
+        raise FileExistsError(f"{out} already holds an index; overwrite=true replaces it")
+    if out.is_dir() and not (out / CURRENT).exists():
+        foreign = [p.name for p in out.iterdir() if not _ours(p.name)]
+        if foreign:
+            raise FileExistsError(f"{out} holds {foreign[0]!r}, which is no index; choose another")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is writing {out}; wait for it") from None
+        for left in out.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+
+
+def publish(out: Path, contents: Contents) -> str:
+    """Writes `contents` as the next generation of `out` and gives its name.
+
+    Readers see the old generation or the new one, never a part. The one before stays for rollback
+    and for a reader that has just read CURRENT; older ones go. Call under `writing`.
+    """
+    held = tempfile.mkdtemp(prefix=UNFINISHED, dir=out)
+    manifest = _write_files(Path(held), contents)
+    older = sorted(p.name for p in out.iterdir() if NAME.fullmatch(p.name))
+    served = (out / CURRENT).read_text() if older and (out / CURRENT).exists() else ""
+    number = int(older[-1].partition("-")[0]) + 1 if older else 1
+    name = f"{number:06d}-{hashlib.sha256(manifest).hexdigest()[:12]}"
+    Path(held).chmod(0o755)  # mkdtemp's 0700 would lock out a service that runs as another user
+    Path(held).rename(out / name)
+    _sync_directory(out)
+    _write(out / f"{UNFINISHED}current", name.encode())
+    (out / f"{UNFINISHED}current").replace(out / CURRENT)
+    _sync_directory(out)
+    for left in older:
+        if left != served:
+            shutil.rmtree(out / left)
+    return name
+
+
+def read(out: Path) -> tuple[str, Contents]:
+    """Gives the name and the contents of the current generation of `out`.
+
+    Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
+    """
+    if not (out / CURRENT).is_file():
+        raise FileNotFoundError(f"no index in {out}; python -m serving.build_index makes one")
+    name = (out / CURRENT).read_bytes().decode("ascii", "replace")
+    if not NAME.fullmatch(name):
+        raise BrokenIndex(f"{CURRENT} does not name a generation; build the index again")
+    text = _read(out / name / "manifest.json")
+    if hashlib.sha256(text).hexdigest()[:12] != name.partition("-")[2]:
+        raise BrokenIndex("manifest.json is not what was written; build the index again")
+    try:
+        manifest = TypeAdapter(Manifest).validate_json(text)
+    except ValidationError:
+        raise BrokenIndex("manifest.json is of another format; build the index again") from None
+    files = {
+        file: _read_hashed(out / name / file, digest) for file, digest in manifest.files.items()
+    }
+    items, users = (_table(files[f"{kind}.arrow"]) for kind in ("items", "users"))
+    contents = Contents(
+        model_fingerprint=manifest.model_fingerprint,
+        corpus_fingerprint=manifest.corpus_fingerprint,
+        corpus_name=manifest.corpus_name,
+        services=manifest.services,
+        item_ids=items["item_id"],
+        item_texts=items["text"],
+        user_ids=users["user_id"],
+        **load(files["arrays.safetensors"]),
+    )
+    check(contents)
+    return name, contents
+
+
+def check(contents: Contents) -> None:
+    """Raises BrokenIndex unless the counts agree and every vector is finite and of length one."""
+    kinds = (
+        ("item", contents.item_vectors, len(contents.item_ids)),
+        ("user", contents.user_vectors, len(contents.user_ids)),
+    )
+    for kind, vectors, count in kinds:
+        if vectors.shape != (count, contents.item_vectors.shape[1]) or vectors.dtype != np.float32:
+            raise BrokenIndex(f"{kind} vectors: {vectors.dtype} {vectors.shape} for {count} ids")
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        # NaN compares false, so this asks for what must hold rather than for what must not.
+        if not (np.abs(lengths - 1) < 1e-3).all():
+            raise BrokenIndex(f"a {kind} vector is not finite or not of length one")
+    users, offsets = len(contents.user_ids), len(contents.seen_offsets)
+    if offsets != users + 1:
+        raise BrokenIndex(f"{users} users need {users + 1} offsets, found {offsets}")
+
+
+def _write_files(directory: Path, contents: Contents) -> bytes:
+    """Writes and syncs the four files; gives the manifest's bytes."""
+    arrays = {
+        "item_service": contents.item_service,
+        "item_content": contents.item_content,
+        "item_vectors": contents.item_vectors,
+        "user_vectors": contents.user_vectors,
+        "seen_values": contents.seen_values,
+        "seen_offsets": contents.seen_offsets,
+    }
+    blobs: dict[str, bytes] = {
+        "items.arrow": _arrow({"item_id": contents.item_ids, "text": contents.item_texts}),
+        "users.arrow": _arrow({"user_id": contents.user_ids}),
+        "arrays.safetensors": save(arrays),
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        model_fingerprint=contents.model_fingerprint,
+        corpus_fingerprint=contents.corpus_fingerprint,
+        corpus_name=contents.corpus_name,
+        services=contents.services,
+        width=contents.item_vectors.shape[1],
+        num_items=len(contents.item_ids),
+        num_users=len(contents.user_ids),
+        files={name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()},
+    )
+    text = TypeAdapter(dict[str, Any]).dump_json(asdict(manifest), indent=1)
+    for name, blob in (blobs | {"manifest.json": text}).items():
+        _write(directory / name, blob)
+    _sync_directory(directory)
+    return text
+
+
+def _arrow(columns: dict[str, Strings]) -> bytes:
+    table: Any = pa.table(columns)
+    sink: Any = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(blob: bytes) -> dict[str, Strings]:
+    table: Any = pa.ipc.open_file(pa.py_buffer(blob)).read_all()
+    return {name: table[name].combine_chunks() for name in table.column_names}
+
+
+def _read_hashed(path: Path, digest: str) -> bytes:
+    blob = _read(path)
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise BrokenIndex(f"{path.name} is not what was written; build the index again")
+    return blob
+
+
+def _read(path: Path) -> bytes:
+    """Gives the file's bytes: what is hashed is what is used, not what is mapped later."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BrokenIndex(f"{path.name} is missing; build the index again") from None
+
+
+def _write(path: Path, blob: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(blob)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _ours(name: str) -> bool:
+    return name == LOCK or name.startswith(UNFINISHED) or NAME.fullmatch(name) is not None

@@ -1,0 +1,171 @@
+"""Exact nearest items and users over one generation. FAISS is kept in; torch is kept out."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from serving.generation import BrokenIndex, Contents, check, content_of, read
+
+UNIT_TOLERANCE = 1e-3  # float32 rounding of a unit vector of any width is below 1e-5
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Search:
+    """The `k` nearest items or users, without the rows in `exclude`.
+
+    `service` restricts items to one service (an index into `Index.services`).
+    """
+
+    kind: str  # "items" or "users"
+    k: int
+    exclude: np.ndarray
+    service: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Rows (int64) and scores (float32, cosine), best first; equal scores by row."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+class Index:
+    """Items and users of one generation, searchable by unit vectors of width E.
+
+    Each service has a FAISS index of its own, so that "the best of one service" needs no filter and
+    "the best of all" merges a few short lists. Search is exact: at 200,000 vectors of width 256 it
+    costs 10 ms of one core, below what encoding a user costs.
+    """
+
+    def __init__(self, name: str, contents: Contents) -> None:
+        """Takes checked contents; its vectors are copied into FAISS and need not be kept."""
+        check(contents)
+        self.name = name
+        self.model_fingerprint = contents.model_fingerprint
+        self.corpus_fingerprint = contents.corpus_fingerprint
+        self.corpus_name = contents.corpus_name
+        self.services = tuple(contents.services)
+        self.width = int(contents.item_vectors.shape[1])
+        self.num_items = len(contents.item_ids)
+        self.num_users = len(contents.user_ids)
+        self._item_ids = contents.item_ids
+        self._item_texts = contents.item_texts
+        self._item_service = contents.item_service
+        self._user_ids = contents.user_ids
+        self._seen_values = contents.seen_values
+        self._seen_offsets = contents.seen_offsets
+        self._by_content = np.argsort(contents.item_content, kind="stable")
+        self._contents = contents.item_content[self._by_content]
+        self._users = _Shard(np.arange(self.num_users), contents.user_vectors)
+        self._items = [
+            _Shard(rows, contents.item_vectors[rows])
+            for rows in (
+                np.flatnonzero(contents.item_service == s) for s in range(len(self.services))
+            )
+        ]
+
+    @classmethod
+    def load(cls, out: Path) -> "Index":
+        """Gives the current generation in `out`; raises as `generation.read` does."""
+        return cls(*read(out))
+
+    def search(self, vectors: np.ndarray, searches: Sequence[Search]) -> list[Hits]:
+        """Gives for each row of `vectors` (n, E) the hits of the search beside it.
+
+        A result is shorter than `k` only when fewer remain. Raises ValueError for a wrong width, a
+        vector that is not finite and of length one, or k below 1: FAISS would answer these
+        with rows of -1, or not at all.
+        """
+        self._require(vectors, searches)
+        parts: list[list[Hits]] = [[] for _ in searches]
+        for shard, service in [(self._users, -1), *((s, i) for i, s in enumerate(self._items))]:
+            wanted = [n for n, search in enumerate(searches) if _reads(search, service)]
+            if wanted and len(shard.rows):
+                # Excluded rows may be the very best, so as many more are asked for.
+                deep = max(searches[n].k + len(searches[n].exclude) for n in wanted)
+                for n, hits in zip(wanted, shard.nearest(vectors[wanted], deep), strict=True):
+                    parts[n].append(hits)
+        return [_best(found, search) for found, search in zip(parts, searches, strict=True)]
+
+    def user_row(self, user_id: str) -> int | None:
+        """Gives the row of a user, or None for one the index does not hold."""
+        # The ids are sorted as UTF-8 bytes, which is how Python compares strings too.
+        row = bisect_left(range(self.num_users), user_id, key=self.user_id)
+        return row if row < self.num_users and self.user_id(row) == user_id else None
+
+    def user_id(self, row: int) -> str:
+        """Gives the id of a user row."""
+        return self._user_ids[row].as_py()
+
+    def user_vector(self, row: int) -> np.ndarray:
+        """Gives the unit vector (E,) of a user row."""
+        return np.asarray(self._users.faiss.reconstruct(row))
+
+    def seen_by(self, row: int) -> np.ndarray:
+        """Gives the item rows in a user's history."""
+        return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
+
+    def seen_in(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
+        """Gives the item rows that have the service and the text of one of the events."""
+        wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
+        first = np.searchsorted(self._contents, wanted, side="left")
+        last = np.searchsorted(self._contents, wanted, side="right")
+        found = [self._by_content[a:b] for a, b in zip(first, last, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def item(self, row: int) -> tuple[str, str, str]:
+        """Gives the id, the service and the text of an item row."""
+        service = self.services[self._item_service[row]]
+        return self._item_ids[row].as_py(), service, self._item_texts[row].as_py()
+
+    def _require(self, vectors: np.ndarray, searches: Sequence[Search]) -> None:
+        if vectors.shape != (len(searches), self.width) or vectors.dtype != np.float32:
+            raise ValueError(
+                f"{len(searches)} searches need float32 ({len(searches)}, {self.width}), "
+                f"got {vectors.dtype} {vectors.shape}"
+            )
+        if not is_unit(vectors).all():
+            raise ValueError("a query vector is not finite or not of length one; normalise it")
+        if any(search.k < 1 for search in searches):
+            raise ValueError(f"k is at least 1, got {min(search.k for search in searches)}")
+
+
+class _Shard:
+    """Some rows and the FAISS index of their vectors."""
+
+    def __init__(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        self.rows = rows
+        self.faiss = faiss.IndexFlatIP(vectors.shape[1])
+        self.faiss.add(np.ascontiguousarray(vectors))
+        if self.faiss.ntotal != len(rows):
+            raise BrokenIndex(f"FAISS holds {self.faiss.ntotal} of {len(rows)} vectors")
+
+    def nearest(self, vectors: np.ndarray, k: int) -> list[Hits]:
+        scores, found = self.faiss.search(vectors, min(k, len(self.rows)))
+        return [Hits(self.rows[row], score) for row, score in zip(found, scores, strict=True)]
+
+
+def is_unit(vectors: np.ndarray) -> np.ndarray:
+    """Says of each vector (..., E) whether it is finite and of length one."""
+    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 squared is inf, which is not one
+        lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(-1))
+    return np.abs(lengths - 1) < UNIT_TOLERANCE
+
+
+def _reads(search: Search, service: int) -> bool:
+    if search.kind == "users":
+        return service == -1
+    return service >= 0 and search.service in (None, service)
+
+
+def _best(parts: Sequence[Hits], search: Search) -> Hits:
+    rows = np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)])
+    scores = np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)])
+    order = np.lexsort((rows, -scores))
+    order = order[~np.isin(rows[order], search.exclude)][: search.k]
+    return Hits(rows[order], scores[order])

@@ -1,0 +1,116 @@
+"""Every 4xx and 5xx as RFC 9457 `application/problem+json`, never echoing what was sent.
+
+Not echoing is what keeps a bad request a 4xx: FastAPI's own 422 repeats the input, and NaN, 1e999
+or a lone surrogate cannot be written as JSON, so the refusal itself became a 500.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+
+class FieldError(BaseModel):
+    """Where in the body (a JSON pointer) and what is wrong there."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemBody(BaseModel):
+    """The body of every refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(HTTPException):
+    """A refusal: raise it anywhere under a route.
+
+    `kind` is a stable slug that clients may switch on, `detail` one sentence with the next step;
+    neither may hold anything the client sent. `extra` adds members to the body.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`status` is a 4xx or 5xx."""
+        super().__init__(status, detail, headers)
+        self.kind = kind
+        self.extra = extra or {}
+
+
+def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+    """Gives the 422 for (JSON pointer, what is wrong) pairs."""
+    listed = [{"pointer": pointer, "detail": detail} for pointer, detail in errors]
+    detail = "the body does not fit the schema; errors says where, /openapi.json what is expected"
+    return Problem(422, "invalid-body", detail, extra={"errors": listed})
+
+
+def respond(problem: Problem) -> Response:
+    """Gives the response of a refusal; ASCII JSON, so that no text can fail to encode."""
+    body = {
+        "type": f"urn:clue:problem:{problem.kind}",
+        "title": problem.kind.replace("-", " ").capitalize(),
+        "status": problem.status_code,
+        "detail": problem.detail,
+        **problem.extra,
+    }
+    return Response(
+        json.dumps(body, allow_nan=False),
+        problem.status_code,
+        problem.headers,
+        media_type="application/problem+json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Makes `app` answer each refusal and each unforeseen error with a problem body."""
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_validation(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found: list[tuple[str, str]] = []
+    for problem in error.errors():
+        # The first part of a location says "body"; the last one of an unknown field is the field's
+        # name, which the client chose.
+        unknown = problem["type"] == "extra_forbidden"
+        where = problem["loc"][1:-1] if unknown else problem["loc"][1:]
+        what = "unknown field" if unknown else problem["msg"].removeprefix("Value error, ")
+        found.append(("".join(f"/{part}" for part in where), what))
+    return respond(invalid(found[:20]))  # a body of 66,000 bad events needs no 66,000 lines
+
+
+_WORDS = {
+    404: ("unknown-path", "there is no such path; GET /openapi.json lists them"),
+    405: ("wrong-method", "this path takes other methods; the Allow header lists them"),
+}
+
+
+async def _on_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, Problem):
+        return respond(error)
+    kind, detail = _WORDS.get(error.status_code, ("refused", "the request cannot be served"))
+    return respond(Problem(error.status_code, kind, detail, headers=error.headers))
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    # Starlette raises the error again after this response, and the server logs it.
+    return respond(Problem(500, "internal-error", "the service failed; its log says how"))
