@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -67,23 +67,23 @@ class Manifest:
     what `on_bad_row: drop` left out, by reason.
     """
 
-    format: int
     name: str
     services: list[str]
     num_users: int
     num_items: int
     num_events: dict[str, int]
     num_tokens: int
-    dropped_rows: dict[str, int]
     split: dict[str, int]
     max_item_tokens: int
     vocab_size: int
-    templates: dict[str, str]
-    tokenizer_sha256: str
-    source: list[dict[str, Any]]
     seed: int
-    inputs: str
-    fingerprint: str
+    templates: dict[str, str] = field(default_factory=dict[str, str])
+    dropped_rows: dict[str, int] = field(default_factory=dict[str, int])
+    source: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    inputs: str = ""
+    tokenizer_sha256: str = ""
+    fingerprint: str = ""
+    format: int = FORMAT
 
 
 class Corpus:
@@ -116,7 +116,7 @@ class Corpus:
         found = (len(self.user_ids), len(self.item_ids), {len(h) for h in self._histories})
         if found != (self.num_users, self.num_items, {self.num_users}):
             raise ValueError(
-                f"{path}: manifest.json promises {self.num_users} users and {self.num_items} items, "
+                f"{path}: manifest.json promises {self.num_users} users, {self.num_items} items; "
                 f"the files hold {found}; prepare the corpus again with overwrite=true"
             )
 

@@ -1,0 +1,392 @@
+"""Command: raw behaviour logs -> corpus. `python clue/prepare.py configs/data/food_kitchen.yaml`.
+
+Read top to bottom: files are found and checked, rows are judged, the catalogue and the users are
+numbered, the tokenizer is learned, and the corpus is written and renamed into place.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from clue.data import checks, tables
+from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal, sha256
+from clue.data.events import (
+    Columns,
+    Layout,
+    check_template,
+    create_tables,
+    open_log,
+    stage_events,
+    stage_items,
+)
+from clue.data.files import quoted
+from clue.data.text import learn_tokenizer, read_tokenizer
+from clue.settings import read_command_line
+
+HELP = """Makes a corpus out of behaviour logs.
+
+    python clue/prepare.py configs/data/synthetic.yaml
+    python clue/prepare.py name=mine events='[logs/*.parquet]' columns.user_id=customer
+
+A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""
+MOST_SERVICES = 256  # a service is one byte in items.arrow
+HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time of change
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceText:
+    """How the texts of a service's items are made; None: the text column, or else the item id."""
+
+    template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """The shares of users, by hash of their id, held out for validation and test."""
+
+    valid: float = 0.1
+    test: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """The split of the users: by the values of a column where one is named, or else by hash."""
+
+    column: str | None = None
+    train: list[str] = field(default_factory=list[str])
+    valid: list[str] = field(default_factory=list[str])
+    test: list[str] = field(default_factory=list[str])
+    hash: Shares = field(default_factory=Shares)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """A byte-level BPE learned from the items' texts, or the tokenizer in the file `path`."""
+
+    vocab_size: int = 8192
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """What to read and how; the keys of a data YAML.
+
+    `events` and `items` are paths or globs of .parquet, .csv and .jsonl files (the last two also
+    .gz); without `items` the log itself holds the texts. `service` names the one service of a log
+    without a service column. Empty `services` means every service found. `out` is corpora/NAME
+    unless set. Beyond `memory_limit`, DuckDB spills to disk beside `out`.
+    """
+
+    name: str
+    events: list[str]
+    items: list[str] = field(default_factory=list[str])
+    out: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+    service: str | None = None
+    services: dict[str, ServiceText] = field(default_factory=dict[str, ServiceText])
+    ignore_services: list[str] = field(default_factory=list[str])
+    split: SplitConfig = field(default_factory=SplitConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    max_item_tokens: int = 32
+    on_bad_row: Literal["error", "drop"] = "error"
+    overwrite: bool = False
+    memory_limit: str = "2GB"
+    seed: int = 0
+
+
+def prepare(config: PrepareConfig, progress: bool = True) -> Path:
+    """Gives the directory of the corpus made from the logs that `config` names.
+
+    Does nothing where that very corpus is there already. Raises FileNotFoundError or ValueError,
+    with the next step, for missing files, wrong columns, bad rows (file, row and value), or an
+    `out` that holds something else; nothing is written then.
+    """
+    show = _Progress(progress)
+    out = config.out or Path("corpora") / config.name
+    _check_values(config)
+    event_log, item_log = _open_logs(config)
+    layout = _layout(config, item_log or event_log)
+    with show.stage("hashing the sources"):
+        source = [_identify(file) for log in (event_log, item_log) if log for file in log.files]
+    inputs = _digest(config, source)
+    if _is_there(out, inputs, config.overwrite):
+        show.line(f"{out} is already there, made from the same logs with the same settings")
+        return out
+    with building(out) as scratch:
+        with closing(_connect(scratch / "work", config.memory_limit)) as db:
+            dropped = _read(db, event_log, item_log, layout, config.on_bad_row, show)
+            services = _number(db, config, layout, show)
+            manifest = _write(db, scratch, services, config, show)
+        manifest = dataclasses.replace(
+            manifest,
+            dropped_rows=dropped,
+            source=source,
+            inputs=inputs,
+            templates={s: (layout.templates or {}).get(s, layout.template) for s in services},
+        )
+        with show.stage("sealing"):
+            seal(scratch / "corpus", manifest)
+    show.line(
+        f"{out}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
+        f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
+    )
+    return out
+
+
+def _check_values(config: PrepareConfig) -> None:
+    """Raises ValueError for settings that cannot be, before any file is opened."""
+    split, shares = config.split, config.split.hash
+    if min(shares.valid, shares.test) < 0 or shares.valid + shares.test >= 1:
+        raise ValueError(
+            f"split.hash: valid={shares.valid} + test={shares.test} must leave users to train on"
+        )
+    parts = split.train + split.valid + split.test
+    if split.column and not split.train:
+        raise ValueError(f"split.column={split.column!r} needs split.train, the values to train on")
+    if len(set(parts)) < len(parts) or (parts and not split.column):
+        raise ValueError("split: give a column, and each of its values to one of the three parts")
+    if config.max_item_tokens < 1:
+        raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
+    both = set(config.services) & set(config.ignore_services)
+    if both:
+        raise ValueError(f"{sorted(both)[0]!r} is in both services and ignore_services; choose")
+    if not config.name or Path(config.name).name != config.name:
+        raise ValueError(f"name={config.name!r} must be a plain name; the place goes into out")
+
+
+def _open_logs(config: PrepareConfig) -> tuple[checks.Log, checks.Log | None]:
+    columns = config.columns
+    service = [] if config.service else [columns.service]
+    split = [config.split.column] if config.split.column else []
+    needed = [columns.user_id, *service, columns.item_id, columns.timestamp, *split]
+    event_log = open_log("events", config.events, needed)
+    item_log = (
+        open_log("items", config.items, [*service, columns.item_id]) if config.items else None
+    )
+    return event_log, item_log
+
+
+def _layout(config: PrepareConfig, texts: checks.Log) -> Layout:
+    """Gives how to read rows, every template checked against the columns there are."""
+    has_text = any(config.columns.text in names for names in texts.columns)
+    default = "{text}" if has_text else "{item_id}"
+    templates = {name: each.template or default for name, each in config.services.items()}
+    for name, template in templates.items():
+        check_template(f"services.{name}.template", template, config.columns, texts)
+    return Layout(
+        columns=config.columns,
+        service=config.service,
+        templates=templates or None,
+        template=default,
+        ignored=config.ignore_services,
+        split=config.split.column,
+        parts=[*config.split.train, *config.split.valid, *config.split.test],
+    )
+
+
+def _identify(file: Path) -> dict[str, Any]:
+    stat = file.stat()
+    if stat.st_size > HASHED_WHOLE:
+        return {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"path": str(file), "sha256": sha256(file)}
+
+
+def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
+    """Gives a hash of all that decides what the corpus will hold."""
+    settled = dataclasses.replace(config, out=None, overwrite=False, memory_limit="")
+    path = config.tokenizer.path
+    parts = [dataclasses.asdict(settled), source, sha256(path) if path and path.is_file() else ""]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
+    """Tells whether `out` is the corpus asked for; ValueError where it must not be replaced."""
+    if not out.exists():
+        return False
+    if not (out / "manifest.json").is_file():
+        raise ValueError(f"{out} is there and is no corpus; give another out=")
+    if not overwrite:
+        try:
+            same = read_manifest(out).inputs == inputs
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise ValueError(
+                f"{out} holds a corpus of other logs or settings; "
+                "give overwrite=true to replace it, or another out="
+            )
+    return not overwrite
+
+
+def _connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """Gives a database on disk in the directory `work`, which is made."""
+    work.mkdir()
+    db = duckdb.connect(str(work / "rows.duckdb"))
+    try:
+        db.execute(f"SET memory_limit = {quoted(memory_limit)}")
+    except duckdb.Error as error:
+        raise ValueError(f"memory_limit={memory_limit!r}: {error}; write it like 2GB") from None
+    db.execute(f"SET temp_directory = {quoted(str(work / 'spill'))}")
+    # Dates without a zone are UTC on every machine, and nothing is fetched from the network.
+    db.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
+    return db
+
+
+def _read(
+    db: duckdb.DuckDBPyConnection,
+    event_log: checks.Log,
+    item_log: checks.Log | None,
+    layout: Layout,
+    on_bad_row: str,
+    show: "_Progress",
+) -> dict[str, int]:
+    """Fills the tables of good rows; gives the rows dropped, by reason, or raises ValueError."""
+    create_tables(db)
+    for number, file in enumerate(item_log.files if item_log else []):
+        with show.stage(f"reading {file}"):
+            stage_items(db, item_log, number, layout)
+    for number, file in enumerate(event_log.files):
+        with show.stage(f"reading {file}"):
+            stage_events(db, event_log, number, layout, with_text=item_log is None)
+    with show.stage("checking rows"):
+        checks.flag_split_conflicts(db)
+        checks.build_catalogue(db, "items" if item_log else "events")
+        present = [event_log, item_log] if item_log else [event_log]
+        bad = checks.bad_rows(db, present)
+        bad += checks.conflicting_texts(db, item_log or event_log)
+    if bad and on_bad_row == "error":
+        raise ValueError(checks.explain(bad))
+    dropped: dict[str, int] = {}
+    for each in bad:
+        dropped[each.reason] = dropped.get(each.reason, 0) + each.count
+        show.line(f"dropped {each.count:,} rows: {each.reason}, first {each.examples[0]}")
+    return dropped
+
+
+def _number(
+    db: duckdb.DuckDBPyConnection, config: PrepareConfig, layout: Layout, show: "_Progress"
+) -> list[str]:
+    """Numbers users and items; gives the services in order. ValueError for one without events."""
+    rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
+    found = [service for (service,) in rows]
+    services = list(layout.templates or found)
+    empty = [service for service in services if service not in found]
+    if empty or not found:
+        raise ValueError(f"no good event of {empty or 'any service'}; the log has {found}")
+    if len(services) > MOST_SERVICES:
+        raise ValueError(
+            f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
+        )
+    with show.stage("numbering users and items"):
+        tables.number_users(db, _split_sql(config))
+        tables.number_items(db, services)
+    return services
+
+
+def _split_sql(config: PrepareConfig) -> str:
+    """Gives SQL for the split of a user (0 train, 1 valid, 2 test) over `user_id` and `part`."""
+    split = config.split
+    if split.column:
+        cases = [
+            f"WHEN {quoted(value)} THEN {number}"
+            for number, values in enumerate([split.train, split.valid, split.test])
+            for value in values
+        ]
+        return f"CASE part {' '.join(cases)} END"
+    share = tables.HASH.format(f"{quoted(f'{config.seed}:')} || user_id") + f" / {1 << 60}"
+    valid, both = split.hash.valid, split.hash.valid + split.hash.test
+    return f"CASE WHEN {share} < {valid} THEN 1 WHEN {share} < {both} THEN 2 ELSE 0 END"
+
+
+def _tokenizer(
+    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: "_Progress"
+) -> Tokenizer:
+    """Gives the tokenizer to use, its file written."""
+    if config.path:
+        tokenizer = read_tokenizer(config.path)
+        shutil.copyfile(config.path, file)
+        return tokenizer
+    with show.stage("learning the tokenizer"):
+        tokenizer = learn_tokenizer(tables.distinct_texts(db), config.vocab_size)
+        tokenizer.save(str(file))
+    return tokenizer
+
+
+def _write(
+    db: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    services: Sequence[str],
+    config: PrepareConfig,
+    show: "_Progress",
+) -> Manifest:
+    """Writes everything but the manifest into `scratch/corpus`; gives its counts."""
+    corpus = scratch / "corpus"
+    tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
+    users = tables.write_users(db, corpus / "users.arrow")
+    with show.stage("encoding items") as seen:
+        items, tokens = tables.write_items(
+            db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
+        )
+    events: dict[str, int] = {}
+    for service in services:
+        with show.stage(f"writing histories of {service}") as seen:
+            file = history_file(corpus, service)
+            events[service] = tables.write_histories(db, service, file, scratch / "work", seen)
+    return Manifest(
+        name=config.name,
+        services=list(services),
+        num_users=int(users.sum()),
+        num_items=items,
+        num_events=events,
+        num_tokens=tokens,
+        split={name: int(count) for name, count in zip(SPLITS, users, strict=True)},
+        max_item_tokens=config.max_item_tokens,
+        vocab_size=tokenizer.get_vocab_size(),
+        seed=config.seed,
+    )
+
+
+class _Progress:
+    """One line per stage with its seconds; at a terminal a moving count while it runs."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def line(self, text: str) -> None:
+        """Shows a line."""
+        if self.on:
+            tqdm.write(text, file=sys.stderr)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int], object]]:
+        """Shows `name` while the block runs; gives a function to call with the rows just done."""
+        start = time.perf_counter()
+        quiet = not (self.on and sys.stderr.isatty())
+        with tqdm(desc=name, unit=" rows", disable=quiet, leave=False) as bar:
+            yield bar.update
+        self.line(f"{name}: {time.perf_counter() - start:.1f} s")
+
+
+def main() -> None:
+    """Runs the command line."""
+    config = read_command_line(PrepareConfig, sys.argv[1:], description=HELP)
+    try:
+        prepare(config)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
