@@ -1,0 +1,133 @@
+"""Which two views of a user a batch contrasts. Pure NumPy: histories in, event indices out.
+
+Every random number is a hash of (seed, step, row, place), so a view depends on nothing but those:
+not on the number of processes, not on the other rows, not on what was drawn before.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue.data.corpus import Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """How the pairs of a batch are made; the three weights are shares of the batch.
+
+    `cross_service`: the same user in two services (CLUE's own pairs). `past_future`: both sides of a
+    random cut of one service's history. `slices`: two disjoint random subsets of one history.
+    The last two serve users of a single service; on small data they prevent overfitting.
+    `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
+    """
+
+    cross_service: float = 0.5
+    past_future: float = 0.25
+    slices: float = 0.25
+    max_events: int = 32
+    event_dropout: float = 0.0
+    token_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses weights and rates that mean nothing."""
+        weights = (self.cross_service, self.past_future, self.slices)
+        if min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+            raise ValueError(f"the three view weights must be shares that sum to 1, got {weights}")
+        if self.max_events < 1:
+            raise ValueError(f"max_events must be at least 1, got {self.max_events}")
+        for name in ("event_dropout", "token_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+
+def uniform(*keys: np.ndarray | int) -> np.ndarray:
+    """Gives a number in [0, 1) for each (broadcast) tuple of integer keys, by splitmix64 mixing.
+
+    Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    state = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for key in keys:
+            state = _mix(state ^ np.asarray(key).astype(np.uint64))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def content_hash(contents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Gives an int64 for each segment that depends on its multiset of content ids, not their order."""
+    with np.errstate(over="ignore"):
+        mixed = _mix(contents.astype(np.uint64))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+        return (sums[offsets[1:]] - sums[offsets[:-1]]).astype(np.int64)
+
+
+def spans(starts: np.ndarray, lengths: np.ndarray) -> Ragged:
+    """Gives the indices starts[i], starts[i] + 1, … (lengths[i] of them) of each row, flat."""
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Ragged(flat, offsets)
+
+
+def keep(ragged: Ragged, mask: np.ndarray) -> Ragged:
+    """Gives the rows with only the values where `mask` is true."""
+    counts = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[ragged.offsets]
+    return Ragged(ragged.values[mask], counts)
+
+
+def cross_service(
+    starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
+) -> Ragged:
+    """Gives a random window of at most `max_events` of each history, as flat event indices.
+
+    `starts` and `lengths` (R,) place the histories in the service's flat events; `keys` seed row r.
+    """
+    size = np.minimum(lengths, max_events)
+    shift = (uniform(*keys) * (lengths - size + 1)).astype(np.int64)
+    return spans(starts + shift, size)
+
+
+def past_future(
+    starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
+) -> tuple[Ragged, Ragged]:
+    """Gives what lies just before and just after a random cut of each history of two or more."""
+    cut = 1 + (uniform(*keys) * (lengths - 1)).astype(np.int64)
+    before, after = np.minimum(cut, max_events), np.minimum(lengths - cut, max_events)
+    return spans(starts + cut - before, before), spans(starts + cut, after)
+
+
+def slices(
+    starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
+) -> tuple[Ragged, Ragged]:
+    """Gives two disjoint non-empty random subsets, in order, of a window of each history."""
+    window = cross_service(starts, lengths, 2 * max_events, (*keys, 0))
+    size = window.lengths
+    first = 1 + (uniform(*keys, 1) * (size - 1)).astype(np.int64)
+    first = np.clip(first, size - max_events, max_events)
+    row = np.repeat(np.arange(len(size)), size)
+    place = np.arange(len(row)) - np.repeat(window.offsets[:-1], size)
+    seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
+    draw = uniform(*seeds, 2, place)
+    order = np.lexsort((draw, row))
+    rank = np.empty_like(order)
+    rank[order] = place
+    mine = rank < first[row]
+    return keep(window, mine), keep(window, ~mine)
+
+
+def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -> Ragged:
+    """Gives each row without a random share `rate` of its values, one of them always kept."""
+    if not rate:
+        return view
+    size = view.lengths
+    row = np.repeat(np.arange(len(size)), size)
+    place = np.arange(len(row)) - np.repeat(view.offsets[:-1], size)
+    seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
+    draw = uniform(*seeds, place)
+    best = np.maximum.reduceat(draw, view.offsets[:-1])[row] if len(row) else draw
+    return keep(view, (draw >= rate) | (draw == best))

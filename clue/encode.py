@@ -1,0 +1,71 @@
+"""Items and histories through a trained model, in chunks of bounded memory, without gradients."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from clue.data.batches import take
+from clue.data.corpus import Ragged
+from clue.nn.attention import Layout
+from clue.nn.model import Clue
+
+CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
+
+
+def item_vectors(model: Clue, texts: Ragged) -> torch.Tensor:
+    """Gives the item vector (n, D) of each row of token ids, fp32 on the CPU."""
+    return _by_length(texts, model.config.item.width, model, model.items)
+
+
+def user_vectors(model: Clue, items: torch.Tensor, histories: Ragged) -> torch.Tensor:
+    """Gives the unit vector (n, E) of each history, rows of which index `items` (any, D).
+
+    An empty history has the zero vector: it matches nobody.
+    """
+
+    def encode(events: torch.Tensor, layout: Layout) -> torch.Tensor:
+        return model.users(items[events.cpu()].to(events.device), layout)
+
+    return _by_length(histories, model.config.user.embedding, model, encode)
+
+
+def history_vectors(model: Clue, item_tokens: Ragged, histories: Ragged) -> np.ndarray:
+    """Gives the unit vector (n, E) of each row of catalogue items, encoding only those they hold.
+
+    `item_tokens` are the whole catalogue's.
+    """
+    distinct, events = np.unique(histories.values, return_inverse=True)
+    items = item_vectors(model, take(item_tokens, distinct))
+    return user_vectors(model, items, Ragged(events, histories.offsets)).numpy()
+
+
+def _by_length(
+    rows: Ragged, width: int, model: Clue, encode: Callable[[torch.Tensor, Layout], torch.Tensor]
+) -> torch.Tensor:
+    """Encodes rows shortest first, chunk by chunk, and puts the results back in order."""
+    device = model.log_scale.device
+    found = torch.zeros(len(rows), width)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for places in _chunks(rows.lengths):
+            chunk = take(rows, places)
+            values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
+            encoded = encode(values, Layout.of(chunk.lengths, device))
+            found[torch.from_numpy(places)] = encoded.float().cpu()
+    model.train(was_training)
+    return found
+
+
+def _chunks(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Gives the non-empty rows, shortest first, in groups of at most CHUNK positions."""
+    order = np.argsort(lengths, kind="stable")
+    order = order[np.searchsorted(lengths[order], 1) :]
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        used = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, used + CHUNK, side="right")))
+        yield order[start:stop]
+        start = stop

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: attention, blocks, the two encoders and CLUE itself."""

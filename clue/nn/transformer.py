@@ -1,0 +1,36 @@
+"""The pre-norm transformer block that both encoders are made of."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clue.nn.attention import Attention, Layout
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then + mlp(norm(x)) (Xiong et al. 2020, arXiv 2002.04745)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        """The inner width of the MLP is 4 D; dropout acts on both branches."""
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, bias=False)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width, bias=False)
+        self.widen = nn.Linear(width, 4 * width, bias=False)
+        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
+        """Gives the next residual stream of each packed position."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), layout))
+        inner = functional.gelu(self.widen(self.norm_mlp(x)))
+        return x + self.dropout(self.narrow(inner))
+
+
+def initialise(module: nn.Module, layers: int) -> None:
+    """Sets weights as GPT-2 does: normal(0, .02), branch outputs divided by sqrt(2 x layers)."""
+    for name, weight in module.named_parameters():
+        if weight.ndim < 2:
+            continue
+        branch_end = name.endswith(("attention.out.weight", "narrow.weight"))
+        nn.init.normal_(weight, std=0.02 / (2 * max(layers, 1)) ** 0.5 if branch_end else 0.02)

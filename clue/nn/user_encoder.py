@@ -1,0 +1,54 @@
+"""The user encoder: the item vectors of one service's history become one unit vector."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clue.nn.attention import Layout
+from clue.nn.transformer import Block, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserEncoderConfig:
+    """Shape of the user encoder; `max_events` L is the longest history that it can read."""
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    dropout: float = 0.0
+    max_events: int = 64
+    embedding: int = 128
+
+
+class UserEncoder(nn.Module):
+    """Item vectors plus recency, blocks, the mean over events, a projection to the unit sphere."""
+
+    def __init__(self, config: UserEncoderConfig, item_width: int) -> None:
+        """`item_width` is D of the item encoder; the output has `config.embedding` E."""
+        super().__init__()
+        self.config = config
+        self.enter = nn.Linear(item_width, config.width, bias=False)
+        self.recency = nn.Embedding(config.max_events, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.leave = nn.Linear(config.width, config.embedding, bias=False)
+        initialise(self, config.layers)
+        nn.init.zeros_(self.recency.weight)
+
+    def forward(self, events: Float[Tensor, "E D"], layout: Layout) -> Float[Tensor, "N E2"]:
+        """Gives the unit vector of each of the N histories whose events lie in `layout`.
+
+        Events are oldest first; places count from the newest, so that a history cut at
+        `max_events` and the whole one agree on "the last", "the one before".
+        """
+        ages = layout.ages()
+        x = self.dropout(self.enter(events)) + self.recency(ages)
+        for block in self.blocks:
+            x = block(x, layout)
+        users = self.leave(self.norm(layout.means(x)))
+        return functional.normalize(users.float(), dim=-1)

@@ -1,0 +1,1 @@
+"""What turns vectors into a better model: losses, optimiser, evaluation."""
