@@ -53,19 +53,21 @@ class Matching:
     gallery: int
 
 
-def matching_pairs(corpus: Corpus, users: np.ndarray, *, max_events: int) -> list[MatchingPairs]:
+def matching_pairs(
+    corpus: Corpus, users: np.ndarray, *, max_events: int, most: int = GALLERY
+) -> list[MatchingPairs]:
     """Gives the pairs of every two services that some of `users` share, newest `max_events` each.
 
-    A gallery is at most GALLERY users, the first of a fixed shuffle.
+    A gallery is at most `most` users, the first of a fixed shuffle.
     """
     users = np.random.default_rng(0).permutation(users)
     if len(corpus.services) == 1:
-        return _halves(corpus, users, max_events)
+        return _halves(corpus, users, max_events, most)
     found: list[MatchingPairs] = []
     for one, other in combinations(range(len(corpus.services)), 2):
         histories = corpus.items_of(one), corpus.items_of(other)
         both = users[(histories[0].lengths[users] > 0) & (histories[1].lengths[users] > 0)]
-        both = np.sort(both[:GALLERY])
+        both = np.sort(both[:most])
         if len(both) < 2:
             continue
         a, b = (newest(take(history, both), max_events) for history in histories)
@@ -81,9 +83,11 @@ def newest(histories: Ragged, count: int) -> Ragged:
     return Ragged(histories.values[places.values], places.offsets)
 
 
-def _halves(corpus: Corpus, users: np.ndarray, max_events: int) -> list[MatchingPairs]:
+def _halves(
+    corpus: Corpus, users: np.ndarray, max_events: int, most: int
+) -> list[MatchingPairs]:
     history = corpus.items_of(0)
-    long = np.sort(users[history.lengths[users] >= 2][:GALLERY])
+    long = np.sort(users[history.lengths[users] >= 2][:most])
     if len(long) < 2:
         return []
     size = history.lengths[long]
