@@ -1,0 +1,196 @@
+"""What a task hands over: tables of measures with intervals, written as JSON and printed as text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.statistics import Interval, Statistic, bootstrap, summary
+
+FORMAT = 1
+TITLES = {
+    "trained": "CLUE, trained",
+    "untrained": "CLUE, untrained",
+    "floor": "TF-IDF + SVD + CCA",
+    "text": "TF-IDF + SVD",
+    "popularity": "popularity",
+    "prior": "prior",
+}
+LOWER_IS_BETTER = ("median rank", "contrastive entropy", "entropy at own scale")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Statistics over the same queries: of each row (trained, text …) each measure by name.
+
+    `users` (Q,) says whose each query is.
+    """
+
+    users: np.ndarray
+    statistics: Mapping[str, Mapping[str, Statistic]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's measures; `behind` is "trained minus this" on the same resamples (paired)."""
+
+    measures: dict[str, Interval]
+    behind: dict[str, Interval] = field(default_factory=dict[str, Interval])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One task on one set of users: measures per row. `headline` names the measures to quote."""
+
+    task: str
+    part: str
+    users: str
+    count: int
+    headline: tuple[str, ...]
+    chance: dict[str, float]
+    note: str
+    rows: dict[str, Row]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A task's tables and, for slices and tests yet to come, its per-user results (long form)."""
+
+    tables: list[Table]
+    per_user: pa.Table
+
+
+def measure_rows(slices: Sequence[Slice], *, resamples: int, seed: int) -> dict[str, Row]:
+    """Gives every row's measures with intervals, and its paired difference to the row `trained`."""
+    rows: dict[str, Row] = {}
+    for part in slices:
+        keys = [(row, name) for row, named in part.statistics.items() for name in named]
+        chosen = [part.statistics[row][name] for row, name in keys]
+        values, drawn = bootstrap(chosen, part.users, resamples=resamples, seed=seed)
+        measured = summary(values, drawn)
+        place = {key: at for at, key in enumerate(keys)}
+        for (row, name), found in zip(keys, measured, strict=True):
+            here = rows.setdefault(row, Row({}))
+            here.measures[name] = found
+            ours = place.get(("trained", name))
+            if ours is not None and row != "trained":
+                at = place[row, name]
+                gap = summary((values[ours] - values[at])[None], (drawn[ours] - drawn[at])[None])
+                here.behind[name] = gap[0]
+    return rows
+
+
+def per_user_rows(
+    named: tuple[str, str, str],
+    user_ids: pa.Array,
+    *,
+    better: np.ndarray | None = None,
+    equal: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
+    loss: np.ndarray | None = None,
+) -> pa.Table:
+    """Gives one line per query in the long form that every task writes.
+
+    `named` is (task, part, row); `better` and `equal` count the candidates above and beside the
+    target among `candidates`; `loss` is nats. What a task does not measure is null.
+    """
+    count = len(user_ids)
+    columns: dict[str, Any] = {
+        key: pa.array([value] * count, pa.string())
+        for key, value in zip(("task", "part", "row"), named, strict=True)
+    }
+    columns["user_id"] = user_ids
+    numbers = {"better": better, "equal": equal, "candidates": candidates, "loss": loss}
+    for key, values in numbers.items():
+        columns[key] = pa.array([None] * count if values is None else values, pa.float64())
+    return pa.table(columns)
+
+
+def write_results(file: Path, tables: Sequence[Table], about: Mapping[str, Any]) -> None:
+    """Writes tables and what they are about (model, corpus, config, seconds) as JSON, atomically."""
+    tree = {"format": FORMAT, **about, "tables": [asdict(table) for table in tables]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def read_results(file: Path) -> tuple[list[Table], dict[str, Any]]:
+    """Gives the tables and everything else that `write_results` wrote.
+
+    Raises FileNotFoundError without the file and ValueError for another format.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no results in {file}; make them with python -m benchmarks.evaluate")
+    tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if tree.pop("format", None) != FORMAT:
+        raise ValueError(f"{file}: not of format {FORMAT}; run python -m benchmarks.evaluate again")
+    tables: list[Table] = []
+    for fields in tree.pop("tables"):
+        rows = {
+            name: Row(
+                {key: Interval(**found) for key, found in row["measures"].items()},
+                {key: Interval(**found) for key, found in row["behind"].items()},
+            )
+            for name, row in fields.pop("rows").items()
+        }
+        headline = tuple(fields.pop("headline"))
+        tables.append(Table(**fields, headline=headline, rows=rows))
+    return tables, tree
+
+
+def digits(measure: str) -> int:
+    """How many decimals a measure is printed with."""
+    return 2 if "entropy" in measure else 3
+
+
+def show(measure: str, found: Interval) -> str:
+    """Gives `.057 [.048 .067]`, with two decimals for nats."""
+    texts = [f"{x:.{digits(measure)}f}" for x in (found.value, found.low, found.high)]
+    value, low, high = (t.replace("0.", ".", 1) if t.startswith("0.") else t for t in texts)
+    return f"{value} [{low} {high}]"
+
+
+def as_text(table: Table) -> str:
+    """Gives a table for the terminal: a line per measure, a column per row, intervals of 95 %."""
+    names = list(dict.fromkeys(name for row in table.rows.values() for name in row.measures))
+    head = ["", *(TITLES.get(row, row) for row in table.rows)]
+    body = [
+        [
+            name,
+            *(show(name, r.measures[name]) if name in r.measures else "" for r in table.rows.values()),
+        ]
+        for name in names
+    ]
+    title = f"{table.task}: {table.part}, {table.users} ({table.count:,} users)"
+    return f"{title}\n{aligned([head, *body])}\n{table.note}\n"
+
+
+def headlines(tables: Sequence[Table]) -> list[list[str]]:
+    """Gives the small table: a line per task and headline measure, a column per row; head first."""
+    rows = [row for row in TITLES if any(row in table.rows for table in tables)]
+    lines = [["task", "measure", *(TITLES[row] for row in rows)]]
+    for table in tables:
+        for name in table.headline:
+            cells = [
+                show(name, table.rows[row].measures[name])
+                if row in table.rows and name in table.rows[row].measures
+                else "-"
+                for row in rows
+            ]
+            better = " (lower is better)" if name in LOWER_IS_BETTER else ""
+            lines.append([f"{table.task}: {table.part}", name + better, *cells])
+    return lines
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Gives the lines as text in columns of equal width."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
