@@ -180,7 +180,7 @@ def embed(config: EmbedConfig) -> int:
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     device = str(accelerator.device)
     make = Encoder.untrained if config.untrained else Encoder.load
     encoder = make(config.checkpoint, device=device)

@@ -60,6 +60,9 @@ def pretrain(config: PretrainConfig) -> bool:
     """
     # --- machine, corpus, model: everything that can be refused is refused here
     accelerator = Accelerator(
+        # Said outright: torchrun on a machine without accelerator would else start processes that
+        # each believe to be alone (configs/accelerate/cpu2.yaml).
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if uses_bf16(config) else "no",
         log_with=config.trackers or None,
         project_dir=config.run,
