@@ -1,0 +1,94 @@
+"""The rules of the tree hold: who may import whom, how long a file may be, which names are free."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("clue", "serving", "benchmarks", "tests")
+MOST_LINES = 350
+# A path of somebody's own machine. The words stand apart here, or this file would name one too.
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home|Users|tmp)" + r"/\w")
+
+
+def python_files() -> list[Path]:
+    """Gives every Python file of ours."""
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def test_imports_point_one_way() -> None:
+    result = lint_imports(ROOT)
+    assert result.returncode == 0, result.stdout
+    analysed = re.search(r"Analyzed (\d+) files", result.stdout)
+    ours = [path for path in python_files() if path.relative_to(ROOT).parts[0] != "tests"]
+    assert analysed and int(analysed.group(1)) >= len(ours) > 40
+    assert "4 kept, 0 broken" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("serving/index.py", "import benchmarks"),
+        ("benchmarks/ranking.py", "import serving"),
+        ("clue/settings.py", "import serving"),
+        ("clue/nn/model.py", "import clue.train"),
+        ("clue/data/views.py", "import torch"),
+        ("clue/embed.py", "import faiss"),
+        ("clue/unplaced.py", "import clue"),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, file: str, line: str) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for package in ("clue", "serving", "benchmarks"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    with (tmp_path / file).open("a") as planted:
+        planted.write(f"\n{line}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1 and "1 broken" in result.stdout, result.stdout
+
+
+def test_files_are_short() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in python_files()}
+    assert len(lengths) > 60
+    assert not {p.name: n for p, n in lengths.items() if n > MOST_LINES}
+
+
+def test_every_package_folder_has_an_init() -> None:
+    folders = {path.parent for path in python_files()}
+    assert len(folders) > 8
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_clue_hides_no_other_module() -> None:
+    # `accelerate launch clue/pretrain.py` puts clue/ first on sys.path: clue/types.py would be
+    # `import types` for the standard library itself.
+    taken = sys.stdlib_module_names | packages_distributions().keys() - {"clue", "serving"}
+    assert len(taken) > 300
+    ours = [path.stem for path in (ROOT / "clue").iterdir() if not path.name.startswith("__")]
+    assert len(ours) > 8
+    assert not taken.intersection(ours)
+
+
+def test_no_path_of_a_machine_is_written_down() -> None:
+    kinds = {".py", ".yaml", ".toml", ".md", ".txt", ".html", ".js", ".css"}
+    places = [ROOT / name for name in (*PACKAGES, "configs", ".ci")]
+    files = [p for place in places for p in place.rglob("*") if p.suffix in kinds]
+    files += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in kinds | {""}]
+    assert len(files) > 80
+    found = {p.name: m.group() for p in files if (m := MACHINE_PATH.search(p.read_text()))}
+    assert not found
+
+
+def test_the_changelog_opens_with_this_version() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest.group(1) == version("clue-users")
