@@ -1,7 +1,9 @@
-"""`python -m benchmarks.evaluate CONFIG.yaml [key=value ...]`: a checkpoint on every task, with controls.
+"""Command: a checkpoint on every task, beside its controls.
 
-Every figure stands beside the same encoder untrained, TF-IDF + SVD and popularity, and matching also
-beside the tuned linear floor. Writes OUT/results.json and OUT/per_user.parquet; prints the tables.
+    python -m benchmarks.evaluate configs/benchmarks/demo.yaml checkpoint=runs/demo out=results/demo
+
+Every figure stands beside the same encoder untrained, TF-IDF + SVD and popularity, and matching
+also beside the tuned linear floor. Writes OUT/results.json and OUT/per_user.parquet; prints tables.
 """
 
 import dataclasses
@@ -37,7 +39,7 @@ class AttributeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemConfig:
-    """`filter_seen` leaves items of the history out of the ranking: right for films, not for shops."""
+    """`filter_seen` ranks without the items of the history: right for films, not for shops."""
 
     filter_seen: bool = False
 

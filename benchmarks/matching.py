@@ -20,11 +20,11 @@ from benchmarks.statistics import Statistic, mean_of, median_of
 from clue.data.corpus import Corpus
 from clue.train.evaluation import MatchingPairs, contrastive_entropy, matching_pairs
 
-EVERY = 1_000_000_000  # events of a history, users to learn from: all; an encoder cuts to its reach
+EVERY = 1_000_000_000  # events to read and users to learn from: all; an encoder reads its newest
 NOTE = (
-    "Gallery = queries = these users; entropy in nats over the whole gallery at a scale refitted on "
-    "the valid users, chance {chance:.2f}; median rank as a share of the gallery; intervals of 95 % "
-    "over resampled users."
+    "Gallery = queries = these users; entropy in nats over the whole gallery at a scale refitted "
+    "on the valid users, chance {chance:.2f}; median rank as a share of the gallery; intervals of "
+    "95 % over resampled users."
 )
 
 
@@ -40,14 +40,6 @@ class Matched:
     loss: np.ndarray
     own_loss: np.ndarray | None
     scale: float
-
-
-def match(a: np.ndarray, b: np.ndarray, *, scale: float, own_scale: float | None) -> Matched:
-    """Gives the ranks and entropies of the gallery whose row i is one user in a and in b (n, E)."""
-    same = np.arange(len(a))
-    own = None if own_scale is None else contrastive_entropy(a, b, own_scale)
-    loss = contrastive_entropy(a, b, scale)
-    return Matched(rank(a, b, same), rank(b, a, same), loss, own, scale)
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def evaluate_matching(
         for users, mine in (("valid + test", split > 0), ("test alone", split == 2)):
             if mine.sum() > 1:
                 rows = {
-                    row: match(a[mine], b[mine], scales[row], models[row].scale if row in models else None)
+                    row: match(a[mine], b[mine], scales[row], _own_scale(models, row))
                     for row, (a, b) in vectors.items()
                 }
                 both[users].append(Gallery(pairs, pairs.users[mine], rows))
@@ -111,9 +103,11 @@ def match(a: np.ndarray, b: np.ndarray, scale: float, own_scale: float | None) -
     """Gives the ranks and entropies of the gallery whose row i is one user in a and in b (n, E)."""
     same = np.arange(len(a))
     own = None if own_scale is None else contrastive_entropy(a, b, own_scale)
-    return Matched(
-        rank(a, b, same), rank(b, a, same), contrastive_entropy(a, b, scale), own, scale
-    )
+    return Matched(rank(a, b, same), rank(b, a, same), contrastive_entropy(a, b, scale), own, scale)
+
+
+def _own_scale(models: Mapping[str, Vectors], row: str) -> float | None:
+    return models[row].scale if row in models else None
 
 
 def _views(model: Vectors, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +115,7 @@ def _views(model: Vectors, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray
 
 
 def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> list[Table]:
-    """One table per pair of services, and before them one over all pairs where there are several."""
+    """One table over all pairs of services where there are several, then one per pair."""
     groups = [[gallery] for gallery in found]
     if len(found) > 1:
         groups.insert(0, list(found))
@@ -168,7 +162,9 @@ def _both_ways(group: Sequence[Gallery]) -> Slice:
         ranks = concatenated([r for m in mine for r in (m.forward, m.backward)])
         statistics[row] = {
             **_rank_statistics(ranks, ""),
-            "contrastive entropy": mean_of(np.concatenate([x for m in mine for x in (m.loss, m.loss)])),
+            "contrastive entropy": mean_of(
+                np.concatenate([x for m in mine for x in (m.loss, m.loss)])
+            ),
         }
         own = [m.own_loss for m in mine if m.own_loss is not None]
         if own:

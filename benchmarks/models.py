@@ -11,7 +11,7 @@ from clue.embed import Encoder
 
 
 class Vectors(Protocol):
-    """A model of users and items; `scale` is its own inverse temperature, None where it has none."""
+    """A model of users and items; `scale` is its own inverse temperature, if it has one."""
 
     scale: float | None
 
@@ -47,7 +47,7 @@ class EncoderVectors:
 
 
 def user_vectors(model: Vectors, corpus: Corpus, users: np.ndarray) -> np.ndarray:
-    """Gives the vectors (users, E) over all services: the unit mean of the services' unit vectors."""
+    """Gives vectors (users, E) over all services: the unit mean of the services' unit vectors."""
     total: np.ndarray | None = None
     for number, service in enumerate(corpus.services):
         mine = take(corpus.items_of(number), users)

@@ -1,7 +1,7 @@
 """Next item: does a user's vector lie nearest to the item that came next?
 
-Leave-last-out: the last event of every held-out user in a service is the target, the earlier ones are
-the history, and the whole catalogue of the service is ranked by the dot product of user and item.
+Leave-last-out: the last event of every held-out user in a service is the target, the earlier ones
+are the history; the whole catalogue of the service is ranked by the dot product of user and item.
 The probe is zero-shot: no head is trained.
 """
 
@@ -88,7 +88,8 @@ def evaluate_next_item(
     asked = [q for q in asked if len(q.users)]
     if not asked:
         raise ValueError(
-            f"{corpus.path}: no valid or test user has two events in a service; give longer histories"
+            f"{corpus.path}: no valid or test user has two events in a service; "
+            "give longer histories"
         )
     found = [(q, standings(corpus, q, models, filter_seen=filter_seen)) for q in asked]
     seen = "left out" if filter_seen else "kept"

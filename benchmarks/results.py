@@ -1,4 +1,4 @@
-"""What a task hands over: tables of measures with intervals, written as JSON and printed as text."""
+"""What a task hands over: tables of measures with intervals, as JSON and as text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def per_user_rows(
 
 
 def write_results(file: Path, tables: Sequence[Table], about: Mapping[str, Any]) -> None:
-    """Writes tables and what they are about (model, corpus, config, seconds) as JSON, atomically."""
+    """Writes tables and what they are `about` (model, corpus, config, seconds) as JSON."""
     tree = {"format": FORMAT, **about, "tables": [asdict(table) for table in tables]}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
@@ -125,7 +125,9 @@ def read_results(file: Path) -> tuple[list[Table], dict[str, Any]]:
     Raises FileNotFoundError without the file and ValueError for another format.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"no results in {file}; make them with python -m benchmarks.evaluate")
+        raise FileNotFoundError(
+            f"no results in {file}; make them with python -m benchmarks.evaluate"
+        )
     tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if tree.pop("format", None) != FORMAT:
         raise ValueError(f"{file}: not of format {FORMAT}; run python -m benchmarks.evaluate again")
@@ -155,17 +157,15 @@ def show(measure: str, found: Interval) -> str:
     return f"{value} [{low} {high}]"
 
 
+def _cell(row: Row, name: str) -> str:
+    return show(name, row.measures[name]) if name in row.measures else ""
+
+
 def as_text(table: Table) -> str:
     """Gives a table for the terminal: a line per measure, a column per row, intervals of 95 %."""
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row.measures))
     head = ["", *(TITLES.get(row, row) for row in table.rows)]
-    body = [
-        [
-            name,
-            *(show(name, r.measures[name]) if name in r.measures else "" for r in table.rows.values()),
-        ]
-        for name in names
-    ]
+    body = [[name, *(_cell(row, name) for row in table.rows.values())] for name in names]
     title = f"{table.task}: {table.part}, {table.users} ({table.count:,} users)"
     return f"{title}\n{aligned([head, *body])}\n{table.note}\n"
 
@@ -176,12 +176,7 @@ def headlines(tables: Sequence[Table]) -> list[list[str]]:
     lines = [["task", "measure", *(TITLES[row] for row in rows)]]
     for table in tables:
         for name in table.headline:
-            cells = [
-                show(name, table.rows[row].measures[name])
-                if row in table.rows and name in table.rows[row].measures
-                else "-"
-                for row in rows
-            ]
+            cells = [_cell(table.rows.get(row, Row({})), name) or "-" for row in rows]
             better = " (lower is better)" if name in LOWER_IS_BETTER else ""
             lines.append([f"{table.task}: {table.part}", name + better, *cells])
     return lines

@@ -72,7 +72,7 @@ def _resampled_weights(users: np.ndarray, resamples: int, seed: int) -> Iterator
         drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         weights = times.astype(np.float64)
-        yield weights if count == len(users) and (whose == np.arange(count)).all() else weights[:, whose]
+        yield weights if len(users) == count else weights[:, whose]
 
 
 def mean_of(values: np.ndarray) -> Statistic:

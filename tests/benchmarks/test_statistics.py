@@ -76,9 +76,7 @@ def test_users_are_drawn_and_not_their_queries() -> None:
 
 def test_differences_of_two_rows_are_paired() -> None:
     values = np.random.default_rng(4).normal(size=100)
-    two = bootstrap(
-        [mean_of(values), mean_of(values - 0.1)], np.arange(100), resamples=200, seed=0
-    )
+    two = bootstrap([mean_of(values), mean_of(values - 0.1)], np.arange(100), resamples=200, seed=0)
     gap = summary((two[0][0] - two[0][1])[None], (two[1][0] - two[1][1])[None])[0]
     assert (gap.low, gap.value, gap.high) == pytest.approx((0.1, 0.1, 0.1))
 

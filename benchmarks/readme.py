@@ -1,0 +1,98 @@
+"""Command: the generated parts of README.md, the file map and the tables of results.
+
+    python -m benchmarks.readme
+
+A part lies between two comments, `<!-- files -->` or `<!-- results:NAME -->` and `<!-- /… -->`. The
+map is made from the first line of each module's docstring, a table from results/NAME/results.json.
+"""
+
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.results import headlines, read_results
+from clue.settings import read_command_line
+
+PART = re.compile(r"<!-- (files|results):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadmeConfig:
+    """The checkout whose README is rewritten."""
+
+    root: Path = Path()
+
+
+def render(root: Path) -> str:
+    """Gives the README of the checkout `root` with its generated parts made anew.
+
+    Raises ValueError for a module without a docstring, and what `read_results` raises.
+    """
+
+    def part(found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        body = file_map(root) if kind == "files" else results_table(root, name)
+        return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
+
+    return PART.sub(part, (root / "README.md").read_text(encoding="utf-8"))
+
+
+def file_map(root: Path, packages: tuple[str, ...] = ("clue", "benchmarks", "serving")) -> str:
+    """Gives the tree of the packages as a text block, each file with what it says of itself."""
+    lines: list[tuple[str, str]] = []
+    for package in packages:
+        files = sorted((root / package).rglob("*.py"), key=_place)
+        for file in files:
+            depth = len(file.relative_to(root).parts) - 1
+            if file.name == "__init__.py":
+                lines.append((f"{'  ' * (depth - 1)}{file.parent.name}/", first_line(file)))
+            else:
+                lines.append((f"{'  ' * depth}{file.name}", first_line(file)))
+    width = max(len(name) for name, _ in lines) + 2
+    return "\n".join(["```text", *(f"{name:<{width}}{says}" for name, says in lines), "```"])
+
+
+def first_line(file: Path) -> str:
+    """Gives the first line of a module's docstring; raises ValueError where there is none."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not docstring:
+        raise ValueError(f"{file} has no docstring; its first line is the README's file map")
+    return docstring.splitlines()[0]
+
+
+def results_table(root: Path, name: str) -> str:
+    """Gives results/NAME/results.json as a Markdown table, and the command that made it."""
+    tables, about = read_results(root / "results" / name / "results.json")
+    head, *body = headlines(tables)
+    lines = [head, ["---"] * len(head), *body]
+    rows = ["| " + " | ".join(cells) + " |" for cells in lines]
+    users = {f"{t.task}, {t.part}: {t.count:,} {t.users}": None for t in tables}
+    config = about["config"]
+    command = (
+        f"python -m benchmarks.evaluate configs/benchmarks/{name}.yaml "
+        f"checkpoint={config['checkpoint']} corpus={config['corpus']} out={config['out']}"
+    )
+    said = f"Model `{about['model']['fingerprint'][:12]}`; users: {'; '.join(users)}."
+    return "\n".join([f"```bash\n{command}\n```", "", *rows, "", said])
+
+
+def _place(file: Path) -> tuple[object, ...]:
+    """Sorts a package's own files before its folders, and its __init__.py first of all."""
+    *folders, name = file.parts
+    return (*((True, folder) for folder in folders), (False, name != "__init__.py", name))
+
+
+def main() -> None:
+    """Rewrites README.md."""
+    config = read_command_line(ReadmeConfig, sys.argv[1:], description=__doc__ or "")
+    try:
+        text = render(config.root)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    (config.root / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
