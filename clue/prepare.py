@@ -10,11 +10,10 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 from tokenizers import Tokenizer
@@ -23,7 +22,6 @@ from tqdm import tqdm
 from clue.data import checks, tables
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal, sha256
 from clue.data.events import (
-    Columns,
     Layout,
     check_template,
     create_tables,
@@ -32,6 +30,7 @@ from clue.data.events import (
     stage_items,
 )
 from clue.data.files import quoted
+from clue.data.recipe import PrepareConfig, TokenizerConfig, check_values, split_sql
 from clue.data.text import learn_tokenizer, read_tokenizer
 from clue.settings import read_command_line
 
@@ -45,67 +44,6 @@ MOST_SERVICES = 256  # a service is one byte in items.arrow
 HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time of change
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceText:
-    """How the texts of a service's items are made; None: the text column, or else the item id."""
-
-    template: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shares:
-    """The shares of users, by hash of their id, held out for validation and test."""
-
-    valid: float = 0.1
-    test: float = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """The split of the users: by the values of a column where one is named, or else by hash."""
-
-    column: str | None = None
-    train: list[str] = field(default_factory=list[str])
-    valid: list[str] = field(default_factory=list[str])
-    test: list[str] = field(default_factory=list[str])
-    hash: Shares = field(default_factory=Shares)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """A byte-level BPE learned from the items' texts, or the tokenizer in the file `path`."""
-
-    vocab_size: int = 8192
-    path: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """What to read and how; the keys of a data YAML.
-
-    `events` and `items` are paths or globs of .parquet, .csv and .jsonl files (the last two also
-    .gz); without `items` the log itself holds the texts. `service` names the one service of a log
-    without a service column. Empty `services` means every service found. `out` is corpora/NAME
-    unless set. Beyond `memory_limit`, DuckDB spills to disk beside `out`.
-    """
-
-    name: str
-    events: list[str]
-    items: list[str] = field(default_factory=list[str])
-    out: Path | None = None
-    columns: Columns = field(default_factory=Columns)
-    service: str | None = None
-    services: dict[str, ServiceText] = field(default_factory=dict[str, ServiceText])
-    ignore_services: list[str] = field(default_factory=list[str])
-    split: SplitConfig = field(default_factory=SplitConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    max_item_tokens: int = 32
-    on_bad_row: Literal["error", "drop"] = "error"
-    overwrite: bool = False
-    memory_limit: str = "2GB"
-    seed: int = 0
-
-
 def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     """Gives the directory of the corpus made from the logs that `config` names.
 
@@ -115,7 +53,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     """
     show = _Progress(progress)
     out = config.out or Path("corpora") / config.name
-    _check_values(config)
+    check_values(config)
     event_log, item_log = _open_logs(config)
     layout = _layout(config, item_log or event_log)
     with show.stage("hashing the sources"):
@@ -124,7 +62,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     if _is_there(out, inputs, config.overwrite):
         show.line(f"{out} is already there, made from the same logs with the same settings")
         return out
-    with building(out) as scratch:
+    with building(out, replace=config.overwrite) as scratch:
         with closing(_connect(scratch / "work", config.memory_limit)) as db:
             dropped = _read(db, event_log, item_log, layout, config.on_bad_row, show)
             services = _number(db, config, layout, show)
@@ -143,27 +81,6 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
     )
     return out
-
-
-def _check_values(config: PrepareConfig) -> None:
-    """Raises ValueError for settings that cannot be, before any file is opened."""
-    split, shares = config.split, config.split.hash
-    if min(shares.valid, shares.test) < 0 or shares.valid + shares.test >= 1:
-        raise ValueError(
-            f"split.hash: valid={shares.valid} + test={shares.test} must leave users to train on"
-        )
-    parts = split.train + split.valid + split.test
-    if split.column and not split.train:
-        raise ValueError(f"split.column={split.column!r} needs split.train, the values to train on")
-    if len(set(parts)) < len(parts) or (parts and not split.column):
-        raise ValueError("split: give a column, and each of its values to one of the three parts")
-    if config.max_item_tokens < 1:
-        raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
-    both = set(config.services) & set(config.ignore_services)
-    if both:
-        raise ValueError(f"{sorted(both)[0]!r} is in both services and ignore_services; choose")
-    if not config.name or Path(config.name).name != config.name:
-        raise ValueError(f"name={config.name!r} must be a plain name; the place goes into out")
 
 
 def _open_logs(config: PrepareConfig) -> tuple[checks.Log, checks.Log | None]:
@@ -254,14 +171,16 @@ def _read(
 ) -> dict[str, int]:
     """Fills the tables of good rows; gives the rows dropped, by reason, or raises ValueError."""
     create_tables(db)
-    for number, file in enumerate(item_log.files if item_log else []):
-        with show.stage(f"reading {file}"):
-            stage_items(db, item_log, number, layout)
+    if item_log:
+        for number, file in enumerate(item_log.files):
+            with show.stage(f"reading {file}"):
+                stage_items(db, item_log, number, layout)
     for number, file in enumerate(event_log.files):
         with show.stage(f"reading {file}"):
             stage_events(db, event_log, number, layout, with_text=item_log is None)
     with show.stage("checking rows"):
-        checks.flag_split_conflicts(db)
+        if layout.split:
+            checks.flag_split_conflicts(db)
         checks.build_catalogue(db, "items" if item_log else "events")
         present = [event_log, item_log] if item_log else [event_log]
         bad = checks.bad_rows(db, present)
@@ -290,24 +209,9 @@ def _number(
             f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
         )
     with show.stage("numbering users and items"):
-        tables.number_users(db, _split_sql(config))
+        tables.number_users(db, split_sql(config))
         tables.number_items(db, services)
     return services
-
-
-def _split_sql(config: PrepareConfig) -> str:
-    """Gives SQL for the split of a user (0 train, 1 valid, 2 test) over `user_id` and `part`."""
-    split = config.split
-    if split.column:
-        cases = [
-            f"WHEN {quoted(value)} THEN {number}"
-            for number, values in enumerate([split.train, split.valid, split.test])
-            for value in values
-        ]
-        return f"CASE part {' '.join(cases)} END"
-    share = tables.HASH.format(f"{quoted(f'{config.seed}:')} || user_id") + f" / {1 << 60}"
-    valid, both = split.hash.valid, split.hash.valid + split.hash.test
-    return f"CASE WHEN {share} < {valid} THEN 1 WHEN {share} < {both} THEN 2 ELSE 0 END"
 
 
 def _tokenizer(
@@ -370,7 +274,7 @@ class _Progress:
             tqdm.write(text, file=sys.stderr)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int], object]]:
+    def stage(self, name: str) -> Generator[Callable[[int], object]]:
         """Shows `name` while the block runs; gives a function to call with the rows just done."""
         start = time.perf_counter()
         quiet = not (self.on and sys.stderr.isatty())
@@ -384,7 +288,7 @@ def main() -> None:
     config = read_command_line(PrepareConfig, sys.argv[1:], description=HELP)
     try:
         prepare(config)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, duckdb.Error) as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -14,17 +14,20 @@ ROWS_PER_FILE = 1 << 40  # seq = file * ROWS_PER_FILE + row
 EXAMPLES = 3  # bad rows shown per reason
 
 
+Rejected = tuple[int, str, str]  # row, reason, text
+
+
 @dataclass
 class Log:
     """The files of one table ("events" or "items") and the columns of each.
 
-    `rejected` holds (row, reason, text) of CSV rows that could not be split, by file number.
+    `rejected` holds the CSV rows that could not be split, by file number.
     """
 
     table: str
     files: list[Path]
     columns: list[list[str]]
-    rejected: dict[int, list[tuple[int, str, str]]] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    rejected: dict[int, list[Rejected]] = field(default_factory=dict[int, list[Rejected]])
 
     def place(self, seq: int) -> str:
         """Gives "FILE row N" of a row read."""
@@ -61,14 +64,15 @@ def build_catalogue(db: duckdb.DuckDBPyConnection, claims: str) -> None:
     holds the texts itself. Events whose item is not in the catalogue are marked as bad.
     """
     db.execute(
-        f"CREATE TABLE catalogue AS SELECT service, item_id, arg_min(text, seq) AS text "
+        "CREATE TABLE catalogue AS SELECT service, item_id, arg_min(text, seq) AS text, "
+        "min(text) <> max(text) AS differs "
         f"FROM {claims} WHERE reason IS NULL GROUP BY service, item_id"
     )
     if claims == "items":
         db.execute(
             "UPDATE events SET reason = 'item_not_in_items', value = service || ' ' || item_id "
-            "WHERE reason IS NULL AND (service, item_id) NOT IN "
-            "(SELECT service, item_id FROM catalogue)"
+            "WHERE reason IS NULL AND NOT EXISTS (FROM catalogue c "
+            "WHERE c.service = events.service AND c.item_id = events.item_id)"
         )
 
 
@@ -84,7 +88,7 @@ def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
     """
     other = (
         f"FROM {log.table} r JOIN catalogue c USING (service, item_id) "
-        "WHERE r.reason IS NULL AND r.text <> c.text"
+        "WHERE c.differs AND r.reason IS NULL AND r.text <> c.text"
     )
     count = _count(db, other)
     rows = db.execute(

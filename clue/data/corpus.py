@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,12 +196,12 @@ def sha256(file: Path) -> str:
 
 
 @contextmanager
-def building(target: Path) -> Iterator[Path]:
+def building(target: Path, *, replace: bool) -> Generator[Path]:
     """Gives a scratch directory beside `target`; its `corpus/` becomes `target` at the end.
 
     The rename comes last, so a killed run leaves no half corpus, and what it did leave is removed
     by the next. A block that raises leaves `target` as it was. ValueError when another process is
-    building the same target.
+    building the same target, or when it exists and `replace` is false.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".{target.name}.partial"
@@ -216,6 +216,8 @@ def building(target: Path) -> Iterator[Path]:
             yield scratch
             _sync(scratch / "corpus")
             if target.exists():
+                if not replace:
+                    raise ValueError(f"{target} appeared meanwhile; look at it, then run again")
                 target.rename(scratch / "replaced")
             (scratch / "corpus").rename(target)
             _sync(target.parent)

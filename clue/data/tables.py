@@ -76,12 +76,15 @@ def write_items(
     query = f"SELECT item_id, number, text, {content} AS content FROM numbered ORDER BY item"
     parts: list[pa.RecordBatch] = []
     tokens: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
     for batch in _batches(db, query):
         parts.append(batch)
-        tokens += encode(tokenizer, batch["text"].to_pylist(), limit)
+        flat, lengths = encode(tokenizer, batch["text"].to_pylist(), limit)
+        tokens.append(flat)
+        counts.append(lengths)
         seen(len(batch))
     items = pa.Table.from_batches(parts)
-    lengths = np.array([len(each) for each in tokens], dtype=np.int64)
+    lengths = np.concatenate(counts)
     if not lengths.all():
         item = int(np.flatnonzero(lengths == 0)[0])
         raise ValueError(f"the tokenizer makes no token of {items['text'][item].as_py()!r}")

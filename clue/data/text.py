@@ -1,6 +1,8 @@
 """Text of the items: templates that make it out of columns, and the tokenizer learned from it."""
 
+import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from string import Formatter
 
@@ -8,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD = "<pad>"
+LEAST_VOCAB = 257  # the pad and every byte
 
 
 def template_fields(template: str) -> list[tuple[str, str | None]]:
@@ -33,11 +36,8 @@ def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenize
     """Gives a byte-level BPE learned from batches of distinct texts; the same texts, the same BPE.
 
     Id 0 is `PAD`. The vocabulary is smaller than asked where the texts hold too few pairs.
-    Raises ValueError for a `vocab_size` without room for the 256 bytes and the pad.
+    `vocab_size` is at least `LEAST_VOCAB`.
     """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size <= len(alphabet):
-        raise ValueError(f"tokenizer.vocab_size={vocab_size} must exceed 256 bytes + 1 pad")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -45,11 +45,13 @@ def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD],
-        initial_alphabet=alphabet,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    # The pad keeps its id but is not looked for in text: a title that says "<pad>" is a title.
+    plain = json.loads(tokenizer.to_str()) | {"added_tokens": []}
+    return Tokenizer.from_str(json.dumps(plain))
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -62,7 +64,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
         raise ValueError(f"{path} is no tokenizer.json: {error}") from None
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[np.ndarray]:
-    """Gives the first `limit` token ids (int32) of every text, without special tokens."""
+def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the first `limit` tokens of every text end to end (int32), and their counts (int64)."""
     encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [np.array(one.ids[:limit], dtype=np.int32) for one in encoded]
+    ids = [one.ids[:limit] for one in encoded]
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32)
+    return flat, np.array([len(each) for each in ids], dtype=np.int64)

@@ -44,7 +44,7 @@ Words = dict[str, dict[str, dict[str, list[str]]]]
 def read_words() -> Words:
     """Gives interest -> sub-topic -> service -> the things its titles speak of."""
     words: Words = {}
-    interest = sub_topic = ""
+    interest, sub_topic = "", ""
     for line in WORDS.strip("\n").split("\n"):
         depth, text = len(line) - len(line.lstrip()), line.strip()
         if depth == 0:
@@ -55,7 +55,7 @@ def read_words() -> Words:
             words[interest][sub_topic] = {}
         else:
             service, _, things = text.partition(" ")
-            words[interest][sub_topic][service] = things.split("; ")
+            words[interest][sub_topic][service] = [str(thing) for thing in things.split("; ")]
     return words
 
 
