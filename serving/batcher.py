@@ -76,8 +76,8 @@ class Batcher(Generic[Query, Answer]):
 
     @property
     def alive(self) -> bool:
-        """Whether the thread answers."""
-        return self._thread.is_alive() and not self._ended
+        """Whether the thread runs and takes queries."""
+        return self._thread.is_alive() and not (self._stopping or self._ended)
 
     @property
     def waiting(self) -> int:
@@ -104,7 +104,7 @@ class Batcher(Generic[Query, Answer]):
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._wake:
-            if self._stopping or not self.alive:
+            if not self.alive:
                 raise BatcherStopped("the model thread has ended; restart the service")
             wait = self._cost_ahead * self._seconds_per_cost
             if len(self._jobs) >= self._queue_size or wait > self._max_wait:
@@ -130,9 +130,7 @@ class Batcher(Generic[Query, Answer]):
             while self._take():
                 started = time.monotonic()
                 answers = self._answer(self._batch)
-                seconds = time.monotonic() - started
-                self._settle(self._batch, answers)
-                self._account(seconds)
+                self._settle(self._account(time.monotonic() - started), answers)
         except BaseException:  # what is no Exception is no query's fault: the service is over
             log.critical("the model thread has ended", exc_info=True)
         finally:
@@ -174,13 +172,15 @@ class Batcher(Generic[Query, Answer]):
             except RuntimeError:  # the loop has closed: nobody waits any more
                 log.warning("%d answers came after their event loop had closed", len(settled))
 
-    def _account(self, seconds: float) -> None:
+    def _account(self, seconds: float) -> list[_Job[Query, Answer]]:
+        """Learns the rate from the batch that is done, and gives it."""
         with self._wake:
-            cost = sum(job.cost for job in self._batch)
+            done, self._batch = self._batch, []
+            cost = sum(job.cost for job in done)
             self._cost_ahead -= cost
             # Half of the new, half of the old: a slow first batch is forgotten after a few.
             self._seconds_per_cost = (self._seconds_per_cost + seconds / max(1, cost)) / 2
-            self._batch = []
+            return done
 
     def _end(self) -> None:
         with self._wake:

@@ -36,7 +36,7 @@ class Event(_Strict):
 
     service: Name
     text: Text
-    timestamp: float | None = Field(None, description="epoch seconds")
+    timestamp: float | None = Field(default=None, description="epoch seconds")
 
 
 Events = Annotated[
@@ -65,9 +65,11 @@ class Target(_Strict):
     """Whose neighbours are wanted: exactly one of events, vector and user_id."""
 
     events: Events | None = None
-    vector: list[float] | None = Field(None, description="a unit vector of the model's width")
-    user_id: Name | None = Field(None, description="a user of the index")
-    k: int = Field(10, ge=1)
+    vector: list[float] | None = Field(
+        default=None, description="a unit vector of the model's width"
+    )
+    user_id: Name | None = Field(default=None, description="a user of the index")
+    k: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _one(self) -> "Target":
@@ -83,8 +85,10 @@ class SimilarUsersRequest(Target):
 class SearchItemsRequest(Target):
     """A user for whom items are wanted."""
 
-    service: Name | None = Field(None, description="only items of this service")
-    exclude_seen: bool = Field(False, description="leave out the items of the user's own history")
+    service: Name | None = Field(default=None, description="only items of this service")
+    exclude_seen: bool = Field(
+        default=False, description="leave out the items of the user's own history"
+    )
 
     @model_validator(mode="after")
     def _seen(self) -> "SearchItemsRequest":

@@ -19,13 +19,19 @@ class Settings(BaseSettings):
 
     checkpoint: Path = Field(description="a run directory (its best checkpoint) or a checkpoint")
     index: Path = Field(description="what `python -m serving.build_index` wrote")
-    max_users: int = Field(64, ge=1, description="users in one embed request")
-    max_events: int = Field(1024, ge=1, description="events of one user")
-    max_text_bytes: int = Field(2048, ge=1, description="UTF-8 bytes of one event's text")
-    max_body_bytes: int = Field(2_000_000, ge=1, description="bytes of one request body")
-    max_k: int = Field(100, ge=1, description="neighbours in one answer")
-    queue_size: int = Field(256, ge=1, description="requests that may wait for the model thread")
-    batch_tokens: int = Field(16_384, ge=1, description="estimated tokens encoded in one go")
-    request_seconds: float = Field(10.0, gt=0, description="from the whole body to the answer")
-    body_seconds: float = Field(10.0, gt=0, description="for a body to arrive")
-    torch_threads: int = Field(1, ge=1, description="threads of one encode or search")
+    max_users: int = Field(default=64, ge=1, description="users in one embed request")
+    max_events: int = Field(default=1024, ge=1, description="events of one user")
+    max_text_bytes: int = Field(default=2048, ge=1, description="UTF-8 bytes of one event's text")
+    max_body_bytes: int = Field(default=2_000_000, ge=1, description="bytes of one request body")
+    max_k: int = Field(default=100, ge=1, description="neighbours in one answer")
+    queue_size: int = Field(
+        default=256, ge=1, description="requests that may wait for the model thread"
+    )
+    batch_tokens: int = Field(
+        default=16_384, ge=1, description="estimated tokens encoded in one go"
+    )
+    request_seconds: float = Field(
+        default=10.0, gt=0, description="from the whole body to the answer"
+    )
+    body_seconds: float = Field(default=10.0, gt=0, description="for a body to arrive")
+    torch_threads: int = Field(default=1, ge=1, description="threads of one encode or search")

@@ -23,6 +23,8 @@ class Recorder:
         self.threads.add(threading.current_thread().name)
         self.entered.set()
         assert self.go.wait(10)
+        if 999 in queries:
+            raise SystemExit
         if any(query < 0 for query in queries):
             raise ArithmeticError("negative")
         return [KeyError("zero") if query == 0 else 2 * query for query in queries]
@@ -107,7 +109,6 @@ def test_what_cannot_be_done_in_time_is_refused_before_it_waits() -> None:
         await asyncio.sleep(0.2)  # the thread learns that one unit takes at least 0.2 s
         recorder.go.set()
         await first
-        await asyncio.to_thread(_until, lambda: batcher._seconds_per_cost > 0)
         recorder.go.clear()
         recorder.entered.clear()
         second = await busy(batcher, recorder)
@@ -155,7 +156,7 @@ def test_stop_answers_what_waits_and_refuses_the_rest() -> None:
     async def test(batcher: Batcher[int, int], recorder: Recorder) -> None:
         tasks = [await busy(batcher, recorder), *[await queued(batcher, n) for n in (2, 3)]]
         stopping = asyncio.ensure_future(asyncio.to_thread(batcher.stop))
-        await asyncio.to_thread(_until, lambda: batcher._stopping)
+        await asyncio.to_thread(_until, lambda: not batcher.alive)
         with pytest.raises(BatcherStopped):
             await batcher.submit(4, 1)
         recorder.go.set()
@@ -169,15 +170,11 @@ def test_the_end_of_the_thread_is_seen_by_all_who_wait() -> None:
     async def test(batcher: Batcher[int, int], recorder: Recorder) -> None:
         first = await busy(batcher, recorder)
         second = await queued(batcher, 2)
-
-        def die(_: Sequence[int]) -> list[int | Exception]:
-            raise SystemExit
-
-        batcher._run = die
-        third = await queued(batcher, 3)
+        third = await queued(batcher, 999, 10)  # beyond the budget: a batch of its own
+        fourth = await queued(batcher, 4)
         recorder.go.set()
-        assert await first == 2
-        for task in (second, third):
+        assert await asyncio.gather(first, second) == [2, 4]
+        for task in (third, fourth):
             with pytest.raises(BatcherStopped):
                 await task
         await asyncio.to_thread(_until, lambda: not batcher.alive)

@@ -2,6 +2,7 @@ import dataclasses
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_killed_at_any_step_the_old_generation_or_the_new_one_is_read(
             left = [step]
             real = getattr(owner, call)
 
-            def dying(*args, _real=real, _left=left, **kwargs):
+            def dying(*args: Any, _real: Any = real, _left: Any = left, **kwargs: Any) -> Any:
                 if _left[0] == 0:
                     raise Killed
                 _left[0] -= 1

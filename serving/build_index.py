@@ -1,0 +1,104 @@
+"""Checkpoint + corpus -> the index that the service searches.
+
+Run it again with overwrite=true to publish a new generation; a service loads it when it starts.
+
+    python -m serving.build_index checkpoint=runs/demo corpus=corpora/demo out=indexes/demo
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clue.data.corpus import Corpus, Ragged
+from clue.embed import Encoder
+from clue.settings import read_command_line
+from serving.generation import Contents, check, content_of, publish, writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to index and where. `checkpoint` is a run directory or a checkpoint directory."""
+
+    checkpoint: Path
+    corpus: Path
+    out: Path
+    device: str = "cpu"
+    overwrite: bool = False
+
+
+def build(config: BuildConfig) -> str:
+    """Embeds all items and users of the corpus and publishes them; gives the generation's name.
+
+    Raises FileExistsError where `out` holds an index already (unless `overwrite`), and what
+    `Corpus.open` and `Encoder.load` raise; the index that is there stays as it is.
+    """
+    with writing(config.out, overwrite=config.overwrite):
+        corpus = Corpus.open(config.corpus)
+        encoder = Encoder.load(config.checkpoint, device=config.device)
+        contents = embed(encoder, corpus)
+        check(contents)
+        return publish(config.out, contents)
+
+
+def embed(encoder: Encoder, corpus: Corpus) -> Contents:
+    """Gives the vectors of all items and of all users, each user over all services together.
+
+    A user's vector is the unit-normalised mean of the vectors of the services it is in, as
+    `Encoder.embed_users` gives it. Users without any event have none and are left out.
+    """
+    items = encoder.catalogue_items(corpus)
+    summed = np.zeros((corpus.num_users, encoder.width), np.float32)
+    for service in range(len(corpus.services)):
+        summed += encoder.embed_histories(corpus, corpus.items_of(service), items=items)
+    every = Ragged(np.arange(corpus.num_items), np.arange(corpus.num_items + 1))
+    lengths = np.linalg.norm(summed, axis=1)
+    users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
+    users = users[lengths[users] > 0]
+    seen_values, seen_offsets = _seen(corpus, users)
+    services = corpus.item_service
+    texts = (text.as_py() for text in corpus.item_texts)
+    contents = (content_of(corpus.services[s], t) for s, t in zip(services, texts, strict=True))
+    return Contents(
+        model_fingerprint=encoder.fingerprint,
+        corpus_fingerprint=corpus.fingerprint,
+        corpus_name=corpus.manifest.name,
+        services=list(corpus.services),
+        item_ids=corpus.item_ids,
+        item_texts=corpus.item_texts,
+        item_service=np.ascontiguousarray(services),
+        item_content=np.fromiter(contents, np.uint64, corpus.num_items),
+        item_vectors=encoder.embed_histories(corpus, every, items=items),
+        user_ids=corpus.user_ids.take(pa.array(users)),
+        user_vectors=summed[users] / lengths[users, None],
+        seen_values=seen_values,
+        seen_offsets=seen_offsets,
+    )
+
+
+def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the item indices (int32) of each of `users` over all services, and their offsets."""
+    histories = [corpus.items_of(service) for service in range(len(corpus.services))]
+    owners = np.concatenate([np.repeat(np.arange(len(h)), h.lengths) for h in histories])
+    values = np.concatenate([h.values for h in histories])
+    place = np.full(corpus.num_users, -1)
+    place[users] = np.arange(len(users))
+    values = values[np.argsort(place[owners], kind="stable")].astype(np.int32)
+    counts = np.bincount(place[owners], minlength=len(users))
+    return values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def main() -> None:
+    """Runs the command."""
+    config = read_command_line(BuildConfig, sys.argv[1:], description=__doc__ or "")
+    try:
+        name = build(config)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"{config.out}: generation {name}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A prepared corpus and a pretrained run, small enough for tests."""
+
+    corpus: Path
+    run: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Made by the project's own commands: synthetic world, prepare, a few steps of pretraining."""
+    root = tmp_path_factory.mktemp("tiny")
+    logs, corpus = root / "logs", root / "corpus"
+    _command("-m", "clue.data.synthetic", "users=300", "items_per_service=120", f"out={logs}")
+    texts = ", ".join(f"{name}: {{template: '{{title}}'}}" for name in ("shop", "news", "films"))
+    _command(
+        *("clue/prepare.py", "name=tiny", f"out={corpus}", f"services={{{texts}}}"),
+        *(f"events=[{logs}/events.parquet]", f"items=[{logs}/items.parquet]"),
+        "tokenizer.vocab_size=700",
+    )
+    _command(
+        *("clue/pretrain.py", "name=tiny", f"corpus={corpus}", f"runs={root}", "trackers=[]"),
+        *("batch=64", "steps=6", "validate_every=6", "checkpoint_every=6", "precision=fp32"),
+        *("model.item.width=32", "model.item.layers=1", "model.user.width=32"),
+        *("model.user.layers=1", "model.user.embedding=24", "model.user.max_events=48"),
+    )
+    return TinyRun(corpus, root / "tiny")
+
+
+def _command(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,127 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clue.data.corpus import Corpus
+from clue.embed import Encoder
+from serving.build_index import BuildConfig, build, main
+from serving.generation import read
+from serving.index import Index
+from serving.settings import Settings
+from tests.conftest import ROOT, TinyRun
+
+
+def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: Path) -> None:
+    corpus, encoder = Corpus.open(tiny_run.corpus), Encoder.load(tiny_run.run)
+    contents = read(tiny_index)[1]
+    assert contents.item_ids.to_pylist() == corpus.item_ids.to_pylist()
+    texts = corpus.item_texts.to_pylist()
+    items = encoder.embed_items(texts)
+    np.testing.assert_allclose(contents.item_vectors, items, atol=1e-5)
+
+    histories = [corpus.items_of(service) for service in range(len(corpus.services))]
+    rows = {name: row for row, name in enumerate(corpus.user_ids.to_pylist())}
+    index = Index("x", contents)
+    ids = contents.user_ids.to_pylist()
+    assert ids == sorted(rows)
+    for place, name in enumerate(ids):
+        seen = [history[rows[name]] for history in histories]
+        user = {
+            service: [texts[item] for item in items]
+            for service, items in zip(corpus.services, seen, strict=True)
+        }
+        vector = encoder.embed_users([user])[0]
+        np.testing.assert_allclose(contents.user_vectors[place], vector, atol=1e-5)
+        assert sorted(index.seen_by(place)) == sorted(np.concatenate(seen))
+        by_text = index.seen_in((s, text) for s, own in user.items() for text in own)
+        assert set(np.concatenate(seen)) <= set(by_text)
+    assert len(ids) > 200
+    assert index.model_fingerprint == encoder.fingerprint
+    assert index.corpus_fingerprint == corpus.fingerprint
+
+
+def test_a_killed_build_leaves_the_index_as_it_was(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """SIGKILL at ten moments of a loop that publishes; what is read is always whole."""
+    out = tmp_path / "index"
+    config = BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out)
+    names = {build(config)}
+    program = (
+        "import sys; from pathlib import Path; from serving.generation import *\n"
+        "out = Path(sys.argv[1]); contents = read(out)[1]; print('ready', flush=True)\n"
+        "while True:\n"
+        "    with writing(out, overwrite=True): publish(out, contents)\n"
+    )
+    for kill in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(out)], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.02 + 0.007 * kill)
+        process.kill()
+        process.communicate()
+        names.add(read(out)[0])
+    assert len(names) > 5
+
+
+def test_what_cannot_be_built_is_refused_in_one_line(
+    tiny_run: TinyRun, tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = tmp_path / "foreign"
+    shutil.copytree(tiny_run.corpus, foreign)
+    manifest = foreign / "manifest.json"
+    sha = Corpus.open(foreign).manifest.tokenizer_sha256
+    manifest.write_text(manifest.read_text().replace(sha, "0" * 64))
+    good = {"checkpoint": tiny_run.run, "corpus": tiny_run.corpus, "out": tmp_path / "new"}
+    wrong = {
+        "already holds an index": {"out": tiny_index},
+        "no corpus": {"corpus": tmp_path},
+        "no checkpoint": {"checkpoint": tmp_path},
+        "another tokenizer": {"corpus": foreign},
+    }
+    for said, changes in wrong.items():
+        arguments = [f"{key}={value}" for key, value in {**good, **changes}.items()]
+        monkeypatch.setattr(sys, "argv", ["build_index", *arguments])
+        with pytest.raises(SystemExit, match=said):
+            main()
+    assert len(wrong) == 4
+    assert not (tmp_path / "new" / "CURRENT").exists()
+
+
+def test_the_command_says_what_it_made(
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    out = tmp_path / "index"
+    arguments = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={out}"]
+    monkeypatch.setattr(sys, "argv", ["build_index", *arguments])
+    main()
+    assert capsys.readouterr().out == f"{out}: generation {read(out)[0]}\n"
+
+
+def test_searching_needs_no_torch() -> None:
+    program = "import sys, serving.index; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CLUE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match="checkpoint"):
+        Settings()  # pyright: ignore[reportCallIssue]
+    monkeypatch.setenv("CLUE_CHECKPOINT", "runs/demo")
+    monkeypatch.setenv("CLUE_INDEX", "indexes/demo")
+    monkeypatch.setenv("CLUE_MAX_K", "7")
+    settings = Settings()  # pyright: ignore[reportCallIssue]
+    assert (settings.checkpoint, settings.max_k) == (Path("runs/demo"), 7)
+    monkeypatch.setenv("CLUE_MAX_K", "0")
+    with pytest.raises(ValueError, match="max_k"):
+        Settings()  # pyright: ignore[reportCallIssue]
