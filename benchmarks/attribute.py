@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.models import Vectors, user_vectors
@@ -49,11 +48,11 @@ def read_labels(corpus: Corpus, file: Path, column: str) -> Labelled:
         if needed not in names:
             raise ValueError(f"{file}: no column {needed!r}; there are {', '.join(names)}")
     table = pq.read_table(file, columns=["user_id", column])
-    ids, values = pc.cast(table["user_id"], pa.string()), pc.cast(table[column], pa.string())
-    if pc.count_distinct(ids).as_py() < len(ids):
+    ids, values = (table[name].cast(pa.string()).to_pylist() for name in ("user_id", column))
+    label_of = dict(zip(ids, values, strict=True))
+    if len(label_of) < len(ids):
         raise ValueError(f"{file}: a user_id has more than one row; give one label per user")
-    where = pc.index_in(pc.cast(corpus.user_ids, pa.string()), value_set=ids)
-    mine = pc.take(values, where).to_pylist()
+    mine = [label_of.get(user) for user in corpus.user_ids.to_pylist()]
     trains = corpus.split == 0
     classes = sorted({v for v, train in zip(mine, trains, strict=True) if train and v is not None})
     if len(classes) < 2:
@@ -103,6 +102,7 @@ def evaluate_attribute(
         task="attribute",
         part=name,
         users="test alone",
+        main=True,
         count=len(users),
         headline=("AUROC",),
         chance={"AUROC": 0.5},

@@ -6,6 +6,7 @@ a document are the sum of the terms of its items.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -17,11 +18,13 @@ from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.train.evaluation import MatchingPairs, contrastive_entropy
 
+Counts = Any  # a csr_matrix of (documents, terms), whose shape SciPy's types do not know
+
 RIDGES = (1.0, 10.0, 100.0, 1000.0)
 POWERS = (0.5, 1.0, 2.0)  # of the correlations, as weights of the canonical directions
 
 
-def item_terms(corpus: Corpus) -> csr_matrix:
+def item_terms(corpus: Corpus) -> Counts:
     """Gives the term counts of every catalogue item, (num_items, terms) float64.
 
     A term is a run of word characters or of marks, so that no language and no identifier is empty.
@@ -29,12 +32,13 @@ def item_terms(corpus: Corpus) -> csr_matrix:
     """
     texts = corpus.item_texts.to_pylist()
     pattern = r"(?u)\w+|[^\w\s]+"
-    counts = CountVectorizer(token_pattern=pattern, dtype=np.float64).fit_transform(texts).tocsr()
+    counts: Counts = CountVectorizer(token_pattern=pattern).fit_transform(texts)
+    counts = csr_matrix(counts, dtype=np.float64)
     shared = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= 2)
     return counts[:, shared] if len(shared) >= 2 else counts
 
 
-def documents(histories: Ragged, terms: csr_matrix) -> csr_matrix:
+def documents(histories: Ragged, terms: Counts) -> Counts:
     """Gives the term counts of each history's texts together, (rows, terms)."""
     shape = (len(histories), terms.shape[0])
     ones = np.ones(len(histories.values))
@@ -49,7 +53,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 class TextSpace:
     """TF-IDF (sublinear, unit rows) and truncated SVD, fitted on the documents (N, terms) given."""
 
-    def __init__(self, fitted_on: csr_matrix, dims: int, seed: int) -> None:
+    def __init__(self, fitted_on: Counts, dims: int, seed: int) -> None:
         """Fits both; `dims` shrinks to what the documents can carry."""
         # Sublinear counts beat raw ones on amazon_food_kitchen: entropy 7.03 against 7.08.
         self._tfidf = TfidfTransformer(sublinear_tf=True).fit(fitted_on)
@@ -57,7 +61,7 @@ class TextSpace:
         self._svd = TruncatedSVD(dims, n_iter=3, random_state=seed)
         self._svd.fit(self._tfidf.transform(fitted_on))
 
-    def __call__(self, counts: csr_matrix) -> np.ndarray:
+    def __call__(self, counts: Counts) -> np.ndarray:
         """Gives (rows, dims) float64, not normalised after the SVD."""
         return self._svd.transform(self._tfidf.transform(counts))
 
@@ -65,7 +69,7 @@ class TextSpace:
 class TextVectors:
     """TF-IDF + SVD as a model of users and items: one space for all services of a corpus."""
 
-    def __init__(self, corpus: Corpus, terms: csr_matrix, *, dims: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, terms: Counts, *, dims: int, seed: int) -> None:
         """Fits the space on every training user's document in every service."""
         self.scale: float | None = None
         self._terms = terms
@@ -99,17 +103,17 @@ class LinearFloor:
     ridge: float
     power: float
 
-    def vectors_a(self, counts: csr_matrix) -> np.ndarray:
+    def vectors_a(self, counts: Counts) -> np.ndarray:
         """Gives unit rows (N, dims) of documents of service a."""
         return unit((self.space_a(counts) - self.center_a) @ self.map_a)
 
-    def vectors_b(self, counts: csr_matrix) -> np.ndarray:
+    def vectors_b(self, counts: Counts) -> np.ndarray:
         """Gives unit rows (N, dims) of documents of service b."""
         return unit((self.space_b(counts) - self.center_b) @ self.map_b)
 
 
 def fit_floor(
-    train: MatchingPairs, valid: MatchingPairs, terms: csr_matrix, *, dims: int, seed: int
+    train: MatchingPairs, valid: MatchingPairs, terms: Counts, *, dims: int, seed: int
 ) -> LinearFloor:
     """Gives the floor fitted on training pairs, its ridge and weighting chosen on valid pairs.
 

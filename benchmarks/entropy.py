@@ -4,6 +4,8 @@ A model's own temperature may be off for users it never saw, and a baseline has 
 fitted the same way for every row, takes calibration out of the comparison.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
@@ -30,4 +32,5 @@ def refit_scale(a: np.ndarray, b: np.ndarray, queries: np.ndarray | None = None)
         return float(np.mean([(logsumexp(scale * s, axis=1) - scale * o).mean() for s, o in both]))
 
     bounds = (np.log(SCALES[0]), np.log(SCALES[1]))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))

@@ -74,7 +74,7 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> str:
-    """Gives the printed tables, having written results.json and per_user.parquet into `out`.
+    """Gives the printed tables, having written all results into `out`.
 
     Raises FileNotFoundError and ValueError, naming it, for what is missing or does not fit.
     """
@@ -113,9 +113,13 @@ def evaluate(config: EvaluateConfig) -> str:
         "versions": {p: importlib.metadata.version(p) for p in ("numpy", "scikit-learn", "torch")},
     }
     write_results(config.out / "results.json", tables, about)
-    small = aligned(headlines([table for table in tables if table.users != "valid + test"]))
-    texts = [as_text(table) for table in tables]
-    return "\n".join([*texts, f"Test users alone, intervals of 95 %:\n{small}"])
+    main = [table for table in tables if table.main]
+    small = aligned(headlines([table for table in main if table.users == "test alone"]))
+    texts = [as_text(table) for table in main]
+    details = (
+        f"{len(tables) - len(main)} tables of single services are in {config.out}/results.json"
+    )
+    return "\n".join([*texts, details, f"\nTest users alone, intervals of 95 %:\n{small}"])
 
 
 def _outcomes(

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_matrix
 
-from benchmarks.baselines import documents, fit_floor
+from benchmarks.baselines import Counts, documents, fit_floor
 from benchmarks.entropy import refit_scale
 from benchmarks.models import Vectors
 from benchmarks.ranking import Ranks, concatenated, rank
@@ -54,7 +53,7 @@ class Gallery:
 def evaluate_matching(
     corpus: Corpus,
     models: Mapping[str, Vectors],
-    terms: csr_matrix,
+    terms: Counts,
     *,
     dims: int,
     resamples: int,
@@ -130,6 +129,7 @@ def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> 
                 task="matching",
                 part="all pairs of services" if names is None else group[0].pairs.name,
                 users=users,
+                main=len(group) == len(found),
                 count=len(np.unique(np.concatenate([g.users for g in group]))),
                 headline=("R@10", "contrastive entropy"),
                 chance={"R@10": of, "contrastive entropy": entropy, "median rank": 0.5},

@@ -98,7 +98,9 @@ def evaluate_next_item(
         mine = [(q, ranks, corpus.split[q.users] >= lowest) for q, ranks in found]
         mine = [part for part in mine if part[2].any()]
         groups = [mine, *([part] for part in mine)] if len(mine) > 1 else [mine]
-        tables += [_table(group, users, seen, resamples, seed) for group in groups if group]
+        for group in groups if mine else []:
+            main = len(group) == len(mine)
+            tables.append(_table(group, users, seen, main, resamples, seed))
     parts = [
         per_user_rows(
             ("next item", q.service, row),
@@ -117,6 +119,7 @@ def _table(
     group: Sequence[tuple[Questions, dict[str, Ranks], np.ndarray]],
     users: str,
     seen: str,
+    main: bool,
     resamples: int,
     seed: int,
 ) -> Table:
@@ -137,6 +140,7 @@ def _table(
         task="next item",
         part=group[0][0].service if len(group) == 1 else "all services",
         users=users,
+        main=main,
         count=len(np.unique(whose)),
         headline=("HR@10", "NDCG@10"),
         chance={"HR@10": chance},

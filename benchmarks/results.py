@@ -44,11 +44,15 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One task on one set of users: measures per row. `headline` names the measures to quote."""
+    """One task on one set of users: measures per row. `headline` names the measures to quote.
+
+    `main` marks the table over all services of a task, or its only one; the others are its details.
+    """
 
     task: str
     part: str
     users: str
+    main: bool
     count: int
     headline: tuple[str, ...]
     chance: dict[str, float]
