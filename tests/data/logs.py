@@ -1,0 +1,72 @@
+"""Small logs for the tests of the data part, and the corpus made of them."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clue.data.corpus import Corpus
+from clue.prepare import PrepareConfig, prepare
+from clue.settings import load
+
+Row = Mapping[str, Any]
+
+EVENTS: list[Row] = [
+    {"user_id": 2, "service": "shop", "item_id": "a", "timestamp": 30, "text": "cast iron skillet"},
+    {"user_id": 10, "service": "shop", "item_id": "b", "timestamp": 20, "text": "blue silk scarf"},
+    {"user_id": 2, "service": "shop", "item_id": "b", "timestamp": 10, "text": "blue silk scarf"},
+    {"user_id": 2, "service": "news", "item_id": "a", "timestamp": 5, "text": "braised recipes"},
+    {"user_id": 10, "service": "shop", "item_id": "c", "timestamp": 20, "text": "walnut chair"},
+    {"user_id": 3, "service": "news", "item_id": "a", "timestamp": 7, "text": "braised recipes"},
+]
+
+
+def write_log(file: Path, rows: Sequence[Row]) -> Path:
+    """Writes rows in the format of the file's suffix; None is an empty field or JSON null."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), file)
+        return file
+    if ".csv" in file.suffixes:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        written = text.getvalue()
+    else:
+        written = "".join(json.dumps(dict(row)) + "\n" for row in rows)
+    if file.suffix == ".gz":
+        file.write_bytes(gzip.compress(written.encode(), mtime=0))
+    else:
+        file.write_text(written, encoding="utf-8", newline="")
+    return file
+
+
+def config(out: Path, *overrides: str) -> PrepareConfig:
+    """Gives a data config with a small tokenizer, writing to `out`."""
+    common = ["name=test", f"out={out}", "tokenizer.vocab_size=300"]
+    return load(PrepareConfig, None, [*common, *overrides])
+
+
+def corpus_of(out: Path, *overrides: str) -> Corpus:
+    """Prepares a corpus and opens it."""
+    return Corpus.open(prepare(config(out, *overrides), progress=False))
+
+
+def histories(corpus: Corpus) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """Gives (user, service) -> [(item, time)], read the slow way; no empty histories."""
+    users, items = corpus.user_ids.to_pylist(), corpus.item_ids.to_pylist()
+    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for number, service in enumerate(corpus.services):
+        rows, times = corpus.items_of(number), corpus.timestamps_of(number)
+        for user in range(corpus.num_users):
+            events = zip(rows[user].tolist(), times[user].tolist(), strict=True)
+            if len(rows[user]):
+                found[users[user], service] = [(items[item], time) for item, time in events]
+    return found

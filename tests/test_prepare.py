@@ -1,0 +1,338 @@
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from clue.data.corpus import SPLITS, Corpus
+from clue.prepare import prepare
+from tests.data.logs import EVENTS, Row, config, corpus_of, histories, write_log
+
+ROOT = Path(__file__).parents[1]
+SUFFIXES = ["parquet", "csv", "csv.gz", "jsonl", "jsonl.gz"]
+
+
+def many_events(count: int, seed: int) -> list[Row]:
+    """Rows in random order, with ties in time, of users in two services."""
+    rng = random.Random(seed)
+    return [
+        {
+            "user_id": rng.randrange(200),
+            "service": rng.choice(["shop", "news"]),
+            "item_id": f"i{rng.randrange(40)}",
+            "timestamp": rng.randrange(30),
+        }
+        for _ in range(count)
+    ]
+
+
+def slow_histories(rows: list[Row]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """The reference: a stable sort of Python lists."""
+    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for row in sorted(rows, key=lambda row: row["timestamp"]):
+        key = (str(row["user_id"]), row["service"])
+        found.setdefault(key, []).append((row["item_id"], float(row["timestamp"])))
+    return found
+
+
+def hashes(corpus: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(corpus.iterdir())}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_log_by_hand_in_every_format(tmp_path: Path, suffix: str) -> None:
+    corpus = corpus_of(
+        tmp_path / "c", f"events=[{write_log(tmp_path / f'log.{suffix}', EVENTS)}]"
+    )
+    assert corpus.services == ("news", "shop")
+    assert corpus.user_ids.to_pylist() == ["10", "2", "3"]  # numbers become strings and sort so
+    assert corpus.item_ids.to_pylist() == ["a", "a", "b", "c"]  # one "a" for each service
+    assert corpus.item_service.tolist() == [0, 1, 1, 1]
+    assert corpus.item_texts.to_pylist()[:2] == ["braised recipes", "cast iron skillet"]
+    assert corpus.items_of(0).offsets.tolist() == [0, 0, 1, 2]
+    assert corpus.items_of(0).values.tolist() == [0, 0]
+    # User 10 did b and c in the same second: they keep the order of the log.
+    assert corpus.items_of(1).values.tolist() == [2, 3, 2, 1]
+    assert corpus.timestamps_of(1).values.tolist() == [20.0, 20.0, 10.0, 30.0]
+    assert corpus.manifest.num_events == {"news": 2, "shop": 4}
+    tokenizer = Tokenizer.from_file(str(corpus.tokenizer_path))
+    assert tokenizer.get_vocab_size() == corpus.manifest.vocab_size == 300
+    texts = corpus.item_texts.to_pylist()
+    tokens = [tokenizer.encode(text).ids for text in texts]
+    assert [corpus.item_tokens[item].tolist() for item in range(4)] == tokens
+    assert corpus.manifest.num_tokens == sum(map(len, tokens))
+
+
+def test_histories_are_those_of_a_stable_sort(tmp_path: Path) -> None:
+    rows = many_events(5000, seed=0)
+    files = [write_log(tmp_path / f"log{n}.parquet", rows[n::2]) for n in range(2)]
+    corpus = corpus_of(tmp_path / "c", f"events=[{tmp_path}/log*.parquet]")
+    assert len(files) == 2
+    assert histories(corpus) == slow_histories(rows[::2] + rows[1::2])  # files in sorted order
+    swapped = corpus_of(tmp_path / "s", f"events=[{files[1]}, {files[0]}]")
+    assert histories(swapped) == slow_histories(rows[1::2] + rows[::2])
+    assert histories(swapped) != histories(corpus)
+
+
+def test_rows_may_come_in_any_order_when_their_times_differ(tmp_path: Path) -> None:
+    rows = [{**row, "timestamp": n} for n, row in enumerate(many_events(3000, seed=1))]
+    corpora: list[Corpus] = []
+    for name in ("one", "two"):
+        log = write_log(tmp_path / f"{name}.csv", rows)
+        corpora.append(corpus_of(tmp_path / name, f"events=[{log}]"))
+        random.Random(2).shuffle(rows)
+    assert corpora[0].manifest.source != corpora[1].manifest.source
+    assert corpora[0].fingerprint == corpora[1].fingerprint
+
+
+def test_the_same_input_makes_the_same_bytes(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", many_events(3000, seed=3))
+    for name in ("one", "two"):
+        corpus_of(tmp_path / name, f"events=[{log}]")
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    corpus_of(tmp_path / "other", f"events=[{log}]", "seed=1")
+    first, other = hashes(tmp_path / "one"), hashes(tmp_path / "other")
+    changed = {name for name in first if first[name] != other[name]}
+    assert changed == {"users.arrow", "manifest.json"}  # another split and nothing else
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [10, 20, 30],
+        [0.5, 0.75, 1.5],
+        [-1.5, 0.0, 1e12],
+        [datetime(2024, 1, 2, 3, 4, 5), datetime(2024, 1, 3), datetime(2024, 1, 3, 0, 0, 0, 500000)],
+        [datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC), None],
+        [date(2024, 1, 2), date(2024, 1, 3), date(1969, 12, 31)],
+    ],
+)
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_numbers_stay_and_dates_become_seconds(
+    tmp_path: Path, times: list[Any], suffix: str
+) -> None:
+    times = [time for time in times if time is not None]
+    rows = [{**EVENTS[0], "item_id": f"i{n}", "timestamp": t} for n, t in enumerate(times)]
+    corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / f'x.{suffix}', rows)}]")
+    seconds: list[float] = []
+    for moment in times:
+        if isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)
+        if isinstance(moment, datetime):
+            moment = moment.replace(tzinfo=UTC).timestamp()
+        seconds.append(float(moment))
+    assert corpus.timestamps_of(0).values.tolist() == sorted(seconds)
+
+
+def test_dates_with_a_zone_are_read_in_it(tmp_path: Path) -> None:
+    rows = [{**EVENTS[0], "timestamp": text} for text in ("2024-01-02T09:00:00+09:00", "2024-01-02")]
+    corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / 'x.jsonl', rows)}]")
+    moment = datetime(2024, 1, 2, tzinfo=UTC).timestamp()
+    assert corpus.timestamps_of(0).values.tolist() == [moment, moment]
+
+
+def test_an_items_table_brings_texts_and_items_without_events(tmp_path: Path) -> None:
+    items = [
+        {"sku": 1, "service": "shop", "title": "Pan", "price": 4.5},
+        {"sku": 2, "service": "shop", "title": "Pot", "price": None},
+        {"sku": 3, "service": "shop", "title": "Never bought", "price": 7.0},
+        {"sku": 1, "service": "shop", "title": "Pan", "price": 4.5},  # twice, and the same
+    ]
+    events = [{"who": "u", "service": "shop", "sku": sku, "at": sku} for sku in (2, 1)]
+    corpus = corpus_of(
+        tmp_path / "c",
+        f"events=[{write_log(tmp_path / 'events.csv', events)}]",
+        f"items=[{write_log(tmp_path / 'items.parquet', items)}]",
+        "columns={user_id: who, item_id: sku, timestamp: at}",
+        "services={shop: {template: '{title} for {price} ({item_id})'}}",
+    )
+    texts = ["Pan for 4.5 (1)", "Pot for  (2)", "Never bought for 7 (3)"]
+    assert corpus.item_texts.to_pylist() == texts
+    assert corpus.items_of(0)[0].tolist() == [0, 1]
+
+
+def test_services_keep_their_order_and_templates(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv", [*EVENTS, {**EVENTS[0], "service": "ads"}])
+    services = "services={shop: {template: 'buy {text}'}, news: {}}"
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", services, "ignore_services=[ads]")
+    assert corpus.services == ("shop", "news")
+    assert corpus.manifest.templates == {"shop": "buy {text}", "news": "{text}"}
+    assert corpus.item_texts.to_pylist()[0] == "buy cast iron skillet"
+    assert corpus.item_texts.to_pylist()[3] == "braised recipes"
+
+
+def test_a_log_of_one_service_without_texts(tmp_path: Path) -> None:
+    rows = [{k: row[k] for k in ("user_id", "item_id", "timestamp")} for row in EVENTS]
+    log = write_log(tmp_path / "log.csv", rows)
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "service=clicks")
+    assert corpus.services == ("clicks",) and corpus.item_texts.to_pylist() == ["a", "b", "c"]
+    assert corpus.manifest.templates == {"clicks": "{item_id}"}
+
+
+def test_equal_texts_have_equal_content(tmp_path: Path) -> None:
+    rows = [{**EVENTS[0], "item_id": n, "text": f"text {n % 7}"} for n in range(50)]
+    corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / 'log.csv', rows)}]")
+    texts = corpus.item_texts.to_pylist()
+    pairs = {(text, content) for text, content in zip(texts, corpus.item_content, strict=True)}
+    assert len(pairs) == 7 == len({content for _, content in pairs})
+
+
+def test_tokens_are_cut(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv", EVENTS)
+    whole = corpus_of(tmp_path / "whole", f"events=[{log}]")
+    cut = corpus_of(tmp_path / "cut", f"events=[{log}]", "max_item_tokens=2")
+    assert whole.item_tokens.lengths.max() > 2
+    for item in range(whole.num_items):
+        assert cut.item_tokens[item].tolist() == whole.item_tokens[item][:2].tolist()
+
+
+def test_split_by_hash_has_its_shares_and_does_not_move(tmp_path: Path) -> None:
+    rows = [{**EVENTS[0], "user_id": n} for n in range(4000)]
+    log = write_log(tmp_path / "log.parquet", rows)
+    share = "split.hash={valid: 0.2, test: 0.05}"
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", share)
+    counts = np.bincount(corpus.split, minlength=3)
+    assert dict(zip(SPLITS, counts.tolist(), strict=True)) == corpus.manifest.split
+    for count, expected in zip(counts, (3000, 800, 200), strict=True):
+        assert abs(count - expected) < 4 * np.sqrt(expected)
+    # A user stays where she is when others come or go, and the hash is the documented one.
+    fewer = write_log(tmp_path / "fewer.parquet", rows[::3])
+    part = corpus_of(tmp_path / "f", f"events=[{fewer}]", share)
+    of_all = dict(zip(corpus.user_ids.to_pylist(), corpus.split.tolist(), strict=True))
+    for user, split in zip(part.user_ids.to_pylist(), part.split.tolist(), strict=True):
+        u = int(hashlib.sha256(f"0:{user}".encode()).hexdigest()[:15], 16) / 2**60
+        assert split == of_all[user] == (1 if u < 0.2 else 2 if u < 0.25 else 0)
+
+
+def test_split_by_column(tmp_path: Path) -> None:
+    parts = {2: "old", 10: "new", 3: "later"}
+    log = write_log(tmp_path / "log.csv", [{**r, "part": parts[r["user_id"]]} for r in EVENTS])
+    split = "split={column: part, train: [old], valid: [new], test: [later]}"
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", split)
+    assert corpus.split.tolist() == [1, 0, 2]  # users 10, 2, 3
+    assert corpus.users_in("test").tolist() == [2]
+
+
+def test_a_tokenizer_from_a_file(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv", EVENTS)
+    first = corpus_of(tmp_path / "first", f"events=[{log}]")
+    path = f"tokenizer={{path: {first.tokenizer_path}}}"
+    second = corpus_of(tmp_path / "second", f"events=[{write_log(tmp_path / 'b.csv', EVENTS[:2])}]", path)
+    assert second.manifest.tokenizer_sha256 == first.manifest.tokenizer_sha256
+    assert second.tokenizer_path.read_bytes() == first.tokenizer_path.read_bytes()
+
+
+def test_work_that_is_done_is_not_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = write_log(tmp_path / "log.csv", EVENTS)
+    out = tmp_path / "c"
+    prepare(config(out, f"events=[{log}]"))
+    assert "2 users" not in capsys.readouterr().err
+    before = out.stat().st_ino
+    prepare(config(out, f"events=[{log}]", "memory_limit=1GB"))
+    assert "already there" in capsys.readouterr().err and out.stat().st_ino == before
+    for change in ("seed=1", "max_item_tokens=9"):
+        with pytest.raises(ValueError, match=r"overwrite=true"):
+            prepare(config(out, f"events=[{log}]", change))
+    write_log(log, EVENTS[:3])
+    with pytest.raises(ValueError, match=r"overwrite=true"):
+        prepare(config(out, f"events=[{log}]"))
+    assert Corpus.open(out).manifest.num_events == {"news": 2, "shop": 4}
+    assert corpus_of(out, f"events=[{log}]", "overwrite=true").manifest.num_events["shop"] == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.csv", EVENTS)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="no corpus"):
+        prepare(config(tmp_path / "mine", f"events=[{log}]", "overwrite=true"))
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
+def test_a_killed_run_leaves_no_corpus_and_does_not_block_the_next(
+    tmp_path: Path, after: float
+) -> None:
+    log = write_log(tmp_path / "log.parquet", many_events(200_000, seed=4))
+    out = tmp_path / "c"
+    command = ["clue/prepare.py", "name=test", f"out={out}", f"events=[{log}]"]
+    running = subprocess.Popen(
+        [sys.executable, *command, "tokenizer.vocab_size=300"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    scratch = tmp_path / ".c.partial"
+    while not scratch.exists():
+        assert running.poll() is None
+        time.sleep(0.005)
+    time.sleep(after)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    assert scratch.exists() and not out.exists()
+    corpus = corpus_of(out, f"events=[{log}]")
+    assert sum(corpus.manifest.num_events.values()) == 200_000
+    assert {file.name for file in tmp_path.iterdir()} == {"c", ".c.lock", "log.parquet"}
+
+
+def test_a_log_larger_than_memory_spills(tmp_path: Path) -> None:
+    rows = many_events(60_000, seed=5)
+    log = write_log(tmp_path / "log.parquet", [{**row, "text": row["item_id"] * 20} for row in rows])
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "memory_limit=40MB")
+    assert histories(corpus) == slow_histories(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("events=[]", "names no file"),
+        ("split.hash.valid=1.0", "leave users to train on"),
+        ("split.hash.test=-0.1", "leave users to train on"),
+        ("split.column=part", "split.train"),
+        ("split.train=[a]", "give a column"),
+        ("split={column: part, train: [a], test: [a]}", "give a column"),
+        ("split={column: part, train: [a]}", "no column 'part'"),
+        ("max_item_tokens=0", "at least 1"),
+        ("tokenizer.vocab_size=256", "257"),
+        ("tokenizer.path=none.json", "none.json"),
+        ("memory_limit=lots", "2GB"),
+        ("name=a/b", "plain name"),
+        ("columns.user_id=customer", r"no column 'customer' but user_id, service"),
+        ("services={shop: {template: '{title}'}}", r"services.shop.template.*no column 'title'"),
+        ("services={shop: {template: 'title'}}", "names no column"),
+        ("services={shop: {}}", "unknown_service: 2 rows"),
+        ("services={shop: {}, news: {}, films: {}}", r"no good event of \['films'\]"),
+        ("{shop: {}, news: {}}", "not an override"),
+        ("services={shop: {}, news: {}}|ignore_services=[news]", "both"),
+        ("ignore_services=[news, shop]", "no good event"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, change: str, why: str) -> None:
+    log = write_log(tmp_path / "log.csv", EVENTS)
+    with pytest.raises((ValueError, FileNotFoundError), match=why):
+        prepare(config(tmp_path / "c", f"events=[{log}]", *change.split("|")), progress=False)
+    assert not (tmp_path / "c").exists() and not (tmp_path / ".c.partial").exists()
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "clue/prepare.py", "name=x", "events=[none.csv]", f"out={tmp_path}/c"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "error: events: no file matches 'none.csv'; check the path\n"
