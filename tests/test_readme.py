@@ -1,0 +1,138 @@
+"""What the README shows is there: commands, keys, files, requests, and the parts made from code."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.evaluate import EvaluateConfig
+from benchmarks.readme import render
+from clue.config import PretrainConfig
+from clue.data.recipe import PrepareConfig
+from clue.embed import EmbedConfig, Encoder
+from clue.settings import load
+from serving.build_index import BuildConfig
+from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
+from serving.settings import Settings
+from tests.conftest import TinyRun
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS: dict[str, type[Any]] = {
+    "clue/prepare.py": PrepareConfig,
+    "clue/pretrain.py": PretrainConfig,
+    "clue/embed.py": EmbedConfig,
+    "benchmarks.evaluate": EvaluateConfig,
+    "serving.build_index": BuildConfig,
+}
+REQUESTS: dict[str, type[Any]] = {
+    "/v1/users/embed": EmbedRequest,
+    "/v1/items/search": SearchItemsRequest,
+    "/v1/users/similar": SimilarUsersRequest,
+}
+
+
+def blocks(language: str) -> list[str]:
+    """Gives the code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Gives the words of each command in the shell blocks."""
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def job_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """Gives which of our programs a command runs, and its arguments; None where it runs none."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    match words:
+        case ["accelerate", "launch", "--config_file", machine, program, *arguments]:
+            assert (ROOT / machine).is_file()
+            return program, arguments
+        case ["accelerate", "launch", program, *arguments] | ["python", "-m", program, *arguments]:
+            return program, arguments
+        case ["python", program, *arguments]:
+            return program, arguments
+        case _:
+            return None
+
+
+def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUE_DATA", "data")
+    jobs = [job for words in commands() if (job := job_of(words))]
+    for program, arguments in jobs:
+        config = ROOT / arguments[0] if arguments and "=" not in arguments[0] else None
+        load(COMMANDS[program], config, arguments[1:] if config else arguments)
+    assert {program for program, _ in jobs} == COMMANDS.keys()
+    assert len(jobs) >= 8
+
+
+def test_the_other_commands_are_few_and_right() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    others = [words for words in commands() if words and not job_of(words)]
+    for words in others:
+        match words:
+            case ["make", target, *_]:
+                assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+            case ["export", *variables]:
+                names = [v.partition("=")[0].removeprefix("CLUE_").lower() for v in variables]
+                assert set(names) <= Settings.model_fields.keys() | {"omp_num_threads"}
+            case ["curl", url, *_]:
+                assert url.removeprefix("localhost:8000") in {*REQUESTS, "/v1/models"}
+            case ["pip", "install", "-c", constraints, "-e", _]:
+                assert (ROOT / constraints).is_file()
+            case _:
+                assert words in (
+                    ["source", ".venv/bin/activate"],
+                    ["uvicorn", "--factory", "serving.app:create_app"],
+                )
+    assert len(others) >= 10
+
+
+def test_the_requests_are_valid() -> None:
+    shown = [words for words in commands() if words and words[0] == "curl" and "-d" in words]
+    for _, url, *options in shown:
+        schema = REQUESTS[url.removeprefix("localhost:8000")]
+        schema.model_validate_json(options[options.index("-d") + 1])
+    assert len(shown) == len(REQUESTS)
+
+
+def test_the_data_yaml_is_one_that_prepare_reads(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    (tmp_path / "data.yaml").write_text(text)
+    config = load(PrepareConfig, tmp_path / "data.yaml")
+    assert config.columns.user_id == "customer"
+    assert set(config.services) == yaml.safe_load(text)["services"].keys()
+
+
+def test_the_python_door_opens(tiny_run: TinyRun) -> None:
+    (code,) = blocks("python")
+    scope: dict[str, Any] = {}
+    exec(code.replace("runs/demo", str(tiny_run.run)), scope)
+    assert isinstance(scope["encoder"], Encoder)
+    assert scope["vector"].shape == (scope["encoder"].width,)
+
+
+def test_linked_files_are_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) >= 6
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_file_map_and_the_tables_are_those_of_the_code() -> None:
+    assert render(ROOT) == README, "run python -m benchmarks.readme"
+
+
+def test_make_lists_its_commands() -> None:
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[0] for line in shown.stdout.splitlines()}
+    assert {"demo", "test", "install", "format"} <= listed
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
