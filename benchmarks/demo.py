@@ -1,0 +1,218 @@
+"""Command: from raw logs to an evaluated, indexed and reported model, by the documented commands.
+
+    python -m benchmarks.demo
+    python -m benchmarks.demo events=my.parquet
+
+Without arguments it invents a synthetic world, whose truth the report then shows. With `events` it
+takes a log of yours: columns user_id, item_id, timestamp and, if there are any, service and text.
+Every command is printed before it runs, and the first that fails ends the demo.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.results import Table, aligned, headlines, read_results
+from clue.config import PretrainConfig
+from clue.data.corpus import Corpus
+from clue.data.events import columns_of
+from clue.settings import load, read_command_line
+
+WORLD = Path("data/synthetic")
+NEEDED = ("user_id", "item_id", "timestamp")
+LEAST = 16  # users that a batch must hold: fewer negatives teach nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """`events` is a log of your own; `name` that of the run, demo or the file's unless set.
+
+    `pretrain` is the run's config, its `batch` and views fitted to a log of your own.
+    """
+
+    events: Path | None = None
+    name: str | None = None
+    pretrain: Path = Path("configs/demo.yaml")
+
+
+@dataclass
+class Stages:
+    """Runs commands one after another and notes the seconds each took."""
+
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    def run(self, name: str, command: str) -> None:
+        """Prints the documented `command` and runs it; SystemExit with its name where it fails."""
+        sys.stderr.write(f"\n== {name}\n$ {command}\n")
+        words = shlex.split(command)
+        # The same Python as ours, whether or not its environment is the active one.
+        programs = {
+            "python": [sys.executable],
+            "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"],
+        }
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*programs[words[0]], *words[1:]], stdout=subprocess.DEVNULL, check=False
+        )
+        self.seconds[name] = round(time.perf_counter() - started, 1)
+        if done.returncode:
+            raise SystemExit(
+                f"demo: {name} failed with status {done.returncode}, its message above"
+            )
+        sys.stderr.write(f"== {name}: {self.seconds[name]:.1f} s\n")
+
+
+def demo(config: DemoConfig) -> str:
+    """Gives what to print at the end: the small table, where the report is, what to try next.
+
+    Raises ValueError or FileNotFoundError, naming it, for a log that cannot be used, and
+    SystemExit where a stage fails.
+    """
+    own = config.events is not None
+    name = config.name or ("demo" if config.events is None else plain_name(config.events))
+    corpus, run, results = Path("corpora") / name, Path("runs") / name, Path("results") / name
+    data, truth, tasks = Path("configs/data/synthetic.yaml"), "", ""
+    if config.events is not None:
+        data = write_data_config(config.events, name, run)
+        tasks = " attributes=[]"
+    else:
+        truth = f" users={WORLD}/users.parquet label=category"
+    stages = Stages()
+    if not own:
+        stages.run("synthetic world", f"python -m clue.data.synthetic out={WORLD}")
+    stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus}")
+    fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
+    overrides = " ".join([f"name={name}", f"corpus={corpus}", *fitted])
+    stages.run("pretraining", f"accelerate launch clue/pretrain.py {config.pretrain} {overrides}")
+    asked = f"name={name} checkpoint={run} corpus={corpus} out={results}{tasks}"
+    stages.run("benchmarks", f"python -m benchmarks.evaluate configs/benchmarks/demo.yaml {asked}")
+    index = Path("indexes") / name
+    asked = f"checkpoint={run} corpus={corpus} out={index} overwrite=true"
+    stages.run("index", f"python -m serving.build_index {asked}")
+    noted = json.dumps(stages.seconds, indent=1)
+    (run / "stages.json").write_text(noted + "\n", encoding="utf-8")
+    asked = f"run={run} corpus={corpus} results={results}{truth}"
+    stages.run("report", f"python -m benchmarks.report {asked}")
+    tables, _ = read_results(results / "results.json")
+    lines = [
+        summary(tables),
+        f"report: {run}/report.html",
+        "",
+        *what_next(Corpus.open(corpus), run, index),
+    ]
+    return "\n".join(lines)
+
+
+def plain_name(log: Path) -> str:
+    """Gives a name for the run of a log: its file's, in plain characters and never `demo`."""
+    name = re.sub(r"\W+", "_", log.name.split(".")[0]).strip("_") or "log"
+    return f"{name}_log" if name == "demo" else name
+
+
+def write_data_config(log: Path, name: str, run: Path) -> Path:
+    """Writes RUN/data.yaml, by which `clue/prepare.py` reads the log, and gives its path.
+
+    Raises FileNotFoundError without the file and ValueError naming the columns that it lacks.
+    """
+    if not log.is_file():
+        raise FileNotFoundError(f"no event log {log}; give a .parquet, .csv or .jsonl file")
+    columns = columns_of(log)
+    missing = [column for column in NEEDED if column not in columns]
+    if missing:
+        raise ValueError(
+            f"{log} has no column {', '.join(missing)} but {', '.join(columns)}; rename yours, or "
+            "write a data YAML that says what they are called (README, Event logs)"
+        )
+    tree: dict[str, object] = {"name": name, "events": [str(log)]}
+    if "service" not in columns:
+        tree["service"] = name
+    run.mkdir(parents=True, exist_ok=True)
+    file = run / "data.yaml"
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
+    """Gives the overrides by which a run's batch and views suit the users that there are.
+
+    Cross-service views need users of two services, the others users of two events in one. Raises
+    ValueError where too few training users have either.
+    """
+    train = corpus.users_in("train")
+    lengths = np.stack([corpus.items_of(s).lengths[train] for s in range(len(corpus.services))])
+    paired, long = int(((lengths > 0).sum(0) >= 2).sum()), int((lengths >= 2).any(0).sum())
+    most = max(paired, long)
+    if most < LEAST:
+        raise ValueError(
+            f"{corpus.path}: of {len(train)} training users {paired} are in two services and {long} "
+            f"have two events in one; a run needs {LEAST} of either"
+        )
+    batch = min(config.batch, 2 ** int(np.log2(most)))
+    # A kind of view takes no more of the batch than there are users for it in one pass.
+    cross = min(config.views.cross_service, paired / batch) if paired >= LEAST else 0.0
+    if long < (1 - cross) * batch:
+        cross = min(1.0, paired / batch)
+    cross = np.floor(cross * batch) / batch
+    rest = (1 - cross) / 2
+    return [
+        f"batch={batch}",
+        f"views.cross_service={cross:g}",
+        f"views.past_future={rest:g}",
+        f"views.slices={rest:g}",
+    ]
+
+
+def summary(tables: Sequence[Table]) -> str:
+    """Gives the small table of the test users, and where the trained encoder is clearly ahead."""
+    main = [table for table in tables if table.main and table.users == "test alone"]
+    main = main or [table for table in tables if table.main]
+    ahead = 0
+    measures = [(table, name) for table in main for name in table.headline]
+    for table, name in measures:
+        ours, control = (table.rows[row].measures[name] for row in ("trained", "untrained"))
+        ahead += ours.low > control.high or (ours.high < control.low and "entropy" in name)
+    return (
+        f"\n{aligned(headlines(main))}\n\nIntervals of 95 % over {main[0].users} users. Trained is "
+        f"ahead of untrained, intervals apart, in {ahead} of {len(measures)} measures.\n"
+    )
+
+
+def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
+    """Gives the lines that serve this model and ask it for the items nearest to a behaviour."""
+    text, service = str(corpus.item_texts[0]), corpus.services[int(corpus.item_service[0])]
+    asked = {"events": [{"service": service, "text": text}], "service": corpus.services[-1], "k": 5}
+    body = shlex.quote(json.dumps(asked, ensure_ascii=False))
+    return [
+        "Serve it, and ask for the items nearest to somebody who did one thing:",
+        f"  export OMP_NUM_THREADS=1 CLUE_CHECKPOINT={run} CLUE_INDEX={index}",
+        f"  {Path(sys.executable).parent / 'uvicorn'} --factory serving.app:create_app",
+        "  curl -s localhost:8000/v1/items/search -H 'content-type: application/json' \\",
+        f"    -d {body}",
+    ]
+
+
+def main() -> None:
+    """Reads the command line, runs the stages, prints the end."""
+    config = read_command_line(DemoConfig, sys.argv[1:], description=__doc__ or "")
+    # `accelerate launch` would otherwise give a process a single thread.
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    try:
+        sys.stdout.write(demo(config) + "\n")
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
