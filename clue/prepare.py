@@ -29,7 +29,6 @@ from clue.data.events import (
     stage_events,
     stage_items,
 )
-from clue.data.files import quoted
 from clue.data.recipe import PrepareConfig, TokenizerConfig, check_values, split_sql
 from clue.data.text import learn_tokenizer, read_tokenizer
 from clue.settings import read_command_line
@@ -63,7 +62,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         show.line(f"{out} is already there, made from the same logs with the same settings")
         return out
     with building(out, replace=config.overwrite) as scratch:
-        with closing(_connect(scratch / "work", config.memory_limit)) as db:
+        with closing(tables.connect(scratch / "work", config.memory_limit)) as db:
             dropped = _read(db, event_log, item_log, layout, config.on_bad_row, show)
             services = _number(db, config, layout, show)
             manifest = _write(db, scratch, services, config, show)
@@ -145,20 +144,6 @@ def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
                 "give overwrite=true to replace it, or another out="
             )
     return not overwrite
-
-
-def _connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """Gives a database on disk in the directory `work`, which is made."""
-    work.mkdir()
-    db = duckdb.connect(str(work / "rows.duckdb"))
-    try:
-        db.execute(f"SET memory_limit = {quoted(memory_limit)}")
-    except duckdb.Error as error:
-        raise ValueError(f"memory_limit={memory_limit!r}: {error}; write it like 2GB") from None
-    db.execute(f"SET temp_directory = {quoted(str(work / 'spill'))}")
-    # Dates without a zone are UTC on every machine, and nothing is fetched from the network.
-    db.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
-    return db
 
 
 def _read(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
@@ -50,9 +52,7 @@ def hashes(corpus: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_log_by_hand_in_every_format(tmp_path: Path, suffix: str) -> None:
-    corpus = corpus_of(
-        tmp_path / "c", f"events=[{write_log(tmp_path / f'log.{suffix}', EVENTS)}]"
-    )
+    corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / f'log.{suffix}', EVENTS)}]")
     assert corpus.services == ("news", "shop")
     assert corpus.user_ids.to_pylist() == ["10", "2", "3"]  # numbers become strings and sort so
     assert corpus.item_ids.to_pylist() == ["a", "a", "b", "c"]  # one "a" for each service
@@ -111,7 +111,11 @@ def test_the_same_input_makes_the_same_bytes(tmp_path: Path) -> None:
         [10, 20, 30],
         [0.5, 0.75, 1.5],
         [-1.5, 0.0, 1e12],
-        [datetime(2024, 1, 2, 3, 4, 5), datetime(2024, 1, 3), datetime(2024, 1, 3, 0, 0, 0, 500000)],
+        [
+            datetime(2024, 1, 2, 3, 4, 5),
+            datetime(2024, 1, 3),
+            datetime(2024, 1, 3, 0, 0, 0, 500000),
+        ],
         [datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC), None],
         [date(2024, 1, 2), date(2024, 1, 3), date(1969, 12, 31)],
     ],
@@ -134,7 +138,9 @@ def test_numbers_stay_and_dates_become_seconds(
 
 
 def test_dates_with_a_zone_are_read_in_it(tmp_path: Path) -> None:
-    rows = [{**EVENTS[0], "timestamp": text} for text in ("2024-01-02T09:00:00+09:00", "2024-01-02")]
+    rows = [
+        {**EVENTS[0], "timestamp": text} for text in ("2024-01-02T09:00:00+09:00", "2024-01-02")
+    ]
     corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / 'x.jsonl', rows)}]")
     moment = datetime(2024, 1, 2, tzinfo=UTC).timestamp()
     assert corpus.timestamps_of(0).values.tolist() == [moment, moment]
@@ -226,7 +232,9 @@ def test_a_tokenizer_from_a_file(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv", EVENTS)
     first = corpus_of(tmp_path / "first", f"events=[{log}]")
     path = f"tokenizer={{path: {first.tokenizer_path}}}"
-    second = corpus_of(tmp_path / "second", f"events=[{write_log(tmp_path / 'b.csv', EVENTS[:2])}]", path)
+    second = corpus_of(
+        tmp_path / "second", f"events=[{write_log(tmp_path / 'b.csv', EVENTS[:2])}]", path
+    )
     assert second.manifest.tokenizer_sha256 == first.manifest.tokenizer_sha256
     assert second.tokenizer_path.read_bytes() == first.tokenizer_path.read_bytes()
 
@@ -287,10 +295,14 @@ def test_a_killed_run_leaves_no_corpus_and_does_not_block_the_next(
     assert {file.name for file in tmp_path.iterdir()} == {"c", ".c.lock", "log.parquet"}
 
 
-def test_a_log_larger_than_memory_spills(tmp_path: Path) -> None:
-    rows = many_events(60_000, seed=5)
-    log = write_log(tmp_path / "log.parquet", [{**row, "text": row["item_id"] * 20} for row in rows])
-    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "memory_limit=40MB")
+def test_a_log_larger_than_the_memory_limit(tmp_path: Path) -> None:
+    rows = many_events(40_000, seed=5)
+    log = pa.Table.from_pylist([dict(row) for row in rows])
+    texts = pa.array([f"{row['service']} {row['item_id']} " + "long " * 200 for row in rows])
+    assert texts.nbytes > 2 * 20_000_000
+    pq.write_table(log.append_column("text", texts), tmp_path / "log.parquet")
+    small = ["memory_limit=20MB", "max_item_tokens=2"]
+    corpus = corpus_of(tmp_path / "c", f"events=[{tmp_path}/log.parquet]", *small)
     assert histories(corpus) == slow_histories(rows)
 
 

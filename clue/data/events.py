@@ -198,7 +198,7 @@ def _render(source: Scan, template: str, columns: Columns) -> str:
         if name is not None:
             values.append(f"coalesce({_text(source, _source(name, columns))}, '')")
             pieces.append(values[-1])
-    return f"CASE WHEN trim(concat({', '.join(values)})) <> '' THEN concat({', '.join(pieces)}) END"
+    return f"CASE WHEN regexp_matches(concat({', '.join(values)}), '\\S') THEN concat({', '.join(pieces)}) END"
 
 
 def _text_columns(layout: Layout) -> set[str]:

@@ -200,7 +200,9 @@ def _draw_items(
     """Gives an item for each event of a service: of the event's topic, or noise, by popularity."""
     rank = rng.permutation(len(item_topic)) + 1.0
     ends = np.cumsum(rank**-config.popularity)
-    borders = np.concatenate([[0.0], ends])[np.searchsorted(item_topic, np.arange(topic.max() + 2))]
+    borders = np.concatenate([[0.0], ends])[
+        np.searchsorted(item_topic, np.arange(item_topic[-1] + 2))
+    ]
     low, high = borders[topic], borders[topic + 1]
     noise = rng.random(len(topic)) < config.noise
     low, high = np.where(noise, 0.0, low), np.where(noise, ends[-1], high)

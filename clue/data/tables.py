@@ -16,9 +16,28 @@ from clue.data.corpus import Ragged, ragged_column, write_columns
 from clue.data.files import quoted
 from clue.data.text import encode
 
+MEMORY_PER_THREAD = 125e6  # the least that DuckDB's guide to tuning asks for; below, it may fail
 BATCH = 100_000  # rows that leave DuckDB at a time
 # 60 bits of sha256: portable over machines and versions, which DuckDB's own hash() is not.
 HASH = "('0x' || substr(sha256({}), 1, 15))::BIGINT"
+
+
+def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """Gives a database on disk in the directory `work`, which is made."""
+    work.mkdir()
+    db = duckdb.connect(str(work / "rows.duckdb"))
+    try:
+        db.execute(f"SET memory_limit = {quoted(memory_limit)}")
+    except duckdb.Error as error:
+        raise ValueError(f"memory_limit={memory_limit!r}: {error}; write it like 2GB") from None
+    amount, unit = db.execute("SELECT current_setting('memory_limit')").fetchall()[0][0].split()
+    memory = float(amount) * 1024.0 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
+    (cores,) = db.execute("SELECT current_setting('threads')").fetchall()[0]
+    db.execute(f"SET threads = {max(1, min(cores, int(memory / MEMORY_PER_THREAD)))}")
+    db.execute(f"SET temp_directory = {quoted(str(work / 'spill'))}")
+    # Dates without a zone are UTC on every machine, and nothing is fetched from the network.
+    db.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
+    return db
 
 
 def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
