@@ -63,19 +63,24 @@ def first_line(file: Path) -> str:
 
 
 def results_table(root: Path, name: str) -> str:
-    """Gives results/NAME/results.json as a Markdown table, and the command that made it."""
+    """Gives results/NAME/results.json as Markdown: the command, and a table for each set of users.
+
+    Raises what `read_results` raises.
+    """
     tables, about = read_results(root / "results" / name / "results.json")
-    head, *body = headlines(tables)
-    lines = [head, ["---"] * len(head), *body]
-    rows = ["| " + " | ".join(cells) + " |" for cells in lines]
-    users = {f"{t.task}, {t.part}: {t.count:,} {t.users}": None for t in tables}
     config = about["config"]
     command = (
         f"python -m benchmarks.evaluate configs/benchmarks/{name}.yaml "
         f"checkpoint={config['checkpoint']} corpus={config['corpus']} out={config['out']}"
     )
-    said = f"Model `{about['model']['fingerprint'][:12]}`; users: {'; '.join(users)}."
-    return "\n".join([f"```bash\n{command}\n```", "", *rows, "", said])
+    lines = [f"```bash\n{command}\n```"]
+    for users in dict.fromkeys(table.users for table in tables):
+        same = [table for table in tables if table.users == users]
+        head, *body = headlines(same)
+        counts = ", ".join(f"{count:,}" for count in dict.fromkeys(table.count for table in same))
+        lines += ["", f"Users: {users} ({counts}).", ""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
+    return "\n".join(lines)
 
 
 def _place(file: Path) -> tuple[object, ...]:
