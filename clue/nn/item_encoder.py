@@ -34,6 +34,7 @@ class ItemEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, bias=False)
         initialise(self, config.layers)
+        nn.init.normal_(self.token.weight, std=0.3)
         nn.init.zeros_(self.position.weight)
 
     def forward(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:

@@ -1,0 +1,155 @@
+"""The Python door, the command and the catalogue give one and the same vector."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clue.data.batches import take
+from clue.data.corpus import Corpus
+from clue.embed import EmbedConfig, Encoder, embed, read_embeddings
+from tests.conftest import ROOT, TinyRun
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_run: TinyRun) -> Encoder:
+    return Encoder.load(tiny_run.run)
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_run: TinyRun) -> Corpus:
+    return Corpus.open(tiny_run.corpus)
+
+
+def texts_of(corpus: Corpus, user: int) -> dict[str, list[str]]:
+    return {
+        name: [corpus.item_texts[int(i)].as_py() for i in corpus.items_of(number)[user]]
+        for number, name in enumerate(corpus.services)
+    }
+
+
+def vectors_of(path: Path) -> dict[tuple[str, str], np.ndarray]:
+    table = read_embeddings(path)
+    keys = zip(table["user_id"].to_pylist(), table["service"].to_pylist(), strict=True)
+    return dict(zip(keys, np.array(table["vector"].to_pylist(), np.float32), strict=True))
+
+
+def test_texts_and_corpus_give_the_same_vectors(
+    tiny_run: TinyRun, encoder: Encoder, corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "users.parquet"
+    rows = embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out))
+    found = vectors_of(out)
+    assert len(found) == rows
+    checked = 0
+    for user in range(0, corpus.num_users, 17):
+        user_id, texts = corpus.user_ids[user].as_py(), texts_of(corpus, user)
+        np.testing.assert_allclose(found[user_id, "all"], encoder.embed(texts), atol=1e-5)
+        for service, events in texts.items():
+            if events:
+                alone = encoder.embed({service: events})
+                np.testing.assert_allclose(found[user_id, service], alone, atol=1e-5)
+                checked += 1
+    assert checked > 30
+    metadata = read_embeddings(out).schema.metadata
+    assert metadata[b"model_fingerprint"].decode() == encoder.fingerprint
+    assert metadata[b"corpus_fingerprint"].decode() == corpus.fingerprint
+
+
+def test_vectors_do_not_depend_on_company(encoder: Encoder, corpus: Corpus) -> None:
+    users = [texts_of(corpus, user) for user in range(12)]
+    together = encoder.embed_users(users)
+    alone = np.stack([encoder.embed(user) for user in users])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_an_item_is_a_history_of_one(encoder: Encoder, corpus: Corpus) -> None:
+    texts = [corpus.item_texts[i].as_py() for i in (0, 5, 9)]
+    found = encoder.embed_items(texts)
+    for text, vector in zip(texts, found, strict=True):
+        np.testing.assert_allclose(encoder.embed({"any": [text]}), vector, atol=1e-5)
+    np.testing.assert_allclose(encoder.catalogue(corpus)[[0, 5, 9]], found, atol=1e-5)
+
+
+def test_events_at_and_after_the_time_are_not_read(
+    tiny_run: TinyRun, encoder: Encoder, corpus: Corpus, tmp_path: Path
+) -> None:
+    times = corpus.timestamps_of(0)
+    before = float(np.median(times.values))
+    out = tmp_path / "early.parquet"
+    embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out, before=before))
+    table = read_embeddings(out)
+    assert max(table["as_of"].to_pylist()) < before
+    user = int(np.flatnonzero((times.lengths > 3) & (corpus.split == 0))[0])
+    early = times[user] < before
+    assert early.any()
+    history = take(corpus.items_of(0), np.array([user]))
+    texts = [corpus.item_texts[int(i)].as_py() for i in history.values[early]]
+    expected = encoder.embed({"x": texts})
+    found = vectors_of(out)[corpus.user_ids[user].as_py(), corpus.services[0]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_only_the_newest_events_are_read(encoder: Encoder, corpus: Corpus) -> None:
+    texts = [corpus.item_texts[i].as_py() for i in range(encoder.max_events + 10)]
+    whole, cut = encoder.embed({"x": texts}), encoder.embed({"x": texts[-encoder.max_events :]})
+    assert np.array_equal(whole, cut)
+
+
+def test_untrained_is_another_model_of_the_same_shape(
+    tiny_run: TinyRun, encoder: Encoder
+) -> None:
+    control = Encoder.untrained(tiny_run.run)
+    assert control.width == encoder.width
+    assert control.fingerprint != encoder.fingerprint
+    user = {"x": ["one", "two"]}
+    assert not np.allclose(control.embed(user), encoder.embed(user))
+    assert np.array_equal(control.embed(user), Encoder.untrained(tiny_run.run).embed(user))
+
+
+@pytest.mark.parametrize(("user", "message"), [({}, "no events"), ({"x": [""]}, "empty")])
+def test_users_and_texts_without_content_are_refused(
+    encoder: Encoder, user: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder.embed(user)
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(
+    encoder: Encoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "tokenizer_sha256", "0" * 64)
+    with pytest.raises(ValueError, match=r"tokenizer\.path="):
+        encoder.catalogue(corpus)
+
+
+def test_two_processes_and_raw_logs_write_the_same_table(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    one, two, raw = (tmp_path / f"{name}.parquet" for name in ("one", "two", "raw"))
+    embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=one))
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    machine = ["--config_file", "configs/accelerate/cpu2.yaml", "clue/embed.py"]
+    _run([*launch, *machine, f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={two}"])
+    logs = tiny_run.corpus.parent / "logs"
+    data = tmp_path / "data.yaml"
+    data.write_text(
+        f"name: raw\nevents: [{logs}/events.parquet]\nitems: [{logs}/items.parquet]\n"
+        "services: {shop: {template: '{title}'}, news: {template: '{title}'},"
+        " films: {template: '{title}'}}\n"
+    )
+    _run([sys.executable, "clue/embed.py", f"checkpoint={tiny_run.run}", f"data={data}", f"out={raw}"])
+    expected = vectors_of(one)
+    for path in (two, raw):
+        found = vectors_of(path)
+        assert found.keys() == expected.keys()
+        for key, vector in expected.items():
+            np.testing.assert_allclose(found[key], vector, atol=1e-5)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,202 @@
+"""The trainer: resume equals straight to the last bit, and what cannot work is refused by name."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from clue import checkpoint
+from clue import pretrain as trainer
+from clue.config import PretrainConfig
+from clue.data.corpus import Corpus
+from clue.settings import load, to_yaml
+from tests.conftest import ROOT, TinyRun
+
+Step = Callable[..., object]
+
+
+@pytest.fixture
+def config(tiny_run: TinyRun, tmp_path: Path) -> PretrainConfig:
+    """Eight steps with dropout, so that a resume must also repeat the random numbers."""
+    return load(
+        PretrainConfig,
+        None,
+        [
+            *("name=short", f"corpus={tiny_run.corpus}", f"runs={tmp_path}", "trackers=[]"),
+            *("batch=32", "steps=8", "validate_every=4", "checkpoint_every=3", "log_every=1"),
+            *("model.item.width=16", "model.item.layers=1", "model.item.dropout=.1"),
+            *("model.user.width=16", "model.user.layers=1", "model.user.dropout=.1"),
+            *("model.user.embedding=8", "precision=fp32", "views.event_dropout=.2"),
+        ],
+    )
+
+
+def interrupted(config: PretrainConfig, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains until a real SIGTERM arrives during step `at`."""
+    real, calls = trainer.train_step, [0]
+
+    def step(*args: object, **keywords: object) -> object:
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **keywords)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train_step", step)
+        assert not trainer.pretrain(config)
+
+
+def test_resume_equals_straight_bitwise(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, stopped = replace(config, name="straight"), replace(config, name="stopped")
+    assert trainer.pretrain(straight)
+    interrupted(stopped, 5, monkeypatch)
+    last = checkpoint.find_last(stopped.run)
+    assert last is not None
+    assert last.step == 5
+    assert trainer.pretrain(stopped)
+    one, other = (checkpoint.find_last(c.run) for c in (straight, stopped))
+    assert one is not None
+    assert other is not None
+    assert one.step == other.step == 8
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+    kinds = ("step", "loss", "grad_norm", "in_batch_recall", "scale", "matching")
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k in kinds} for line in log]
+        for log in ((c.run / "log.jsonl").read_text().splitlines() for c in (straight, stopped))
+    ]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 8 + 2
+
+
+def test_a_finished_run_is_left_as_it_is(config: PretrainConfig) -> None:
+    trainer.pretrain(config)
+    before = {p: p.stat().st_mtime_ns for p in (config.run / "checkpoints").rglob("*")}
+    trainer.pretrain(config)
+    assert before == {p: p.stat().st_mtime_ns for p in (config.run / "checkpoints").rglob("*")}
+
+
+def test_the_newest_and_the_best_checkpoints_stay(config: PretrainConfig) -> None:
+    trainer.pretrain(replace(config, checkpoint_every=1))
+    kept = sorted(p.name for p in (config.run / "checkpoints").iterdir())
+    best = (config.run / "best").read_text().strip()
+    assert set(kept) == {"step_00000007", "step_00000008", best}
+    scores = [
+        json.loads(line)["matching"]
+        for line in (config.run / "log.jsonl").read_text().splitlines()
+        if '"valid"' in line
+    ]
+    assert trainer.mean_entropy(checkpoint.find(config.run).metrics) == min(
+        map(trainer.mean_entropy, scores)
+    )
+
+
+def test_a_damaged_checkpoint_is_refused(config: PretrainConfig) -> None:
+    trainer.pretrain(config)
+    file = checkpoint.find(config.run).path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        checkpoint.find(config.run)
+
+
+def test_training_learns_what_the_world_planted(tiny_run: TinyRun, config: PretrainConfig) -> None:
+    longer = load(
+        PretrainConfig,
+        None,
+        [
+            *(f"corpus={tiny_run.corpus}", f"runs={config.runs}", "trackers=[]", "batch=128"),
+            *("steps=60", "validate_every=60", "checkpoint_every=60", "optimizer.warmup_steps=5"),
+            *("model.item.width=32", "model.item.layers=1", "model.user.width=32"),
+            *("model.user.layers=1", "model.user.embedding=32", "optimizer.lr=5e-3"),
+        ],
+    )
+    trainer.pretrain(longer)
+    log = [json.loads(x) for x in (longer.run / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in log if line["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 5000}, r"batch 5000 takes .* users but the corpus's training split has"),
+        ({"corpus": Path("nowhere")}, "nowhere"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    config: PretrainConfig, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        trainer.pretrain(replace(config, **change))  # pyright: ignore[reportArgumentType]
+    assert not (config.run / "checkpoints").exists()
+
+
+def test_texts_longer_than_the_encoder_reads_are_refused(config: PretrainConfig) -> None:
+    longest = Corpus.open(config.corpus).manifest.max_item_tokens
+    item = replace(config.model.item, max_tokens=longest - 1)
+    with pytest.raises(ValueError, match=rf"set model\.item\.max_tokens={longest}"):
+        trainer.pretrain(replace(config, model=replace(config.model, item=item)))
+
+
+def test_a_run_of_another_config_is_not_continued(config: PretrainConfig) -> None:
+    trainer.pretrain(replace(config, steps=1))
+    with pytest.raises(ValueError, match="begun with another batch, steps"):
+        trainer.pretrain(replace(config, batch=16))
+    with pytest.raises(ValueError, match="resume=never"):
+        trainer.pretrain(replace(config, resume="never"))
+
+
+def test_divergence_is_an_error_and_leaves_no_checkpoint(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "learning_rate", lambda *_: float("nan"))
+    with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
+        trainer.pretrain(config)
+    assert not (config.run / "last").exists()
+
+
+def test_the_command_line_names_a_wrong_key() -> None:
+    command = [sys.executable, "clue/pretrain.py", "modle.item.width=8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert re.search(r"unknown key modle.*model", done.stderr)
+
+
+def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_path: Path) -> None:
+    plain = replace(
+        config,
+        steps=3,
+        model=replace(
+            config.model,
+            item=replace(config.model.item, dropout=0.0),
+            user=replace(config.model.user, dropout=0.0),
+        ),
+    )
+    trainer.pretrain(replace(plain, name="one"))
+    file = tmp_path / "two.yaml"
+    file.write_text(to_yaml(replace(plain, name="two")))
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", "configs/accelerate/cpu2.yaml", "clue/pretrain.py", str(file)),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (checkpoint.find_last(config.runs / name) for name in ("one", "two"))
+    assert one is not None
+    assert two is not None
+    theirs = two.weights()
+    for name, weight in one.weights().items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-5)
