@@ -69,12 +69,13 @@ def test_http_equals_python_whatever_shares_the_batch(
     truth = np.concatenate([Encoder.load(tiny_run.run).embed_users([user]) for user in users])
 
     async def test() -> None:
-        async with serving(settings) as (client, _):
+        async with serving(settings) as (client, app):
             url = "/v1/users/embed"
             together = vectors_in(await client.post(url, json=body_of(users)))
             alone = [vectors_in(await client.post(url, json=body_of([user]))) for user in users]
             answers = await asyncio.gather(*(client.post(url, json=body_of([u])) for u in users))
             at_once = np.concatenate([vectors_in(answer) for answer in answers])
+        assert not live(app).batcher.alive  # the thread ends with the application
         for found in (together, np.concatenate(alone), at_once):
             np.testing.assert_allclose(found, truth, atol=1e-5, rtol=0)
         np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
