@@ -1,12 +1,7 @@
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
-from serving.app import Live, create_app
 from serving.build_index import BuildConfig, build
 from serving.settings import Settings
 from tests.conftest import TinyRun
@@ -23,18 +18,3 @@ def tiny_index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def settings(tiny_run: TinyRun, tiny_index: Path) -> Settings:
     return Settings(checkpoint=tiny_run.run, index=tiny_index)
-
-
-@asynccontextmanager
-async def serving(settings: Settings) -> AsyncGenerator[tuple[httpx.AsyncClient, FastAPI]]:
-    """An in-process client of a started application."""
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://clue") as client:
-            yield client, app
-
-
-def live(app: FastAPI) -> Live:
-    assert isinstance(app.state.service, Live)
-    return app.state.service

@@ -19,8 +19,8 @@ import pytest
 from clue.embed import Encoder
 from serving.generation import read
 from tests.conftest import TinyRun
+from tests.serving.client import body_of, users_of, vectors_in
 from tests.serving.malformed import malformed
-from tests.serving.test_app import body_of, users_of, vectors_in
 
 ROOT = Path(__file__).parents[2]
 
