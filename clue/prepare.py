@@ -175,7 +175,7 @@ def _read(
     dropped: dict[str, int] = {}
     for each in bad:
         dropped[each.reason] = dropped.get(each.reason, 0) + each.count
-        show.line(f"dropped {each.count:,} rows: {each.reason}, first {each.examples[0]}")
+        show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
     return dropped
 
 

@@ -16,7 +16,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from clue.data.corpus import SPLITS, Corpus
+from clue.data.recipe import PrepareConfig
 from clue.prepare import prepare
+from clue.settings import load
 from tests.data.logs import EVENTS, Row, config, corpus_of, histories, write_log
 
 ROOT = Path(__file__).parents[1]
@@ -324,7 +326,7 @@ def test_a_log_larger_than_the_memory_limit(tmp_path: Path) -> None:
         ("columns.user_id=customer", r"no column 'customer' but user_id, service"),
         ("services={shop: {template: '{title}'}}", r"services.shop.template.*no column 'title'"),
         ("services={shop: {template: 'title'}}", "names no column"),
-        ("services={shop: {}}", "unknown_service: 2 rows"),
+        ("services={shop: {}}", "unknown_service .2."),
         ("services={shop: {}, news: {}, films: {}}", r"no good event of \['films'\]"),
         ("{shop: {}, news: {}}", "not an override"),
         ("services={shop: {}, news: {}}|ignore_services=[news]", "both"),
@@ -348,3 +350,14 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "error: events: no file matches 'none.csv'; check the path\n"
+
+
+@pytest.mark.skipif("CLUE_DATA" not in os.environ, reason="needs the real logs: set CLUE_DATA")
+def test_food_kitchen_has_its_published_counts(tmp_path: Path) -> None:
+    settings = load(PrepareConfig, ROOT / "configs/data/food_kitchen.yaml", [f"out={tmp_path}/c"])
+    corpus = Corpus.open(prepare(settings, progress=False))
+    assert (corpus.num_users, corpus.num_items) == (53_061, 36_298)
+    assert sum(corpus.manifest.num_events.values()) == 436_127
+    assert corpus.manifest.split == {"train": 51_164, "valid": 960, "test": 937}
+    both = (corpus.items_of(0).lengths > 0) & (corpus.items_of(1).lengths > 0)
+    assert both.sum() == 9398 and both[corpus.split > 0].all()

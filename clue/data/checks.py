@@ -103,9 +103,9 @@ def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
 
 def explain(bad: Sequence[BadRows]) -> str:
     """Gives the message of the error that bad rows are."""
-    lines = [f"{sum(each.count for each in bad):,} bad rows"]
+    lines = [f"bad rows: {sum(each.count for each in bad):,}"]
     for each in bad:
-        lines.append(f"  {each.reason}: {each.count:,} rows, first")
+        lines.append(f"  {each.reason} ({each.count:,}), first:")
         lines += [f"    {example}" for example in each.examples]
     lines.append("repair them, or set on_bad_row=drop to leave them out and count them")
     return "\n".join(lines)

@@ -90,10 +90,12 @@ def test_opening_costs_the_same_however_many_events(tmp_path: Path) -> None:
     for name, events in (("small", 10), ("large", 20_000)):
         write(tmp_path / name, users=100, events_each=events)
         Corpus.open(tmp_path / name)
-        start = time.perf_counter()
+        tries: list[float] = []
         for _ in range(20):
+            start = time.perf_counter()
             Corpus.open(tmp_path / name).items_of(0)
-        seconds.append((time.perf_counter() - start) / 20)
+            tries.append(time.perf_counter() - start)
+        seconds.append(min(tries))
     assert seconds[1] < 3 * seconds[0] + 0.002  # 2,000 times the events
 
 

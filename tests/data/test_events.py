@@ -64,7 +64,7 @@ def test_bad_rows_are_named_or_dropped(tmp_path: Path, suffix: str) -> None:
         rows: list[Row] = [*GOOD[:3], {**GOOD[3], **bad.change}, *GOOD[4:]]
         log = write_log(tmp_path / f"{number}.{suffix}", rows)
         message = refusal(log, tmp_path / f"{number}", services)
-        assert f"1 bad rows\n  {bad.reason}: 1 rows, first\n    {log} row 4: {bad.shown}" in message
+        assert f"bad rows: 1\n  {bad.reason} (1), first:\n    {log} row 4: {bad.shown}" in message
         assert "on_bad_row=drop" in message
         drop = [f"events=[{log}]", services, "on_bad_row=drop"]
         corpus = corpus_of(tmp_path / f"{number}", *drop)
@@ -78,7 +78,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     first = write_log(tmp_path / "1.csv", [{**GOOD[0], "user_id": None}] * 5 + GOOD)
     second = write_log(tmp_path / "2.jsonl", [*GOOD, {**GOOD[0], "timestamp": "never"}])
     message = refusal(first, tmp_path / "c", f"events=[{first}, {second}]")
-    assert message.startswith("6 bad rows") and "null_user_id: 5 rows" in message
+    assert message.startswith("bad rows: 6") and "null_user_id (5)" in message
     assert re.findall(r"row \d+", message) == ["row 7", "row 1", "row 2", "row 3"]
     assert f"{second} row 7: 'never'" in message
 
@@ -117,7 +117,7 @@ def test_text_that_is_not_utf8(
     log = tmp_path / f"log.{suffix}"
     write(log, GOOD, column)
     message = refusal(log, tmp_path / "c")
-    assert f"{reason}: 1 rows, first\n    {log} row 4: " in message
+    assert f"{reason} (1), first:\n    {log} row 4: " in message
     assert suffix == "jsonl" or "caf" in message
     corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "on_bad_row=drop")
     assert corpus.manifest.dropped_rows == {reason: 1}
@@ -137,11 +137,11 @@ def test_csv_rows_that_cannot_be_split_count_as_rows(tmp_path: Path) -> None:
         ",shop,a,7\n"  # row 7: no user
     )
     message = refusal(log, tmp_path / "c")
-    assert message.startswith("5 bad rows")
-    assert "malformed_row: 3 rows" in message and f"{log} row 2: 'u2,shop,a'" in message
+    assert message.startswith("bad rows: 5")
+    assert "malformed_row (3)" in message and f"{log} row 2: 'u2,shop,a'" in message
     assert f"{log} row 3: " in message and f"{log} row 6: " in message
-    assert f"bad_timestamp: 1 rows, first\n    {log} row 4: 'x'" in message
-    assert f"null_user_id: 1 rows, first\n    {log} row 7: None" in message
+    assert f"bad_timestamp (1), first:\n    {log} row 4: 'x'" in message
+    assert f"null_user_id (1), first:\n    {log} row 7: None" in message
     corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "on_bad_row=drop")
     dropped = {"malformed_row": 3, "bad_timestamp": 1, "null_user_id": 1}
     assert corpus.manifest.dropped_rows == dropped
@@ -153,7 +153,7 @@ def test_lines_that_are_no_json_objects(tmp_path: Path) -> None:
     row = json.dumps(dict(GOOD[0]))
     log.write_text(f"{row}\n{row[:-5]}\n[1, 2]\n{row}\n7\n")
     message = refusal(log, tmp_path / "c")
-    assert "not_a_json_object_in_utf8: 3 rows" in message
+    assert "not_a_json_object_in_utf8 (3)" in message
     assert [line in message for line in ("row 2:", "row 3: '[1, 2]'", "row 5: '7'")] == [True] * 3
 
 
@@ -174,7 +174,7 @@ def test_an_item_has_one_text(tmp_path: Path) -> None:
     other = {**GOOD[1], "text": "another", "timestamp": 99}
     log = write_log(tmp_path / "log.csv", [*GOOD, other])
     message = refusal(log, tmp_path / "c")
-    assert "item_with_another_text: 1 rows" in message
+    assert "item_with_another_text (1)" in message
     assert f"{log} row 7: item 'b' reads 'another', before it read 'about shop b'" in message
     corpus = corpus_of(tmp_path / "c", f"events=[{log}]", "on_bad_row=drop")
     # The behaviour is real: only the second text is dropped.
@@ -195,9 +195,9 @@ def test_bad_rows_of_the_items_table(tmp_path: Path) -> None:
     table = write_log(tmp_path / "items.csv", items)
     message = refusal(log, tmp_path / "c", f"items=[{table}]")
     for line in (
-        f"empty_text: 1 rows, first\n    {table} row 3: 'b'",
-        f"null_item_id: 1 rows, first\n    {table} row 4: None",
-        f"item_not_in_items: 3 rows, first\n    {log} row 2: 'shop b'",
+        f"empty_text (1), first:\n    {table} row 3: 'b'",
+        f"null_item_id (1), first:\n    {table} row 4: None",
+        f"item_not_in_items (3), first:\n    {log} row 2: 'shop b'",
         f"{table} row 2: item 'a' reads 'second', before it read 'first'",
     ):
         assert line in message
@@ -217,8 +217,8 @@ def test_users_in_two_splits(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.parquet", rows)
     split = "split={column: part, train: [a], valid: [b]}"
     message = refusal(log, tmp_path / "c", split)
-    assert f"user_in_two_splits: 3 rows, first\n    {log} row 1: '2: a and b'" in message
-    assert f"unknown_split_value: 1 rows, first\n    {log} row 6: 'c'" in message
+    assert f"user_in_two_splits (3), first:\n    {log} row 1: '2: a and b'" in message
+    assert f"unknown_split_value (1), first:\n    {log} row 6: 'c'" in message
     drop = [f"events=[{log}]", split, "on_bad_row=drop"]
     corpus = corpus_of(tmp_path / "c", *drop)
     assert corpus.user_ids.to_pylist() == ["10"] and corpus.split.tolist() == [1]
