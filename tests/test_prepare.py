@@ -9,43 +9,25 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from clue.data.corpus import SPLITS, Corpus
+from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig
 from clue.prepare import prepare
 from clue.settings import load
-from tests.data.logs import EVENTS, Row, config, corpus_of, histories, write_log
+from tests.data.logs import (
+    EVENTS,
+    config,
+    corpus_of,
+    histories,
+    many_events,
+    slow_histories,
+    write_log,
+)
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = ["parquet", "csv", "csv.gz", "jsonl", "jsonl.gz"]
-
-
-def many_events(count: int, seed: int) -> list[Row]:
-    """Rows in random order, with ties in time, of users in two services."""
-    rng = random.Random(seed)
-    return [
-        {
-            "user_id": rng.randrange(200),
-            "service": rng.choice(["shop", "news"]),
-            "item_id": f"i{rng.randrange(40)}",
-            "timestamp": rng.randrange(30),
-        }
-        for _ in range(count)
-    ]
-
-
-def slow_histories(rows: list[Row]) -> dict[tuple[str, str], list[tuple[str, float]]]:
-    """The reference: a stable sort of Python lists."""
-    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    for row in sorted(rows, key=lambda row: row["timestamp"]):
-        key = (str(row["user_id"]), row["service"])
-        found.setdefault(key, []).append((row["item_id"], float(row["timestamp"])))
-    return found
 
 
 def hashes(corpus: Path) -> dict[str, str]:
@@ -186,50 +168,6 @@ def test_a_log_of_one_service_without_texts(tmp_path: Path) -> None:
     assert corpus.manifest.templates == {"clicks": "{item_id}"}
 
 
-def test_equal_texts_have_equal_content(tmp_path: Path) -> None:
-    rows = [{**EVENTS[0], "item_id": n, "text": f"text {n % 7}"} for n in range(50)]
-    corpus = corpus_of(tmp_path / "c", f"events=[{write_log(tmp_path / 'log.csv', rows)}]")
-    texts = corpus.item_texts.to_pylist()
-    pairs = {(text, content) for text, content in zip(texts, corpus.item_content, strict=True)}
-    assert len(pairs) == 7 == len({content for _, content in pairs})
-
-
-def test_tokens_are_cut(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.csv", EVENTS)
-    whole = corpus_of(tmp_path / "whole", f"events=[{log}]")
-    cut = corpus_of(tmp_path / "cut", f"events=[{log}]", "max_item_tokens=2")
-    assert whole.item_tokens.lengths.max() > 2
-    for item in range(whole.num_items):
-        assert cut.item_tokens[item].tolist() == whole.item_tokens[item][:2].tolist()
-
-
-def test_split_by_hash_has_its_shares_and_does_not_move(tmp_path: Path) -> None:
-    rows = [{**EVENTS[0], "user_id": n} for n in range(4000)]
-    log = write_log(tmp_path / "log.parquet", rows)
-    share = "split.hash={valid: 0.2, test: 0.05}"
-    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", share)
-    counts = np.bincount(corpus.split, minlength=3)
-    assert dict(zip(SPLITS, counts.tolist(), strict=True)) == corpus.manifest.split
-    for count, expected in zip(counts, (3000, 800, 200), strict=True):
-        assert abs(count - expected) < 4 * np.sqrt(expected)
-    # A user stays where she is when others come or go, and the hash is the documented one.
-    fewer = write_log(tmp_path / "fewer.parquet", rows[::3])
-    part = corpus_of(tmp_path / "f", f"events=[{fewer}]", share)
-    of_all = dict(zip(corpus.user_ids.to_pylist(), corpus.split.tolist(), strict=True))
-    for user, split in zip(part.user_ids.to_pylist(), part.split.tolist(), strict=True):
-        u = int(hashlib.sha256(f"0:{user}".encode()).hexdigest()[:15], 16) / 2**60
-        assert split == of_all[user] == (1 if u < 0.2 else 2 if u < 0.25 else 0)
-
-
-def test_split_by_column(tmp_path: Path) -> None:
-    parts = {2: "old", 10: "new", 3: "later"}
-    log = write_log(tmp_path / "log.csv", [{**r, "part": parts[r["user_id"]]} for r in EVENTS])
-    split = "split={column: part, train: [old], valid: [new], test: [later]}"
-    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", split)
-    assert corpus.split.tolist() == [1, 0, 2]  # users 10, 2, 3
-    assert corpus.users_in("test").tolist() == [2]
-
-
 def test_a_tokenizer_from_a_file(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv", EVENTS)
     first = corpus_of(tmp_path / "first", f"events=[{log}]")
@@ -295,49 +233,6 @@ def test_a_killed_run_leaves_no_corpus_and_does_not_block_the_next(
     corpus = corpus_of(out, f"events=[{log}]")
     assert sum(corpus.manifest.num_events.values()) == 200_000
     assert {file.name for file in tmp_path.iterdir()} == {"c", ".c.lock", "log.parquet"}
-
-
-def test_a_log_larger_than_the_memory_limit(tmp_path: Path) -> None:
-    rows = many_events(40_000, seed=5)
-    log = pa.Table.from_pylist([dict(row) for row in rows])
-    texts = pa.array([f"{row['service']} {row['item_id']} " + "long " * 200 for row in rows])
-    assert texts.nbytes > 2 * 20_000_000
-    pq.write_table(log.append_column("text", texts), tmp_path / "log.parquet")
-    small = ["memory_limit=20MB", "max_item_tokens=2"]
-    corpus = corpus_of(tmp_path / "c", f"events=[{tmp_path}/log.parquet]", *small)
-    assert histories(corpus) == slow_histories(rows)
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ("events=[]", "names no file"),
-        ("split.hash.valid=1.0", "leave users to train on"),
-        ("split.hash.test=-0.1", "leave users to train on"),
-        ("split.column=part", "split.train"),
-        ("split.train=[a]", "give a column"),
-        ("split={column: part, train: [a], test: [a]}", "give a column"),
-        ("split={column: part, train: [a]}", "no column 'part'"),
-        ("max_item_tokens=0", "at least 1"),
-        ("tokenizer.vocab_size=256", "257"),
-        ("tokenizer.path=none.json", "none.json"),
-        ("memory_limit=lots", "2GB"),
-        ("name=a/b", "plain name"),
-        ("columns.user_id=customer", r"no column 'customer' but user_id, service"),
-        ("services={shop: {template: '{title}'}}", r"services.shop.template.*no column 'title'"),
-        ("services={shop: {template: 'title'}}", "names no column"),
-        ("services={shop: {}}", "unknown_service .2."),
-        ("services={shop: {}, news: {}, films: {}}", r"no good event of \['films'\]"),
-        ("{shop: {}, news: {}}", "not an override"),
-        ("services={shop: {}, news: {}}|ignore_services=[news]", "both"),
-        ("ignore_services=[news, shop]", "no good event"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(tmp_path: Path, change: str, why: str) -> None:
-    log = write_log(tmp_path / "log.csv", EVENTS)
-    with pytest.raises((ValueError, FileNotFoundError), match=why):
-        prepare(config(tmp_path / "c", f"events=[{log}]", *change.split("|")), progress=False)
-    assert not (tmp_path / "c").exists() and not (tmp_path / ".c.partial").exists()
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:

@@ -198,7 +198,8 @@ def _render(source: Scan, template: str, columns: Columns) -> str:
         if name is not None:
             values.append(f"coalesce({_text(source, _source(name, columns))}, '')")
             pieces.append(values[-1])
-    return f"CASE WHEN regexp_matches(concat({', '.join(values)}), '\\S') THEN concat({', '.join(pieces)}) END"
+    filled = f"regexp_matches(concat({', '.join(values)}), '\\S')"  # anything but white space
+    return f"CASE WHEN {filled} THEN concat({', '.join(pieces)}) END"
 
 
 def _text_columns(layout: Layout) -> set[str]:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,4 +70,27 @@ def histories(corpus: Corpus) -> dict[tuple[str, str], list[tuple[str, float]]]:
             events = zip(rows[user].tolist(), times[user].tolist(), strict=True)
             if len(rows[user]):
                 found[users[user], service] = [(items[item], time) for item, time in events]
+    return found
+
+
+def many_events(count: int, seed: int) -> list[Row]:
+    """Rows in random order, with ties in time, of users in two services."""
+    rng = random.Random(seed)
+    return [
+        {
+            "user_id": rng.randrange(200),
+            "service": rng.choice(["shop", "news"]),
+            "item_id": f"i{rng.randrange(40)}",
+            "timestamp": rng.randrange(30),
+        }
+        for _ in range(count)
+    ]
+
+
+def slow_histories(rows: list[Row]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """The reference: a stable sort of Python lists."""
+    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for row in sorted(rows, key=lambda row: row["timestamp"]):
+        key = (str(row["user_id"]), row["service"])
+        found.setdefault(key, []).append((row["item_id"], float(row["timestamp"])))
     return found

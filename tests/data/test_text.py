@@ -2,9 +2,18 @@ from pathlib import Path
 
 import pytest
 
-from clue.data.text import LEAST_VOCAB, PAD, encode, learn_tokenizer, read_tokenizer, template_fields
+from clue.data.text import (
+    LEAST_VOCAB,
+    PAD,
+    encode,
+    learn_tokenizer,
+    read_tokenizer,
+    template_fields,
+)
 
-TEXTS = [f"{adjective} {noun}" for adjective in ("blue", "cast iron") for noun in ("pan", "skillet")]
+TEXTS = [
+    f"{adjective} {noun}" for adjective in ("blue", "cast iron") for noun in ("pan", "skillet")
+]
 
 
 def test_a_template_in_pairs() -> None:
