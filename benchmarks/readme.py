@@ -63,7 +63,7 @@ def first_line(file: Path) -> str:
 
 
 def results_table(root: Path, name: str) -> str:
-    """Gives results/NAME/results.json as Markdown: the command, and a table for each set of users.
+    """Gives results/NAME/results.json as Markdown: the command, and for each set of users a table.
 
     Raises what `read_results` raises.
     """
@@ -74,8 +74,9 @@ def results_table(root: Path, name: str) -> str:
         f"checkpoint={config['checkpoint']} corpus={config['corpus']} out={config['out']}"
     )
     lines = [f"```bash\n{command}\n```"]
-    for users in dict.fromkeys(table.users for table in tables):
-        same = [table for table in tables if table.users == users]
+    main = [table for table in tables if table.main]
+    for users in dict.fromkeys(table.users for table in main):
+        same = [table for table in main if table.users == users]
         head, *body = headlines(same)
         counts = ", ".join(f"{count:,}" for count in dict.fromkeys(table.count for table in same))
         lines += ["", f"Users: {users} ({counts}).", ""]
