@@ -20,8 +20,8 @@ from clue.data.corpus import Corpus
 
 NOTE = (
     "Standardised vector + L2 logistic regression fitted on {train:,} training users, its C chosen "
-    "on {valid:,} valid users ({chosen}); {classes}; popularity = log of the user's number of "
-    "events per service; intervals of 95 % over resampled users."
+    "by log loss on {valid:,} valid users ({chosen}); {classes}; popularity = log of the user's "
+    "number of events per service; intervals of 95 % over resampled users."
 )
 
 
@@ -92,7 +92,7 @@ def evaluate_attribute(
         for row, x in features.items()
     }
     share = np.bincount(labels[train], minlength=len(labelled.classes)) / train.sum()
-    probed["prior"] = Probed(np.tile(share, (int(test.sum()), 1)), 0.0, 0.5)
+    probed["prior"] = Probed(np.tile(share, (int(test.sum()), 1)), 0.0, 0.0)
     told = {row: _statistics(found.probabilities, labels[test]) for row, found in probed.items()}
     users = labelled.users[test]
     rows = measure_rows([Slice(users, told)], resamples=resamples, seed=seed)

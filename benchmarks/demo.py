@@ -9,7 +9,6 @@ Every command is printed before it runs, and the first that fails ends the demo.
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
-from benchmarks.results import Table, aligned, headlines, read_results
+from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_results
 from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
 from clue.data.events import columns_of
@@ -43,6 +43,11 @@ class DemoConfig:
     events: Path | None = None
     name: str | None = None
     pretrain: Path = Path("configs/demo.yaml")
+
+    def __post_init__(self) -> None:
+        """Refuses a name that is no name of a directory."""
+        if self.name is not None and not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"name={self.name!r} must be letters, digits, dots and dashes")
 
 
 @dataclass
@@ -92,8 +97,11 @@ def demo(config: DemoConfig) -> str:
         stages.run("synthetic world", f"python -m clue.data.synthetic out={WORLD}")
     stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
-    overrides = " ".join([f"name={name}", f"corpus={corpus}", *fitted])
-    stages.run("pretraining", f"accelerate launch clue/pretrain.py {config.pretrain} {overrides}")
+    asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
+    # Left alone, `accelerate launch` gives a process a single thread; torch knows how many we may.
+    machine = f"configs/accelerate/{'gpu1' if torch.cuda.is_available() else 'cpu'}.yaml"
+    how = f"--config_file {machine} --num_cpu_threads_per_process {torch.get_num_threads()}"
+    stages.run("pretraining", f"accelerate launch {how} clue/pretrain.py {asked}")
     asked = f"name={name} checkpoint={run} corpus={corpus} out={results}{tasks}"
     stages.run("benchmarks", f"python -m benchmarks.evaluate configs/benchmarks/demo.yaml {asked}")
     index = Path("indexes") / name
@@ -104,13 +112,8 @@ def demo(config: DemoConfig) -> str:
     asked = f"run={run} corpus={corpus} results={results}{truth}"
     stages.run("report", f"python -m benchmarks.report {asked}")
     tables, _ = read_results(results / "results.json")
-    lines = [
-        summary(tables),
-        f"report: {run}/report.html",
-        "",
-        *what_next(Corpus.open(corpus), run, index),
-    ]
-    return "\n".join(lines)
+    advice = what_next(Corpus.open(corpus), run, index)
+    return "\n".join([summary(tables), f"report: {run}/report.html", "", *advice])
 
 
 def plain_name(log: Path) -> str:
@@ -155,21 +158,21 @@ def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
     most = max(paired, long)
     if most < LEAST:
         raise ValueError(
-            f"{corpus.path}: of {len(train)} training users {paired} are in two services and {long} "
-            f"have two events in one; a run needs {LEAST} of either"
+            f"{corpus.path}: of {len(train)} training users {paired} are in two services and "
+            f"{long} have two events in one; a run needs {LEAST} of either"
         )
     batch = min(config.batch, 2 ** int(np.log2(most)))
     # A kind of view takes no more of the batch than there are users for it in one pass.
     cross = min(config.views.cross_service, paired / batch) if paired >= LEAST else 0.0
     if long < (1 - cross) * batch:
         cross = min(1.0, paired / batch)
-    cross = np.floor(cross * batch) / batch
+    cross = int(cross * batch) / batch
     rest = (1 - cross) / 2
     return [
         f"batch={batch}",
-        f"views.cross_service={cross:g}",
-        f"views.past_future={rest:g}",
-        f"views.slices={rest:g}",
+        f"views.cross_service={cross}",
+        f"views.past_future={rest}",
+        f"views.slices={rest}",
     ]
 
 
@@ -181,9 +184,10 @@ def summary(tables: Sequence[Table]) -> str:
     measures = [(table, name) for table in main for name in table.headline]
     for table, name in measures:
         ours, control = (table.rows[row].measures[name] for row in ("trained", "untrained"))
-        ahead += ours.low > control.high or (ours.high < control.low and "entropy" in name)
+        lower = name in LOWER_IS_BETTER
+        ahead += ours.high < control.low if lower else ours.low > control.high
     return (
-        f"\n{aligned(headlines(main))}\n\nIntervals of 95 % over {main[0].users} users. Trained is "
+        f"\n{aligned(headlines(main))}\n\nIntervals of 95 %; users: {main[0].users}. Trained is "
         f"ahead of untrained, intervals apart, in {ahead} of {len(measures)} measures.\n"
     )
 
@@ -205,8 +209,6 @@ def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
 def main() -> None:
     """Reads the command line, runs the stages, prints the end."""
     config = read_command_line(DemoConfig, sys.argv[1:], description=__doc__ or "")
-    # `accelerate launch` would otherwise give a process a single thread.
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     try:
         sys.stdout.write(demo(config) + "\n")
     except (ValueError, FileNotFoundError) as error:

@@ -111,8 +111,9 @@ def shape(group: int) -> str:
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Gives about `count` round numbers that lie in and around low..high, ascending."""
-    span = (high - low) or abs(high) or 1.0
-    rough = span / count
+    if low == high:
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    rough = (high - low) / count
     base = 10.0 ** math.floor(math.log10(rough))
     step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= rough * 0.999)
     first = math.floor(low / step + 1e-9)

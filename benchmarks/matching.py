@@ -122,8 +122,11 @@ def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> 
     for group in groups:
         names = _direction_names(group[0].pairs) if len(group) == 1 else None
         slices = [_both_ways(group), *(_one_way(group[0], names) if names else [])]
-        entropy = float(np.average([np.log(len(g.users)) for g in group], weights=_sizes(group)))
-        of = float(np.average([10 / len(g.users) for g in group], weights=_sizes(group)))
+        weights = [len(gallery.users) for gallery in group]
+        entropy = float(np.average(np.log(weights), weights=weights))
+        tenth = float(np.average(np.minimum(1, 10 / np.array(weights)), weights=weights))
+        chance = {"R@10": tenth, "contrastive entropy": entropy, "median rank": 0.5}
+        chance |= {f"R@10 {name}": tenth for name in names or ()}
         tables.append(
             Table(
                 task="matching",
@@ -131,8 +134,8 @@ def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> 
                 users=users,
                 main=len(group) == len(found),
                 count=len(np.unique(np.concatenate([g.users for g in group]))),
-                headline=("R@10", "contrastive entropy"),
-                chance={"R@10": of, "contrastive entropy": entropy, "median rank": 0.5},
+                headline=_headline(names),
+                chance=chance,
                 note=NOTE.format(chance=entropy),
                 rows=measure_rows(slices, resamples=resamples, seed=seed),
             )
@@ -140,8 +143,11 @@ def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> 
     return tables
 
 
-def _sizes(group: Sequence[Gallery]) -> list[int]:
-    return [len(gallery.users) for gallery in group]
+def _headline(names: tuple[str, str] | None) -> tuple[str, ...]:
+    if names is None:
+        return "R@10", "contrastive entropy"
+    ways = [f"R@{k} {name}" for k in (10, 1) for name in names]
+    return *ways, "median rank", "contrastive entropy"
 
 
 def _direction_names(pairs: MatchingPairs) -> tuple[str, str]:

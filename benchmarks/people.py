@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from benchmarks.attribute import read_labels
@@ -80,15 +79,18 @@ def flat_map(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     if len(vectors) < 50 or vectors.shape[1] < 3:
         return _principal(vectors)
     start = _principal(vectors)
-    scale = 1e-4 / max(float(start[:, 0].std()), 1e-12)
-    place: Any = start * scale  # scikit-learn's types know only the names of ways to start
+    width = float(start[:, 0].std())
+    if width < 1e-6:
+        return start
+    place: Any = start * (1e-4 / width)  # scikit-learn's types know only the names of ways to start
     return TSNE(perplexity=30, init=place, random_state=seed).fit_transform(vectors)
 
 
 def _principal(vectors: np.ndarray) -> np.ndarray:
+    left, strength, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     found = np.zeros((len(vectors), 2))
-    width = min(2, *vectors.shape)
-    found[:, :width] = PCA(width, random_state=0).fit_transform(vectors)
+    width = min(2, len(strength))
+    found[:, :width] = left[:, :width] * strength[:width]
     return found
 
 

@@ -88,7 +88,7 @@ def report(config: ReportConfig) -> Path:
             f"<span>{shape(number)}{escape(name)}</span>"
             for number, name in enumerate(groups.names)
         ),
-        "people": "".join(_person(one, groups) for one in three_people(corpus, groups, model)),
+        "people": "".join(person_card(one, groups) for one in three_people(corpus, groups, model)),
         "people_note": "Nearest by the user's vector over all services; items met before left out.",
         "table": benchmark_table(main),
         "table_note": escape(
@@ -182,7 +182,8 @@ def _curves(log: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _person(person: Person, groups: Groups) -> str:
+def person_card(person: Person, groups: Groups) -> str:
+    """Gives one person as an HTML card, with her group and her shelves."""
     number = groups.names.index(person.group)
     shelves = "".join(_shelf(shelf) for shelf in person.shelves)
     return (

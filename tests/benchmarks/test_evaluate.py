@@ -1,0 +1,163 @@
+"""The command runs every task on a real, tiny run, and the report of it needs nothing else."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.demo import summary
+from benchmarks.evaluate import AttributeConfig, EvaluateConfig, evaluate, main
+from benchmarks.people import groups_of
+from benchmarks.report import ReportConfig, report
+from benchmarks.results import read_results
+from clue.data.corpus import Corpus
+from tests.conftest import TinyRun
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
+    """The tiny run's results, and as its printed text OUT/printed.txt."""
+    out = tmp_path_factory.mktemp("results")
+    users = tiny_run.corpus.parent / "logs" / "users.parquet"
+    config = EvaluateConfig(
+        name="tiny",
+        checkpoint=tiny_run.run,
+        corpus=tiny_run.corpus,
+        out=out,
+        attributes=[AttributeConfig(users=users, label="category")],
+        text_dims=16,
+        resamples=50,
+    )
+    (out / "printed.txt").write_text(evaluate(config), encoding="utf-8")
+    return config
+
+
+def test_every_task_has_its_rows(evaluated: EvaluateConfig) -> None:
+    tables, about = read_results(evaluated.out / "results.json")
+    main = {(table.task, table.users): table for table in tables if table.main}
+    controls = {"trained", "untrained", "text", "popularity"}
+    assert set(main["matching", "test alone"].rows) == {*controls, "floor"}
+    assert set(main["attribute", "test alone"].rows) == {*controls, "prior"}
+    assert set(main["next item", "test alone"].rows) == controls
+    assert {task for task, _ in main} == {"matching", "attribute", "next item"}
+    assert about["corpus"]["fingerprint"] == Corpus.open(evaluated.corpus).fingerprint
+    assert set(about["seconds"]) == {"matching", "attribute category", "next item"}
+    for table in tables:
+        assert set(table.headline) <= set(table.rows["trained"].measures)
+        for row in table.rows.values():
+            for found in row.measures.values():
+                assert found.low - 1e-9 <= found.value <= found.high + 1e-9
+    printed = (evaluated.out / "printed.txt").read_text(encoding="utf-8")
+    assert "Test users alone" in printed and "nan" not in printed
+
+
+def test_per_user_results_name_the_users_of_the_table(evaluated: EvaluateConfig) -> None:
+    lines = pq.read_table(evaluated.out / "per_user.parquet").to_pandas()
+    tables, _ = read_results(evaluated.out / "results.json")
+    table = next(t for t in tables if t.task == "attribute")
+    mine = lines[(lines.task == "attribute") & (lines.row == "trained")]
+    assert len(mine) == table.count
+    held_out = lines[lines.task != "attribute"].user_id
+    corpus = Corpus.open(evaluated.corpus)
+    split = dict(zip(corpus.user_ids.to_pylist(), corpus.split.tolist(), strict=True))
+    assert {split[user] for user in held_out} == {1, 2}
+    assert {split[user] for user in mine.user_id} == {2}
+
+
+def test_the_same_command_gives_the_same_results(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+    evaluate(dataclasses.replace(evaluated, out=tmp_path, matching=False, attributes=[]))
+    again, _ = read_results(tmp_path / "results.json")
+    before, _ = read_results(evaluated.out / "results.json")
+    assert again == [table for table in before if table.task == "next item"] != []
+
+
+def test_a_wrong_command_line_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", f"corpus={tmp_path / 'none'}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capfd.readouterr().err.startswith("error: no corpus in")
+
+
+def test_configs_that_ask_for_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="no task"):
+        EvaluateConfig(matching=False, next_item=None)
+    with pytest.raises(ValueError, match="resamples is 0"):
+        EvaluateConfig(resamples=0)
+
+
+class Loads(html.parser.HTMLParser):
+    """Notes every tag, and what any of them would make a browser fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        loading = ("src", "href", "srcset", "xlink:href", "data", "action", "poster")
+        self.fetched += [f"{tag} {name}={value}" for name, value in attrs if name in loading]
+
+
+@pytest.fixture(scope="module")
+def page(evaluated: EvaluateConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    config = ReportConfig(
+        run=evaluated.checkpoint,
+        corpus=evaluated.corpus,
+        results=evaluated.out,
+        users=evaluated.attributes[0].users,
+        label="category",
+        out=tmp_path_factory.mktemp("report") / "report.html",
+    )
+    return report(config).read_text(encoding="utf-8")
+
+
+def test_the_report_is_one_file_that_fetches_nothing(page: str) -> None:
+    loads = Loads()
+    loads.feed(page)
+    assert loads.fetched == []
+    assert not {"script", "link", "iframe", "img", "object"}.intersection(loads.tags)
+    assert not re.search(r"url\(|@import|https?:", page)
+    assert loads.tags.count("svg") > 10
+
+
+def test_the_report_shows_curves_map_people_and_table(page: str, evaluated: EvaluateConfig) -> None:
+    for words in ("Training loss", "R@10", "contrastive entropy", "true category", "chance"):
+        assert words in page
+    assert page.count('<div class="card"><h3>User ') == 3
+    groups = groups_of(Corpus.open(evaluated.corpus), evaluated.attributes[0].users, "category")
+    assert page.count('class="p k') >= len(groups.users) + len(groups.names)
+    assert json.loads((evaluated.out / "results.json").read_text())["model"]["fingerprint"] in page
+
+
+def test_results_of_another_model_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
+    tree = json.loads((evaluated.out / "results.json").read_text(encoding="utf-8"))
+    tree["model"]["fingerprint"] = "another"
+    (tmp_path / "results.json").write_text(json.dumps(tree), encoding="utf-8")
+    config = ReportConfig(run=evaluated.checkpoint, corpus=evaluated.corpus, results=tmp_path)
+    with pytest.raises(ValueError, match="results of another model"):
+        report(config)
+
+
+def test_without_a_table_users_are_grouped_by_their_service(evaluated: EvaluateConfig) -> None:
+    corpus = Corpus.open(evaluated.corpus)
+    groups = groups_of(corpus, None, None)
+    events = [corpus.items_of(service).lengths for service in range(3)]
+    assert groups.meaning == "most used service" and len(groups.users) > 20
+    for user, number in zip(groups.users, groups.number, strict=True):
+        most = corpus.services.index(groups.names[number])
+        assert events[most][user] == max(each[user] for each in events)
+
+
+def test_the_summary_counts_what_is_clearly_ahead(evaluated: EvaluateConfig) -> None:
+    tables, _ = read_results(evaluated.out / "results.json")
+    text = summary(tables)
+    assert "matching: all pairs of services" in text and "shop-news" not in text
+    assert re.search(r"in \d of 5 measures", text)
