@@ -116,7 +116,7 @@ def find(path: Path) -> Checkpoint:
         if pointed is not None and pointed.is_dir():
             return _verified(pointed)
     raise FileNotFoundError(
-        f"no checkpoint in {path}; give a run directory (runs/NAME) or one of its checkpoints/step_*"
+        f"no checkpoint in {path}; give a run directory (runs/NAME) or one of its checkpoints"
     )
 
 

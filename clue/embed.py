@@ -4,8 +4,8 @@
 
 The command reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
 it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
-and one for all services together: user_id, service, as_of, vector. Several processes share the users.
-With `before=TIME` only events before that time are read; `as_of` is the time of the last one read.
+and one for all services together: user_id, service, as_of, vector. Processes share the users.
+With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class Encoder:
 
     @classmethod
     def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "Encoder":
-        """Gives the same architecture and tokenizer with fresh weights: the control of any claim."""
+        """Gives the same architecture and tokenizer, fresh weights: the control of any claim."""
         source = checkpoint.find(Path(path))
         torch.manual_seed(seed)
         model = Clue(source.config.model, source.corpus["vocab_size"])
@@ -130,8 +130,8 @@ class Encoder:
         """Raises ValueError where the corpus was written with another tokenizer."""
         if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
             raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare it "
-                f"again with tokenizer.path={self.tokenizer_path}"
+                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
+                f"it again with tokenizer.path={self.tokenizer_path}"
             )
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
@@ -201,7 +201,7 @@ def embed(config: EmbedConfig) -> int:
 
 
 def prepared(config: EmbedConfig, encoder: Encoder) -> Path:
-    """Gives the corpus of the raw logs that `data` describes, written with the model's tokenizer."""
+    """Gives the corpus of the raw logs that `data` describes, with the model's tokenizer."""
     assert config.data is not None
     logs = load(PrepareConfig, config.data)
     tokenizer = dataclasses.replace(logs.tokenizer, path=encoder.tokenizer_path)
@@ -286,7 +286,9 @@ def read_embeddings(path: Path) -> pa.Table:
         raise FileNotFoundError(f"no embedding table {path}; clue/embed.py writes one")
     table = pq.read_table(path)
     if b"model_fingerprint" not in (table.schema.metadata or {}):
-        raise ValueError(f"{path} is no embedding table: it names no model; clue/embed.py writes one")
+        raise ValueError(
+            f"{path} is no embedding table: it names no model; clue/embed.py writes one"
+        )
     return table
 
 

@@ -32,7 +32,7 @@ def load(cls: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
         tree = cast("dict[str, Any]", loaded or {})
     for override in overrides:
         _lay(tree, override)
-    # pydantic ignores unknown keys of plain dataclasses unless told: `dpeth: 3` would train depth 4.
+    # pydantic ignores unknown keys of plain dataclasses unless told: `dpeth: 3` would train at 4.
     adapter = TypeAdapter(_strict(cls), config=None)
     try:
         return adapter.validate_python(_expand(tree))
@@ -133,6 +133,8 @@ def _describe(cls: Any, prefix: str) -> Iterator[str]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        choices = f"  ({' | '.join(map(str, get_args(kind)))})" if get_origin(kind) is Literal else ""
+        choices = (
+            f"  ({' | '.join(map(str, get_args(kind)))})" if get_origin(kind) is Literal else ""
+        )
         required = default is dataclasses.MISSING
         yield f"{name}: required{choices}" if required else f"{name}={default}{choices}"

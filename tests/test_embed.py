@@ -99,9 +99,7 @@ def test_only_the_newest_events_are_read(encoder: Encoder, corpus: Corpus) -> No
     assert np.array_equal(whole, cut)
 
 
-def test_untrained_is_another_model_of_the_same_shape(
-    tiny_run: TinyRun, encoder: Encoder
-) -> None:
+def test_untrained_is_another_model_of_the_same_shape(tiny_run: TinyRun, encoder: Encoder) -> None:
     control = Encoder.untrained(tiny_run.run)
     assert control.width == encoder.width
     assert control.fingerprint != encoder.fingerprint
@@ -126,14 +124,13 @@ def test_a_corpus_of_another_tokenizer_is_refused(
         encoder.catalogue(corpus)
 
 
-def test_two_processes_and_raw_logs_write_the_same_table(
-    tiny_run: TinyRun, tmp_path: Path
-) -> None:
+def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_path: Path) -> None:
     one, two, raw = (tmp_path / f"{name}.parquet" for name in ("one", "two", "raw"))
     embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=one))
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     machine = ["--config_file", "configs/accelerate/cpu2.yaml", "clue/embed.py"]
-    _run([*launch, *machine, f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={two}"])
+    model = f"checkpoint={tiny_run.run}"
+    _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
     logs = tiny_run.corpus.parent / "logs"
     data = tmp_path / "data.yaml"
     data.write_text(
@@ -141,7 +138,7 @@ def test_two_processes_and_raw_logs_write_the_same_table(
         "services: {shop: {template: '{title}'}, news: {template: '{title}'},"
         " films: {template: '{title}'}}\n"
     )
-    _run([sys.executable, "clue/embed.py", f"checkpoint={tiny_run.run}", f"data={data}", f"out={raw}"])
+    _run([sys.executable, "clue/embed.py", model, f"data={data}", f"out={raw}"])
     expected = vectors_of(one)
     for path in (two, raw):
         found = vectors_of(path)

@@ -30,8 +30,8 @@ class Batch:
 
     `tokens` (T,) of the U distinct items, shortest first, with `token_lengths` (U,) ascending;
     `events` (E,) index them: 2B views, shortest first, with `event_lengths` (2B,) ascending; view a
-    of pair i is the sorted view `rows[i]`, view b is `rows[B + i]`. `user`, `content_a`, `content_b`
-    (B,) tell which pairs may not be negatives of each other.
+    of pair i is the sorted view `rows[i]`, view b is `rows[B + i]`. `user`, `content_a` and
+    `content_b` (B,) tell which pairs may not be negatives of each other.
     """
 
     tokens: np.ndarray
@@ -163,7 +163,7 @@ class PairSampler:
     def _services(
         self, users: np.ndarray, least: int, keys: tuple[np.ndarray | int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gives two services for each user, of those with `least` events; distinct if there are two."""
+        """Gives two services for each user, of those with `least` events; distinct if two are."""
         fits = self.histories.lengths[:, users] >= least
         service = np.arange(len(fits))[:, None]
         draw = np.where(fits, uniform(*keys, 5, service), -1.0)

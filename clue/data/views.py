@@ -15,9 +15,9 @@ from clue.data.corpus import Ragged
 class ViewsConfig:
     """How the pairs of a batch are made; the three weights are shares of the batch.
 
-    `cross_service`: the same user in two services (CLUE's own pairs). `past_future`: both sides of a
-    random cut of one service's history. `slices`: two disjoint random subsets of one history.
-    The last two serve users of a single service; on small data they prevent overfitting.
+    `cross_service`: the same user in two services (CLUE's own pairs). `past_future`: both sides of
+    a random cut of one service's history. `slices`: two disjoint random subsets of one history. The
+    last two serve users of a single service; on small data they prevent overfitting.
     `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
     """
 
@@ -49,7 +49,7 @@ def uniform(*keys: np.ndarray | int) -> np.ndarray:
     with np.errstate(over="ignore"):
         for key in keys:
             state = _mix(state ^ np.asarray(key).astype(np.uint64))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((state >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def content_hash(contents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Gives an int64 for each segment that depends on its multiset of content ids, not their order."""
+    """Gives an int64 for each segment that depends on its multiset of contents, not their order."""
     with np.errstate(over="ignore"):
         mixed = _mix(contents.astype(np.uint64))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])

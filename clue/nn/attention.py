@@ -27,7 +27,7 @@ class Layout:
 
     @staticmethod
     def of(lengths: np.ndarray, device: torch.device | str = "cpu") -> "Layout":
-        """Gives the layout of sequences of these lengths (N,), which must ascend and be positive."""
+        """Gives the layout of sequences of these lengths (N,), which are positive and ascend."""
         if len(lengths) and (lengths[0] < 1 or (np.diff(lengths) < 0).any()):
             raise ValueError("lengths must be positive and ascending; sort the sequences first")
         values, counts = np.unique(lengths, return_counts=True)
@@ -96,13 +96,14 @@ class Attention(nn.Module):
             q, k, v = qkv.unbind(1)
             cu, longest = layout.offsets, layout.max_length
             mixed = varlen_attn(q, k, v, cu, cu, longest, longest)
+            assert isinstance(mixed, Tensor)  # a tuple only where its log-sum-exps are asked for
         else:
             mixed = attend_by_runs(qkv, layout)
         return self.out(mixed.reshape(x.shape))
 
 
 def attend_by_runs(qkv: Float[Tensor, "T 3 H d"], layout: Layout) -> Float[Tensor, "T H d"]:
-    """Gives softmax(q k / sqrt d) v within each sequence, one dense call for each distinct length."""
+    """Gives softmax(q k / sqrt d) v within each sequence, a dense call for each distinct length."""
     pieces: list[Tensor] = []
     for block, (length, count) in zip(layout.split(qkv), layout.runs, strict=True):
         if length == 1:  # a softmax over one key is 1

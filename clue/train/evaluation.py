@@ -1,7 +1,7 @@
 """Held-out matching: does the vector of one view find the same user's other view among all users?
 
-The gallery is fixed and every candidate ranked. The loss is the contrastive entropy at a fixed number
-of negatives, never the training loss: InfoNCE values of different batch sizes do not compare.
+The gallery is fixed and every candidate ranked. The loss is the contrastive entropy at a fixed
+number of negatives, never the training loss: InfoNCE at different batch sizes does not compare.
 """
 
 from collections.abc import Callable
@@ -83,9 +83,7 @@ def newest(histories: Ragged, count: int) -> Ragged:
     return Ragged(histories.values[places.values], places.offsets)
 
 
-def _halves(
-    corpus: Corpus, users: np.ndarray, max_events: int, most: int
-) -> list[MatchingPairs]:
+def _halves(corpus: Corpus, users: np.ndarray, max_events: int, most: int) -> list[MatchingPairs]:
     history = corpus.items_of(0)
     long = np.sort(users[history.lengths[users] >= 2][:most])
     if len(long) < 2:
@@ -175,5 +173,3 @@ def evaluate_matching(
 ) -> dict[str, dict[str, float]]:
     """Gives the figures of each pair of services; `encode` makes unit vectors of histories."""
     return {p.name: asdict(summarise(encode(p.a), encode(p.b), scale)) for p in pairs}
-
-

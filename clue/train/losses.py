@@ -1,7 +1,7 @@
-"""Symmetric InfoNCE over any number of pairs in O(tile x B) memory, exact on any number of processes.
+"""Symmetric InfoNCE over any number of pairs, in O(tile x B) memory, exact on many processes.
 
 loss = 1/(2B) sum_i [ lse_j s_ij + lse_j s_ji - 2 s_ii ],  s_ij = scale a_i . b_j
-(van den Oord et al. 2018, arXiv 1807.03748; both directions as in Radford et al. 2021, arXiv 2103.00020.)
+(van den Oord et al. 2018, arXiv 1807.03748; both directions: Radford et al. 2021, arXiv 2103.00020)
 
 Each process owns its rows `a` and sees all columns `b`, so that only one side is gathered; the
 column sums are completed by two all-reduces of (B,), and the gradient of `b` is summed back.

@@ -54,8 +54,8 @@ def train_step(
     )
     if not np.isfinite([report.loss, report.grad_norm]).all():
         raise FloatingPointError(
-            f"loss {report.loss}, gradient norm {report.grad_norm}: not finite; resume from the last "
-            "checkpoint with a lower optimizer.lr"
+            f"loss {report.loss}, gradient norm {report.grad_norm}: not finite; resume from the "
+            "last checkpoint with a lower optimizer.lr"
         )
     optimizer.step()
     return report

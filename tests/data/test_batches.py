@@ -1,4 +1,4 @@
-"""Batches: a function of seed, step, rank and world; packed without loss; each user's own events."""
+"""Batches: a function of seed, step, rank and world; packed without loss; a user's own events."""
 
 from pathlib import Path
 

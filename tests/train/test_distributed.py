@@ -1,4 +1,4 @@
-"""The whole model on two and three processes: gradients equal those of one, temperature included."""
+"""The whole model on two and three processes: gradients as on one, temperature included."""
 
 from pathlib import Path
 

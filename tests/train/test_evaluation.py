@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
+from clue.data.views import spans
 from clue.train.evaluation import (
     contrastive_entropy,
     fit_scale,
@@ -14,7 +15,6 @@ from clue.train.evaluation import (
     pair_ranks,
     summarise,
 )
-from clue.data.views import spans
 from tests.conftest import TinyRun
 
 

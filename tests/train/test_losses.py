@@ -53,9 +53,9 @@ def gradients(loss: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Ten
 @pytest.mark.parametrize("kind", ["distinct", "masked"])
 def test_tiled_equals_textbook(tile: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "TILE", tile)
-    leaves = [t.requires_grad_() for t in inputs()]
-    expected = textbook(*leaves, identity(kind))
-    found = contrastive_loss(*leaves, identity(kind))
+    a, b, scale = leaves = [t.requires_grad_() for t in inputs()]
+    expected = textbook(a, b, scale, identity(kind))
+    found = contrastive_loss(a, b, scale, identity(kind))
     assert found.loss.item() == pytest.approx(expected.item(), rel=1e-6)
     theirs, ours = gradients(expected, leaves), gradients(found.loss, leaves)
     for one, other in zip(ours, theirs, strict=True):
@@ -95,7 +95,7 @@ def test_bf16_vectors_are_contrasted_in_fp32() -> None:
 
 
 def _train_one_side(rank: int, world: int, folder: Path, kind: str) -> None:
-    """One process of `world`: its rows through a shared weight, as data-parallel training has it."""
+    """One process of `world`: its rows through a shared weight, as in data-parallel training."""
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet-{kind}-{world}", rank=rank, world_size=world
     )
@@ -106,8 +106,8 @@ def _train_one_side(rank: int, world: int, folder: Path, kind: str) -> None:
     log_scale = torch.tensor([1.6], dtype=torch.float64, requires_grad=True)
     every = identity(kind)
     ids = Identity(*(x[mine] for x in vars(every).values()))
-    rows = [functional.normalize(x[mine] @ weight, dim=1) for x in (a, b)]
-    loss = contrastive_loss(*rows, log_scale.exp(), ids).loss
+    a, b = (functional.normalize(x[mine] @ weight, dim=1) for x in (a, b))
+    loss = contrastive_loss(a, b, log_scale.exp(), ids).loss
     loss.backward()
     for leaf in (weight, log_scale):
         assert leaf.grad is not None

@@ -23,9 +23,7 @@ def test_matrices_decay_and_embeddings_norms_and_temperature_do_not() -> None:
     model = Clue(config, vocab_size=20)
     optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.3))
     names = {id(p): name for name, p in model.named_parameters()}
-    decayed, others = (
-        {names[id(p)] for p in group["params"]} for group in optimizer.param_groups
-    )
+    decayed, others = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
     assert decayed | others == set(names.values())
     assert others == {
