@@ -113,8 +113,9 @@ def _explain(cls: type[Any], path: Path | None, error: ValidationError) -> str:
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            parent = where.rpartition(".")[0]
-            beside = sorted(k for k in known if k.rpartition(".")[0] == parent)
+            above = where.rpartition(".")[0]
+            start = f"{above}." if above else ""
+            beside = sorted({k[len(start) :].split(".")[0] for k in known if k.startswith(start)})
             lines.append(f"unknown key {where}; there are {', '.join(beside) or 'none here'}")
         elif problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             lines.append(f"missing key {where}; write {where}=... or put it in the file")
