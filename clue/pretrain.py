@@ -28,10 +28,11 @@ from clue import checkpoint
 from clue.config import PretrainConfig
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
+from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
 from clue.encode import history_vectors
 from clue.nn.model import Clue
-from clue.prepare import PrepareConfig, prepare
+from clue.prepare import prepare
 from clue.runlog import RunLog
 from clue.settings import read_command_line
 from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs
@@ -151,12 +152,22 @@ def open_corpus(config: PretrainConfig) -> Corpus:
 
 
 def make_demo_corpus(path: Path) -> None:
-    """Writes the synthetic world's event logs under data/synthetic and prepares them into `path`."""
-    logs = Path("data/synthetic")
-    write_world(SyntheticConfig(), logs)
-    events, items = str(logs / "events.parquet"), str(logs / "items.parquet")
-    config = PrepareConfig(name=path.name, out=path, events=[events], items=[items])
-    prepare(config)
+    """Writes the synthetic world's logs and prepares them, as configs/data/synthetic.yaml says."""
+    world = SyntheticConfig()
+    write_world(world, world.out)
+    prepare(demo_recipe(world, path))
+
+
+def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
+    """Gives how the logs of `world` become the corpus `out`."""
+    return PrepareConfig(
+        name=out.name,
+        out=out,
+        events=[str(world.out / "events.parquet")],
+        items=[str(world.out / "items.parquet")],
+        services={name: ServiceText(template="{title}") for name in world.services},
+        tokenizer=TokenizerConfig(vocab_size=4096),
+    )
 
 
 def find_start(config: PretrainConfig, corpus: Corpus) -> tuple[checkpoint.Checkpoint | None, float]:

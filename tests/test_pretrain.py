@@ -17,6 +17,8 @@ from clue import checkpoint
 from clue import pretrain as trainer
 from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
+from clue.data.recipe import PrepareConfig
+from clue.data.synthetic import SyntheticConfig
 from clue.settings import load, to_yaml
 from tests.conftest import ROOT, TinyRun
 
@@ -173,6 +175,13 @@ def test_the_command_line_names_a_wrong_key() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert re.search(r"unknown key modle.*model", done.stderr)
+
+
+def test_the_demo_corpus_is_the_one_that_its_yaml_describes() -> None:
+    recipe = trainer.demo_recipe(SyntheticConfig(), PretrainConfig().corpus)
+    described = load(PrepareConfig, ROOT / "configs/data/synthetic.yaml")
+    assert replace(recipe, out=None) == described
+    assert load(PretrainConfig, ROOT / "configs/demo.yaml") == PretrainConfig()
 
 
 def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from clue.nn.transformer import Block, initialise
 class ItemEncoderConfig:
     """Shape of the item encoder; `max_tokens` W is the longest text that it can read."""
 
-    layers: int = 2
+    layers: int = 1
     width: int = 128
     heads: int = 4
     dropout: float = 0.0

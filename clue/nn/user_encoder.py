@@ -14,11 +14,11 @@ from clue.nn.transformer import Block, initialise
 class UserEncoderConfig:
     """Shape of the user encoder; `max_events` L is the longest history that it can read."""
 
-    layers: int = 2
+    layers: int = 1
     width: int = 128
     heads: int = 4
     dropout: float = 0.0
-    max_events: int = 64
+    max_events: int = 32
     embedding: int = 128
 
 

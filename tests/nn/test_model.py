@@ -44,11 +44,11 @@ def test_chunked_equals_whole_with_gradients(chunk_tokens: int) -> None:
         outputs.append(users)
         ((users * weights).sum() * scale).sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
-    torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
     assert len(gradients[0]) == 26
     for name, whole in gradients[0].items():
         assert whole is not None
-        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 3, 4, 7, 23, 100])
