@@ -26,7 +26,7 @@ def load(cls: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     if path is not None:
         if not path.is_file():
             raise FileNotFoundError(f"no config file {path}; the shipped ones are under configs/")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = _parse(path.read_text(encoding="utf-8"), str(path))
         if not isinstance(loaded, dict | None):
             raise ValueError(f"{path}: expected a mapping of keys, found {type(loaded).__name__}")
         tree = cast("dict[str, Any]", loaded or {})
@@ -89,7 +89,14 @@ def _lay(tree: dict[str, Any], override: str) -> None:
         if not isinstance(below, dict):
             raise ValueError(f"{key}: {section} is a value, not a section")
         tree = cast("dict[str, Any]", below)
-    tree[last] = yaml.safe_load(value)
+    tree[last] = _parse(value, key)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _expand(value: Any) -> Any:

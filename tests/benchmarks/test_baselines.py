@@ -39,7 +39,7 @@ def test_a_document_is_its_items_texts_joined(tastes: Corpus) -> None:
     texts = [" ".join(str(tastes.item_texts[int(i)]) for i in histories[r]) for r in range(20)]
     slow: Any = CountVectorizer(token_pattern=r"\w+").fit_transform(texts)
     ours, theirs = (np.asarray(x.todense()) for x in (documents(histories, terms), slow))
-    # The columns are the same terms in another order, beside those that only other users' items use.
+    # The same terms in another order, beside those that only other users' items use.
     used = ours[:, ours.any(axis=0)]
     assert sorted(map(tuple, used.T)) == sorted(map(tuple, theirs.T))
     assert used.sum() == 2 * len(histories.values) == 240
