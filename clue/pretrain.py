@@ -1,4 +1,4 @@
-"""Pretrain the contrastive user encoder: `accelerate launch clue/pretrain.py [CONFIG] [key=value ...]`.
+"""Pretrain the user encoder: `accelerate launch clue/pretrain.py [CONFIG] [key=value ...]`.
 
 Reads a corpus that `clue/prepare.py` wrote, trains on the training users, measures matching on the
 validation users, and writes runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved),
@@ -14,7 +14,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,7 +65,7 @@ def pretrain(config: PretrainConfig) -> bool:
         # each believe to be alone (configs/accelerate/cpu2.yaml).
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if uses_bf16(config) else "no",
-        log_with=config.trackers or None,
+        log_with=[*config.trackers] or None,
         project_dir=config.run,
     )
     with accelerator.main_process_first():
@@ -94,8 +94,7 @@ def pretrain(config: PretrainConfig) -> bool:
         upcoming = drawer.submit(sampler.at, first, rank, world)
         for step in range(first, config.steps):
             began = time.perf_counter()
-            batch = upcoming.result()
-            upcoming = drawer.submit(sampler.at, step + 1, rank, world)
+            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
             rate = learning_rate(config.optimizer, step, config.steps)
@@ -106,8 +105,8 @@ def pretrain(config: PretrainConfig) -> bool:
             done = step + 1
             log.train(done, report, rate, time.perf_counter() - began)
             stopping = any_process(accelerator, received) and done < config.steps
-            validating = not stopping and (done % config.validate_every == 0 or done == config.steps)
-            saving = stopping or done % config.checkpoint_every == 0 or done == config.steps
+            validating = not stopping and due(done, config.validate_every, config.steps)
+            saving = stopping or due(done, config.checkpoint_every, config.steps)
             if accelerator.is_main_process and (validating or saving):
                 metrics = validate(core, corpus, pairs) if validating else {}
                 log.valid(done, metrics)
@@ -120,6 +119,11 @@ def pretrain(config: PretrainConfig) -> bool:
             if stopping:
                 return False
     return True
+
+
+def due(done: int, every: int, steps: int) -> bool:
+    """Says whether what happens every so many steps, and at the end, happens after `done` steps."""
+    return done % every == 0 or done == steps
 
 
 def uses_bf16(config: PretrainConfig) -> bool:
@@ -145,8 +149,8 @@ def open_corpus(config: PretrainConfig) -> Corpus:
     longest, limit = corpus.manifest.max_item_tokens, config.model.item.max_tokens
     if longest > limit:
         raise ValueError(
-            f"{config.corpus} holds texts of up to {longest} tokens, model.item.max_tokens is {limit}; "
-            f"set model.item.max_tokens={longest}"
+            f"{config.corpus} holds texts of up to {longest} tokens, model.item.max_tokens is "
+            f"{limit}; set model.item.max_tokens={longest}"
         )
     return corpus
 
@@ -170,7 +174,9 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
     )
 
 
-def find_start(config: PretrainConfig, corpus: Corpus) -> tuple[checkpoint.Checkpoint | None, float]:
+def find_start(
+    config: PretrainConfig, corpus: Corpus
+) -> tuple[checkpoint.Checkpoint | None, float]:
     """Gives the checkpoint to go on from, if any, and the best held-out entropy so far, in nats.
 
     Raises ValueError where the run's checkpoints were trained with another config or corpus.
@@ -188,8 +194,8 @@ def find_start(config: PretrainConfig, corpus: Corpus) -> tuple[checkpoint.Check
         )
     if last.corpus["fingerprint"] != corpus.fingerprint:
         raise ValueError(
-            f"{config.run} was begun on corpus {last.corpus['fingerprint'][:12]}, {config.corpus} is "
-            f"{corpus.fingerprint[:12]} now; choose another name= or prepare the old corpus again"
+            f"{config.run} was begun on corpus {last.corpus['fingerprint'][:12]}, {config.corpus} "
+            f"is {corpus.fingerprint[:12]} now; choose another name= or prepare the old one again"
         )
     best = checkpoint.find(config.run)
     return last, min(mean_entropy(best.metrics), mean_entropy(last.metrics))
@@ -197,7 +203,8 @@ def find_start(config: PretrainConfig, corpus: Corpus) -> tuple[checkpoint.Check
 
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """Names the keys that change what is learnt and differ between the two configs."""
-    free = {"corpus", "runs", "resume", "trackers", "log_every", "validate_every", "checkpoint_every"}
+    free = {"corpus", "runs", "resume", "trackers"}
+    free |= {"log_every", "validate_every", "checkpoint_every"}
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]
 
@@ -217,7 +224,7 @@ def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
 
 
 @contextmanager
-def signals_noted() -> Iterator[list[int]]:
+def signals_noted() -> Generator[list[int]]:
     """Gives the list that SIGTERM and SIGINT are appended to; a second one acts as usual."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -239,8 +246,9 @@ def any_process(accelerator: Accelerator, received: list[int]) -> bool:
     """Says whether a signal reached any process: all must stop at the same step."""
     if accelerator.num_processes == 1:
         return bool(received)
-    seen = torch.tensor([len(received)], device=accelerator.device)
-    return bool(accelerator.reduce(seen, reduction="sum").item())
+    seen = accelerator.reduce(torch.tensor([len(received)], device=accelerator.device))
+    assert isinstance(seen, torch.Tensor)
+    return bool(seen.item())
 
 
 if __name__ == "__main__":
