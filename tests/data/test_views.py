@@ -54,6 +54,18 @@ def test_past_ends_where_future_begins(step: int) -> None:
         assert (np.diff(b) == 1).all()
 
 
+def test_the_length_of_the_future_is_uniform_in_its_logarithm() -> None:
+    starts, lengths = np.zeros(20_000, np.int64), np.full(20_000, 8)
+    past, future = past_future(starts, lengths, 8, (0, 1, np.arange(20_000)))
+    left = 8 - past.lengths
+    assert (future.lengths <= left).all()
+    assert (future.lengths == left).any()
+    for available in range(1, 8):
+        single = (future.lengths[left == available] == 1).mean()
+        expected = np.log(2) / np.log(available + 1)
+        assert single == pytest.approx(expected, abs=0.04)
+
+
 @pytest.mark.parametrize("step", range(20))
 def test_slices_are_disjoint_ordered_and_within_the_history(step: int) -> None:
     one, other = slices(STARTS, LENGTHS, 8, (0, step, ROWS))
