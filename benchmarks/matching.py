@@ -22,8 +22,8 @@ from clue.train.evaluation import MatchingPairs, contrastive_entropy, matching_p
 EVERY = 1_000_000_000  # events to read and users to learn from: all; an encoder reads its newest
 NOTE = (
     "Gallery = queries = these users; entropy in nats over the whole gallery at a scale refitted "
-    "on the valid users, chance {chance:.2f}; median rank as a share of the gallery; intervals of "
-    "95 % over resampled users."
+    "on the valid users, chance {chance:.2f}; median rank as a share of the gallery; {floor}"
+    "intervals of 95 % over resampled users."
 )
 
 
@@ -43,11 +43,15 @@ class Matched:
 
 @dataclass(frozen=True)
 class Gallery:
-    """One pair of services and n users who have both, with every row's standing."""
+    """One pair of services and n users who have both, with every row's standing.
+
+    `floor` says how the linear floor was tuned, empty where there is none.
+    """
 
     pairs: MatchingPairs
     users: np.ndarray
     rows: dict[str, Matched]
+    floor: str = ""
 
 
 def evaluate_matching(
@@ -72,10 +76,12 @@ def evaluate_matching(
     both: dict[str, list[Gallery]] = {"valid + test": [], "test alone": []}
     for pairs in matching_pairs(corpus, held_out, max_events=EVERY):
         vectors = {row: _views(model, pairs) for row, model in models.items()}
+        tuned = ""
         if pairs.name in train and pairs.name in valid:
             floor = fit_floor(train[pairs.name], valid[pairs.name], terms, dims=dims, seed=seed)
             texts = documents(pairs.a, terms), documents(pairs.b, terms)
             vectors["floor"] = floor.vectors_a(texts[0]), floor.vectors_b(texts[1])
+            tuned = f"CCA of {pairs.name}: ridge {floor.ridge:g}, power {floor.power:g}; "
         constant = np.zeros((len(pairs.users), 1))  # Popularity says the same of every user.
         vectors["popularity"] = constant, constant
         split = corpus.split[pairs.users]
@@ -88,7 +94,7 @@ def evaluate_matching(
                     row: match(a[mine], b[mine], scales[row], _own_scale(models, row))
                     for row, (a, b) in vectors.items()
                 }
-                both[users].append(Gallery(pairs, pairs.users[mine], rows))
+                both[users].append(Gallery(pairs, pairs.users[mine], rows, tuned))
     if not both["valid + test"]:
         raise ValueError(
             f"{corpus.path}: no two valid or test users have two views to match; give more users, "
@@ -136,7 +142,7 @@ def _tables(users: str, found: Sequence[Gallery], resamples: int, seed: int) -> 
                 count=len(np.unique(np.concatenate([g.users for g in group]))),
                 headline=_headline(names),
                 chance=chance,
-                note=NOTE.format(chance=entropy),
+                note=NOTE.format(chance=entropy, floor="".join(g.floor for g in group)),
                 rows=measure_rows(slices, resamples=resamples, seed=seed),
             )
         )
