@@ -94,11 +94,8 @@ def test_bf16_vectors_are_contrasted_in_fp32() -> None:
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def _train_one_side(rank: int, world: int, folder: Path, kind: str) -> None:
-    """One process of `world`: its rows through a shared weight, as in data-parallel training."""
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet-{kind}-{world}", rank=rank, world_size=world
-    )
+def one_side(rank: int, world: int, kind: str) -> list[torch.Tensor]:
+    """Gives loss and gradients of one process, its rows going through a shared weight."""
     a, b, _ = inputs()
     share = PAIRS // world
     mine = slice(rank * share, (rank + 1) * share)
@@ -106,28 +103,32 @@ def _train_one_side(rank: int, world: int, folder: Path, kind: str) -> None:
     log_scale = torch.tensor([1.6], dtype=torch.float64, requires_grad=True)
     every = identity(kind)
     ids = Identity(*(x[mine] for x in vars(every).values()))
-    a, b = (functional.normalize(x[mine] @ weight, dim=1) for x in (a, b))
-    loss = contrastive_loss(a, b, log_scale.exp(), ids).loss
-    loss.backward()
-    for leaf in (weight, log_scale):
-        assert leaf.grad is not None
-        dist.all_reduce(leaf.grad)
-        leaf.grad /= world  # the average that DistributedDataParallel takes
-    if rank == 0:
-        torch.save((loss.detach(), weight.grad, log_scale.grad), folder / f"{kind}-{world}.pt")
+    rows = [functional.normalize(x[mine] @ weight, dim=1) for x in (a, b)]
+    loss = contrastive_loss(*rows, log_scale.exp(), ids).loss
+    return [loss.detach(), *torch.autograd.grad(loss, [weight, log_scale])]
+
+
+def _one_of(rank: int, world: int, folder: Path) -> None:
+    meeting = f"file://{folder}/meet-{world}"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    for kind in ("distinct", "masked"):
+        loss, *found = one_side(rank, world, kind)
+        for gradient in found:  # the average that DistributedDataParallel takes
+            dist.all_reduce(gradient)
+            gradient /= world
+        if rank == 0:
+            torch.save([loss, *found], folder / f"{kind}-{world}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", ["distinct", "masked"])
-def test_gradients_of_two_and_three_processes_equal_those_of_one(kind: str, tmp_path: Path) -> None:
-    for world in (1, 2, 3):
-        mp.spawn(_train_one_side, (world, tmp_path, kind), nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
-    one = torch.load(tmp_path / f"{kind}-1.pt", weights_only=True)
+def test_gradients_of_two_and_three_processes_equal_those_of_one(tmp_path: Path) -> None:
     checked = 0
     for world in (2, 3):
-        other = torch.load(tmp_path / f"{kind}-{world}.pt", weights_only=True)
-        for expected, found in zip(one, other, strict=True):
-            error = (found - expected).norm() / expected.norm()
-            assert error < 1e-6, f"{world} processes: relative error {error}"
-            checked += 1
-    assert checked == 6
+        mp.spawn(_one_of, (world, tmp_path), nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
+        for kind in ("distinct", "masked"):
+            many = torch.load(tmp_path / f"{kind}-{world}.pt", weights_only=True)
+            for expected, found in zip(one_side(0, 1, kind), many, strict=True):
+                error = (found - expected).norm() / expected.norm()
+                assert error < 1e-6, f"{world} processes, {kind}: relative error {error}"
+                checked += 1
+    assert checked == 12
