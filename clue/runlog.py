@@ -64,7 +64,11 @@ class RunLog:
         """Notes one finished step; writes it when `log_every` says so."""
         self.seconds += seconds
         self.steps += 1
-        self.bar.set_postfix(loss=f"{report.loss:.3f}", recall=f"{report.in_batch_recall:.3f}")
+        self.bar.set_postfix(
+            loss=f"{report.loss:.3f}",
+            recall=f"{report.in_batch_recall:.3f}",
+            pairs_per_s=f"{self.config.batch / seconds:.0f}",
+        )
         self.bar.update()
         if step % self.config.log_every and step != self.config.steps:
             return
