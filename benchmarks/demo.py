@@ -166,7 +166,8 @@ def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
     cross = min(config.views.cross_service, paired / batch) if paired >= LEAST else 0.0
     if long < (1 - cross) * batch:
         cross = min(1.0, paired / batch)
-    cross = int(cross * batch) / batch
+    # An even number of rows is left, so that the two other kinds share them without a remainder.
+    cross = int(cross * batch) // 2 * 2 / batch
     rest = (1 - cross) / 2
     return [
         f"batch={batch}",

@@ -83,7 +83,16 @@ def test_the_command_ends_with_the_log_that_is_missing(
 
 @pytest.mark.parametrize(
     ("paired", "single", "once"),
-    [(300, 0, 0), (0, 300, 0), (40, 200, 10), (20, 0, 300), (3, 90, 0), (16, 0, 0), (90, 90, 90)],
+    [
+        (300, 0, 0),
+        (0, 300, 0),
+        (40, 200, 10),
+        (20, 0, 300),
+        (3, 90, 0),
+        (16, 0, 0),
+        (90, 90, 90),
+        (195, 700, 0),
+    ],
 )
 def test_batch_and_views_fit_whoever_there_is(
     tmp_path: Path, paired: int, single: int, once: int
