@@ -10,7 +10,6 @@ A checkpoint is written beside its place and renamed, so that a killed run leave
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
+from clue.durable import sha256, sync
 from clue.settings import load, to_yaml
 
 KEEP = 2  # newest checkpoints that stay, beside the best: one may be damaged
@@ -82,14 +82,14 @@ def save(config: PretrainConfig, corpus: Corpus, state: State, *, best: bool) ->
     (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
     shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
-    sums = {file.name: _sha256(file) for file in sorted(beside.iterdir())}
+    sums = {file.name: sha256(file) for file in sorted(beside.iterdir())}
     record = {"step": state.step, "metrics": state.metrics, "sha256": sums}
     (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for file in beside.iterdir():
-        _sync(file)
+        sync(file)
     shutil.rmtree(place, ignore_errors=True)  # there only where a run went on from an older one
     beside.rename(place)
-    _sync(folder)
+    sync(folder)
     _point(config.run, "last", place)
     if best:
         _point(config.run, "best", place)
@@ -143,7 +143,7 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def _verified(path: Path) -> Checkpoint:
     state = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
     for name, expected in state["sha256"].items():
-        if not (path / name).is_file() or _sha256(path / name) != expected:
+        if not (path / name).is_file() or sha256(path / name) != expected:
             raise ValueError(
                 f"{path / name} is damaged: its sha256 is not the recorded one; delete {path} and "
                 "resume, or use another checkpoint"
@@ -154,9 +154,9 @@ def _verified(path: Path) -> Checkpoint:
 def _point(run: Path, name: str, place: Path) -> None:
     beside = run / f".writing-{name}"
     beside.write_text(place.name + "\n", encoding="utf-8")
-    _sync(beside)
+    sync(beside)
     beside.replace(run / name)
-    _sync(run)
+    sync(run)
 
 
 def _pointed(run: Path, name: str) -> Path | None:
@@ -164,16 +164,3 @@ def _pointed(run: Path, name: str) -> Path | None:
     if not file.is_file():
         return None
     return run / "checkpoints" / file.read_text(encoding="utf-8").strip()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from clue.data import checks, tables
-from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal, sha256
+from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
 from clue.data.events import (
     Layout,
     check_template,
@@ -31,6 +31,7 @@ from clue.data.events import (
 )
 from clue.data.recipe import PrepareConfig, TokenizerConfig, check_values, split_sql
 from clue.data.text import learn_tokenizer, read_tokenizer
+from clue.durable import sha256
 from clue.settings import read_command_line
 
 HELP = """Makes a corpus out of behaviour logs.

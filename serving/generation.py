@@ -25,6 +25,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
+from clue.durable import sync
+
 FORMAT = 1
 CURRENT = "CURRENT"
 LOCK = ".lock"
@@ -121,10 +123,10 @@ def publish(out: Path, contents: Contents) -> str:
     name = f"{number:06d}-{hashlib.sha256(manifest).hexdigest()[:12]}"
     Path(held).chmod(0o755)  # mkdtemp's 0700 would lock out a service that runs as another user
     Path(held).rename(out / name)
-    _sync_directory(out)
+    sync(out)
     _write(out / f"{UNFINISHED}current", name.encode())
     (out / f"{UNFINISHED}current").replace(out / CURRENT)
-    _sync_directory(out)
+    sync(out)
     for left in older:
         if left != served:
             shutil.rmtree(out / left)
@@ -213,7 +215,7 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
     text = TypeAdapter(dict[str, Any]).dump_json(asdict(manifest), indent=1)
     for name, blob in (blobs | {"manifest.json": text}).items():
         _write(directory / name, blob)
-    _sync_directory(directory)
+    sync(directory)
     return text
 
 
@@ -250,14 +252,6 @@ def _write(path: Path, blob: bytes) -> None:
         file.write(blob)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _ours(name: str) -> bool:

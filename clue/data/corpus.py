@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+
+from clue.durable import sha256, sync
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -186,13 +187,7 @@ def seal(path: Path, manifest: Manifest) -> None:
     text = json.dumps(dataclasses.asdict(sealed), indent=1, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
     for written in path.iterdir():
-        _sync(written)
-
-
-def sha256(file: Path) -> str:
-    """The hexadecimal sha256 of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        sync(written)
 
 
 @contextmanager
@@ -214,13 +209,13 @@ def building(target: Path, *, replace: bool) -> Generator[Path]:
         (scratch / "corpus").mkdir(parents=True)
         try:
             yield scratch
-            _sync(scratch / "corpus")
+            sync(scratch / "corpus")
             if target.exists():
                 if not replace:
                     raise ValueError(f"{target} appeared meanwhile; look at it, then run again")
                 target.rename(scratch / "replaced")
             (scratch / "corpus").rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -234,11 +229,3 @@ def _map(file: Path) -> pa.RecordBatch:
 def _ragged(column: pa.Array) -> Ragged:
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]
     return Ragged(column.values.to_numpy(), offsets)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,8 +16,9 @@ class ViewsConfig:
     """How the pairs of a batch are made; the three weights are shares of the batch.
 
     `cross_service`: the same user in two services (CLUE's own pairs). `past_future`: both sides of
-    a random cut of one service's history, the future often a single event. `slices`: two disjoint random subsets of one history. The
-    last two serve users of a single service; on small data they prevent overfitting.
+    a random cut of one service's history, the future often a single event. `slices`: two disjoint
+    random subsets of one history. The last two serve users of a single service; on small data they
+    prevent overfitting.
     `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
     """
 
