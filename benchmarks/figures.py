@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.statistics import Interval
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 92, 14, 36
+LEFT, TOP, BOTTOM = 46, 14, 36
+NAME = 20  # characters of a name at the end of a line; what is longer ends in "…"
 KINDS = 8  # colours and shapes that the style knows
 SHAPES = (
     '<circle r="3.4"/>',
@@ -45,28 +46,32 @@ def line_chart(lines: Sequence[Line], *, x_label: str, level: tuple[str, float] 
     x_axis, y_axis = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys), 5)
     low, high = min(y_axis[0], *ys), max(y_axis[-1], *ys)
     first, last = min(xs), max(xs)
+    names = [shortened(line.name) for line in lines if not line.thin]
+    longest = max(len(name) for name in [*names, level[0] if level else ""])
+    edge = WIDTH - 8 - 7.2 * longest
 
     def at(x: float, y: float) -> tuple[float, float]:
         right, up = (x - first) / (last - first or 1), (y - low) / (high - low or 1)
-        return LEFT + right * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+        return LEFT + right * (edge - LEFT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_grid_y(at(first, y)[1], y) for y in y_axis]
+    parts = [_grid_y(at(first, y)[1], edge, y) for y in y_axis]
     parts += [_tick_x(at(x, low)[0], x) for x in x_axis if first <= x <= last]
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(_text(middle, HEIGHT - 4, x_label, "middle", "note"))
+    parts.append(_text((LEFT + edge) / 2, HEIGHT - 4, x_label, "middle", "note"))
     ends: list[tuple[float, str, str]] = []
     for number, line in enumerate(lines):
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in map(at, line.x, line.y))
         style = "thin" if line.thin else f"line k{number % KINDS} dash{number % 4}"
         parts.append(f'<polyline class="{style}" points="{points}"/>')
         if not line.thin:
-            ends.append((at(line.x[-1], line.y[-1])[1], line.name, f"k{number % KINDS}"))
+            x, y = at(line.x[-1], line.y[-1])
+            parts.append(f'<circle class="p k{number % KINDS}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+            ends.append((y, shortened(line.name), f"k{number % KINDS}"))
     if level:
         height = at(first, level[1])[1]
-        parts.append(f'<path class="level" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="level" d="M{LEFT} {height:.1f}H{edge:.1f}"/>')
         ends.append((height, level[0], "note"))
     for height, name, style in spread(ends, gap=15):
-        parts.append(_text(WIDTH - RIGHT + 5, height + 4, name, "start", f"end {style}"))
+        parts.append(_text(edge + 6, height + 4, name, "start", f"end {style}"))
     return _svg(WIDTH, HEIGHT, parts, ", ".join(line.name for line in lines))
 
 
@@ -86,7 +91,7 @@ def scatter(points: np.ndarray, groups: Sequence[int], names: Sequence[str]) -> 
     middles = [(g, np.median(placed[number == g], axis=0)) for g in sorted(set(number.tolist()))]
     labels = spread([(float(m[1]), str(g), f"{m[0]:.0f}") for g, m in middles], gap=18)
     for height, group, left in labels:
-        name = names[int(group)]
+        name = shortened(names[int(group)])
         x = min(max(float(left), 4 * len(name) + 4), size - 4 * len(name) - 4)
         marks.append(_text(x, height + 4, name, "middle", "label"))
     return _svg(size, size, marks, f"{len(points)} users in groups {', '.join(names)}")
@@ -121,6 +126,11 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [tick for tick in found if tick <= high + step * 0.999]
 
 
+def shortened(name: str) -> str:
+    """Gives the name, or its first NAME characters and an ellipsis."""
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+
+
 def spread(labels: Sequence[tuple[float, str, str]], *, gap: float) -> list[tuple[float, str, str]]:
     """Gives the labels (height, text, style) from top to bottom, at least `gap` apart."""
     placed: list[tuple[float, str, str]] = []
@@ -130,8 +140,8 @@ def spread(labels: Sequence[tuple[float, str, str]], *, gap: float) -> list[tupl
     return placed
 
 
-def _grid_y(height: float, value: float) -> str:
-    line = f'<path class="grid" d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}"/>'
+def _grid_y(height: float, edge: float, value: float) -> str:
+    line = f'<path class="grid" d="M{LEFT} {height:.1f}H{edge:.1f}"/>'
     return line + _text(LEFT - 6, height + 4, f"{value:g}", "end", "note")
 
 

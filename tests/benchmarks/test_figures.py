@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.figures import BOTTOM, HEIGHT, TOP, Line, line_chart, scatter, spread, ticks
+from benchmarks.figures import BOTTOM, HEIGHT, TOP, WIDTH, Line, line_chart, scatter, spread, ticks
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,15 @@ def test_lines_end_where_their_values_say() -> None:
 
 
 def test_a_line_of_one_point_is_drawn() -> None:
-    assert "nan" not in line_chart([Line("one", [5], [0.3])], x_label="step", level=None)
+    chart = line_chart([Line("one", [5], [0.3])], x_label="step", level=None)
+    assert "nan" not in chart and chart.count("<circle") == 1
+
+
+def test_long_names_end_inside_the_figure() -> None:
+    chart = line_chart([Line("x" * 60, [0, 1], [0, 1])], x_label="step", level=None)
+    place = re.search(r'<text x="([\d.]+)"[^>]*>(x+…)</text>', chart)
+    assert place is not None
+    assert float(place[1]) + 7 * len(place[2]) <= WIDTH
 
 
 def test_groups_differ_in_shape_and_carry_their_name() -> None:
