@@ -103,8 +103,8 @@ def one_side(rank: int, world: int, kind: str) -> list[torch.Tensor]:
     log_scale = torch.tensor([1.6], dtype=torch.float64, requires_grad=True)
     every = identity(kind)
     ids = Identity(*(x[mine] for x in vars(every).values()))
-    rows = [functional.normalize(x[mine] @ weight, dim=1) for x in (a, b)]
-    loss = contrastive_loss(*rows, log_scale.exp(), ids).loss
+    a, b = (functional.normalize(x[mine] @ weight, dim=1) for x in (a, b))
+    loss = contrastive_loss(a, b, log_scale.exp(), ids).loss
     return [loss.detach(), *torch.autograd.grad(loss, [weight, log_scale])]
 
 
