@@ -75,7 +75,7 @@ def test_vectors_have_unit_length_and_the_scale_is_clamped() -> None:
     model = small_model()
     users, scale = model(some_views())
     torch.testing.assert_close(users.norm(dim=1), torch.ones(4))
-    assert scale.item() == pytest.approx(1 / 0.07)
+    assert scale.item() == pytest.approx(model.config.initial_scale)
     with torch.no_grad():
         model.log_scale.fill_(9.0)
     assert model.scale().item() == pytest.approx(100.0)
