@@ -22,7 +22,7 @@ from benchmarks.attribute import evaluate_attribute, read_labels
 from benchmarks.baselines import TextVectors, item_terms
 from benchmarks.matching import evaluate_matching
 from benchmarks.models import EncoderVectors, Vectors
-from benchmarks.next_item import evaluate_next_item
+from benchmarks.next_item import Past, evaluate_next_item
 from benchmarks.results import Outcome, aligned, as_text, headlines, write_results
 from clue.data.corpus import Corpus
 from clue.embed import Encoder
@@ -39,9 +39,13 @@ class AttributeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NextItemConfig:
-    """`filter_seen` ranks without the items of the history: right for films, not for shops."""
+    """`filter_seen` ranks without the items seen before: right for films, not for shops.
+
+    `past` is where the history comes from: the target's own service, or the others alone.
+    """
 
     filter_seen: bool = False
+    past: Past = "same"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +159,7 @@ def _outcomes(
                 corpus,
                 models,
                 filter_seen=config.next_item.filter_seen,
+                past=config.next_item.past,
                 resamples=resamples,
                 seed=seed,
             ),

@@ -1,26 +1,30 @@
 """Next item: does a user's vector lie nearest to the item that came next?
 
-Leave-last-out: the last event of every held-out user in a service is the target, the earlier ones
-are the history; the whole catalogue of the service is ranked by the dot product of user and item.
-The probe is zero-shot: no head is trained.
+Leave-last-out: the last event of every held-out user in a service is the target; the history is
+what came before it in the same service, or in the other services alone, as for a newcomer. The
+whole catalogue of the service is ranked by the dot product of user and item. The probe is
+zero-shot: no head is trained.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines import popularity
+from benchmarks.baselines import popularity, unit
 from benchmarks.models import Vectors
 from benchmarks.ranking import Ranks, concatenated, rank
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
 from benchmarks.statistics import Statistic, mean_of
+from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
-from clue.data.views import spans
+from clue.data.views import keep, spans
 
+Past: TypeAlias = Literal["same", "other"]
 NOTE = (
-    "Target = last event, history = earlier events of the same service, the whole catalogue of "
+    "Target = last event, history = earlier events of {past}, the whole catalogue of "
     "{items} ranked, items seen before {seen}; popularity counts training users' events; intervals "
     "of 95 % over resampled users."
 )
@@ -30,31 +34,60 @@ NOTE = (
 class Questions:
     """The queries of one service: n users, their `past`, and the item that came next.
 
-    `catalogue` (m,) are the item indices of the service, `targets` (n,) rows of it; `seen` holds
-    the rows of the past, what `past` holds as item indices.
+    `catalogue` (m,) are the item indices of the service, `targets` (n,) rows of it; `past` holds
+    the item indices of the history by service, `seen` the rows of the user's earlier events in
+    this one.
     """
 
     service: str
     users: np.ndarray
-    past: Ragged
+    past: Mapping[str, Ragged]
     seen: Ragged
     targets: np.ndarray
     catalogue: np.ndarray
 
 
-def questions(corpus: Corpus, service: int, users: np.ndarray) -> Questions:
-    """Gives the questions of those `users` who have two events or more in the service."""
-    history = corpus.items_of(service)
-    asked = users[history.lengths[users] >= 2]
+def questions(corpus: Corpus, service: int, users: np.ndarray, past: Past = "same") -> Questions:
+    """Gives the questions of those `users` who have a history and an event after it."""
+    history, times = corpus.items_of(service), corpus.timestamps_of(service)
+    asked = users[history.lengths[users] >= (2 if past == "same" else 1)]
+    last = history.offsets[asked + 1] - 1
+    pasts: dict[str, Ragged] = {}
+    if past == "other":
+        others = [number for number in range(len(corpus.services)) if number != service]
+        before = [_before(corpus, other, asked, times.values[last]) for other in others]
+        some = np.flatnonzero(sum(part.lengths for part in before))
+        asked, last = asked[some], last[some]
+        pasts = {
+            corpus.services[other]: take(part, some)
+            for other, part in zip(others, before, strict=True)
+        }
     size = history.lengths[asked] - 1
     places = spans(history.offsets[asked], size)
+    earlier = Ragged(history.values[places.values], places.offsets)
     catalogue = np.flatnonzero(corpus.item_service == service)
     row = np.full(corpus.num_items, -1)
     row[catalogue] = np.arange(len(catalogue))
-    past = Ragged(history.values[places.values], places.offsets)
-    last = history.values[history.offsets[asked] + size]
-    seen = Ragged(row[past.values], past.offsets)
-    return Questions(corpus.services[service], asked, past, seen, row[last], catalogue)
+    seen = Ragged(row[earlier.values], earlier.offsets)
+    name = corpus.services[service]
+    targets = row[history.values[last]]
+    return Questions(name, asked, pasts or {name: earlier}, seen, targets, catalogue)
+
+
+def _before(corpus: Corpus, service: int, users: np.ndarray, times: np.ndarray) -> Ragged:
+    """Gives each user's items in `service` from before her entry of `times` (users,)."""
+    theirs = take(corpus.timestamps_of(service), users)
+    early = theirs.values < np.repeat(times, theirs.lengths)
+    return keep(take(corpus.items_of(service), users), early)
+
+
+def _vectors(model: Vectors, asked: Questions) -> np.ndarray:
+    """Gives the users' vectors (n, E): the unit mean over the services of their history."""
+    parts = [
+        np.where(past.lengths[:, None] > 0, model.histories(service, past), 0)
+        for service, past in asked.past.items()
+    ]
+    return unit(np.sum(parts, axis=0))
 
 
 def standings(
@@ -64,7 +97,7 @@ def standings(
     seen = asked.seen if filter_seen else None
     found = {
         row: rank(
-            model.histories(asked.service, asked.past),
+            _vectors(model, asked),
             model.items()[asked.catalogue],
             asked.targets,
             seen,
@@ -77,22 +110,30 @@ def standings(
 
 
 def evaluate_next_item(
-    corpus: Corpus, models: Mapping[str, Vectors], *, filter_seen: bool, resamples: int, seed: int
+    corpus: Corpus,
+    models: Mapping[str, Vectors],
+    *,
+    filter_seen: bool,
+    resamples: int,
+    seed: int,
+    past: Past = "same",
 ) -> Outcome:
     """Gives a table per service, and over all services; valid + test, then test alone.
 
-    Raises ValueError where no held-out user has two events in a service.
+    Raises ValueError where no held-out user has a history and an event after it.
     """
     held_out = np.flatnonzero(corpus.split > 0)
-    asked = [questions(corpus, service, held_out) for service in range(len(corpus.services))]
+    services = range(len(corpus.services))
+    asked = [questions(corpus, service, held_out, past) for service in services]
     asked = [q for q in asked if len(q.users)]
     if not asked:
         raise ValueError(
-            f"{corpus.path}: no valid or test user has two events in a service; "
-            "give longer histories"
+            f"{corpus.path}: no valid or test user has a history in the {past} service and an "
+            "event after it; give longer histories"
         )
     found = [(q, standings(corpus, q, models, filter_seen=filter_seen)) for q in asked]
-    seen = "left out" if filter_seen else "kept"
+    words = {"same": "the same service", "other": "the other services alone"}
+    note = {"past": words[past], "seen": "left out" if filter_seen else "kept"}
     tables: list[Table] = []
     for users, lowest in (("valid + test", 1), ("test alone", 2)):
         mine = [(q, ranks, corpus.split[q.users] >= lowest) for q, ranks in found]
@@ -100,7 +141,7 @@ def evaluate_next_item(
         groups = [mine, *([part] for part in mine)] if len(mine) > 1 else [mine]
         for group in groups if mine else []:
             main = len(group) == len(mine)
-            tables.append(_table(group, users, seen, main, resamples, seed))
+            tables.append(_table(group, users, note, main, resamples, seed))
     parts = [
         per_user_rows(
             ("next item", q.service, row),
@@ -118,7 +159,7 @@ def evaluate_next_item(
 def _table(
     group: Sequence[tuple[Questions, dict[str, Ranks], np.ndarray]],
     users: str,
-    seen: str,
+    note: Mapping[str, str],
     main: bool,
     resamples: int,
     seed: int,
@@ -144,7 +185,7 @@ def _table(
         count=len(np.unique(whose)),
         headline=("HR@10", "NDCG@10"),
         chance={"HR@10": chance},
-        note=NOTE.format(items=items, seen=seen),
+        note=NOTE.format(items=items, **note),
         rows=measure_rows([Slice(whose, statistics)], resamples=resamples, seed=seed),
     )
 

@@ -145,7 +145,8 @@ class PairSampler:
             starts, lengths = self._where(one, users[place])
             match kind:
                 case "past_future":
-                    a, b = past_future(starts, lengths, limit, keys)
+                    short = self.views.short_future
+                    a, b = past_future(starts, lengths, limit, keys, short=short)
                 case "slices":
                     a, b = slices(starts, lengths, limit, keys)
                 case _:

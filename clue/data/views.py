@@ -16,9 +16,10 @@ class ViewsConfig:
     """How the pairs of a batch are made; the three weights are shares of the batch.
 
     `cross_service`: the same user in two services (CLUE's own pairs). `past_future`: both sides of
-    a random cut of one service's history, the future often a single event. `slices`: two disjoint
-    random subsets of one history. The last two serve users of a single service; on small data they
-    prevent overfitting.
+    a random cut of one service's history. `slices`: two disjoint random subsets of one history. The
+    last two serve users of a single service; on small data they prevent overfitting.
+    `short_future` makes the future's length uniform in its logarithm, often a single event, so that
+    items come to lie near the users who come to them; it slows the first steps on noisy histories.
     `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
     """
 
@@ -26,6 +27,7 @@ class ViewsConfig:
     past_future: float = 0.25
     slices: float = 0.25
     max_events: int = 32
+    short_future: bool = False
     event_dropout: float = 0.0
     token_dropout: float = 0.0
 
@@ -94,16 +96,21 @@ def cross_service(
 
 
 def past_future(
-    starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    max_events: int,
+    keys: tuple[np.ndarray | int, ...],
+    *,
+    short: bool = False,
 ) -> tuple[Ragged, Ragged]:
     """Gives what lies just before and just after a random cut of each history of two or more.
 
-    How much of the future is read is uniform in its logarithm: often a single event, so that an
-    item on its own learns to lie near the users who come to it.
+    Where `short`, only the first of the future is read, a number uniform in its logarithm.
     """
     cut = 1 + (uniform(*keys, 0) * (lengths - 1)).astype(np.int64)
     before, after = np.minimum(cut, max_events), np.minimum(lengths - cut, max_events)
-    after = ((after + 1) ** uniform(*keys, 1)).astype(np.int64)
+    if short:
+        after = ((after + 1) ** uniform(*keys, 1)).astype(np.int64)
     return spans(starts + cut - before, before), spans(starts + cut, after)
 
 

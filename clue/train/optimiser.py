@@ -11,7 +11,7 @@ from torch import nn
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), linear warm-up, cosine to `final_lr_share` of the peak."""
 
-    lr: float = 4e-3
+    lr: float = 2e-3
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6

@@ -37,7 +37,7 @@ def test_the_last_event_is_the_target_and_not_in_the_history(small: Corpus) -> N
     asked = questions(small, shop(small), np.flatnonzero(small.split > 0))
     told = {
         str(small.user_ids[int(user)]): (
-            named(small, asked.past[row]),
+            named(small, asked.past["shop"][row]),
             named(small, asked.catalogue[[asked.targets[row]]]),
         )
         for row, user in enumerate(asked.users)
@@ -49,6 +49,18 @@ def test_the_last_event_is_the_target_and_not_in_the_history(small: Corpus) -> N
         [["x"], ["y", "y"]],
         [["y", "y"], ["x"]],
     )
+
+
+def test_the_history_may_be_that_of_the_other_services(small: Corpus) -> None:
+    held_out = np.flatnonzero(small.split > 0)
+    asked = questions(small, small.services.index("news"), held_out, "other")
+    # Only e2 is in both; of the shop's event at time 0 nothing is later than the last of news.
+    assert [str(small.user_ids[int(user)]) for user in asked.users] == ["e2"]
+    assert named(small, asked.past["shop"][0]) == ["z"]
+    assert named(small, asked.catalogue[[asked.targets[0]]]) == ["n1"]
+    assert named(small, asked.catalogue[asked.seen[0]]) == ["n1", "n2"]
+    # In the shop e2's only event is as old as her first of news, so nothing came before it.
+    assert not len(questions(small, shop(small), held_out, "other").users)
 
 
 def test_popularity_by_hand(small: Corpus) -> None:
@@ -103,5 +115,5 @@ def test_an_oracle_is_always_right_and_other_services_items_are_no_candidates(
 def test_nobody_with_two_events_is_refused(tmp_path: Path) -> None:
     events = [("t1", "shop", "a_cup"), ("t1", "shop", "a_pan"), ("e1", "shop", "a_cup")]
     corpus = corpus_of(tmp_path, events, {"t1": "train", "e1": "test"})
-    with pytest.raises(ValueError, match="two events"):
+    with pytest.raises(ValueError, match="no valid or test user has a history"):
         evaluate_next_item(corpus, {}, filter_seen=False, resamples=10, seed=0)
