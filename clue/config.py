@@ -25,8 +25,8 @@ class PretrainConfig:
     model: ClueConfig = field(default_factory=ClueConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    batch: int = 512
-    steps: int = 300
+    batch: int = 256
+    steps: int = 400
     validate_every: int = 50
     checkpoint_every: int = 100
     log_every: int = 10

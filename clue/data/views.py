@@ -26,7 +26,7 @@ class ViewsConfig:
     cross_service: float = 0.5
     past_future: float = 0.25
     slices: float = 0.25
-    max_events: int = 32
+    max_events: int = 16
     short_future: bool = False
     event_dropout: float = 0.0
     token_dropout: float = 0.0
