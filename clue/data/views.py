@@ -19,7 +19,7 @@ class ViewsConfig:
     a random cut of one service's history. `slices`: two disjoint random subsets of one history. The
     last two serve users of a single service; on small data they prevent overfitting.
     `short_future` makes the future's length uniform in its logarithm, often a single event, so that
-    items come to lie near the users who come to them; it slows the first steps on noisy histories.
+    items on their own are trained to lie near the users who come to them.
     `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
     """
 
