@@ -16,6 +16,10 @@ class PretrainConfig:
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
     other. `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is
     bf16 where the processor has it. `resume: auto` goes on from the newest checkpoint of the run.
+
+    `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
+    chunks of so many positions, and what does not fit into the free memory is computed twice.
+    `compile` compiles the encoders where shapes are fixed: on CUDA in bf16.
     """
 
     name: str = "demo"
@@ -30,6 +34,8 @@ class PretrainConfig:
     validate_every: int = 50
     checkpoint_every: int = 100
     log_every: int = 10
+    chunk_tokens: int | Literal["auto"] = "auto"
+    compile: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
@@ -44,6 +50,8 @@ class PretrainConfig:
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
+        if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
+            raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
 
     @property
     def run(self) -> Path:

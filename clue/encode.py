@@ -1,6 +1,6 @@
 """Items and histories through a trained model, in chunks of bounded memory, without gradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from clue.data.batches import take
 from clue.data.corpus import Ragged
 from clue.nn.attention import Layout
 from clue.nn.model import Clue
+from clue.train.packing import ranges
 
 CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
 
@@ -49,23 +50,13 @@ def _by_length(
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for places in _chunks(rows.lengths):
+        order = np.argsort(rows.lengths, kind="stable")
+        order = order[np.searchsorted(rows.lengths[order], 1) :]  # an empty row stays zero
+        for start, stop in ranges(rows.lengths[order], CHUNK):
+            places = order[start:stop]
             chunk = take(rows, places)
             values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
             encoded = encode(values, Layout.of(chunk.lengths, device))
             found[torch.from_numpy(places)] = encoded.float().cpu()
     model.train(was_training)
     return found
-
-
-def _chunks(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Gives the non-empty rows, shortest first, in groups of at most CHUNK positions."""
-    order = np.argsort(lengths, kind="stable")
-    order = order[np.searchsorted(lengths[order], 1) :]
-    ends = np.cumsum(lengths[order])
-    start = 0
-    while start < len(order):
-        used = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, used + CHUNK, side="right")))
-        yield order[start:stop]
-        start = stop

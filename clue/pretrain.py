@@ -36,7 +36,9 @@ from clue.prepare import prepare
 from clue.runlog import RunLog
 from clue.settings import read_command_line
 from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs
+from clue.train.memory import find_budget, free_memory
 from clue.train.optimiser import learning_rate, make_optimizer
+from clue.train.packing import Budget
 from clue.train.step import train_step
 
 STOPPED = 143  # the exit status of a process that SIGTERM ended
@@ -83,6 +85,10 @@ def pretrain(config: PretrainConfig) -> bool:
         core.load_state_dict(start.weights())
         checkpoint.load_optimizer(core_optimizer, start)
     model, optimizer = accelerator.prepare(core, core_optimizer)
+    budget = step_budget(config, accelerator, core, sampler)
+    if config.compile and budget.fixed:
+        core.items.compile(dynamic=False)
+        core.users.compile(dynamic=False)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     first = start.step if start is not None else 0
@@ -100,7 +106,9 @@ def pretrain(config: PretrainConfig) -> bool:
             rate = learning_rate(config.optimizer, step, config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            report = train_step(accelerator, model, optimizer, batch, clip=config.optimizer.clip)
+            report = train_step(
+                accelerator, model, optimizer, batch, budget, clip=config.optimizer.clip
+            )
 
             done = step + 1
             log.train(done, report, rate, time.perf_counter() - began)
@@ -135,6 +143,25 @@ def uses_bf16(config: PretrainConfig) -> bool:
     cpu = Path("/proc/cpuinfo")
     return cpu.is_file() and any(
         flag in cpu.read_text(encoding="utf-8") for flag in ("avx512_bf16", "amx_bf16")
+    )
+
+
+def step_budget(
+    config: PretrainConfig, accelerator: Accelerator, core: Clue, sampler: PairSampler
+) -> Budget:
+    """Gives the chunks of a step and how much may stay in memory, from what is free now.
+
+    Raises ValueError where not even the vectors of a batch fit.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    half = accelerator.mixed_precision == "bf16"
+    return find_budget(
+        core,
+        sampler.at(0, rank, world),
+        chunk_tokens=None if config.chunk_tokens == "auto" else config.chunk_tokens,
+        free=free_memory(accelerator.device, world),
+        fixed=accelerator.device.type == "cuda" and half,
+        autocast=accelerator.autocast,
     )
 
 
@@ -204,7 +231,7 @@ def find_start(
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """Names the keys that change what is learnt and differ between the two configs."""
     free = {"corpus", "runs", "resume", "trackers"}
-    free |= {"log_every", "validate_every", "checkpoint_every"}
+    free |= {"log_every", "validate_every", "checkpoint_every", "chunk_tokens", "compile"}
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]
 

@@ -1,8 +1,9 @@
 """Attention over packed sequences: no padding on either device.
 
-On CUDA in half precision one variable-length kernel reads the offsets. Elsewhere the sequences lie
-sorted by length, so that each run of equal lengths is a dense block: one unmasked call a run, zero
-padding and zero masks, 4.2 times faster on a CPU than nested-tensor attention.
+On CUDA in half precision one variable-length kernel reads the offsets, in shapes that never change,
+so that a compiled encoder is compiled once. Elsewhere the sequences lie sorted by length, so that
+each run of equal lengths is a dense block: one unmasked call a run, zero padding and zero masks,
+4.2 times faster on a CPU than nested-tensor attention.
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,19 @@ from torch.nn.attention.varlen import varlen_attn
 
 @dataclass(frozen=True)
 class Layout:
-    """How N sequences lie in one flat axis: shortest first, equal lengths side by side.
+    """How N sequences lie in one flat axis of T positions.
 
-    `offsets` (N+1,) int32 are the starts, `runs` the (length, count) of each run of equal lengths.
+    `offsets` (N+1,) int32 are the starts, `places` (T,) int64 each position's place in its own
+    sequence from 0, `ages` (T,) its distance to the sequence's end. `runs` are the (length, count)
+    of each run of equal lengths, shortest first; a layout of fixed shapes has none, and `longest`
+    is then the longest sequence there may be.
     """
 
     offsets: Tensor
+    places: Tensor
+    ages: Tensor
     runs: tuple[tuple[int, int], ...]
+    longest: int
 
     @staticmethod
     def of(lengths: np.ndarray, device: torch.device | str = "cpu") -> "Layout":
@@ -31,42 +38,48 @@ class Layout:
         if len(lengths) and (lengths[0] < 1 or (np.diff(lengths) < 0).any()):
             raise ValueError("lengths must be positive and ascending; sort the sequences first")
         values, counts = np.unique(lengths, return_counts=True)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         runs = tuple(zip(values.tolist(), counts.tolist(), strict=True))
-        return Layout(torch.from_numpy(offsets).to(device), runs)
+        return _layout(lengths, runs, int(values[-1]) if len(values) else 0, device)
+
+    @staticmethod
+    def fixed(
+        lengths: np.ndarray, shape: "FixedShape", device: torch.device | str = "cpu"
+    ) -> "Layout":
+        """Gives a layout of exactly `shape` that begins with sequences of these lengths (N,).
+
+        The rest of the positions are sequences of padding and the rest of the sequences are empty:
+        an attention kernel leaves positions of no sequence unwritten, and what lies there times a
+        zero gradient may be no number. Raises ValueError where the sequences do not fit.
+        """
+        longest = int(lengths.max(initial=0))
+        spare = shape.positions - int(lengths.sum())
+        padding = np.full(-(-spare // shape.longest), shape.longest)
+        if len(padding):
+            padding[-1] = spare - shape.longest * (len(padding) - 1)
+        empty = shape.sequences - len(lengths) - len(padding)
+        if spare < 0 or empty < 0 or longest > shape.longest:
+            raise ValueError(
+                f"{len(lengths)} sequences of {int(lengths.sum())} positions, the longest {longest}"
+                f", do not fit {shape}; give the chunk fewer"
+            )
+        every = np.concatenate([lengths, padding, np.zeros(empty, np.int64)])
+        return _layout(every, (), shape.longest, device)
 
     @property
     def count(self) -> int:
         """N, the number of sequences."""
-        return sum(count for _, count in self.runs)
-
-    @property
-    def max_length(self) -> int:
-        """The longest sequence, in positions."""
-        return self.runs[-1][0] if self.runs else 0
-
-    def positions(self) -> Tensor:
-        """Gives each flat position's place in its own sequence, from 0, int64."""
-        device = self.offsets.device
-        return torch.cat(
-            [torch.arange(length, device=device).repeat(count) for length, count in self.runs]
-        )
-
-    def ages(self) -> Tensor:
-        """Gives each flat position's distance to the end of its own sequence, from 0, int64."""
-        device = self.offsets.device
-        return torch.cat(
-            [torch.arange(n - 1, -1, -1, device=device).repeat(count) for n, count in self.runs]
-        )
+        return len(self.offsets) - 1
 
     def means(self, flat: Float[Tensor, "T D"]) -> Float[Tensor, "N D"]:
-        """Gives the mean of each sequence's rows."""
-        return torch.cat(
-            [
-                block.view(count, length, -1).mean(dim=1)
-                for block, (length, count) in zip(self.split(flat), self.runs, strict=True)
-            ]
+        """Gives the mean of each sequence's rows; zeros where it is empty."""
+        if self.runs:
+            blocks = zip(self.split(flat), self.runs, strict=True)
+            return torch.cat([x.view(count, length, -1).mean(1) for x, (length, count) in blocks])
+        # deterministic, where index_add on CUDA is not
+        sums = torch.segment_reduce(
+            flat.float(), "sum", offsets=self.offsets, unsafe=True, initial=0
         )
+        return sums / self.offsets.diff().clamp_min(1)[:, None]
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Gives the rows of each run of equal lengths.
@@ -75,6 +88,28 @@ class Layout:
         the backward pass of 32 runs five times slower.
         """
         return flat.split([length * count for length, count in self.runs])
+
+
+@dataclass(frozen=True)
+class FixedShape:
+    """The shape of every chunk of a compiled encoder: T positions, N sequences, the longest one."""
+
+    positions: int
+    sequences: int
+    longest: int
+
+
+def _layout(
+    lengths: np.ndarray, runs: tuple[tuple[int, int], ...], longest: int, device: torch.device | str
+) -> Layout:
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    ages = np.repeat(lengths, lengths) - 1 - places
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device, non_blocking=True)
+
+    return Layout(tensor(offsets.astype(np.int32)), tensor(places), tensor(ages), runs, longest)
 
 
 class Attention(nn.Module):
@@ -92,13 +127,13 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
         """Gives each position the mixture of its own sequence's values."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.heads, -1)
-        if x.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16):
+        if layout.runs:
+            mixed = attend_by_runs(qkv, layout)
+        else:
             q, k, v = qkv.unbind(1)
-            cu, longest = layout.offsets, layout.max_length
+            cu, longest = layout.offsets, layout.longest
             mixed = varlen_attn(q, k, v, cu, cu, longest, longest)
             assert isinstance(mixed, Tensor)  # a tuple only where its log-sum-exps are asked for
-        else:
-            mixed = attend_by_runs(qkv, layout)
         return self.out(mixed.reshape(x.shape))
 
 

@@ -39,7 +39,7 @@ class ItemEncoder(nn.Module):
 
     def forward(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:
         """Gives the vector of each of the U items whose tokens lie in `layout`."""
-        x = self.token(tokens) + self.position(layout.positions())
+        x = self.token(tokens) + self.position(layout.places)
         for block in self.blocks:
             x = block(x, layout)
         return self.norm(layout.means(x))

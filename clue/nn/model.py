@@ -5,10 +5,11 @@ AAAI 2023, arXiv 2111.11294.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,30 +22,38 @@ MAX_SCALE = 100.0  # CLIP's clamp on 1/temperature (Radford et al. 2021); logits
 
 @dataclass(frozen=True, kw_only=True)
 class ClueConfig:
-    """Shape of CLUE. `chunk_tokens` bounds memory: items are encoded in chunks of so many tokens,
-    recomputed in backward; 0 keeps everything.
-    """
+    """Shape of CLUE. `initial_bias` is that of the sigmoid loss (SigLIP starts at -10)."""
 
     item: ItemEncoderConfig = field(default_factory=ItemEncoderConfig)
     user: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     # At CLIP's 1/.07 untrained vectors cost 9.1 nats where chance is 7.6, and training first
     # collapses them to one: 100 steps lost on amazon_food_kitchen at batch 2,048.
     initial_scale: float = 5.0
-    chunk_tokens: int = 0
+    initial_bias: float | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some sequences that go through an encoder at once: `values` (T,) laid out by `layout`.
+
+    Where `recompute`, their activations are not kept but computed again in the backward pass.
+    """
+
+    values: Tensor
+    layout: Layout
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
 class PackedViews:
     """What one forward pass reads: U distinct items once, and N histories that point at them.
 
-    `tokens` (T,) and `items` lay out the distinct items; `events` (E,) index them and `histories`
-    lays out the views; `rows` (N,) says where view n lies among the sorted histories.
+    The values of `items` are tokens. Those of `histories` index the vectors of all item chunks, one
+    after another, and `rows` (N,) says where view n lies among those of all history chunks.
     """
 
-    tokens: Tensor
-    items: Layout
-    events: Tensor
-    histories: Layout
+    items: tuple[Chunk, ...]
+    histories: tuple[Chunk, ...]
     rows: Tensor
 
 
@@ -59,57 +68,29 @@ class Clue(nn.Module):
         self.users = UserEncoder(config.user, config.item.width)
         # shape (1,): sharded training refuses parameters without a dimension
         self.log_scale = nn.Parameter(torch.tensor([math.log(config.initial_scale)]))
+        self.bias = (
+            None
+            if config.initial_bias is None
+            else nn.Parameter(torch.tensor([config.initial_bias]))
+        )
 
     def forward(self, views: PackedViews) -> tuple[Float[Tensor, "N E"], Float[Tensor, " 1"]]:
         """Gives the unit vector of each view, in the order of the batch, and 1/temperature."""
-        item_vectors = self.encode_items(views.tokens, views.items)
-        users = self.users(item_vectors[views.events], views.histories)
+        items = torch.cat([run(self.items, chunk) for chunk in views.items])
+
+        def encode_histories(events: Tensor, layout: Layout) -> Tensor:
+            return self.users(items[events], layout)
+
+        users = torch.cat([run(encode_histories, chunk) for chunk in views.histories])
         return users[views.rows], self.scale()
 
     def scale(self) -> Float[Tensor, " 1"]:
         """Gives 1/temperature, clamped to [1, 100]."""
         return self.log_scale.clamp(0.0, math.log(MAX_SCALE)).exp()
 
-    def encode_items(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:
-        """Gives the vector of each distinct item, chunk by chunk when `chunk_tokens` is set."""
-        budget = self.config.chunk_tokens
-        if not budget or len(tokens) <= budget:
-            return self.items(tokens, layout)
-        if not torch.is_grad_enabled():
-            return torch.cat([self.items(t, lay) for t, lay in split(tokens, layout, budget)])
-        return torch.cat(
-            [
-                checkpoint(self.items, chunk, chunk_layout, use_reentrant=False)
-                for chunk, chunk_layout in split(tokens, layout, budget)
-            ]
-        )
 
-
-def split(tokens: Tensor, layout: Layout, budget: int) -> list[tuple[Tensor, Layout]]:
-    """Gives the same sequences in chunks of at most `budget` positions each.
-
-    A single sequence longer than the budget is a chunk of its own.
-    """
-    chunks: list[tuple[Tensor, Layout]] = []
-    runs: list[tuple[int, int]] = []
-    start = used = sequence = 0
-
-    def close() -> None:
-        nonlocal start, used, sequence
-        count = sum(c for _, c in runs)
-        offsets = layout.offsets[sequence : sequence + count + 1]
-        chunks.append((tokens[start : start + used], Layout(offsets - offsets[0], tuple(runs))))
-        start, used, sequence = start + used, 0, sequence + count
-        runs.clear()
-
-    for length, count in layout.runs:
-        left = count
-        while left:
-            if runs and used + length > budget:
-                close()
-            taken = min(left, max(1, (budget - used) // length))
-            runs.append((length, taken))
-            used, left = used + taken * length, left - taken
-    if runs:
-        close()
-    return chunks
+def run(encode: Callable[[Tensor, Layout], Tensor], chunk: Chunk) -> Tensor:
+    """Gives a chunk's vectors; where it says so, nothing else stays for the backward pass."""
+    if not chunk.recompute:
+        return encode(chunk.values, chunk.layout)
+    return checkpoint(encode, chunk.values, chunk.layout, use_reentrant=False)

@@ -46,8 +46,7 @@ class UserEncoder(nn.Module):
         Events are oldest first; places count from the newest, so that a history cut at
         `max_events` and the whole one agree on "the last", "the one before".
         """
-        ages = layout.ages()
-        x = self.dropout(self.enter(events)) + self.recency(ages)
+        x = self.dropout(self.enter(events)) + self.recency(layout.ages)
         for block in self.blocks:
             x = block(x, layout)
         users = self.leave(self.norm(layout.means(x)))

@@ -8,9 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from clue.data.batches import Batch
-from clue.nn.attention import Layout
-from clue.nn.model import PackedViews
-from clue.train.losses import Identity, contrastive_loss
+from clue.train.losses import contrastive_loss
+from clue.train.packing import Budget, pack
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
+    budget: Budget,
     *,
     clip: float,
 ) -> StepReport:
@@ -37,7 +37,7 @@ def train_step(
     Raises FloatingPointError where the loss or the gradient is not finite; the weights are then as
     they were before the step.
     """
-    views, identity = to_tensors(batch, accelerator.device)
+    views, identity = pack(batch, budget, accelerator.device)
     users, scale = model(views)
     half = len(batch.user)
     contrast = contrastive_loss(users[:half], users[half:], scale, identity)
@@ -59,20 +59,3 @@ def train_step(
         )
     optimizer.step()
     return report
-
-
-def to_tensors(batch: Batch, device: torch.device | str) -> tuple[PackedViews, Identity]:
-    """Gives the batch as the model and the loss read it, on `device`."""
-
-    def tensor(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device, non_blocking=True)
-
-    views = PackedViews(
-        tokens=tensor(batch.tokens),
-        items=Layout.of(batch.token_lengths, device),
-        events=tensor(batch.events),
-        histories=Layout.of(batch.event_lengths, device),
-        rows=tensor(batch.rows),
-    )
-    identity = Identity(tensor(batch.user), tensor(batch.content_a), tensor(batch.content_b))
-    return views, identity

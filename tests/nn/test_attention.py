@@ -62,12 +62,12 @@ def test_a_sequence_does_not_see_the_others() -> None:
 def test_layout_positions_ages_and_means_by_hand() -> None:
     layout = Layout.of(np.array([1, 3]))
     assert layout.runs == ((1, 1), (3, 1))
-    assert layout.positions().tolist() == [0, 0, 1, 2]
-    assert layout.ages().tolist() == [0, 2, 1, 0]
+    assert layout.places.tolist() == [0, 0, 1, 2]
+    assert layout.ages.tolist() == [0, 2, 1, 0]
     flat = torch.tensor([[1.0], [2.0], [3.0], [7.0]])
     assert layout.means(flat).tolist() == [[1.0], [4.0]]
     assert layout.offsets.tolist() == [0, 1, 4]
-    assert (layout.count, layout.max_length) == (2, 3)
+    assert (layout.count, layout.longest) == (2, 3)
 
 
 @pytest.mark.parametrize("lengths", [[2, 1], [0, 1]])

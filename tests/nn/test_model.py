@@ -4,76 +4,87 @@ import numpy as np
 import pytest
 import torch
 
+from clue.data.batches import Batch
 from clue.nn.attention import Layout
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig, PackedViews, split
+from clue.nn.model import Clue, ClueConfig, PackedViews
 from clue.nn.user_encoder import UserEncoderConfig
+from clue.train.packing import Budget, pack
 
 TOKENS = np.array([1, 1, 2, 2, 2, 4, 5, 6])
 EVENTS = np.array([1, 2, 2, 4])
 
 
-def small_model(chunk_tokens: int = 0) -> Clue:
+def small_model(dropout: float = 0.0) -> Clue:
     torch.manual_seed(0)
     config = ClueConfig(
-        item=ItemEncoderConfig(layers=2, width=16, heads=2, max_tokens=8),
-        user=UserEncoderConfig(layers=1, width=24, heads=2, max_events=6, embedding=12),
-        chunk_tokens=chunk_tokens,
+        item=ItemEncoderConfig(layers=2, width=16, heads=2, max_tokens=8, dropout=dropout),
+        user=UserEncoderConfig(
+            layers=1, width=24, heads=2, max_events=6, embedding=12, dropout=dropout
+        ),
     )
     return Clue(config, vocab_size=50)
 
 
-def some_views() -> PackedViews:
-    draw = torch.Generator().manual_seed(1)
-    return PackedViews(
-        tokens=torch.randint(0, 50, (int(TOKENS.sum()),), generator=draw),
-        items=Layout.of(TOKENS),
-        events=torch.randint(0, len(TOKENS), (int(EVENTS.sum()),), generator=draw),
-        histories=Layout.of(EVENTS),
-        rows=torch.tensor([2, 0, 3, 1]),
+def some_batch(rows: tuple[int, ...] = (2, 0, 3, 1)) -> Batch:
+    draw = np.random.default_rng(1)
+    pairs = np.arange(len(rows) // 2)
+    return Batch(
+        tokens=draw.integers(0, 50, TOKENS.sum()),
+        token_lengths=TOKENS,
+        events=draw.integers(0, len(TOKENS), EVENTS.sum()),
+        event_lengths=EVENTS,
+        rows=np.array(rows),
+        user=pairs,
+        content_a=pairs,
+        content_b=pairs + 100,
     )
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 5, 9, 22])
-def test_chunked_equals_whole_with_gradients(chunk_tokens: int) -> None:
-    views, gradients, outputs = some_views(), [], []
+def views_of(budget: Budget, rows: tuple[int, ...] = (2, 0, 3, 1)) -> PackedViews:
+    return pack(some_batch(rows), budget)[0]
+
+
+def gradients_of(model: Clue, views: PackedViews) -> dict[str, torch.Tensor]:
+    """Gives the vectors and the gradients of a weighted sum of them, dropout seeded."""
+    torch.manual_seed(5)
     weights = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
-    for chunk in (0, chunk_tokens):
-        model = small_model(chunk)
-        users, scale = model(views)
-        outputs.append(users)
-        ((users * weights).sum() * scale).sum().backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
-    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
-    assert len(gradients[0]) == 26
-    for name, whole in gradients[0].items():
-        assert whole is not None
-        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-4, atol=1e-5)
+    users, scale = model(views)
+    ((users * weights).sum() * scale).sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert len(found) == 26
+    return {**found, "users": users.detach()}
 
 
-@pytest.mark.parametrize("budget", [1, 3, 4, 7, 23, 100])
-def test_split_keeps_every_sequence_and_the_budget(budget: int) -> None:
-    views = some_views()
-    chunks = split(views.tokens, views.items, budget)
-    assert torch.equal(torch.cat([tokens for tokens, _ in chunks]), views.tokens)
-    lengths = [n for _, layout in chunks for n in layout.offsets.diff().tolist()]
-    assert lengths == TOKENS.tolist()
-    for tokens, layout in chunks:
-        assert len(tokens) == layout.offsets[-1] == sum(n * count for n, count in layout.runs)
-        assert len(tokens) <= budget or layout.count == 1
+@pytest.mark.parametrize("tokens", [1, 5, 9, 22])
+def test_chunked_equals_whole_with_gradients(tokens: int) -> None:
+    whole = gradients_of(small_model(), views_of(Budget(1000)))
+    chunked = gradients_of(small_model(), views_of(Budget(tokens)))
+    for name, expected in whole.items():
+        torch.testing.assert_close(chunked[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 12, 25])
+def test_recomputed_equals_kept_bitwise_with_dropout(kept: int) -> None:
+    straight = gradients_of(small_model(0.3), views_of(Budget(4)))
+    views = views_of(Budget(4, kept=float(kept), item_bytes=1.0, event_bytes=1.0))
+    again = [chunk.recompute for chunk in (*views.items, *views.histories)]
+    assert again == sorted(again, reverse=True) and any(again)  # the first ones are recomputed
+    assert all(again) == (kept == 0)
+    found = gradients_of(small_model(0.3), views)
+    for name, expected in straight.items():
+        assert torch.equal(found[name], expected), name
 
 
 def test_views_come_back_in_the_order_of_the_batch() -> None:
-    model, views = small_model(), some_views()
-    straight = PackedViews(
-        views.tokens, views.items, views.events, views.histories, torch.arange(4)
-    )
-    assert torch.equal(model(views)[0], model(straight)[0][views.rows])
+    model, budget = small_model(), Budget(5)
+    shuffled, straight = views_of(budget), views_of(budget, (0, 1, 2, 3))
+    assert torch.equal(model(shuffled)[0], model(straight)[0][torch.tensor([2, 0, 3, 1])])
 
 
 def test_vectors_have_unit_length_and_the_scale_is_clamped() -> None:
     model = small_model()
-    users, scale = model(some_views())
+    users, scale = model(views_of(Budget(1000)))
     torch.testing.assert_close(users.norm(dim=1), torch.ones(4))
     assert scale.item() == pytest.approx(model.config.initial_scale)
     with torch.no_grad():

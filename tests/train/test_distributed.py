@@ -14,7 +14,7 @@ from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.losses import contrastive_loss
-from clue.train.step import to_tensors
+from clue.train.packing import Budget, pack
 from tests.conftest import TinyRun
 
 BATCH = 24
@@ -34,7 +34,7 @@ def one_side(rank: int, world: int, path: Path) -> dict[str, torch.Tensor]:
     core = Clue(config, corpus.manifest.vocab_size)
     model = DistributedDataParallel(core) if world > 1 else core
     batch = PairSampler(corpus, VIEWS, batch=BATCH, seed=3).at(1, rank, world)
-    views, identity = to_tensors(batch, "cpu")
+    views, identity = pack(batch, Budget(64, kept=20_000.0, item_bytes=100.0, event_bytes=100.0))
     users, scale = model(views)
     half = len(batch.user)
     contrast = contrastive_loss(users[:half], users[half:], scale, identity)

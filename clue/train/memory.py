@@ -1,0 +1,127 @@
+"""How much memory a step may use: what is free, and what the activations of one position take."""
+
+import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from clue.data.batches import Batch
+from clue.nn.attention import Layout
+from clue.nn.model import Clue
+from clue.train.packing import Budget, fixed_shape, ranges
+
+# Positions of a chunk. On a processor small chunks stay in its cache; a GPU needs large ones to be
+# busy: 65,536 x 512 wide in bf16 are 64 MiB a tensor.
+CHUNK_CPU, CHUNK_CUDA = 4_096, 65_536
+SHARE = 0.6  # of the free memory that kept activations may take: the rest is for temporaries
+CGROUPS = (  # limit and use of a container: version 2 and version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def free_memory(device: torch.device, processes: int) -> int:
+    """Gives the bytes that this process may still take on `device`.
+
+    On a processor `processes` share what the machine, its container and the limits of the process
+    (`ulimit -v`, `ulimit -d`) leave.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = [psutil.virtual_memory().available // processes]
+    for limit, use in CGROUPS:
+        if Path(limit).is_file() and (text := Path(limit).read_text().strip()) != "max":
+            free.append((int(text) - int(Path(use).read_text())) // processes)
+    mine = psutil.Process().memory_info()
+    for kind, used in ((resource.RLIMIT_AS, mine.vms), (resource.RLIMIT_DATA, mine.data)):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            free.append(soft - used)
+    return max(0, min(free))
+
+
+def find_budget(
+    core: Clue,
+    batch: Batch,
+    *,
+    chunk_tokens: int | None,
+    free: int,
+    fixed: bool,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Budget:
+    """Gives the budget of steps on batches like `batch`, of which `free` bytes may be taken.
+
+    Chunks have `chunk_tokens` positions, or where that is None the device's usual number, halved
+    until the activations of one take at most a quarter of what is free. What they take is measured
+    on a chunk of the batch, the longest sequences that fit in. Raises ValueError where `free` does
+    not even hold gradients, optimiser state and vectors of the batch.
+    """
+    device = core.log_scale.device
+    weights = sum(p.numel() * p.element_size() for p in core.parameters())
+    # gradients, two moments and a bucket for the exchange of gradients; each vector is there as
+    # itself, its gradient, gathered, and sorted, in both
+    vectors = len(batch.token_lengths) * core.config.item.width
+    vectors += 2 * len(batch.event_lengths) * core.config.user.embedding
+    left = free - 4 * weights - 6 * 4 * vectors
+    if left <= 0:
+        raise ValueError(
+            f"{free / 2**20:.0f} MiB are free, {(free - left) / 2**20:.0f} MiB are needed for the "
+            "optimiser and the vectors of a batch; lower batch or the widths of the model"
+        )
+    tokens = chunk_tokens or (CHUNK_CUDA if device.type == "cuda" else CHUNK_CPU)
+    with autocast():
+        item, event = activation_bytes(core, batch, min(tokens, CHUNK_CPU))
+    while chunk_tokens is None and tokens > 256 and tokens * max(item, event) > left / 4:
+        tokens //= 2
+    shapes = None
+    if fixed:
+        longest = core.config.item.max_tokens, core.config.user.max_events
+        shapes = fixed_shape(tokens, longest[0]), fixed_shape(tokens, longest[1])
+    return Budget(tokens, SHARE * left - tokens * max(item, event), item, event, shapes)
+
+
+def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, float]:
+    """Gives the bytes that a position of an item, and of a history, leaves for the backward pass."""
+    device = core.log_scale.device
+    vectors = torch.zeros(1, core.config.item.width, device=device)
+
+    def encode_history(events: Tensor, layout: Layout) -> Tensor:
+        return core.users(vectors[events], layout)
+
+    found: list[float] = []
+    for encode, lengths in (
+        (core.items, batch.token_lengths),
+        (encode_history, batch.event_lengths),
+    ):
+        start, stop = ranges(lengths[::-1], tokens)[0]
+        mine = np.sort(lengths[::-1][start:stop])
+        values = torch.zeros(int(mine.sum()), dtype=torch.int64, device=device)
+        saved = _saved_bytes(encode, values, Layout.of(mine, device), core)
+        found.append(saved / len(values))
+    return found[0], found[1]
+
+
+def _saved_bytes(
+    encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: Clue
+) -> int:
+    """Gives the bytes that autograd keeps of one call, each storage once, weights not counted."""
+    weights = {p.untyped_storage().data_ptr() for p in core.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        encode(values, layout)
+    return sum(kept.values())

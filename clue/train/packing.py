@@ -1,0 +1,132 @@
+"""From a batch to tensors: chunks of bounded memory, and which of them are computed twice.
+
+Items and histories go through their encoders in chunks of at most `chunk_tokens` positions, so that
+memory does not grow with the batch but for the vectors themselves. What fits into the budget keeps
+its activations until the backward pass; only the chunks that do not fit are recomputed there
+(gradient caching, Gao et al. 2021, arXiv 2101.06983, by activation checkpointing: the gradients are
+the same to the last bit). The first chunks are recomputed and the last kept: the backward pass runs
+from the last to the first, so that what was kept is free again when recomputing begins.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from clue.data.batches import Batch
+from clue.nn.attention import FixedShape, Layout
+from clue.nn.model import Chunk, PackedViews
+from clue.train.losses import Identity
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a step may hold: `tokens` positions of a chunk, and `kept` bytes of activations.
+
+    `item_bytes` and `event_bytes` are what one position of an item and of a history leaves for the
+    backward pass. With `fixed` shapes, every chunk has the same: that of items, that of histories.
+    """
+
+    tokens: int
+    kept: float = float("inf")
+    item_bytes: float = 0.0
+    event_bytes: float = 0.0
+    fixed: tuple[FixedShape, FixedShape] | None = None
+
+
+def pack(
+    batch: Batch, budget: Budget, device: torch.device | str = "cpu"
+) -> tuple[PackedViews, Identity]:
+    """Gives this process's part of a batch as the model and the loss read it, on `device`."""
+    item_shape, history_shape = budget.fixed or (None, None)
+    items = ranges(batch.token_lengths, budget.tokens, item_shape)
+    histories = ranges(batch.event_lengths, budget.tokens, history_shape)
+    kept = budget.kept
+    recompute: list[bool] = []  # of all chunks, the last first
+    for lengths, parts, cost in (
+        (batch.event_lengths, histories, budget.event_bytes),
+        (batch.token_lengths, items, budget.item_bytes),
+    ):
+        for start, stop in reversed(parts):
+            kept -= cost * int(lengths[start:stop].sum())
+            recompute.append(kept < 0)
+    again = recompute[::-1]
+    of_items, of_histories = again[: len(items)], again[len(items) :]
+    events = _rows(items, item_shape)[batch.events]
+    rows = _rows(histories, history_shape)[batch.rows]
+    views = PackedViews(
+        _chunks(batch.tokens, batch.token_lengths, items, of_items, (item_shape, device)),
+        _chunks(events, batch.event_lengths, histories, of_histories, (history_shape, device)),
+        _tensor(rows, device),
+    )
+    ids = (_tensor(x, device) for x in (batch.user, batch.content_a, batch.content_b))
+    return views, Identity(*ids)
+
+
+def ranges(
+    lengths: np.ndarray, tokens: int, shape: FixedShape | None = None
+) -> list[tuple[int, int]]:
+    """Gives (start, stop) of groups of neighbouring sequences with at most `tokens` positions.
+
+    A single longer sequence is a group of its own. With a `shape`, a group and its padding fit it.
+    """
+    most = len(lengths)
+    if shape is not None:
+        tokens, most = shape.positions, shape.sequences - _padding_sequences(shape)
+    ends = np.cumsum(lengths)
+    found: list[tuple[int, int]] = []
+    start = 0
+    while start < len(lengths):
+        used = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, used + tokens, side="right")))
+        stop = min(stop, start + most)
+        found.append((start, stop))
+        start = stop
+    return found
+
+
+def fixed_shape(tokens: int, longest: int) -> FixedShape:
+    """Gives the shape of chunks of `tokens` positions whose sequences have at most `longest`.
+
+    Half as many sequences as positions: shorter ones on average would leave positions unused.
+    """
+    shape = FixedShape(max(tokens, longest), 0, longest)
+    return FixedShape(shape.positions, shape.positions // 2 + _padding_sequences(shape), longest)
+
+
+def _padding_sequences(shape: FixedShape) -> int:
+    return -(-shape.positions // shape.longest)
+
+
+def _rows(parts: list[tuple[int, int]], shape: FixedShape | None) -> np.ndarray:
+    """Gives where each sequence's vector lies among those of all chunks, padding included."""
+    if not parts:
+        return np.zeros(0, np.int64)
+    firsts = [start if shape is None else n * shape.sequences for n, (start, _) in enumerate(parts)]
+    sizes = [np.arange(stop - start) for start, stop in parts]
+    return np.concatenate([first + size for first, size in zip(firsts, sizes, strict=True)])
+
+
+def _chunks(
+    values: np.ndarray,
+    lengths: np.ndarray,
+    parts: list[tuple[int, int]],
+    recompute: list[bool],
+    place: tuple[FixedShape | None, torch.device | str],
+) -> tuple[Chunk, ...]:
+    shape, device = place
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    found: list[Chunk] = []
+    for (start, stop), again in zip(parts, recompute, strict=True):
+        mine, these = values[ends[start] : ends[stop]], lengths[start:stop]
+        if shape is None:
+            layout = Layout.of(these, device)
+        else:
+            layout = Layout.fixed(these, shape, device)
+            mine = np.pad(mine, (0, shape.positions - len(mine)))
+        found.append(Chunk(_tensor(mine, device), layout, again))
+    return tuple(found)
+
+
+def _tensor(values: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64)).to(device, non_blocking=True)
