@@ -31,7 +31,8 @@ class Batch:
     `tokens` (T,) of the U distinct items, shortest first, with `token_lengths` (U,) ascending;
     `events` (E,) index them: 2B views, shortest first, with `event_lengths` (2B,) ascending; view a
     of pair i is the sorted view `rows[i]`, view b is `rows[B + i]`. `user`, `content_a` and
-    `content_b` (B,) tell which pairs may not be negatives of each other.
+    `content_b` (B,) tell which pairs may not be negatives of each other; `log_q` (B,) is the log of
+    how many times a batch is expected to hold the pair's user.
     """
 
     tokens: np.ndarray
@@ -42,6 +43,7 @@ class Batch:
     user: np.ndarray
     content_a: np.ndarray
     content_b: np.ndarray
+    log_q: np.ndarray
 
 
 class Histories:
@@ -90,6 +92,11 @@ class PairSampler:
                     f"batch {batch} takes {share} {kind} users but the corpus's training split has "
                     f"{len(self.pools[kind])} that fit; lower batch or views.{kind}"
                 )
+        expected = np.zeros(corpus.num_users)
+        for kind, share in self.shares.items():
+            expected[self.pools[kind]] += share / max(1, len(self.pools[kind]))
+        with np.errstate(divide="ignore"):  # users of no pool are never drawn
+            self.log_q = np.log(expected).astype(np.float32)
 
     def check(self, world: int) -> None:
         """Raises ValueError where `world` processes cannot share the batch equally."""
@@ -194,6 +201,7 @@ class PairSampler:
             user=users.astype(np.int64),
             content_a=hashes[: len(users)],
             content_b=hashes[len(users) :],
+            log_q=self.log_q[users],
         )
 
 

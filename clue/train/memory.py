@@ -16,8 +16,8 @@ from clue.nn.model import Clue
 from clue.train.packing import Budget, fixed_shape, ranges
 
 # Positions of a chunk. On a processor small chunks stay in its cache; a GPU needs large ones to be
-# busy: 65,536 x 512 wide in bf16 are 64 MiB a tensor.
-CHUNK_CPU, CHUNK_CUDA = 4_096, 65_536
+# busy: 32,768 x 512 wide in bf16 are 32 MiB a tensor.
+CHUNK_CPU, CHUNK_CUDA = 4_096, 32_768
 SHARE = 0.6  # of the free memory that kept activations may take: the rest is for temporaries
 CGROUPS = (  # limit and use of a container: version 2 and version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -113,13 +113,13 @@ def _saved_bytes(
     encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: Clue
 ) -> int:
     """Gives the bytes that autograd keeps of one call, each storage once, weights not counted."""
-    weights = {p.untyped_storage().data_ptr() for p in core.parameters()}
+    weights = {p.untyped_storage()._cdata for p in core.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

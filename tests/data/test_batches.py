@@ -146,3 +146,16 @@ def test_take_and_stack_by_hand() -> None:
     assert taken.values.tolist() == [4, 2, 3]
     both = stack([taken, ragged])
     assert both.offsets.tolist() == [0, 1, 3, 4, 6, 7]
+
+
+def test_log_q_is_how_often_a_user_is_drawn(corpus: Corpus) -> None:
+    sampler = PairSampler(corpus, MIXED, batch=40, seed=0)
+    expected = np.exp(sampler.log_q)
+    assert expected.sum() == pytest.approx(40)
+    batches = [sampler.at(step) for step in range(300)]
+    drawn = np.bincount(np.concatenate([b.user for b in batches]), minlength=corpus.num_users)
+    assert np.array_equal(drawn > 0, expected > 0)
+    often = expected > np.median(expected[expected > 0])  # in both pools
+    for users in (often, ~often & (expected > 0)):
+        assert drawn[users].sum() / 300 == pytest.approx(expected[users].sum(), rel=0.05)
+    assert np.array_equal(batches[0].log_q, sampler.log_q[batches[0].user])

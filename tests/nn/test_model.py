@@ -38,6 +38,7 @@ def some_batch(rows: tuple[int, ...] = (2, 0, 3, 1)) -> Batch:
         user=pairs,
         content_a=pairs,
         content_b=pairs + 100,
+        log_q=np.zeros(len(pairs), np.float32),
     )
 
 

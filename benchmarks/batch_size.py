@@ -1,0 +1,262 @@
+"""Command: must batch and model grow together? Held-out entropy and matching by both.
+
+    python -m benchmarks.batch_size configs/benchmarks/batch_size.yaml
+
+Every point is an ordinary run of `clue/pretrain.py`; a finished one is never repeated. Equal steps
+gives every batch the same number of updates, equal compute the model FLOPs that the smallest batch
+spends on `pairs` pairs. The learning rate of a point is the best of a grid on validation users.
+All points are measured on the same test users in one gallery, so that K is the same everywhere:
+training losses at different batch sizes do not compare. Writes OUT/results.json and OUT/figure.svg.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.batch_figure import Cell, draw, table
+from benchmarks.models import EncoderVectors
+from benchmarks.statistics import Interval, bootstrap, mean_of, summary
+from clue.config import PretrainConfig
+from clue.data.batches import PairSampler, take
+from clue.data.corpus import Corpus
+from clue.embed import Encoder
+from clue.settings import load, read_command_line
+from clue.train.evaluation import contrastive_entropy, fit_scale, newest, pair_ranks
+from clue.train.flops import Work, step_flops
+
+SAMPLED = 4  # batches whose FLOPs are counted; from step to step they differ by a few per cent
+RATE_BATCH = 1024  # the batch at which `rates` are given
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSizeConfig:
+    """The grid: `sizes` are overrides of the run `pretrain` by name, smallest first.
+
+    `rates` are peak learning rates by size at a batch of 1,024; at batch B they are times
+    sqrt(B / 1024) (Malladi et al. 2022, arXiv 2205.10287). `steps` is the number of equal steps,
+    `pairs` fixes equal compute, `pool` is the most users of a gallery.
+    """
+
+    name: str = "multi8"
+    pretrain: Path = Path("configs/multi8.yaml")
+    corpus: Path = Path("corpora/multi8")
+    runs: Path = Path("runs/batch_size")
+    out: Path = Path("results/batch_size")
+    sizes: dict[str, list[str]]
+    rates: dict[str, list[float]]
+    batches: list[int]
+    steps: int = 64
+    pairs: int = 262_144
+    pool: int = 1024
+    seed: int = 0
+    resamples: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuses a grid without points."""
+        if len(self.sizes) != 2 or self.sizes.keys() != self.rates.keys():
+            raise ValueError(
+                f"sizes {list(self.sizes)} and rates {list(self.rates)} must name the same two"
+            )
+        if not self.batches or not all(self.rates.values()):
+            raise ValueError("batches and the rates of each size must hold at least one number")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of the grid; `modes` says which comparisons its number of steps belongs to."""
+
+    size: str
+    batch: int
+    steps: int
+    rate: float
+    flops: float
+    modes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's directory."""
+        return f"{self.size}-{self.batch}-{self.steps}-{self.rate:.2e}"
+
+
+def plan(config: BatchSizeConfig, corpus: Corpus) -> list[Point]:
+    """Gives all points, the small size and the small batches first."""
+    points: list[Point] = []
+    for size, rates in config.rates.items():
+        flops = {batch: _flops(config, size, batch, corpus) for batch in config.batches}
+        least = min(config.batches)
+        for batch in sorted(config.batches):
+            equal = round(flops[least] * config.pairs / least / flops[batch])
+            modes = {"equal steps": config.steps, "equal compute": equal}
+            for steps in sorted({*modes.values()}):
+                mine = tuple(mode for mode, asked in modes.items() if asked == steps)
+                points += [
+                    Point(size, batch, steps, rate, flops[batch] * steps, mine)
+                    for rate in (r * (batch / RATE_BATCH) ** 0.5 for r in rates)
+                ]
+    return points
+
+
+def _flops(config: BatchSizeConfig, size: str, batch: int, corpus: Corpus) -> float:
+    run = load(PretrainConfig, config.pretrain, [*config.sizes[size], f"batch={batch}"])
+    sampler = PairSampler(corpus, run.views, batch=batch, seed=config.seed)
+    works = [Work.of(sampler.at(step)) for step in range(SAMPLED)]
+    return sum(step_flops(run.model, work).model for work in works) / SAMPLED
+
+
+def train(config: BatchSizeConfig, point: Point) -> None:
+    """Runs one point; SystemExit with the end of its output where it fails."""
+    words = [
+        *config.sizes[point.size],
+        *(f"batch={point.batch}", f"corpus={config.corpus}", f"runs={config.runs}"),
+        *(f"seed={config.seed}", "trackers=[]", f"name={point.name}", f"steps={point.steps}"),
+        *(f"optimizer.lr={point.rate}", f"optimizer.warmup_steps={max(4, point.steps // 10)}"),
+        *(f"validate_every={point.steps}", f"checkpoint_every={point.steps}", "precision=fp32"),
+        f"log_every={max(1, point.steps // 64)}",
+    ]
+    command = [sys.executable, "clue/pretrain.py", str(config.pretrain), *words]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"batch_size: {point.name} failed:\n{done.stderr[-2000:]}")
+
+
+def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) -> None:
+    """Writes each held-out user's entropy (nats) and ranks, both splits, and the run's seconds."""
+    run = config.runs / point.name
+    encoder = Encoder.load(run / "checkpoints" / f"step_{point.steps:08d}")
+    model = EncoderVectors(encoder, corpus)
+    found: dict[str, np.ndarray] = {}
+    scale = None
+    for split in ("valid", "test"):
+        users, services = gallery(corpus, corpus.users_in(split), config.pool)
+        a, b = (_vectors(model, corpus, users, of, encoder.max_events) for of in services)
+        scale = fit_scale(a, b) if scale is None else scale  # fitted on validation users alone
+        forward, backward = pair_ranks(a, b)
+        found[f"{split}_entropy"] = contrastive_entropy(a, b, scale)
+        found[f"{split}_hits"] = ((forward <= 10).astype(float) + (backward <= 10)) / 2
+    log = [json.loads(x) for x in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in log if line["kind"] == "train"]
+    seconds = float(np.mean([line["seconds"] for line in lines])) * point.steps
+    with out.open("wb") as stream:
+        np.savez(stream, seconds=seconds, loss=lines[-1]["loss"], **found)
+
+
+def gallery(
+    corpus: Corpus, users: np.ndarray, pool: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Gives at most `pool` of the users who have two services, and two services of each.
+
+    Who and which depends on the corpus alone.
+    """
+    draw = np.random.default_rng(0)
+    lengths = np.stack([corpus.items_of(s).lengths[users] for s in range(len(corpus.services))])
+    both = np.flatnonzero((lengths > 0).sum(0) >= 2)
+    both = np.sort(draw.permutation(both)[:pool])
+    score = np.where(lengths[:, both] > 0, draw.random((len(lengths), len(both))), -1.0)
+    order = np.argsort(-score, axis=0)
+    return users[both], (order[0], order[1])
+
+
+def _vectors(
+    model: EncoderVectors, corpus: Corpus, users: np.ndarray, services: np.ndarray, events: int
+) -> np.ndarray:
+    """Gives the unit vector (n, E) of each user's newest events in the service named for them."""
+    rows = [np.flatnonzero(services == number) for number in range(len(corpus.services))]
+    parts = [
+        model.histories(service, newest(take(corpus.items_of(number), users[mine]), events))
+        for number, (service, mine) in enumerate(zip(corpus.services, rows, strict=True))
+    ]
+    return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
+
+
+def summarise(config: BatchSizeConfig, points: Sequence[Point]) -> list[Cell]:
+    """Gives a cell for each mode and batch, from the points measured so far."""
+    small, large = config.sizes
+    cells: list[Cell] = []
+    for mode in ("equal steps", "equal compute"):
+        for batch in sorted(config.batches):
+            best: dict[str, tuple[Point, Any]] = {}
+            for point in points:
+                if mode in point.modes and point.batch == batch:
+                    scores = np.load(_file(config, point))
+                    if (
+                        point.size not in best
+                        or scores["valid_entropy"].mean()
+                        < best[point.size][1]["valid_entropy"].mean()
+                    ):
+                        best[point.size] = point, scores
+            chosen = [best[small], best[large]]
+            entropy = [scores["test_entropy"] for _, scores in chosen]
+            hits = [scores["test_hits"] for _, scores in chosen]
+            columns = [*entropy, entropy[1] - entropy[0], *hits, hits[1] - hits[0]]
+            found = _intervals(columns, config)
+            cells.append(
+                Cell(
+                    mode=mode,
+                    batch=batch,
+                    negatives=len(entropy[0]) - 1,
+                    steps=[point.steps for point, _ in chosen],
+                    rates=[point.rate for point, _ in chosen],
+                    flops=[point.flops for point, _ in chosen],
+                    seconds=[float(scores["seconds"]) for _, scores in chosen],
+                    entropy=found[0:2],
+                    entropy_gain=found[2],
+                    recall=found[3:5],
+                    recall_gain=found[5],
+                )
+            )
+    return cells
+
+
+def _intervals(columns: Sequence[np.ndarray], config: BatchSizeConfig) -> list[Interval]:
+    users = np.arange(len(columns[0]))
+    statistics = [mean_of(column) for column in columns]
+    return summary(*bootstrap(statistics, users, resamples=config.resamples, seed=config.seed))
+
+
+def _file(config: BatchSizeConfig, point: Point) -> Path:
+    return config.runs / f"{point.name}.npz"
+
+
+def study(config: BatchSizeConfig) -> str:
+    """Runs what is missing, writes the results and gives the table."""
+    corpus = Corpus.open(config.corpus)
+    points = plan(config, corpus)
+    for number, point in enumerate(points):
+        state = "was measured before"
+        if not _file(config, point).is_file():
+            train(config, point)
+            measure(config, point, corpus, _file(config, point))
+            state = "measured"
+        sys.stderr.write(f"batch_size: {number + 1}/{len(points)} {point.name} {state}\n")
+    cells = summarise(config, points)
+    about = {
+        "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "corpus": corpus.fingerprint,
+        "cells": [dataclasses.asdict(cell) for cell in cells],
+    }
+    config.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(about, indent=1) + "\n"
+    (config.out / "results.json").write_text(text, encoding="utf-8")
+    draw(cells, list(config.sizes), config.out / "figure.svg")
+    return table(cells, list(config.sizes))
+
+
+def main() -> None:
+    """Reads the command line, runs the study, prints the table."""
+    config = read_command_line(BatchSizeConfig, sys.argv[1:], description=__doc__ or "")
+    try:
+        sys.stdout.write(study(config) + "\n")
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
