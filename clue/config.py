@@ -16,6 +16,7 @@ class PretrainConfig:
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
     other. `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is
     bf16 where the processor has it. `resume: auto` goes on from the newest checkpoint of the run.
+    Checkpoints at multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule.
     """
 
     name: str = "demo"
@@ -29,6 +30,7 @@ class PretrainConfig:
     steps: int = 400
     validate_every: int = 50
     checkpoint_every: int = 100
+    keep_every: int = 0
     log_every: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
@@ -44,6 +46,11 @@ class PretrainConfig:
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
+        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every {self.keep_every} is no multiple of checkpoint_every "
+                f"{self.checkpoint_every}: what is not written cannot be kept; make it one, or 0"
+            )
 
     @property
     def run(self) -> Path:
