@@ -55,12 +55,8 @@ def start(kind: str, config: PretrainConfig) -> Accelerator:
     if kind == "fsdp2":
         machine = load_config_from_file(str(ROOT / "configs/accelerate/fsdp8.yaml"))
         asked = {key.removeprefix("fsdp_"): value for key, value in machine.fsdp_config.items()}
-        layers = asked.pop("transformer_layer_cls_to_wrap").split(",")
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=asked.pop("version"),
-            auto_wrap_policy=asked.pop("auto_wrap_policy").lower(),
-            transformer_cls_names_to_wrap=layers,
-            **asked,
+            fsdp_version=asked.pop("version"), **asked
         )
         accelerator.state.distributed_type = DistributedType.FSDP
     return accelerator
