@@ -1,39 +1,57 @@
 """Checkpoints: everything a run needs to go on and a service needs to serve, without a pickle.
 
     RUN/checkpoints/step_00000600/
-        model.safetensors  optimizer.safetensors  config.yaml  corpus.json  tokenizer.json
-        checkpoint.json    step, metrics, sha256 of every other file
-    RUN/last, RUN/best     text files, each naming one of the directories
+        model.safetensors       what is evaluated and served
+        trained.safetensors     the weights in training, only where model.safetensors averages them
+        optimizer.safetensors   "PARAMETER/NAME", of any number of optimisers
+        config.yaml  corpus.json  tokenizer.json
+        checkpoint.json         step, metrics, sha256 of every other file
+    RUN/last, RUN/best          text files, each naming one of the directories, for people to read
 
-A checkpoint is written beside its place and renamed, so that a killed run leaves only whole ones.
+A checkpoint is written beside its place and renamed, and renamed before it is deleted: every
+directory step_* was once whole, whenever a kill came. Which is the newest and which the best is
+read from the directories themselves.
+
+What stays: the newest KEEP, the best by held-out entropy, and those whose step is a multiple of
+`keep_every` (the trunk of a warm-up-stable-decay run), where that is not 0. Nothing is deleted
+before a newer one is whole on the disk.
 """
 
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
-from clue.durable import sha256, sync
+from clue.durable import sha256, sync, write_text
 from clue.settings import load, to_yaml
+from clue.train.evaluation import mean_entropy
+from clue.train.state import State
 
 KEEP = 2  # newest checkpoints that stay, beside the best: one may be damaged
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint directory: the step it was written after and what it scored."""
+    """A checkpoint directory: the step it was written after and what it scored there."""
 
     path: Path
     step: int
     metrics: dict[str, Any]
     sha256: dict[str, str]
+
+    @property
+    def entropy(self) -> float:
+        """The mean held-out entropy in nats; infinite where it was not measured."""
+        return mean_entropy(self.metrics)
 
     @property
     def fingerprint(self) -> str:
@@ -52,115 +70,179 @@ class Checkpoint:
         return json.loads((self.path / "corpus.json").read_text(encoding="utf-8"))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's parameters by name, on the CPU."""
+        """The model's parameters by name, on the CPU, as they are evaluated and served."""
         return load_file(self.path / "model.safetensors")
 
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The parameters to go on from: those of `weights`, where no average was kept."""
+        trained = self.path / "trained.safetensors"
+        return load_file(trained) if trained.is_file() else self.weights()
 
-@dataclass(frozen=True)
-class State:
-    """What a run has learnt after `step` steps, and what it scored there (empty: not measured)."""
-
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int
-    metrics: dict[str, Any]
+    def optimizer(self) -> dict[str, torch.Tensor | float]:
+        """What the optimisers kept, as State.optimizer."""
+        with safe_open(self.path / "optimizer.safetensors", framework="pt") as opened:  # pyright: ignore[reportGeneralTypeIssues]
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return {**tensors, **json.loads((opened.metadata() or {}).get("numbers", "{}"))}
 
 
-def save(config: PretrainConfig, corpus: Corpus, state: State, *, best: bool) -> Checkpoint:
-    """Writes `state` into the run's directory, points `last` (and `best`) at it, deletes old ones.
+def save(
+    config: PretrainConfig, corpus: Corpus, state: State, step: int, metrics: dict[str, Any]
+) -> Checkpoint:
+    """Writes what was learnt after `step` steps, and deletes what need not stay.
 
-    The newest KEEP, the best and the last stay.
+    Raises OSError where the disk refuses it; the checkpoints before it are then as they were.
     """
     folder = config.run / "checkpoints"
-    place = folder / f"step_{state.step:08d}"
+    place = folder / f"step_{step:08d}"
     beside = folder / f".writing-{place.name}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    weights = {name: tensor.contiguous() for name, tensor in state.model.state_dict().items()}
-    save_file(weights, beside / "model.safetensors")
-    save_file(_flatten(state.optimizer), beside / "optimizer.safetensors")
-    (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
-    shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
-    sums = {file.name: sha256(file) for file in sorted(beside.iterdir())}
-    record = {"step": state.step, "metrics": state.metrics, "sha256": sums}
-    (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    for file in beside.iterdir():
-        sync(file)
-    shutil.rmtree(place, ignore_errors=True)  # there only where a run went on from an older one
-    beside.rename(place)
-    sync(folder)
-    _point(config.run, "last", place)
-    if best:
-        _point(config.run, "best", place)
-    _prune(config.run)
-    return Checkpoint(place, state.step, state.metrics, sums)
-
-
-def _prune(run: Path) -> None:
-    named = {_pointed(run, name) for name in ("best", "last")}
-    for old in sorted((run / "checkpoints").glob("step_*"))[:-KEEP]:
-        if old not in named:
-            shutil.rmtree(old)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for leftover in [*folder.glob(".writing-*"), *folder.glob(".pruned-*")]:  # of a kill
+            shutil.rmtree(leftover)
+        _write(beside, config, corpus, state)
+        sums = {file.name: sha256(file) for file in sorted(beside.iterdir())}
+        record = {"step": step, "metrics": metrics, "sha256": sums}
+        (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        for file in beside.iterdir():
+            sync(file)
+        beside.rename(place)
+        sync(folder)
+        _settle(config)
+    except (OSError, SafetensorError) as error:  # safetensors gives a full disk its own error
+        shutil.rmtree(beside, ignore_errors=True)
+        raise _refused(config.run, place, state, error) from error
+    return Checkpoint(place, step, metrics, sums)
 
 
 def find(path: Path) -> Checkpoint:
     """Gives the checkpoint at `path`: a run directory (its best, else its last) or a checkpoint's.
 
-    Raises FileNotFoundError where there is none and ValueError where a file is damaged.
+    Raises FileNotFoundError where there is none and ValueError where it is damaged: vectors of
+    other weights than the ones asked for would look as good.
     """
     if (path / "checkpoint.json").is_file():
         return _verified(path)
-    for name in ("best", "last"):
-        pointed = _pointed(path, name)
-        if pointed is not None and pointed.is_dir():
-            return _verified(pointed)
-    raise FileNotFoundError(
-        f"no checkpoint in {path}; give a run directory (runs/NAME) or one of its checkpoints"
-    )
+    places = _places(path)
+    if not places:
+        raise FileNotFoundError(
+            f"no checkpoint in {path}; give a run directory (runs/NAME) or one of its checkpoints"
+        )
+    return _verified(_best([_record(place) for place in places]).path)
 
 
 def find_last(run: Path) -> Checkpoint | None:
-    """Gives the newest checkpoint of a run, or None before the first."""
-    pointed = _pointed(run, "last")
-    return _verified(pointed) if pointed is not None else None
+    """Gives the newest whole checkpoint of a run, or None before the first.
+
+    Newer damaged ones are renamed to damaged-step_* and named on stderr. Raises ValueError where
+    there are checkpoints and none is whole. Not for two processes at the same time.
+    """
+    damaged: list[tuple[Path, ValueError]] = []
+    for place in _places(run):
+        try:
+            found = _verified(place)
+        except ValueError as error:
+            damaged.append((place, error))
+            continue
+        for broken, reason in damaged:
+            aside = broken.with_name(f"damaged-{broken.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            broken.rename(aside)
+            sys.stderr.write(f"{reason}; it is {aside} now, going on from {place.name}\n")
+        return found
+    if damaged:
+        raise ValueError(
+            f"none of the {len(damaged)} checkpoints in {run / 'checkpoints'} is whole "
+            f"({damaged[0][1]}); restore one from a copy, or choose another name= to begin again"
+        )
+    return None
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Puts the saved state into `optimizer`, which must be made over the same parameters."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(checkpoint.path / "optimizer.safetensors").items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+def best_entropy(run: Path) -> float:
+    """Gives the lowest held-out entropy of the run's checkpoints in nats, infinite without any."""
+    return min((found.entropy for found in _records(run)), default=float("inf"))
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": t.contiguous() for i, slot in state.items() for name, t in slot.items()}
+def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: State) -> None:
+    beside.mkdir()
+    save_file(state.weights, beside / "model.safetensors")
+    if state.trained is not None:
+        save_file(state.trained, beside / "trained.safetensors")
+    tensors = {k: v for k, v in state.optimizer.items() if isinstance(v, torch.Tensor)}
+    numbers = {k: v for k, v in state.optimizer.items() if not isinstance(v, torch.Tensor)}
+    file = beside / "optimizer.safetensors"
+    save_file(tensors, file, metadata={"numbers": json.dumps(numbers)})
+    (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
+    shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
+
+
+def _settle(config: PretrainConfig) -> None:
+    """Points `last` and `best` at their checkpoints and deletes those that need not stay."""
+    records = _records(config.run)
+    best = _best(records)
+    write_text(config.run / "last", records[0].path.name + "\n")
+    write_text(config.run / "best", best.path.name + "\n")
+    for old in records[KEEP:]:
+        if old != best and not (config.keep_every and old.step % config.keep_every == 0):
+            gone = old.path.with_name(f".pruned-{old.path.name}")
+            old.path.rename(gone)
+            shutil.rmtree(gone)
+
+
+def _refused(run: Path, place: Path, state: State, error: Exception) -> OSError:
+    """Gives the error of a checkpoint that the disk refused: what it needs, has, and what to do."""
+    slots = [value for value in state.optimizer.values() if isinstance(value, torch.Tensor)]
+    tensors = [*state.weights.values(), *(state.trained or {}).values(), *slots]
+    needed, free = sum(tensor.nbytes for tensor in tensors), shutil.disk_usage(run).free
+    before = _places(run)
+    return OSError(
+        f"{place} could not be written: {error}; it needs {needed:,} bytes and {free:,} are free; "
+        "free some space, then the same command "
+        + (f"goes on from {before[0].name}" if before else "begins again: there is none before it")
+    )
+
+
+def _places(run: Path) -> list[Path]:
+    """Gives the checkpoint directories of a run, newest first."""
+    return sorted((run / "checkpoints").glob("step_*"), reverse=True)
+
+
+def _records(run: Path) -> list[Checkpoint]:
+    """Gives what the readable checkpoints of a run say of themselves, newest first, unverified."""
+    found: list[Checkpoint] = []
+    for place in _places(run):
+        try:
+            found.append(_record(place))
+        except ValueError:  # damaged: it stays, for find_last to name
+            continue
+    return found
+
+
+def _best(records: list[Checkpoint]) -> Checkpoint:
+    """Gives the one of the lowest entropy, the earliest of equals; unmeasured, the newest."""
+    return min(records, key=lambda c: (c.entropy, c.step if c.metrics else -c.step))
+
+
+def _record(path: Path) -> Checkpoint:
+    """Gives what checkpoint.json says of the checkpoint. Raises ValueError where it is torn."""
+    try:
+        read = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"])
+        _ = found.fingerprint, found.entropy
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path / 'checkpoint.json'} is damaged ({error!r}); delete {path} and resume, or use "
+            "another checkpoint"
+        ) from error
+    return found
 
 
 def _verified(path: Path) -> Checkpoint:
-    state = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-    for name, expected in state["sha256"].items():
+    found = _record(path)
+    for name, expected in found.sha256.items():
         if not (path / name).is_file() or sha256(path / name) != expected:
             raise ValueError(
                 f"{path / name} is damaged: its sha256 is not the recorded one; delete {path} and "
                 "resume, or use another checkpoint"
             )
-    return Checkpoint(path, state["step"], state["metrics"], state["sha256"])
-
-
-def _point(run: Path, name: str, place: Path) -> None:
-    beside = run / f".writing-{name}"
-    beside.write_text(place.name + "\n", encoding="utf-8")
-    sync(beside)
-    beside.replace(run / name)
-    sync(run)
-
-
-def _pointed(run: Path, name: str) -> Path | None:
-    file = run / name
-    if not file.is_file():
-        return None
-    return run / "checkpoints" / file.read_text(encoding="utf-8").strip()
+    return found

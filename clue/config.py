@@ -20,6 +20,7 @@ class PretrainConfig:
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
     `compile` compiles the encoders where shapes are fixed: on CUDA in bf16.
+    Checkpoints at multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule.
     """
 
     name: str = "demo"
@@ -33,6 +34,7 @@ class PretrainConfig:
     steps: int = 400
     validate_every: int = 50
     checkpoint_every: int = 100
+    keep_every: int = 0
     log_every: int = 10
     chunk_tokens: int | Literal["auto"] = "auto"
     compile: bool = True
@@ -52,6 +54,11 @@ class PretrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
         if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
+        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every {self.keep_every} is no multiple of checkpoint_every "
+                f"{self.checkpoint_every}: what is not written cannot be kept; make it one, or 0"
+            )
 
     @property
     def run(self) -> Path:

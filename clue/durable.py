@@ -14,6 +14,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file beside its place and renames it: a kill leaves the old one or the new."""
+    beside = path.with_name(f".writing-{path.name}")
+    beside.write_text(text, encoding="utf-8")
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
+
+
 def sha256(file: Path) -> str:
     """Gives the hexadecimal sha256 of a file's bytes."""
     with file.open("rb") as opened:

@@ -10,19 +10,14 @@ Without arguments it trains the demo on the synthetic world, which it makes wher
     accelerate launch clue/pretrain.py configs/food_kitchen.yaml batch=4096 optimizer.lr=3e-3
 """
 
-import math
-import signal
 import sys
 import time
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from clue import checkpoint
 from clue.config import PretrainConfig
@@ -35,10 +30,12 @@ from clue.nn.model import Clue
 from clue.prepare import prepare
 from clue.runlog import RunLog
 from clue.settings import read_command_line
-from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs
+from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs, mean_entropy
 from clue.train.memory import find_budget, free_memory
 from clue.train.optimiser import learning_rate, make_optimizer
 from clue.train.packing import Budget
+from clue.train.processes import agreed, join, stop_vote
+from clue.train.state import gather, restore
 from clue.train.step import train_step
 
 STOPPED = 143  # the exit status of a process that SIGTERM ended
@@ -49,7 +46,7 @@ def main() -> None:
     config = read_command_line(PretrainConfig, sys.argv[1:], description=__doc__ or "")
     try:
         finished = pretrain(config)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     if not finished:
         sys.exit(STOPPED)
@@ -62,39 +59,31 @@ def pretrain(config: PretrainConfig) -> bool:
     corpus, the checkpoints or the machine, and FloatingPointError where training diverges.
     """
     # --- machine, corpus, model: everything that can be refused is refused here
-    accelerator = Accelerator(
-        # Said outright: torchrun on a machine without accelerator would else start processes that
-        # each believe to be alone (configs/accelerate/cpu2.yaml).
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="bf16" if uses_bf16(config) else "no",
-        log_with=[*config.trackers] or None,
-        project_dir=config.run,
-    )
-    with accelerator.main_process_first():
+    accelerator = join(bf16=uses_bf16(config), trackers=config.trackers, run=config.run)
+    with accelerator.main_process_first():  # it makes the demo's corpus, sets aside the damaged
         corpus = open_corpus(config)
+        start = find_start(config, corpus)
+    first = agreed(start.step if start is not None else 0)
     sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler.check(world)
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=config.views.max_events)
-    start, best = find_start(config, corpus)
 
     torch.manual_seed(config.seed)
     core = Clue(config.model, corpus.manifest.vocab_size)
     core_optimizer = make_optimizer(core, config.optimizer)
-    if start is not None:
-        core.load_state_dict(start.weights())
-        checkpoint.load_optimizer(core_optimizer, start)
     model, optimizer = accelerator.prepare(core, core_optimizer)
+    if start is not None:
+        restore(core, [core_optimizer], start.trained(), start.optimizer())
     budget = step_budget(config, accelerator, core, sampler)
     if config.compile and budget.fixed:
         core.items.compile(dynamic=False)
         core.users.compile(dynamic=False)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
-    first = start.step if start is not None else 0
     with (
         RunLog(config, accelerator, first=first) as log,
-        signals_noted() as received,
+        stop_vote(accelerator.device) as asked_to_stop,
         ThreadPoolExecutor(1) as drawer,
     ):
         upcoming = drawer.submit(sampler.at, first, rank, world)
@@ -112,18 +101,18 @@ def pretrain(config: PretrainConfig) -> bool:
 
             done = step + 1
             log.train(done, report, rate, time.perf_counter() - began)
-            stopping = any_process(accelerator, received) and done < config.steps
+            stopping = asked_to_stop() and done < config.steps
             validating = not stopping and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
-            if accelerator.is_main_process and (validating or saving):
-                metrics = validate(core, corpus, pairs) if validating else {}
-                log.valid(done, metrics)
-                improved = mean_entropy(metrics) < best
-                best = min(best, mean_entropy(metrics))
-                if saving or improved:
-                    state = checkpoint.State(core, core_optimizer, done, metrics)
-                    checkpoint.save(config, corpus, state, best=improved)
-            accelerator.wait_for_everyone()
+            if validating or saving:
+                state = gather(core, [core_optimizer])
+                if state is not None:
+                    metrics = validate(state.weights, config, corpus, pairs) if validating else {}
+                    log.valid(done, metrics)
+                    improved = mean_entropy(metrics) < checkpoint.best_entropy(config.run)
+                    if saving or improved:
+                        checkpoint.save(config, corpus, state, done, metrics)
+                accelerator.wait_for_everyone()
             if stopping:
                 return False
     return True
@@ -201,16 +190,14 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
     )
 
 
-def find_start(
-    config: PretrainConfig, corpus: Corpus
-) -> tuple[checkpoint.Checkpoint | None, float]:
-    """Gives the checkpoint to go on from, if any, and the best held-out entropy so far, in nats.
+def find_start(config: PretrainConfig, corpus: Corpus) -> checkpoint.Checkpoint | None:
+    """Gives the checkpoint to go on from, if any.
 
     Raises ValueError where the run's checkpoints were trained with another config or corpus.
     """
     last = checkpoint.find_last(config.run)
     if last is None:
-        return None, math.inf
+        return None
     if config.resume == "never":
         raise ValueError(f"{config.run} has checkpoints and resume=never; choose another name=")
     differing = changed(last.config, config)
@@ -224,58 +211,34 @@ def find_start(
             f"{config.run} was begun on corpus {last.corpus['fingerprint'][:12]}, {config.corpus} "
             f"is {corpus.fingerprint[:12]} now; choose another name= or prepare the old one again"
         )
-    best = checkpoint.find(config.run)
-    return last, min(mean_entropy(best.metrics), mean_entropy(last.metrics))
+    return last
 
 
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """Names the keys that change what is learnt and differ between the two configs."""
     free = {"corpus", "runs", "resume", "trackers"}
-    free |= {"log_every", "validate_every", "checkpoint_every", "chunk_tokens", "compile"}
+    free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
+    free |= {"chunk_tokens", "compile"}
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]
 
 
 def validate(
-    model: Clue, corpus: Corpus, pairs: list[MatchingPairs]
+    weights: dict[str, torch.Tensor],
+    config: PretrainConfig,
+    corpus: Corpus,
+    pairs: list[MatchingPairs],
 ) -> dict[str, dict[str, float]]:
-    """Gives the held-out figures of each pair of services."""
+    """Gives the held-out figures of each pair of services, of a plain model with `weights`.
+
+    The model in training may be sharded, and then computes only where all processes do.
+    """
+    model = Clue(config.model, corpus.manifest.vocab_size)
+    model.load_state_dict(weights)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
     encode = partial(history_vectors, model, corpus.item_tokens)
     return evaluate_matching(pairs, encode, model.scale().item())
-
-
-def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
-    """Gives the mean held-out contrastive entropy in nats; infinite where nothing was measured."""
-    found = [figures["calibrated_entropy"] for figures in metrics.values()]
-    return sum(found) / len(found) if found else math.inf
-
-
-@contextmanager
-def signals_noted() -> Generator[list[int]]:
-    """Gives the list that SIGTERM and SIGINT are appended to; a second one acts as usual."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def any_process(accelerator: Accelerator, received: list[int]) -> bool:
-    """Says whether a signal reached any process: all must stop at the same step."""
-    if accelerator.num_processes == 1:
-        return bool(received)
-    seen = accelerator.reduce(torch.tensor([len(received)], device=accelerator.device))
-    assert isinstance(seen, torch.Tensor)
-    return bool(seen.item())
 
 
 if __name__ == "__main__":

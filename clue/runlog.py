@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from clue.config import PretrainConfig
+from clue.durable import write_text
 from clue.settings import to_yaml
 from clue.train.step import StepReport
 
@@ -37,11 +38,11 @@ class RunLog:
         if not self.active:
             return
         config.run.mkdir(parents=True, exist_ok=True)
-        (config.run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_text(config.run / "config.yaml", to_yaml(config))
         self.path = config.run / "log.jsonl"
         old = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         kept = [line for line in old if _step_of(line) <= first]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(line + "\n" for line in kept))
         if config.trackers:
             accelerator.init_trackers(config.name)
 

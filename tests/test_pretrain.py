@@ -119,6 +119,7 @@ def test_training_learns_what_the_world_planted(tiny_run: TinyRun, config: Pretr
         None,
         [
             *(f"corpus={tiny_run.corpus}", f"runs={config.runs}", "trackers=[]", "batch=128"),
+            "precision=fp32",
             *("steps=90", "validate_every=90", "checkpoint_every=90", "optimizer.warmup_steps=5"),
             *("model.item.width=32", "model.item.layers=1", "model.user.width=32"),
             *("model.user.layers=1", "model.user.embedding=32", "optimizer.lr=5e-3"),

@@ -4,6 +4,7 @@ The gallery is fixed and every candidate ranked. The loss is the contrastive ent
 number of negatives, never the training loss: InfoNCE at different batch sizes does not compare.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -173,3 +174,9 @@ def evaluate_matching(
 ) -> dict[str, dict[str, float]]:
     """Gives the figures of each pair of services; `encode` makes unit vectors of histories."""
     return {p.name: asdict(summarise(encode(p.a), encode(p.b), scale)) for p in pairs}
+
+
+def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
+    """Gives the mean held-out contrastive entropy in nats; infinite where nothing was measured."""
+    found = [figures["calibrated_entropy"] for figures in metrics.values()]
+    return sum(found) / len(found) if found else math.inf

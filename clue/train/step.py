@@ -38,7 +38,8 @@ def train_step(
     they were before the step.
     """
     views, identity = pack(batch, budget, accelerator.device)
-    users, scale = model(views)
+    with accelerator.autocast():  # said here too: accelerate wraps no model that FSDP2 shards
+        users, scale = model(views)
     half = len(batch.user)
     contrast = contrastive_loss(users[:half], users[half:], scale, identity)
     optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,103 @@
+"""What a run has learnt as plain tensors by name: the same for one process, DDP and FSDP2.
+
+Gathered by all processes together and kept by the main one alone; a run started with N processes
+therefore goes on with M. Optimiser state goes by the parameter's name and not by its index: how
+parameters are shared out among optimisers and groups may change, their names do not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights and optimiser state on the CPU; a processor's tensors are shared, not copied.
+
+    `weights` is what is evaluated and served. Where that is an average of the weights in training,
+    `trained` holds those themselves. `optimizer` has every tensor and number that the optimisers
+    keep for a parameter, as "PARAMETER/NAME".
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor | float]
+    trained: dict[str, Tensor] | None = None
+
+
+def gather(model: nn.Module, optimizers: Sequence[Optimizer]) -> State | None:
+    """Gives the state of the unwrapped `model` and its optimisers on the main process, else None.
+
+    Every process must call it. What it gives must be written before the next step: on a processor
+    the tensors are the ones that the step changes.
+    """
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    slots = {
+        f"{names[id(weight)]}/{slot}": value
+        for optimizer in optimizers
+        for weight, kept in optimizer.state.items()
+        for slot, value in kept.items()
+    }
+    weights = whole(model.state_dict())
+    tensors = whole({name: value for name, value in slots.items() if isinstance(value, Tensor)})
+    if dist.is_initialized() and dist.get_rank() > 0:
+        return None
+    return State(weights, {**slots, **tensors})
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gives each tensor in full on the CPU, on the main process; empty on the others.
+
+    Every process must call it. One tensor at a time is whole on the device.
+    """
+    main = not dist.is_initialized() or dist.get_rank() == 0
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if main:
+            found[name] = full.detach().cpu().contiguous()
+    return found
+
+
+def restore(
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    weights: Mapping[str, Tensor],
+    saved: Mapping[str, Tensor | float],
+) -> None:
+    """Puts `weights` and State.optimizer into the unwrapped `model` and the optimisers over it.
+
+    Sharded as its parameters are; every process must call it with the same values. Raises
+    ValueError where optimiser state is of no parameter of the model.
+    """
+    now = model.state_dict()
+    model.load_state_dict({name: _as(now[name], value) for name, value in weights.items()})
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    by_name: dict[str, dict[str, Tensor | float]] = {}
+    for key, value in saved.items():
+        name, _, slot = key.rpartition("/")
+        by_name.setdefault(name, {})[slot] = value
+    unknown = by_name.keys() - set(names.values())
+    if unknown:
+        raise ValueError(
+            f"the checkpoint has optimiser state of {sorted(unknown)[0]!r}, which the model lacks; "
+            "resume with the model that wrote it, or choose another name="
+        )
+    for optimizer in optimizers:
+        order = [weight for group in optimizer.param_groups for weight in group["params"]]
+        state = {
+            index: {slot: _as(weight, value) for slot, value in by_name[names[id(weight)]].items()}
+            for index, weight in enumerate(order)
+            if names[id(weight)] in by_name
+        }
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _as(weight: Tensor, value: Tensor | float) -> Tensor | float:
+    """Gives a slot of `weight` sharded like it; counts of steps have no shape and stay whole."""
+    if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or not value.ndim:
+        return value
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
