@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step_00000600/
         model.safetensors  optimizer.safetensors  config.yaml  corpus.json  tokenizer.json
+        trained.safetensors  where the model is an average: the weights that training goes on from
         checkpoint.json    step, metrics, sha256 of every other file
     RUN/last, RUN/best     text files, each naming one of the directories
 
@@ -11,6 +12,7 @@ A checkpoint is written beside its place and renamed, so that a killed run leave
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,13 +57,22 @@ class Checkpoint:
         """The model's parameters by name, on the CPU."""
         return load_file(self.path / "model.safetensors")
 
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The parameters that training goes on from: others than the model's where it averages."""
+        file = self.path / "trained.safetensors"
+        return load_file(file) if file.is_file() else self.weights()
+
 
 @dataclass(frozen=True)
 class State:
-    """What a run has learnt after `step` steps, and what it scored there (empty: not measured)."""
+    """What a run has learnt after `step` steps, and what it scored there (empty: not measured).
+
+    `trained` are the weights behind a model that holds their average, empty without one.
+    """
 
     model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    trained: dict[str, torch.Tensor]
+    optimizers: Sequence[torch.optim.Optimizer]
     step: int
     metrics: dict[str, Any]
 
@@ -78,7 +89,9 @@ def save(config: PretrainConfig, corpus: Corpus, state: State, *, best: bool) ->
     beside.mkdir(parents=True)
     weights = {name: tensor.contiguous() for name, tensor in state.model.state_dict().items()}
     save_file(weights, beside / "model.safetensors")
-    save_file(_flatten(state.optimizer), beside / "optimizer.safetensors")
+    if state.trained:
+        save_file(state.trained, beside / "trained.safetensors")
+    save_file(_flatten(state.optimizers), beside / "optimizer.safetensors")
     (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
     shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
@@ -126,18 +139,23 @@ def find_last(run: Path) -> Checkpoint | None:
     return _verified(pointed) if pointed is not None else None
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Puts the saved state into `optimizer`, which must be made over the same parameters."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], checkpoint: Checkpoint) -> None:
+    """Puts the saved states into `optimizers`, which must be made over the same parameters."""
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
     for key, tensor in load_file(checkpoint.path / "optimizer.safetensors").items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        which, index, name = key.split(".")
+        states[int(which)].setdefault(int(index), {})[name] = tensor
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": t.contiguous() for i, slot in state.items() for name, t in slot.items()}
+def _flatten(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    return {
+        f"{which}.{index}.{name}": tensor.contiguous()
+        for which, optimizer in enumerate(optimizers)
+        for index, slot in optimizer.state_dict()["state"].items()
+        for name, tensor in slot.items()
+    }
 
 
 def _verified(path: Path) -> Checkpoint:

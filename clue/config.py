@@ -1,12 +1,12 @@
 """What a pretraining run is: the parts' own configs side by side. The defaults are the demo."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from clue.data.views import ViewsConfig
 from clue.nn.model import ClueConfig
-from clue.train.optimiser import OptimizerConfig
+from clue.train.optimiser import OptimizerConfig, decay_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,8 @@ class PretrainConfig:
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
     other. `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is
     bf16 where the processor has it. `resume: auto` goes on from the newest checkpoint of the run.
+    `trunk` is another run, of the same config but for `steps`, in whose constant phase this one
+    begins (clue/trunk.py).
     """
 
     name: str = "demo"
@@ -32,6 +34,7 @@ class PretrainConfig:
     log_every: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
+    trunk: Path | None = None
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
@@ -44,8 +47,28 @@ class PretrainConfig:
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
+        if self.optimizer.schedule == "wsd":
+            start = decay_start(self.optimizer, self.steps)
+            if start < self.optimizer.warmup_steps:
+                raise ValueError(
+                    f"optimizer.warmup_steps {self.optimizer.warmup_steps} last longer than the "
+                    f"{start} of {self.steps} steps before the decay; raise steps or lower it"
+                )
+        elif self.trunk is not None:
+            raise ValueError(
+                f"trunk={self.trunk} needs optimizer.schedule=wsd: a cosine falls from its first "
+                "step on, so that no two lengths share their beginning"
+            )
 
     @property
     def run(self) -> Path:
         """Where the run's log, config and checkpoints lie."""
         return self.runs / self.name
+
+
+def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
+    """Names the keys that change what is learnt and differ between the two configs."""
+    free = {"corpus", "runs", "resume", "trackers", "trunk"}
+    free |= {"log_every", "validate_every", "checkpoint_every"}
+    old, new = asdict(before), asdict(now)
+    return [key for key in old if key not in free and old[key] != new[key]]

@@ -17,7 +17,6 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from clue import checkpoint
-from clue.config import PretrainConfig
+from clue.config import PretrainConfig, changed
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
@@ -35,9 +34,11 @@ from clue.nn.model import Clue
 from clue.prepare import prepare
 from clue.runlog import RunLog
 from clue.settings import read_command_line
+from clue.train.averaging import Average
 from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs
-from clue.train.optimiser import learning_rate, make_optimizer
+from clue.train.optimiser import learning_rate, make_optimizers, set_learning_rate
 from clue.train.step import train_step
+from clue.trunk import stable_checkpoint
 
 STOPPED = 143  # the exit status of a process that SIGTERM ended
 
@@ -78,14 +79,12 @@ def pretrain(config: PretrainConfig) -> bool:
 
     torch.manual_seed(config.seed)
     core = Clue(config.model, corpus.manifest.vocab_size)
-    core_optimizer = make_optimizer(core, config.optimizer)
-    if start is not None:
-        core.load_state_dict(start.weights())
-        checkpoint.load_optimizer(core_optimizer, start)
-    model, optimizer = accelerator.prepare(core, core_optimizer)
+    core_optimizers = make_optimizers(core, config.optimizer)
+    model, *optimizers = accelerator.prepare(core, *core_optimizers)
+    average = Average(core, config.optimizer.ema)
+    first = restore(start, core, core_optimizers, average)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
-    first = start.step if start is not None else 0
     with (
         RunLog(config, accelerator, first=first) as log,
         signals_noted() as received,
@@ -98,9 +97,9 @@ def pretrain(config: PretrainConfig) -> bool:
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
             rate = learning_rate(config.optimizer, step, config.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            report = train_step(accelerator, model, optimizer, batch, clip=config.optimizer.clip)
+            set_learning_rate(optimizers, rate)
+            report = train_step(accelerator, model, optimizers, batch, clip=config.optimizer.clip)
+            average.update(core, step)
 
             done = step + 1
             log.train(done, report, rate, time.perf_counter() - began)
@@ -108,13 +107,16 @@ def pretrain(config: PretrainConfig) -> bool:
             validating = not stopping and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
             if accelerator.is_main_process and (validating or saving):
-                metrics = validate(core, corpus, pairs) if validating else {}
-                log.valid(done, metrics)
-                improved = mean_entropy(metrics) < best
-                best = min(best, mean_entropy(metrics))
-                if saving or improved:
-                    state = checkpoint.State(core, core_optimizer, done, metrics)
-                    checkpoint.save(config, corpus, state, best=improved)
+                with average.in_use(core):
+                    metrics = validate(core, corpus, pairs) if validating else {}
+                    log.valid(done, metrics)
+                    improved = mean_entropy(metrics) < best
+                    best = min(best, mean_entropy(metrics))
+                    if saving or improved:
+                        state = checkpoint.State(
+                            core, average.weights, core_optimizers, done, metrics
+                        )
+                        checkpoint.save(config, corpus, state, best=improved)
             accelerator.wait_for_everyone()
             if stopping:
                 return False
@@ -179,11 +181,12 @@ def find_start(
 ) -> tuple[checkpoint.Checkpoint | None, float]:
     """Gives the checkpoint to go on from, if any, and the best held-out entropy so far, in nats.
 
-    Raises ValueError where the run's checkpoints were trained with another config or corpus.
+    The run's own newest, else its trunk's. The trunk's score does not count: a run's best is one of
+    its own. Raises ValueError where they were trained with another config or corpus.
     """
     last = checkpoint.find_last(config.run)
     if last is None:
-        return None, math.inf
+        return stable_checkpoint(config, corpus) if config.trunk else None, math.inf
     if config.resume == "never":
         raise ValueError(f"{config.run} has checkpoints and resume=never; choose another name=")
     differing = changed(last.config, config)
@@ -201,12 +204,19 @@ def find_start(
     return last, min(mean_entropy(best.metrics), mean_entropy(last.metrics))
 
 
-def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
-    """Names the keys that change what is learnt and differ between the two configs."""
-    free = {"corpus", "runs", "resume", "trackers"}
-    free |= {"log_every", "validate_every", "checkpoint_every"}
-    old, new = asdict(before), asdict(now)
-    return [key for key in old if key not in free and old[key] != new[key]]
+def restore(
+    start: checkpoint.Checkpoint | None,
+    model: Clue,
+    optimizers: list[torch.optim.Optimizer],
+    average: Average,
+) -> int:
+    """Puts what `start` holds into the three and gives the steps that are done, 0 without it."""
+    if start is None:
+        return 0
+    model.load_state_dict(start.trained())
+    checkpoint.load_optimizers(optimizers, start)
+    average.load(start.weights())
+    return start.step
 
 
 def validate(
