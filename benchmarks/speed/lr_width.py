@@ -39,7 +39,7 @@ class LrWidthConfig:
     rates: list[float] = field(default_factory=lambda: [2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2])
     seeds: list[int] = field(default_factory=lambda: [0])
     layers: int = 2
-    batch: int = 512
+    batch: int = 256
     steps: int = 120
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ def run_of(
         [
             *(f"name={name}", f"corpus={config.corpus}", f"runs={config.runs}", f"seed={seed}"),
             *(f"batch={config.batch}", f"steps={steps}", "trackers=[]", "precision=fp32"),
-            *(f"validate_every={steps}", f"checkpoint_every={steps}", "log_every=1"),
+            *(f"validate_every={steps}", f"checkpoint_every={steps}", "log_every=20"),
             f"model.item={{layers: 0, width: {width}, heads: {heads}}}",
             *(f"model.user.width={width}", f"model.user.heads={heads}"),
             *(f"model.user.layers={config.layers}", "model.user.embedding=64"),

@@ -43,10 +43,10 @@ class OptimConfig:
     corpus: Path = Path("corpora/food_kitchen")
     runs: Path = Path("runs/speed/optim")
     out: Path = Path("results/speed/optim.json")
-    width: int = 128
+    width: int = 96
     layers: int = 2
     batch: int = 512
-    steps: int = 240
+    steps: int = 200
     rates: list[float] = field(default_factory=lambda: [2e-3, 4e-3, 8e-3])
     tuning_seed: int = 0
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
@@ -104,7 +104,7 @@ def run_of(config: OptimConfig, kind: str, rate: float, seed: int) -> PretrainCo
         [
             *(f"name={kind}-lr{rate:g}-seed{seed}", f"corpus={config.corpus}"),
             *(f"runs={config.runs}", f"seed={seed}", f"batch={config.batch}", f"steps={steps}"),
-            *(f"validate_every={steps}", f"checkpoint_every={steps}", "log_every=1"),
+            *(f"validate_every={steps}", f"checkpoint_every={steps}", "log_every=20"),
             *("trackers=[]", "precision=fp32", f"model.item.width={width}", "model.item.layers=0"),
             *(f"model.user.width={width}", f"model.user.layers={config.layers}"),
             f"model.user.embedding={width}",

@@ -5,8 +5,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,14 +15,15 @@ import torch
 from scipy import stats
 
 from clue.config import PretrainConfig
+from clue.pretrain import pretrain
 from clue.settings import to_yaml
 
 
 def train(config: PretrainConfig) -> dict[str, float]:
     """Gives the held-out figures at the end of a run: entropy (nats), R@10, seconds a step.
 
-    The run has a process of its own. Its figures are kept beside where it lay, RUN.json, so that a
-    finished point is never repeated; its checkpoints go. RuntimeError where it fails.
+    Its figures are kept beside where it lay, RUN.json, so that a finished point is never repeated;
+    its checkpoints go.
     """
     kept = config.runs / f"{config.name}.json"
     asked = to_yaml(config)
@@ -32,18 +31,10 @@ def train(config: PretrainConfig) -> dict[str, float]:
         found = json.loads(kept.read_text(encoding="utf-8"))
         if found["config"] == asked:
             return found["figures"]
-    config.runs.mkdir(parents=True, exist_ok=True)
-    file = config.runs / f"{config.name}.yaml"
-    file.write_text(asked, encoding="utf-8")
-    sys.stderr.write(f"training {config.name}\n")
-    command = [sys.executable, "clue/pretrain.py", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    pretrain(config)
     figures = _figures(config.run / "log.jsonl")
     kept.write_text(json.dumps({"config": asked, "figures": figures}, indent=1), encoding="utf-8")
     shutil.rmtree(config.run)
-    file.unlink()
     return figures
 
 
