@@ -18,6 +18,7 @@ from typing import Any
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from benchmarks.speed.optim import SHORT
 from benchmarks.speed.points import machine, train, write
 from clue.config import PretrainConfig
 from clue.settings import load, read_command_line
@@ -36,7 +37,7 @@ class LrWidthConfig:
     out: Path = Path("results/speed/lr_width.json")
     kinds: list[str] = field(default_factory=lambda: ["adamw", "muon"])
     widths: list[int] = field(default_factory=lambda: [32, 64, 128])
-    rates: list[float] = field(default_factory=lambda: [2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2])
+    rates: list[float] = field(default_factory=lambda: [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
     seeds: list[int] = field(default_factory=lambda: [0])
     layers: int = 2
     batch: int = 256
@@ -102,7 +103,7 @@ def run_of(
             *(f"validate_every={steps}", f"checkpoint_every={steps}", "log_every=20"),
             f"model.item={{layers: 0, width: {width}, heads: {heads}}}",
             *(f"model.user.width={width}", f"model.user.heads={heads}"),
-            *(f"model.user.layers={config.layers}", "model.user.embedding=64"),
+            *(f"model.user.layers={config.layers}", "model.user.embedding=64", *SHORT),
         ],
     )
     optimizer = replace(

@@ -52,7 +52,7 @@ def _figures(log: Path) -> dict[str, float]:
 
 
 def interleaved(
-    arms: Mapping[str, Callable[[], None]], rounds: int
+    arms: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
     """Gives each arm's wall and processor seconds of `rounds` calls, in turn: A B A B.
 
