@@ -1,6 +1,6 @@
 """Command: does a learning rate found at one width suit another, with the rule and without?
 
-    python -m benchmarks.speed.lr_width corpus=corpora/food_kitchen
+    python -m benchmarks.speed.lr_width
 
 Trains every width at every rate, once with `optimizer.base_width` at the smallest width and once
 without, and writes the entropies, a plot beside them, and what it costs to take the best rate of
@@ -31,16 +31,16 @@ Curve = dict[float, float]  # learning rate -> entropy, mean over seeds
 class LrWidthConfig:
     """Heads of 16 at every width, `widths[0]` is the base; one user layer count for all."""
 
-    config: Path = Path("configs/food_kitchen.yaml")
-    corpus: Path = Path("corpora/food_kitchen")
+    config: Path = Path("configs/demo.yaml")
+    corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs/speed/lr_width")
     out: Path = Path("results/speed/lr_width.json")
     kinds: list[str] = field(default_factory=lambda: ["adamw", "muon"])
     widths: list[int] = field(default_factory=lambda: [32, 64, 128])
     rates: list[float] = field(default_factory=lambda: [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
     seeds: list[int] = field(default_factory=lambda: [0])
-    layers: int = 2
-    batch: int = 256
+    layers: int = 1
+    batch: int = 128
     steps: int = 120
 
     def __post_init__(self) -> None:
