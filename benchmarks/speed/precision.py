@@ -120,7 +120,7 @@ def run_of(
 
 
 def timed_once(config: PrecisionConfig, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Gives one shape's row, which is kept beside the runs: a repeated command does not repeat it."""
+    """Gives one shape's row, kept beside the runs so that it is never timed twice."""
     settings = {"shape": shape, "batch": config.batch, "rounds": config.rounds}
     kept = config.runs / f"steps-{'-'.join(map(str, shape))}.json"
     if kept.is_file():
