@@ -50,7 +50,10 @@ class PrecisionConfig:
     runs: Path = Path("runs/speed/precision")
     out: Path = Path("results/speed/precision.json")
     shapes: list[tuple[int, int, int]] = field(
-        default_factory=lambda: [(64, 0, 2), (64, 1, 1), (192, 0, 1), (192, 1, 1), (256, 2, 2)]
+        default_factory=lambda: [
+            *((64, 0, 2), (64, 1, 1), (128, 0, 2), (128, 1, 1)),
+            *((192, 0, 1), (192, 1, 1), (256, 2, 2)),
+        ]
     )
     batch: int = 256
     rounds: int = 5
