@@ -1,12 +1,13 @@
 """What a pretraining run is: the parts' own configs side by side. The defaults are the demo."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from clue.data.views import ViewsConfig
 from clue.nn.model import ClueConfig
-from clue.train.optimiser import OptimizerConfig
+from clue.train.losses import LossConfig
+from clue.train.optimiser import OptimizerConfig, decay_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +17,13 @@ class PretrainConfig:
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
     other. `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is
     bf16 where the processor has it. `resume: auto` goes on from the newest checkpoint of the run.
+    `trunk` is another run, of the same config but for `steps`, in whose constant phase this one
+    begins (clue/start.py). Checkpoints at multiples of `keep_every` stay, none at 0:
+    clue/checkpoint.py has the rule.
 
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
     `compile` compiles the encoders where shapes are fixed: on CUDA in bf16.
-    Checkpoints at multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule.
     """
 
     name: str = "demo"
@@ -29,6 +32,7 @@ class PretrainConfig:
     seed: int = 0
     model: ClueConfig = field(default_factory=ClueConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 256
     steps: int = 400
@@ -40,6 +44,7 @@ class PretrainConfig:
     compile: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
+    trunk: Path | None = None
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
@@ -52,6 +57,12 @@ class PretrainConfig:
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
+        if (self.loss.kind == "sigmoid") != (self.model.initial_bias is not None):
+            raise ValueError(
+                f"loss.kind is {self.loss.kind} and model.initial_bias {self.model.initial_bias}; "
+                "the sigmoid loss needs a bias, model.initial_bias=-10 with model.initial_scale=10 "
+                "(Zhai et al. 2023), and InfoNCE has none"
+            )
         if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
         if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
@@ -59,8 +70,29 @@ class PretrainConfig:
                 f"keep_every {self.keep_every} is no multiple of checkpoint_every "
                 f"{self.checkpoint_every}: what is not written cannot be kept; make it one, or 0"
             )
+        if self.optimizer.schedule == "wsd":
+            start = decay_start(self.optimizer, self.steps)
+            if start < self.optimizer.warmup_steps:
+                raise ValueError(
+                    f"optimizer.warmup_steps {self.optimizer.warmup_steps} last longer than the "
+                    f"{start} of {self.steps} steps before the decay; raise steps or lower it"
+                )
+        elif self.trunk is not None:
+            raise ValueError(
+                f"trunk={self.trunk} needs optimizer.schedule=wsd: a cosine falls from its first "
+                "step on, so that no two lengths share their beginning"
+            )
 
     @property
     def run(self) -> Path:
         """Where the run's log, config and checkpoints lie."""
         return self.runs / self.name
+
+
+def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
+    """Names the keys that change what is learnt and differ between the two configs."""
+    free = {"corpus", "runs", "resume", "trackers", "trunk"}
+    free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
+    free |= {"chunk_tokens", "compile"}
+    old, new = asdict(before), asdict(now)
+    return [key for key in old if key not in free and old[key] != new[key]]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -56,9 +57,15 @@ def interrupted(config: PretrainConfig, at: int, monkeypatch: pytest.MonkeyPatch
         assert not trainer.pretrain(config)
 
 
+@pytest.mark.parametrize(("kind", "ema"), [("adamw", 0.0), ("muon", 0.9)])
 def test_resume_equals_straight_bitwise(
-    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+    config: PretrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Literal["adamw", "muon"],
+    ema: float,
 ) -> None:
+    learner = replace(config.optimizer, kind=kind, ema=ema)
+    config = replace(config, optimizer=learner)
     straight, stopped = replace(config, name="straight"), replace(config, name="stopped")
     assert trainer.pretrain(straight)
     interrupted(stopped, 5, monkeypatch)
@@ -70,7 +77,9 @@ def test_resume_equals_straight_bitwise(
     assert one is not None
     assert other is not None
     assert one.step == other.step == 8
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    states = sorted(path.name for path in one.path.glob("*.safetensors"))
+    assert ("trained.safetensors" in states) == (ema > 0)
+    for name in states:
         assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
     kinds = ("step", "loss", "grad_norm", "in_batch_recall", "scale", "matching")
     logs = [

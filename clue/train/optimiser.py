@@ -1,29 +1,101 @@
-"""AdamW with the groups this model needs, and the learning rate as a function of the step."""
+"""AdamW or Muon over the groups this model needs, and the learning rate as a function of the step.
+
+Width transfer. With `base_width` set, `lr` is what suits a model of that width, and a matrix that
+reads n features (for the MLP's second matrix: whose encoder has width n) learns at
+
+    AdamW   lr x  base_width / n         Adam's update has entries of one size, and the gradient's
+                                         rank is low: its effect on a feature grows with n
+                                         (muP: Yang et al. 2022, arXiv 2203.03466, table 3)
+    Muon    lr x (base_width / n)^(1/2)  an orthogonal update scaled to AdamW's size has the
+                                         spectral norm .2 lr sqrt(n): only the root is too much
+                                         (spectral condition: Yang et al. 2023, arXiv 2310.17813)
+
+while embeddings, norms, the temperature and the bias, which add no terms as the width grows, keep
+`lr`. lr x weight_decay, what a step takes from a weight, is the same at every width (Wang &
+Aitchison 2024, arXiv 2405.13698). Of muP this is the part about learning rates alone: all widths
+start from the same normal(0, .02), and attention divides by the root of a head's width, which a
+ladder should hold constant. `python -m benchmarks.speed.lr_width` measures how far the rule holds.
+"""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+MOMENTUM = 0.95  # Muon's, as in all of its published runs (Jordan 2024)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019), linear warm-up, cosine to `final_lr_share` of the peak."""
+    """The optimiser, its schedule, and whether the weights are averaged.
 
+    `kind`: AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), or Muon for the hidden matrices
+    (Jordan 2024, kellerjordan.github.io/posts/muon) with AdamW for the rest. Muon's update is
+    scaled to AdamW's typical size (Liu et al. 2025, arXiv 2502.16982), so that one `lr` and one
+    `weight_decay` serve both.
+
+    `schedule`: after a linear warm-up, `cosine` to `final_lr_share` of the peak; or `wsd`, constant
+    and in the last `decay_share` of the steps down to the same, so that a run may branch off
+    another's constant phase (Hu et al. 2024, arXiv 2404.06395).
+
+    `base_width` is the width at which `lr` was found, None where it was found at this one; `ema`
+    the decay per step of the average of the weights that is evaluated and saved, 0 for none.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup_steps: int = 30
+    decay_share: float = 0.2
     final_lr_share: float = 0.1
+    base_width: int | None = None
+    ema: float = 0.0
     clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuses what is no rate, share or width."""
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be positive, such as 2e-3")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share is {self.decay_share}; it is a share of steps, 0 to 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it must be 0 (off) or below 1, such as .999")
+        if self.base_width is not None and self.base_width < 1:
+            raise ValueError(f"base_width is {self.base_width}; give a width, or null for no rule")
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Gives AdamW over `model`: matrices decay; embeddings, norms and the temperature do not.
 
-    Decay pulls a temperature towards 1 and unlearns rare tokens between their few gradients.
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """Gives AdamW over all of `model`, or Muon over the hidden matrices and AdamW over the rest.
+
+    Matrices decay. Embeddings, norms, temperature and bias do not: decay pulls a temperature
+    towards 1 and unlearns rare tokens between their few gradients. Every group carries `lr_share`,
+    its part of the scheduled rate.
+    """
+    adamw, muon = parameter_groups(model, config)
+    fused = all(weight.is_cuda for weight in model.parameters())
+    rest = torch.optim.AdamW(
+        adamw, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None
+    )
+    if config.kind == "adamw":
+        return [rest]
+    hidden = torch.optim.Muon(muon, lr=config.lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+    return [hidden, rest]
+
+
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Gives AdamW's groups and Muon's, none for Muon where `kind` is adamw.
+
+    Hidden are the blocks' matrices and `enter`, which leads from item vectors to the users' stream.
+    The last matrix, `leave`, is the model's output and stays with AdamW, as in Muon's recipe. The
+    three parts of `qkv` are one matrix to Muon, as they are one parameter.
     """
     embeddings = {
         id(weight)
@@ -31,22 +103,53 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
         if isinstance(module, nn.Embedding)
         for weight in module.parameters()
     }
-    decayed = [w for w in model.parameters() if w.ndim >= 2 and id(w) not in embeddings]
-    others = [w for w in model.parameters() if w.ndim < 2 or id(w) in embeddings]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    fused = all(weight.is_cuda for weight in model.parameters())
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None
-    )
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2 or id(weight) in embeddings:
+            key = (False, 1.0, 0.0)
+        else:
+            by_muon = config.kind == "muon" and not name.endswith("leave.weight")
+            share = width_share(config, name, weight, by_muon)
+            key = (by_muon, share, config.weight_decay / share)
+        groups.setdefault(key, []).append(weight)
+    adamw: list[dict[str, Any]] = []
+    muon: list[dict[str, Any]] = []
+    for (by_muon, share, decay), weights in groups.items():
+        group = {"params": weights, "lr_share": share, "weight_decay": decay}
+        (muon if by_muon else adamw).append(group)
+    return adamw, muon
+
+
+def width_share(config: OptimizerConfig, name: str, weight: nn.Parameter, by_muon: bool) -> float:
+    """Gives a matrix's part of the rate by the rule above; 1 without `base_width`."""
+    if config.base_width is None:
+        return 1.0
+    width = weight.shape[1] // 4 if name.endswith("narrow.weight") else weight.shape[1]
+    ratio = config.base_width / width
+    return math.sqrt(ratio) if by_muon else ratio
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Gives the rate of step `step` (from 0) of `steps`."""
+    """Gives the rate of step `step` (from 0) of `steps`.
+
+    The decay of `wsd` is 1 - sqrt: better than linear in Haegele et al. 2024, arXiv 2405.18392.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return config.lr * (config.final_lr_share + (1 - config.final_lr_share) * cosine)
+    wsd = config.schedule == "wsd"
+    start = decay_start(config, steps) if wsd else config.warmup_steps
+    done = min(1.0, max(0, step - start) / max(1, steps - start))
+    left = 1 - math.sqrt(done) if wsd else 0.5 * (1 + math.cos(math.pi * done))
+    return config.lr * (config.final_lr_share + (1 - config.final_lr_share) * left)
+
+
+def decay_start(config: OptimizerConfig, steps: int) -> int:
+    """Gives the first step of the decay of `wsd`: earlier steps do not depend on `steps`."""
+    return steps - round(config.decay_share * steps)
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    """Gives every group its share of `rate`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_share"]

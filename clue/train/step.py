@@ -1,5 +1,6 @@
 """One optimisation step: a packed batch in, better weights and what was seen out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class StepReport:
 def train_step(
     accelerator: Accelerator,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     batch: Batch,
     budget: Budget,
     *,
@@ -42,7 +43,8 @@ def train_step(
         users, scale = model(views)
     half = len(batch.user)
     contrast = contrastive_loss(users[:half], users[half:], scale, identity)
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     accelerator.backward(contrast.loss)
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
     assert norm is not None
@@ -58,5 +60,6 @@ def train_step(
             f"loss {report.loss}, gradient norm {report.grad_norm}: not finite; resume from the "
             "last checkpoint with a lower optimizer.lr"
         )
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return report

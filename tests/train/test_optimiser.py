@@ -1,4 +1,4 @@
-"""The learning rate by hand, and which weights decay."""
+"""The learning rate by hand, which weights are in which group, and what Muon moves."""
 
 import pytest
 import torch
@@ -6,7 +6,53 @@ import torch
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.optimiser import OptimizerConfig, learning_rate, make_optimizer
+from clue.train.optimiser import (
+    OptimizerConfig,
+    decay_start,
+    learning_rate,
+    make_optimizers,
+    set_learning_rate,
+)
+
+ITEM_MATRICES = {
+    f"items.blocks.0.{name}.weight"
+    for name in ("attention.qkv", "attention.out", "widen", "narrow")
+}
+USER_MATRICES = {name.replace("items", "users") for name in ITEM_MATRICES}
+
+
+@pytest.fixture
+def model() -> Clue:
+    """Items of width 8, users of width 16, vectors of 4: every matrix tells its width."""
+    torch.manual_seed(0)
+    config = ClueConfig(
+        item=ItemEncoderConfig(layers=1, width=8, heads=2),
+        user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=4),
+    )
+    return Clue(config, vocab_size=20)
+
+
+def groups_of(model: Clue, config: OptimizerConfig) -> list[tuple[str, float, float, set[str]]]:
+    """Gives (optimiser, lr_share, weight_decay, names) of every group."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [
+        (
+            type(optimizer).__name__,
+            group["lr_share"],
+            group["weight_decay"],
+            {names[id(p)] for p in group["params"]},
+        )
+        for optimizer in make_optimizers(model, config)
+        for group in optimizer.param_groups
+    ]
+
+
+def undecayed(model: Clue) -> set[str]:
+    """Names the embeddings, the norms and the temperature."""
+    return {
+        *("log_scale", "items.token.weight", "items.position.weight", "users.recency.weight"),
+        *(name for name, _ in model.named_parameters() if "norm" in name),
+    }
 
 
 def test_warm_up_then_cosine_by_hand() -> None:
@@ -15,34 +61,108 @@ def test_warm_up_then_cosine_by_hand() -> None:
     assert rates == pytest.approx([0.25, 1.0, 1.0, 0.55, 0.1])
 
 
-def test_matrices_decay_and_embeddings_norms_and_temperature_do_not() -> None:
-    config = ClueConfig(
-        item=ItemEncoderConfig(layers=1, width=8, heads=2),
-        user=UserEncoderConfig(layers=1, width=8, heads=2, embedding=8),
+def test_warm_up_then_constant_then_one_minus_root_by_hand() -> None:
+    config = OptimizerConfig(
+        lr=1.0, schedule="wsd", warmup_steps=4, decay_share=0.2, final_lr_share=0.1
     )
-    model = Clue(config, vocab_size=20)
-    optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.3))
-    names = {id(p): name for name, p in model.named_parameters()}
-    decayed, others = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
-    assert decayed | others == set(names.values())
-    assert others == {
-        *("log_scale", "items.token.weight", "items.position.weight", "users.recency.weight"),
-        *(name for name in names.values() if "norm" in name),
+    assert decay_start(config, 20) == 16
+    rates = [learning_rate(config, step, 20) for step in (0, 3, 4, 16, 17, 20)]
+    assert rates == pytest.approx([0.25, 1.0, 1.0, 1.0, 0.1 + 0.9 * 0.5, 0.1])
+
+
+def test_the_constant_phase_does_not_know_how_long_the_run_is() -> None:
+    config = OptimizerConfig(schedule="wsd", warmup_steps=5, decay_share=0.25)
+    short, long = ([learning_rate(config, i, steps) for i in range(15)] for steps in (20, 400))
+    assert short == long
+    assert learning_rate(config, 16, 20) < learning_rate(config, 16, 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.0}, "lr is 0"),
+        ({"decay_share": 1.5}, r"decay_share is 1\.5"),
+        ({"ema": 1.0}, r"ema is 1\.0"),
+        ({"base_width": 0}, "base_width is 0"),
+    ],
+)
+def test_what_is_no_rate_share_or_width_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**change)  # pyright: ignore[reportArgumentType]
+
+
+def test_matrices_decay_and_embeddings_norms_and_temperature_do_not(model: Clue) -> None:
+    config = OptimizerConfig(kind="adamw", weight_decay=0.3)
+    found = sorted(groups_of(model, config), key=lambda group: group[2])
+    matrices = ITEM_MATRICES | USER_MATRICES | {"users.enter.weight", "users.leave.weight"}
+    assert found == [("AdamW", 1.0, 0.0, undecayed(model)), ("AdamW", 1.0, 0.3, matrices)]
+
+
+def test_muon_takes_the_hidden_matrices_and_leaves_the_last_one(model: Clue) -> None:
+    config = OptimizerConfig(kind="muon", weight_decay=0.3)
+    found = sorted(groups_of(model, config), key=lambda group: (group[0], group[2]))
+    assert found == [
+        ("AdamW", 1.0, 0.0, undecayed(model)),
+        ("AdamW", 1.0, 0.3, {"users.leave.weight"}),
+        ("Muon", 1.0, 0.3, ITEM_MATRICES | USER_MATRICES | {"users.enter.weight"}),
+    ]
+
+
+def test_adamw_learns_a_matrix_at_base_width_over_its_width(model: Clue) -> None:
+    config = OptimizerConfig(kind="adamw", weight_decay=0.3, base_width=4)
+    found = sorted(groups_of(model, config), key=lambda group: -group[1])
+    # items have width 8 and `enter` reads it; users have width 16; lr x decay is .3 lr everywhere
+    assert found == [
+        ("AdamW", 1.0, 0.0, undecayed(model)),
+        ("AdamW", 0.5, 0.6, ITEM_MATRICES | {"users.enter.weight"}),
+        ("AdamW", 0.25, 1.2, USER_MATRICES | {"users.leave.weight"}),
+    ]
+
+
+def test_muon_learns_a_matrix_at_the_root_of_that(model: Clue) -> None:
+    config = OptimizerConfig(kind="muon", weight_decay=0.3, base_width=4)
+    found = {frozenset(names): (kind, share) for kind, share, _, names in groups_of(model, config)}
+    assert found == {
+        frozenset(undecayed(model)): ("AdamW", 1.0),
+        frozenset({"users.leave.weight"}): ("AdamW", 0.25),
+        frozenset(ITEM_MATRICES | {"users.enter.weight"}): ("Muon", pytest.approx(0.5**0.5)),
+        frozenset(USER_MATRICES): ("Muon", 0.5),
     }
 
 
-def test_a_step_without_gradient_moves_only_what_decays() -> None:
-    config = ClueConfig(
-        item=ItemEncoderConfig(layers=1, width=8, heads=2),
-        user=UserEncoderConfig(layers=1, width=8, heads=2, embedding=8),
-    )
-    model = Clue(config, vocab_size=20)
-    optimizer = make_optimizer(model, OptimizerConfig(lr=0.1, weight_decay=0.5))
+def test_every_group_gets_its_share_of_the_rate(model: Clue) -> None:
+    optimizers = make_optimizers(model, OptimizerConfig(base_width=4, kind="adamw"))
+    set_learning_rate(optimizers, 0.2)
+    rates = sorted(group["lr"] for o in optimizers for group in o.param_groups)
+    assert rates == pytest.approx([0.05, 0.1, 0.2])
+
+
+def test_a_step_without_gradient_moves_only_what_decays(model: Clue) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    optimizer.step()
+    for optimizer in make_optimizers(
+        model, OptimizerConfig(kind="adamw", lr=0.1, weight_decay=0.5)
+    ):
+        optimizer.step()
     assert torch.equal(model.log_scale, before["log_scale"])
     entered = model.users.enter.weight
     torch.testing.assert_close(entered, before["users.enter.weight"] * (1 - 0.05))
+
+
+def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(model: Clue) -> None:
+    hidden, rest = make_optimizers(model, OptimizerConfig(kind="muon", lr=0.1, weight_decay=0.0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    hidden.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == ITEM_MATRICES | USER_MATRICES | {"users.enter.weight"}
+    for name in sorted(moved):
+        update = before[name] - model.get_parameter(name).detach()
+        # root mean square .2 lr; singular values alike, .7 to 1.2 after five Newton-Schulz steps
+        assert update.pow(2).mean().sqrt().item() == pytest.approx(0.02, rel=0.25)
+        relative = torch.linalg.svdvals(update) / (0.02 * max(update.shape) ** 0.5)
+        assert 0.65 < relative.median().item() < relative.max().item() < 1.25
+    rest.step()
+    assert all(not torch.equal(p, before[n]) for n, p in model.named_parameters())
