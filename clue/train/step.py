@@ -10,18 +10,23 @@ from torch import nn
 from clue.data.batches import Batch
 from clue.nn.attention import Layout
 from clue.nn.model import PackedViews
+from clue.train.flops import Work
 from clue.train.losses import Identity, contrastive_loss
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step showed, over all processes; `loss` in nats, `scale` is 1/temperature."""
+    """What one step showed, over all processes; `loss` in nats, `scale` is 1/temperature.
+
+    `work` is what this process alone computed.
+    """
 
     loss: float
     in_batch_recall: float
     masked: float
     scale: float
     grad_norm: float
+    work: Work
 
 
 def train_step(
@@ -45,20 +50,24 @@ def train_step(
     accelerator.backward(contrast.loss)
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
     assert norm is not None
-    report = StepReport(
-        loss=contrast.loss.item(),
-        in_batch_recall=contrast.recall.item(),
-        masked=contrast.masked.item(),
-        scale=scale.item(),
-        grad_norm=float(norm),
-    )
+    seen = {
+        "loss": contrast.loss,
+        "in_batch_recall": contrast.recall,
+        "masked": contrast.masked,
+        "scale": scale,
+        "grad_norm": norm,
+    }
+    report = StepReport(**_numbers(seen), work=Work.of(batch, accelerator.num_processes))
     if not np.isfinite([report.loss, report.grad_norm]).all():
-        raise FloatingPointError(
-            f"loss {report.loss}, gradient norm {report.grad_norm}: not finite; resume from the "
-            "last checkpoint with a lower optimizer.lr"
-        )
+        raise FloatingPointError(f"loss {report.loss}, gradient norm {report.grad_norm}")
     optimizer.step()
     return report
+
+
+def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Gives one-element tensors as numbers, in one transfer: each `item()` waits for the device."""
+    flat = torch.cat([value.detach().float().reshape(1) for value in seen.values()])
+    return dict(zip(seen, flat.tolist(), strict=True))
 
 
 def to_tensors(batch: Batch, device: torch.device | str) -> tuple[PackedViews, Identity]:
