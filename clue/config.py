@@ -8,6 +8,8 @@ from clue.data.views import ViewsConfig
 from clue.nn.model import ClueConfig
 from clue.train.optimiser import OptimizerConfig
 
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -32,7 +34,7 @@ class PretrainConfig:
     log_every: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
         """Refuses what does not fit together; touches no disk."""

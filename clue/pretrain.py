@@ -14,7 +14,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,14 +26,14 @@ from accelerate import Accelerator
 
 from clue import checkpoint
 from clue.config import PretrainConfig
-from clue.data.batches import PairSampler
+from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
 from clue.encode import history_vectors
 from clue.nn.model import Clue
 from clue.prepare import prepare
-from clue.runlog import RunLog
+from clue.runlog import RunLog, installed
 from clue.settings import read_command_line
 from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs
 from clue.train.optimiser import learning_rate, make_optimizer
@@ -65,7 +65,7 @@ def pretrain(config: PretrainConfig) -> bool:
         # each believe to be alone (configs/accelerate/cpu2.yaml).
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if uses_bf16(config) else "no",
-        log_with=[*config.trackers] or None,
+        log_with=[*installed(config.trackers)] or None,
         project_dir=config.run,
     )
     with accelerator.main_process_first():
@@ -87,23 +87,23 @@ def pretrain(config: PretrainConfig) -> bool:
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     first = start.step if start is not None else 0
     with (
-        RunLog(config, accelerator, first=first) as log,
+        RunLog(config, accelerator, vocab_size=corpus.manifest.vocab_size, first=first) as log,
         signals_noted() as received,
-        ThreadPoolExecutor(1) as drawer,
     ):
-        upcoming = drawer.submit(sampler.at, first, rank, world)
-        for step in range(first, config.steps):
+        for step, batch, waited in drawn_ahead(sampler, range(first, config.steps), rank, world):
             began = time.perf_counter()
-            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
             rate = learning_rate(config.optimizer, step, config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            report = train_step(accelerator, model, optimizer, batch, clip=config.optimizer.clip)
-
             done = step + 1
-            log.train(done, report, rate, time.perf_counter() - began)
+            with log.guard(done, batch):
+                report = train_step(
+                    accelerator, model, optimizer, batch, clip=config.optimizer.clip
+                )
+
+            log.train(done, report, rate, waited + time.perf_counter() - began, waited)
             stopping = any_process(accelerator, received) and done < config.steps
             validating = not stopping and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
@@ -115,10 +115,26 @@ def pretrain(config: PretrainConfig) -> bool:
                 if saving or improved:
                     state = checkpoint.State(core, core_optimizer, done, metrics)
                     checkpoint.save(config, corpus, state, best=improved)
+                    log.saved(done)
             accelerator.wait_for_everyone()
             if stopping:
                 return False
     return True
+
+
+def drawn_ahead(
+    sampler: PairSampler, steps: range, rank: int, world: int
+) -> Iterator[tuple[int, Batch, float]]:
+    """Gives each step, this process's part of its batch, and the seconds it was waited for.
+
+    The next batch is drawn in a thread of its own meanwhile.
+    """
+    with ThreadPoolExecutor(1) as drawer:
+        upcoming = drawer.submit(sampler.at, steps.start, rank, world)
+        for step in steps:
+            began = time.perf_counter()
+            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
+            yield step, batch, time.perf_counter() - began
 
 
 def due(done: int, every: int, steps: int) -> bool:

@@ -35,8 +35,8 @@ def _addmm(_: torch.Size, a: torch.Size, b: torch.Size, *__: object, **___: obje
     return 2 * a[0] * a[1] * b[1]
 
 
-# What the counter of PyTorch 2.13 does not see: fused attention on a CPU (it has no formula for that
-# kernel; CUDA's stand in) and products added in place, one of the loss's four.
+# What the counter of PyTorch 2.13 does not see: fused attention on a CPU (it has no formula for
+# that kernel; CUDA's stand in) and products added in place, one of the loss's four.
 UNSEEN = {
     torch.ops.aten.addmm_: _addmm,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
