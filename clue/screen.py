@@ -114,6 +114,8 @@ def styled(status: Status, width: int) -> list[Text]:
 def lines(status: Status, width: int) -> list[str]:
     """Gives the lines of the drawing, each at most `width` columns; the alarms are not in it."""
     found = [progress(status, width)]
+    if not status.losses:
+        return [*found, "the first step is under way"[:width]]
     found += flow(
         [
             f"loss {status.loss:.3f} {sparkline(status.losses, 20)}".rstrip(),
