@@ -53,7 +53,7 @@ class RunLog:
         kept = [line for line in old if _step_of(line) <= first]
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         for line in map(json.loads, kept):
-            if line["kind"] == "valid":
+            if line["kind"] == "valid" and line["entropy"] is not None:
                 self._held(line["step"], line["matching"])
         if first < config.steps:
             self._start(count_parameters(config.model, vocab_size))
@@ -185,7 +185,8 @@ class RunLog:
         held = Held(step, entropy, recall)
         best = self.status.best
         self.status.held = held
-        self.status.best = held if best is None or entropy < best.entropy else best
+        if math.isfinite(entropy) and (best is None or entropy < best.entropy):
+            self.status.best = held
         return held
 
     def _raise(self, step: int, alarms: list[Alarm]) -> None:

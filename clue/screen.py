@@ -129,7 +129,8 @@ def lines(status: Status, width: int) -> list[str]:
     if status.speed is not None:
         found += flow(speed_words(status.speed), width)
     if status.held is not None:
-        found += flow([f"held out: {status.held}", f"best: {status.best}"], width)
+        best = [f"best: {status.best}"] if status.best is not None else []
+        found += flow([f"held out: {status.held}", *best], width)
     if status.saved is not None:
         found += flow([f"checkpoint of step {status.saved}"], width)
     return found

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from clue.data.batches import Batch
 from clue.nn.attention import Layout
@@ -65,8 +66,12 @@ def train_step(
 
 
 def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Gives one-element tensors as numbers, in one transfer: each `item()` waits for the device."""
-    flat = torch.cat([value.detach().float().reshape(1) for value in seen.values()])
+    """Gives one-element tensors as numbers, in one transfer: each `item()` waits for the device.
+
+    A sharded model's gradient norm lies in parts: every process must come here.
+    """
+    whole = [v.full_tensor() if isinstance(v, DTensor) else v for v in seen.values()]
+    flat = torch.cat([value.detach().float().reshape(1) for value in whole])
     return dict(zip(seen, flat.tolist(), strict=True))
 
 
