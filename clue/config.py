@@ -9,6 +9,8 @@ from clue.nn.model import ClueConfig
 from clue.train.losses import LossConfig
 from clue.train.optimiser import OptimizerConfig, decay_start
 
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -45,7 +47,7 @@ class PretrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     trunk: Path | None = None
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
         """Refuses what does not fit together; touches no disk."""

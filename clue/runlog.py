@@ -1,40 +1,50 @@
-"""The record of a run: JSON lines always, trackers beside them, and a line or a bar to watch."""
+"""The record of a run: JSON lines always, trackers beside them, and lines or a drawing to watch."""
 
 import json
+import math
 import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from accelerate import Accelerator
-from tqdm import tqdm
 
+from clue.alarms import Alarm, Alarms
 from clue.config import PretrainConfig
+from clue.data.batches import Batch
 from clue.durable import write_text
+from clue.meter import Meter, Speed
+from clue.screen import Held, Screen, Status, duration, speed_words
 from clue.settings import to_yaml
+from clue.train.flops import count_parameters
 from clue.train.step import StepReport
+
+PROJECT = "clue"  # of the trackers: runs are compared within a project
 
 
 class RunLog:
     """Writes RUN/log.jsonl and RUN/config.yaml, on the main process alone; a context manager.
 
-    Each line has `kind`: "train" (step, loss, in_batch_recall, masked, scale, grad_norm, lr,
-    pairs_per_s, seconds) or "valid" (step, matching: figures by pair of services).
+    Each line has `step` and `kind`: "start" (the machine, and the peak that MFU is measured
+    against), "train" (the fields of StepReport and Speed, and lr), "valid" (entropy, the mean over
+    `matching`: figures by pair of services) or "alarm" (name, message). What is not finite is null.
     """
 
-    def __init__(self, config: PretrainConfig, accelerator: Accelerator, *, first: int) -> None:
+    def __init__(
+        self, config: PretrainConfig, accelerator: Accelerator, *, vocab_size: int, first: int
+    ) -> None:
         """`first` steps are done already: lines of later ones, from before a kill, are dropped."""
         self.config, self.accelerator = config, accelerator
         self.active = accelerator.is_main_process
-        self.bar = tqdm(
-            total=config.steps,
-            initial=first,
-            desc=config.name,
-            unit="step",
-            disable=not (self.active and sys.stderr.isatty()),
-        )
-        self.seconds = 0.0
-        self.steps = 0
+        self.meter = Meter(config.model, accelerator)
+        self.alarms = Alarms()
+        self.status = Status(config.name, config.steps, first=first, step=first)
+        self.screen = Screen(self.status, active=self.active)
         if not self.active:
             return
         config.run.mkdir(parents=True, exist_ok=True)
@@ -43,11 +53,15 @@ class RunLog:
         old = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         kept = [line for line in old if _step_of(line) <= first]
         write_text(self.path, "".join(line + "\n" for line in kept))
-        if config.trackers:
-            accelerator.init_trackers(config.name)
+        for line in map(json.loads, kept):
+            if line["kind"] == "valid" and line["entropy"] is not None:
+                self._held(line["step"], line["matching"])
+        if first < config.steps:
+            self._start(count_parameters(config.model, vocab_size))
 
     def __enter__(self) -> "RunLog":
-        """Gives itself."""
+        """Gives itself, drawing on the terminal."""
+        self.screen.__enter__()
         return self
 
     def __exit__(
@@ -56,59 +70,205 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the bar and the trackers."""
-        self.bar.close()
+        """Ends the drawing and the trackers; says what the run came to, unless it failed."""
+        self.screen.__exit__(kind, error, trace)
         if self.config.trackers:
             self.accelerator.end_training()
+        if error is None:
+            self._say(*self._summary())
 
-    def train(self, step: int, report: StepReport, lr: float, seconds: float) -> None:
-        """Notes one finished step; writes it when `log_every` says so."""
-        self.seconds += seconds
-        self.steps += 1
-        self.bar.set_postfix(
-            loss=f"{report.loss:.3f}",
-            recall=f"{report.in_batch_recall:.3f}",
-            pairs_per_s=f"{self.config.batch / seconds:.0f}",
-        )
-        self.bar.update()
-        if step % self.config.log_every and step != self.config.steps:
-            return
-        rate = self.steps * self.config.batch / self.seconds
-        line = {"kind": "train", "step": step, **asdict(report), "lr": lr, "pairs_per_s": rate}
-        self._write({**line, "seconds": self.seconds / self.steps})
-        left = (self.config.steps - step) * self.seconds / self.steps
-        self._say(
-            f"step {step}/{self.config.steps}  loss {report.loss:.3f}  "
-            f"recall {report.in_batch_recall:.3f}  {rate:.0f} pairs/s  {left:.0f} s left"
-        )
-        self._track({name: value for name, value in line.items() if name != "kind"}, step)
-        self.seconds, self.steps = 0.0, 0
+    def train(
+        self, step: int, report: StepReport, lr: float, seconds: float, waited: float
+    ) -> None:
+        """Notes one finished step; writes it when `log_every` says so.
+
+        It took `seconds`, in `waited` of which its batch was not there yet.
+        """
+        self.meter.add(report.work, seconds, waited)
+        status = self.status
+        status.step, status.lr = step, lr
+        status.loss, status.recall = report.loss, report.in_batch_recall
+        status.scale, status.grad_norm = report.scale, report.grad_norm
+        status.losses.append(report.loss)
+        self._raise(step, self.alarms.see_loss(step, report.loss))
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            self._logged(step, report, lr, self.meter.read())
+        self.screen.draw()
+
+    def _logged(self, step: int, report: StepReport, lr: float, speed: Speed) -> None:
+        status = self.status
+        status.speed = speed
+        seen = asdict(report)
+        del seen["work"]
+        self._write({"kind": "train", "step": step, **seen, "lr": lr, **asdict(speed)})
+        self._track({"train": {**seen, "lr": lr}, "speed": asdict(speed)}, step)
+        words = [f"loss {report.loss:.3f}", f"recall {report.in_batch_recall:.3f}"]
+        words += [*speed_words(speed), f"{duration(status.left())} left"]
+        self._say(f"step {step}/{status.steps}  {'  '.join(words)}", drawn=True)
+        self._raise(step, self.alarms.see_logged(report.scale, speed.data_wait))
 
     def valid(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
         """Writes the held-out figures of one step, where there are any."""
         if not metrics:
             return
-        self._write({"kind": "valid", "step": step, "matching": metrics})
+        held = self._held(step, metrics)
+        self._write({"kind": "valid", "step": step, "entropy": held.entropy, "matching": metrics})
+        self._track({f"valid/{name}": figures for name, figures in metrics.items()}, step)
         for name, figures in metrics.items():
-            text = (
+            self._say(
                 f"step {step}  valid {name}: R@10 {figures['recall_at_10']:.3f}  "
                 f"CE_{figures['negatives']:.0f} {figures['calibrated_entropy']:.3f}"
             )
-            self.bar.write(text, file=sys.stderr) if not self.bar.disable else self._say(text)
-            self._track({f"{name}/{key}": value for key, value in figures.items()}, step)
+        self.screen.draw()
+
+    def saved(self, step: int) -> None:
+        """Notes that there is a checkpoint of `step`."""
+        self.status.saved = step
+        self.screen.draw()
+
+    @contextmanager
+    def guard(self, step: int, batch: Batch) -> Generator[None]:
+        """Saves the batch of a step that is not finite, and raises what says all of it.
+
+        Every process saves its part and raises: loss and gradient norm are over all processes.
+        """
+        try:
+            yield
+        except FloatingPointError as error:
+            rank, world = self.accelerator.process_index, self.accelerator.num_processes
+            part = f"_rank_{rank}" if world > 1 else ""
+            file = self.config.run / f"failed_step_{step:08d}{part}.npz"
+            self.config.run.mkdir(parents=True, exist_ok=True)
+            np.savez(file, **vars(batch))
+            message = (
+                f"step {step} is not finite: {error}. Begin again under another name= with a lower "
+                "optimizer.lr, a longer optimizer.warmup_steps or precision=fp32; the checkpoints "
+                f"before it are whole. Its batch is Batch(**numpy.load('{file}'))"
+            )
+            self._write({"kind": "alarm", "step": step, "name": "not_finite", "message": message})
+            raise FloatingPointError(message) from error
+
+    def _start(self, parameters: int) -> None:
+        """Writes what the run runs on, and hands the config to the trackers."""
+        peak, accelerator = self.meter.peak, self.accelerator
+        processes = accelerator.num_processes
+        machine = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": version("torch"),
+            "device": str(accelerator.device),
+            "processes": processes,
+            "precision": self.meter.precision,
+            "parameters": parameters,
+            "peak_flops": peak.flops,
+            "peak_source": peak.source,
+        }
+        self._write({"kind": "start", "step": self.status.first, **machine})
+        self._say(
+            f"{self.config.name}: {parameters / 1e6:.2f} M parameters, {processes} x "
+            f"{accelerator.device.type} in {self.meter.precision}, peak {peak.flops / 1e12:.3g} "
+            f"TFLOP/s each ({peak.source})"
+        )
+        if self.config.trackers:
+            name, run = self.config.name, str(self.config.run)
+            self.accelerator.init_trackers(
+                PROJECT,
+                config=flat(asdict(self.config)),
+                init_kwargs={
+                    "wandb": {"name": name, "group": name, "dir": run},
+                    "trackio": {"name": name, "resume": "allow"},
+                },
+            )
+
+    def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Held:
+        each = list(metrics.values())
+        entropy = sum(figures["calibrated_entropy"] for figures in each) / len(each)
+        recall = sum(figures["recall_at_10"] for figures in each) / len(each)
+        held = Held(step, entropy, recall)
+        best = self.status.best
+        self.status.held = held
+        if math.isfinite(entropy) and (best is None or entropy < best.entropy):
+            self.status.best = held
+        return held
+
+    def _raise(self, step: int, alarms: list[Alarm]) -> None:
+        self.status.alarms = [alarm.message for alarm in self.alarms.raised.values()]
+        for alarm in alarms:
+            self._write({"kind": "alarm", "step": step, **asdict(alarm)})
+            self._say(f"alarm at step {step}: {alarm.message}", drawn=True)
+
+    def _summary(self) -> list[str]:
+        status, config = self.status, self.config
+        said = [f"{config.run}: step {status.step} of {status.steps}"]
+        if status.step > status.first:
+            said[0] += f", {duration(status.passed())} for {status.step - status.first} steps"
+        if status.step < status.steps:
+            return [*said, "  stopped early; the same command goes on from there"]
+        pointer = config.run / "best"
+        if status.best is not None and pointer.is_file():
+            place = config.run / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
+            said.append(f"  best held-out {status.best}: {place}")
+        return [
+            *said,
+            f"  next: accelerate launch clue/embed.py checkpoint={config.run} "
+            f"corpus={config.corpus} out=embeddings/{config.name}.parquet",
+        ]
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.active:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line, allow_nan=False) + "\n")
+                stream.write(json.dumps(_finite(line), allow_nan=False) + "\n")
 
-    def _say(self, text: str) -> None:
-        if self.active and self.bar.disable:
-            sys.stderr.write(text + "\n")
+    def _say(self, *lines: str, drawn: bool = False) -> None:
+        """Writes lines to the error stream; not those that the drawing, where there is one, has."""
+        if self.active and not (drawn and self.screen.live):
+            for line in lines:
+                sys.stderr.write(line + "\n")
 
-    def _track(self, values: dict[str, Any], step: int) -> None:
+    def _track(self, groups: dict[str, dict[str, float]], step: int) -> None:
+        """Hands the finite figures to the trackers as group/figure."""
         if self.config.trackers:
+            values = {
+                f"{group}/{name}": value
+                for group, figures in groups.items()
+                for name, value in figures.items()
+                if math.isfinite(value)
+            }
             self.accelerator.log(values, step=step)
+
+
+def installed(trackers: Sequence[str]) -> Sequence[str]:
+    """Gives the trackers back.
+
+    Raises ValueError for one that is not installed, which Accelerate would silently leave out.
+    """
+    for name in trackers:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            others = ", ".join(other for other in trackers if other != name)
+            raise ValueError(
+                f"trackers names {name}, which is not installed; pip install {name}, or set "
+                f"trackers=[{others}]"
+            ) from None
+    return trackers
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Gives the leaves of nested dicts by dotted key; what is no number or text becomes text."""
+    found: dict[str, int | float | str | bool] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value if isinstance(value, int | float | str) else str(value)
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """Gives the same with None for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(below) for key, below in cast("dict[str, Any]", value).items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _step_of(line: str) -> int:

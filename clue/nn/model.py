@@ -74,15 +74,20 @@ class Clue(nn.Module):
             else nn.Parameter(torch.tensor([config.initial_bias]))
         )
 
-    def forward(self, views: PackedViews) -> tuple[Float[Tensor, "N E"], Float[Tensor, " 1"]]:
-        """Gives the unit vector of each view, in the order of the batch, and 1/temperature."""
+    def forward(
+        self, views: PackedViews
+    ) -> tuple[Float[Tensor, "N E"], Float[Tensor, " 1"], Float[Tensor, " 1"] | None]:
+        """Gives the unit vector of each view, in the order of the batch, 1/temperature, the bias.
+
+        All that the loss reads comes out of here: sharded parameters are whole inside alone.
+        """
         items = torch.cat([run(self.items, chunk) for chunk in views.items])
 
         def encode_histories(events: Tensor, layout: Layout) -> Tensor:
             return self.users(items[events], layout)
 
         users = torch.cat([run(encode_histories, chunk) for chunk in views.histories])
-        return users[views.rows], self.scale()
+        return users[views.rows], self.scale(), None if self.bias is None else self.bias * 1
 
     def scale(self) -> Float[Tensor, " 1"]:
         """Gives 1/temperature, clamped to [1, 100]."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from clue.data.batches import Batch
-from clue.nn.model import Clue, ClueConfig
+from clue.nn.model import Chunk, Clue, ClueConfig, PackedViews
 
 # Dense bf16 FLOP/s as published (the data sheets' figures with sparsity, halved), by a part of the
 # name that CUDA gives the device; the first that fits. H200 has the H100 SXM's processor.
@@ -61,9 +61,19 @@ class Work:
     users_recomputed: float = 0.0
 
     @staticmethod
-    def of(batch: Batch, processes: int = 1) -> "Work":
-        """Gives the work of this process's part of a batch that `processes` share equally."""
+    def of(batch: Batch, processes: int = 1, views: PackedViews | None = None) -> "Work":
+        """Gives the work of this process's part of a batch that `processes` share equally.
+
+        How it was packed says what is computed beyond.
+        """
         pairs = len(batch.user)
+        beyond: dict[str, float] = {}
+        if views is not None:
+            tokens, items_again = _beyond(views.items)
+            events, users_again = _beyond(views.histories)
+            beyond["token_padding"] = tokens - len(batch.tokens)
+            beyond["event_padding"] = events - len(batch.events)
+            beyond["items_recomputed"], beyond["users_recomputed"] = items_again, users_again
         return Work(
             pairs=pairs,
             items=len(batch.token_lengths),
@@ -72,7 +82,15 @@ class Work:
             events=len(batch.events),
             event_squares=_squares(batch.event_lengths),
             logits=pairs * pairs * processes,
+            **beyond,
         )
+
+
+def _beyond(chunks: tuple[Chunk, ...]) -> tuple[int, float]:
+    """Gives the positions of all chunks, and the share of them in chunks computed twice."""
+    positions = [len(chunk.values) for chunk in chunks]
+    again = sum(n for n, chunk in zip(positions, chunks, strict=True) if chunk.recompute)
+    return sum(positions), again / max(1, sum(positions))
 
 
 @dataclass(frozen=True)

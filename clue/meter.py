@@ -1,0 +1,113 @@
+"""How fast a run is and what it costs: counts summed from one logged step to the next."""
+
+import resource
+import sys
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from clue.nn.model import ClueConfig
+from clue.train.flops import Peak, Work, peak_flops, step_flops
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The figures since the last reading, over all processes.
+
+    `tokens_per_s` counts those of distinct items, `events_per_item` is events / distinct items
+    (each process its own), `packing` the share of the computed positions, of tokens and of events,
+    that hold something. `model_flops` is of one step, `seconds` the mean of a step. `data_wait` is
+    the share of the time in which the process that waits most waited for batches. `memory_bytes`
+    is the peak of the largest process: what torch allocated on a GPU, resident memory elsewhere.
+    `recompiles` counts the graphs that torch.compile made after the first step.
+    """
+
+    pairs_per_s: float
+    tokens_per_s: float
+    events_per_item: float
+    packing: float
+    model_flops: float
+    mfu: float
+    hfu: float
+    data_wait: float
+    seconds: float
+    memory_bytes: int
+    recompiles: int
+
+
+class Meter:
+    """Adds up what one process does; `read` puts the processes together."""
+
+    def __init__(self, config: ClueConfig, accelerator: Accelerator) -> None:
+        """Looks the peak of the processor up, or measures it: see `peak_flops`."""
+        self.config, self.accelerator = config, accelerator
+        self.precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        self.peak: Peak = peak_flops(accelerator.device, self.precision)
+        self.first_graphs: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.steps = 0
+        self.seconds = self.waited = 0.0
+        self.pairs = self.items = self.tokens = self.events = self.padding = 0
+        self.model = self.hardware = 0.0
+
+    def add(self, work: Work, seconds: float, waited: float) -> None:
+        """Adds a step that took `seconds`, in `waited` of which its batch was not there yet."""
+        flops = step_flops(self.config, work)
+        self.steps += 1
+        self.seconds += seconds
+        self.waited += waited
+        self.pairs += work.pairs
+        self.items += work.items
+        self.tokens += work.tokens
+        self.events += work.events
+        self.padding += work.token_padding + work.event_padding
+        self.model += flops.model
+        self.hardware += flops.hardware
+        if self.first_graphs is None:
+            self.first_graphs = compiled_graphs()
+
+    def read(self) -> Speed:
+        """Gives the figures and begins anew; every process must call it, it is one gather."""
+        recompiled = compiled_graphs() - (self.first_graphs or 0)
+        counts = [self.pairs, self.items, self.tokens, self.events, self.padding]
+        costs = [self.model, self.hardware, self.seconds]
+        most = [self.waited, peak_memory(self.accelerator.device), recompiled]
+        seen = torch.tensor([[*counts, *costs, *most]], dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            gathered = self.accelerator.gather(seen.to(self.accelerator.device))
+            assert isinstance(gathered, torch.Tensor)
+            seen = gathered.cpu()
+        pairs, items, tokens, events, padding, model, hardware, _ = seen[:, :8].sum(0).tolist()
+        seconds, waited, memory, recompiles = seen[:, 7:].amax(0).tolist()
+        reach = seconds * self.peak.flops * len(seen)
+        speed = Speed(
+            pairs_per_s=pairs / seconds,
+            tokens_per_s=tokens / seconds,
+            events_per_item=events / items,
+            packing=(tokens + events) / (tokens + events + padding),
+            model_flops=model / self.steps,
+            mfu=model / reach,
+            hfu=hardware / reach,
+            data_wait=waited / seconds,
+            seconds=seconds / self.steps,
+            memory_bytes=int(memory),
+            recompiles=int(recompiles),
+        )
+        self._clear()
+        return speed
+
+
+def peak_memory(device: torch.device) -> int:
+    """Gives this process's peak so far, in bytes: allocated on a GPU, resident elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def compiled_graphs() -> int:
+    """Gives how many graphs torch.compile has made; 0 where nobody asked it to."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds
+    return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
