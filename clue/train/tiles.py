@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MIN_ROWS = 64  # below, a tile's matrix products are bound by reading the candidates
-# Logits of a tile. CPU: 4 MiB of fp32 stay in the cache. Elsewhere: 256 MiB, so that the tiles of
+# Rows and logits of a tile. CPU: 512 rows at B = 1,024 and 256 from 2,048 on stay in the cache and
+# are as fast as any of 64 to 1,024 at either end. Elsewhere 256 MiB of fp32, so that the tiles of
 # 131,072 pairs have 512 rows, enough to fill an accelerator, and four of them fit in 1 GiB.
-CPU_TILE = 1 << 20
+MIN_ROWS = 256
+CPU_TILE = 1 << 19
 ACCELERATOR_TILE = 1 << 26
 COMPILED = ("cuda",)  # device types whose tiles are compiled
 
@@ -49,15 +50,12 @@ class Seen(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over the unmasked logits of a tile less log-Q: over each row (R,), and over the tile's
-    part of each of the first B columns (B,); `masked` (B,) counts what is left out of a column.
+    """Over the unmasked logits less log-Q: log-sum-exp and sum of each row (R,); log-sum-exp and
+    sum of the tile's part of each of the first B columns (B,), and how many of it are masked.
     """
 
-    row_log_sums: Tensor
-    row_totals: Tensor
-    column_log_sums: Tensor
-    column_totals: Tensor
-    column_masked: Tensor
+    rows: tuple[Tensor, Tensor]
+    columns: tuple[Tensor, Tensor, Tensor]
 
 
 def rows_per_tile(candidates: int, device: torch.device) -> int:
@@ -73,12 +71,10 @@ def infonce_sums(tile: Tile, count: int) -> tuple[Seen, Sums]:
     by_row, by_column = _corrected(logits, tile)
     by_column = by_column[:, :count]
     left_out = None if same is None else same[:, :count]
+    masked = logits.new_zeros(count) if left_out is None else left_out.sum(0).to(logits.dtype)
     return seen, Sums(
-        by_row.logsumexp(1),
-        _total(by_row, same, 1),
-        by_column.logsumexp(0),
-        _total(by_column, left_out, 0),
-        by_column.new_zeros(count) if left_out is None else left_out.sum(0).to(by_column.dtype),
+        (by_row.logsumexp(1), _total(by_row, same, 1)),
+        (by_column.logsumexp(0), _total(by_column, left_out, 0), masked),
     )
 
 
