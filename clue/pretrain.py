@@ -12,28 +12,35 @@ Without arguments it trains the demo on the synthetic world, which it makes wher
 
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 
 from clue import checkpoint
+from clue.checkpoint import Checkpoint
 from clue.config import PretrainConfig
-from clue.data.batches import PairSampler
+from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
 from clue.encode import history_vectors
 from clue.nn.model import Clue
 from clue.prepare import prepare
-from clue.runlog import RunLog
+from clue.runlog import RunLog, installed
 from clue.settings import read_command_line
+from clue.start import find_start
+from clue.train.averaging import Average
 from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs, mean_entropy
 from clue.train.memory import find_budget, free_memory
-from clue.train.optimiser import learning_rate, make_optimizer
+from clue.train.optimiser import learning_rate, make_optimizers, set_learning_rate
 from clue.train.packing import Budget
+from clue.train.precision import uses_bf16
 from clue.train.processes import agreed, join, stop_vote
 from clue.train.state import gather, restore
 from clue.train.step import train_step
@@ -56,10 +63,12 @@ def pretrain(config: PretrainConfig) -> bool:
     """Trains until `config.steps`; gives False where a signal stopped it earlier, at a checkpoint.
 
     Raises ValueError or FileNotFoundError, before any training, for a config that does not fit the
-    corpus, the checkpoints or the machine, and FloatingPointError where training diverges.
+    corpus, the checkpoints or the machine, FloatingPointError where training diverges, and OSError
+    where a checkpoint cannot be written.
     """
     # --- machine, corpus, model: everything that can be refused is refused here
-    accelerator = join(bf16=uses_bf16(config), trackers=config.trackers, run=config.run)
+    bf16 = uses_bf16(config.precision, min(config.model.item.width, config.model.user.width))
+    accelerator = join(bf16=bf16, trackers=installed(config.trackers), run=config.run)
     with accelerator.main_process_first():  # it makes the demo's corpus, sets aside the damaged
         corpus = open_corpus(config)
         start = find_start(config, corpus)
@@ -69,53 +78,94 @@ def pretrain(config: PretrainConfig) -> bool:
     sampler.check(world)
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=config.views.max_events)
 
-    torch.manual_seed(config.seed)
-    core = Clue(config.model, corpus.manifest.vocab_size)
-    core_optimizer = make_optimizer(core, config.optimizer)
-    model, optimizer = accelerator.prepare(core, core_optimizer)
-    if start is not None:
-        restore(core, [core_optimizer], start.trained(), start.optimizer())
-    budget = step_budget(config, accelerator, core, sampler)
-    if config.compile and budget.fixed:
-        core.items.compile(dynamic=False)
-        core.users.compile(dynamic=False)
+    learner = prepared(config, accelerator, corpus, start)
+    budget = step_budget(config, accelerator, learner.core, sampler)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     with (
-        RunLog(config, accelerator, first=first) as log,
+        RunLog(config, accelerator, vocab_size=corpus.manifest.vocab_size, first=first) as log,
         stop_vote(accelerator.device) as asked_to_stop,
-        ThreadPoolExecutor(1) as drawer,
     ):
-        upcoming = drawer.submit(sampler.at, first, rank, world)
-        for step in range(first, config.steps):
+        for step, batch, waited in drawn_ahead(sampler, range(first, config.steps), rank, world):
             began = time.perf_counter()
-            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
             rate = learning_rate(config.optimizer, step, config.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            report = train_step(
-                accelerator, model, optimizer, batch, budget, clip=config.optimizer.clip
-            )
-
+            set_learning_rate(learner.optimizers, rate)
             done = step + 1
-            log.train(done, report, rate, time.perf_counter() - began)
+            with log.guard(done, batch):
+                report = train_step(
+                    accelerator,
+                    learner.model,
+                    learner.optimizers,
+                    batch,
+                    budget,
+                    loss=config.loss,
+                    clip=config.optimizer.clip,
+                )
+            learner.average.update(learner.core, step)
+            log.train(done, report, rate, waited + time.perf_counter() - began, waited)
+
             stopping = asked_to_stop() and done < config.steps
             validating = not stopping and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
             if validating or saving:
-                state = gather(core, [core_optimizer])
+                state = gather(learner.core, learner.plain_optimizers, learner.average.weights)
                 if state is not None:
                     metrics = validate(state.weights, config, corpus, pairs) if validating else {}
                     log.valid(done, metrics)
                     improved = mean_entropy(metrics) < checkpoint.best_entropy(config.run)
                     if saving or improved:
                         checkpoint.save(config, corpus, state, done, metrics)
+                        log.saved(done)
                 accelerator.wait_for_everyone()
             if stopping:
                 return False
     return True
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: `core` is the plain model inside `model`, which the processes share.
+
+    `optimizers` step and `plain_optimizers` are inside them; `average` is that of the weights.
+    """
+
+    core: Clue
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    plain_optimizers: list[torch.optim.Optimizer]
+    average: Average
+
+
+def prepared(
+    config: PretrainConfig, accelerator: Accelerator, corpus: Corpus, start: Checkpoint | None
+) -> Learner:
+    """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator."""
+    torch.manual_seed(config.seed)
+    core = Clue(config.model, corpus.manifest.vocab_size)
+    plain = make_optimizers(core, config.optimizer)
+    model, *optimizers = accelerator.prepare(core, *plain)
+    average = Average(core, config.optimizer.ema)
+    if start is not None:
+        restore(core, plain, start.trained(), start.optimizer())
+        average.load(start.weights())
+    return Learner(core, model, optimizers, plain, average)
+
+
+def drawn_ahead(
+    sampler: PairSampler, steps: range, rank: int, world: int
+) -> Iterator[tuple[int, Batch, float]]:
+    """Gives each step, this process's part of its batch, and the seconds it was waited for.
+
+    The next batch is drawn in a thread of its own meanwhile.
+    """
+    with ThreadPoolExecutor(1) as drawer:
+        upcoming = drawer.submit(sampler.at, steps.start, rank, world)
+        for step in steps:
+            began = time.perf_counter()
+            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
+            yield step, batch, time.perf_counter() - began
 
 
 def due(done: int, every: int, steps: int) -> bool:
@@ -123,34 +173,26 @@ def due(done: int, every: int, steps: int) -> bool:
     return done % every == 0 or done == steps
 
 
-def uses_bf16(config: PretrainConfig) -> bool:
-    """Says whether to compute in bf16: as asked, or where the processor multiplies it natively."""
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = Path("/proc/cpuinfo")
-    return cpu.is_file() and any(
-        flag in cpu.read_text(encoding="utf-8") for flag in ("avx512_bf16", "amx_bf16")
-    )
-
-
 def step_budget(
     config: PretrainConfig, accelerator: Accelerator, core: Clue, sampler: PairSampler
 ) -> Budget:
     """Gives the chunks of a step and how much may stay in memory, from what is free now.
 
-    Raises ValueError where not even the vectors of a batch fit.
+    With fixed shapes the encoders are compiled, where the config lets them. Raises ValueError where
+    not even the vectors of a batch fit.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
-    half = accelerator.mixed_precision == "bf16"
+    fixed = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
+    if fixed and config.compile:
+        core.items.compile(dynamic=False)
+        core.users.compile(dynamic=False)
     return find_budget(
         core,
         sampler.at(0, rank, world),
         chunk_tokens=None if config.chunk_tokens == "auto" else config.chunk_tokens,
         free=free_memory(accelerator.device, world),
-        fixed=accelerator.device.type == "cuda" and half,
-        autocast=accelerator.autocast,
+        fixed=fixed,
+        autocast=lambda: accelerator.autocast(),
     )
 
 
@@ -188,39 +230,6 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
         services={name: ServiceText(template="{title}") for name in world.services},
         tokenizer=TokenizerConfig(vocab_size=4096),
     )
-
-
-def find_start(config: PretrainConfig, corpus: Corpus) -> checkpoint.Checkpoint | None:
-    """Gives the checkpoint to go on from, if any.
-
-    Raises ValueError where the run's checkpoints were trained with another config or corpus.
-    """
-    last = checkpoint.find_last(config.run)
-    if last is None:
-        return None
-    if config.resume == "never":
-        raise ValueError(f"{config.run} has checkpoints and resume=never; choose another name=")
-    differing = changed(last.config, config)
-    if differing:
-        raise ValueError(
-            f"{config.run} was begun with another {', '.join(differing)}; choose another name= or "
-            f"give it the values of {last.path / 'config.yaml'}"
-        )
-    if last.corpus["fingerprint"] != corpus.fingerprint:
-        raise ValueError(
-            f"{config.run} was begun on corpus {last.corpus['fingerprint'][:12]}, {config.corpus} "
-            f"is {corpus.fingerprint[:12]} now; choose another name= or prepare the old one again"
-        )
-    return last
-
-
-def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
-    """Names the keys that change what is learnt and differ between the two configs."""
-    free = {"corpus", "runs", "resume", "trackers"}
-    free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
-    free |= {"chunk_tokens", "compile"}
-    old, new = asdict(before), asdict(now)
-    return [key for key in old if key not in free and old[key] != new[key]]
 
 
 def validate(

@@ -1,11 +1,10 @@
 """The exponential moving average of the weights: what is evaluated and served, where it is on."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from clue.train.state import sharded_like
 
 
 class Average:
@@ -19,7 +18,7 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Starts at the weights as they are; `decay` 0 keeps no average and costs nothing.
 
-        `weights` holds the average by parameter name, the trained weights while `in_use`.
+        `weights` holds the average by parameter name, empty without one.
         """
         self.decay = decay
         self.weights: dict[str, Tensor] = {}
@@ -34,25 +33,8 @@ class Average:
             now = [w.detach() for w in model.parameters()]
             get_ema_multi_avg_fn(decay)(list(self.weights.values()), now, step)
 
-    @contextmanager
-    def in_use(self, model: nn.Module) -> Generator[None]:
-        """Has `model` hold the average inside, and its own weights, bit for bit, afterwards."""
-        self._exchange(model)
-        try:
-            yield
-        finally:
-            self._exchange(model)
-
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
         """Goes on from a saved average."""
         for name, average in self.weights.items():
-            average.copy_(weights[name])
-
-    @torch.no_grad()
-    def _exchange(self, model: nn.Module) -> None:
-        for name, weight in model.named_parameters():
-            if name in self.weights:
-                kept = weight.detach().clone()
-                weight.copy_(self.weights[name])
-                self.weights[name].copy_(kept)
+            average.copy_(sharded_like(average, weights[name]))

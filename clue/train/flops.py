@@ -67,13 +67,8 @@ class Work:
         How it was packed says what is computed beyond.
         """
         pairs = len(batch.user)
-        beyond: dict[str, float] = {}
-        if views is not None:
-            tokens, items_again = _beyond(views.items)
-            events, users_again = _beyond(views.histories)
-            beyond["token_padding"] = tokens - len(batch.tokens)
-            beyond["event_padding"] = events - len(batch.events)
-            beyond["items_recomputed"], beyond["users_recomputed"] = items_again, users_again
+        slots_t, again_t = _beyond(views.items) if views else (len(batch.tokens), 0.0)
+        slots_e, again_e = _beyond(views.histories) if views else (len(batch.events), 0.0)
         return Work(
             pairs=pairs,
             items=len(batch.token_lengths),
@@ -82,7 +77,10 @@ class Work:
             events=len(batch.events),
             event_squares=_squares(batch.event_lengths),
             logits=pairs * pairs * processes,
-            **beyond,
+            token_padding=slots_t - len(batch.tokens),
+            event_padding=slots_e - len(batch.events),
+            items_recomputed=again_t,
+            users_recomputed=again_e,
         )
 
 

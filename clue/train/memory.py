@@ -89,7 +89,7 @@ def find_budget(
 
 
 def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, float]:
-    """Gives the bytes that a position of an item, and of a history, leaves for the backward pass."""
+    """Gives the bytes that a position of an item, and of a history, leaves for backward."""
     device = core.log_scale.device
     vectors = torch.zeros(1, core.config.item.width, device=device)
 
@@ -113,15 +113,18 @@ def _saved_bytes(
     encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: Clue
 ) -> int:
     """Gives the bytes that autograd keeps of one call, each storage once, weights not counted."""
-    weights = {p.untyped_storage()._cdata for p in core.parameters()}
+    weights = {storage_of(p): 0 for p in core.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+        kept[storage_of(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         encode(values, layout)
-    return sum(kept.values())
+    return sum({**kept, **weights}.values())
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Gives what tells storages apart, those without memory (device meta) too."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

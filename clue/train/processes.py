@@ -1,7 +1,7 @@
 """The processes of a run: how they are joined, and how all of them stop at the same step."""
 
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 PATIENCE = timedelta(hours=1)
 
 
-def join(*, bf16: bool, trackers: list[str], run: Path) -> Accelerator:
+def join(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accelerator:
     """Gives this process's place among those that the launcher started, joined to them."""
     accelerator = Accelerator(
         # Said outright: torchrun on a machine without accelerator would else start processes that

@@ -7,6 +7,7 @@ parameters are shared out among optimisers and groups may change, their names do
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -28,11 +29,14 @@ class State:
     trained: dict[str, Tensor] | None = None
 
 
-def gather(model: nn.Module, optimizers: Sequence[Optimizer]) -> State | None:
+def gather(
+    model: nn.Module, optimizers: Sequence[Optimizer], average: Mapping[str, Tensor]
+) -> State | None:
     """Gives the state of the unwrapped `model` and its optimisers on the main process, else None.
 
-    Every process must call it. What it gives must be written before the next step: on a processor
-    the tensors are the ones that the step changes.
+    `average` are the averaged weights by name, empty where there are none. Every process must call
+    it. What it gives must be written before the next step: on a processor the tensors are the ones
+    that the step changes.
     """
     names = {id(weight): name for name, weight in model.named_parameters()}
     slots = {
@@ -41,11 +45,15 @@ def gather(model: nn.Module, optimizers: Sequence[Optimizer]) -> State | None:
         for weight, kept in optimizer.state.items()
         for slot, value in kept.items()
     }
-    weights = whole(model.state_dict())
+    trained = whole(model.state_dict())
+    averaged = whole(average)
     tensors = whole({name: value for name, value in slots.items() if isinstance(value, Tensor)})
     if dist.is_initialized() and dist.get_rank() > 0:
         return None
-    return State(weights, {**slots, **tensors})
+    optimizer = {**slots, **tensors}
+    if not average:
+        return State(trained, optimizer)
+    return State({**trained, **averaged}, optimizer, trained)
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,7 +82,7 @@ def restore(
     ValueError where optimiser state is of no parameter of the model.
     """
     now = model.state_dict()
-    model.load_state_dict({name: _as(now[name], value) for name, value in weights.items()})
+    model.load_state_dict({name: sharded_like(now[name], value) for name, value in weights.items()})
     names = {id(weight): name for name, weight in model.named_parameters()}
     by_name: dict[str, dict[str, Tensor | float]] = {}
     for key, value in saved.items():
@@ -89,14 +97,20 @@ def restore(
     for optimizer in optimizers:
         order = [weight for group in optimizer.param_groups for weight in group["params"]]
         state = {
-            index: {slot: _as(weight, value) for slot, value in by_name[names[id(weight)]].items()}
+            index: {
+                slot: sharded_like(weight, value)
+                for slot, value in by_name[names[id(weight)]].items()
+            }
             for index, weight in enumerate(order)
             if names[id(weight)] in by_name
         }
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _as(weight: Tensor, value: Tensor | float) -> Tensor | float:
+Slot = TypeVar("Slot", Tensor, Tensor | float)
+
+
+def sharded_like(weight: Tensor, value: Slot) -> Slot:
     """Gives a slot of `weight` sharded like it; counts of steps have no shape and stay whole."""
     if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or not value.ndim:
         return value

@@ -1,8 +1,8 @@
-"""The start of a run that branches off another's constant phase: one trunk, many lengths.
+"""Where a run begins: at its own newest checkpoint, in another's constant phase, or anew.
 
-Under warm-up, constant, decay the steps before the decay do not depend on where it begins, so that
-runs of many lengths share them (Hu et al. 2024, arXiv 2404.06395; for scaling curves: Haegele et
-al. 2024, arXiv 2405.18392). A branch ends bitwise where the whole run would:
+One trunk serves runs of many lengths: under warm-up, constant, decay the steps before the decay do
+not depend on where it begins (Hu et al. 2024, arXiv 2404.06395; for scaling curves: Haegele et al.
+2024, arXiv 2405.18392). A branch ends bitwise where the whole run would:
 
     accelerate launch clue/pretrain.py name=long optimizer.schedule=wsd steps=4000
     accelerate launch clue/pretrain.py name=short optimizer.schedule=wsd steps=1000 trunk=runs/long
@@ -15,6 +15,30 @@ from clue.checkpoint import Checkpoint
 from clue.config import PretrainConfig, changed
 from clue.data.corpus import Corpus
 from clue.train.optimiser import decay_start
+
+
+def find_start(config: PretrainConfig, corpus: Corpus) -> Checkpoint | None:
+    """Gives the checkpoint to go on from, if any: the run's own newest, else its trunk's.
+
+    Raises ValueError where the run's checkpoints were trained with another config or corpus.
+    """
+    last = checkpoint.find_last(config.run)
+    if last is None:
+        return stable_checkpoint(config, corpus) if config.trunk else None
+    if config.resume == "never":
+        raise ValueError(f"{config.run} has checkpoints and resume=never; choose another name=")
+    differing = changed(last.config, config)
+    if differing:
+        raise ValueError(
+            f"{config.run} was begun with another {', '.join(differing)}; choose another name= or "
+            f"give it the values of {last.path / 'config.yaml'}"
+        )
+    if last.corpus["fingerprint"] != corpus.fingerprint:
+        raise ValueError(
+            f"{config.run} was begun on corpus {last.corpus['fingerprint'][:12]}, {config.corpus} "
+            f"is {corpus.fingerprint[:12]} now; choose another name= or prepare the old one again"
+        )
+    return last
 
 
 def stable_checkpoint(config: PretrainConfig, corpus: Corpus) -> Checkpoint:
