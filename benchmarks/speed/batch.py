@@ -18,7 +18,7 @@ from benchmarks.speed import machine
 from benchmarks.speed.arms import Arm, ArmFailed, Comparison, run
 from benchmarks.speed.command import finish, read
 from benchmarks.speed.report import Claim, Report
-from benchmarks.speed.step import reference_model
+from benchmarks.speed.step import reference_model, refuse_short
 from benchmarks.speed.world import WorldConfig, open_world
 from clue.data.corpus import read_manifest
 from clue.nn.model import ClueConfig
@@ -49,8 +49,11 @@ class BatchConfig:
         """Refuses chunks of nothing and a world smaller than the search."""
         if self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens {self.chunk_tokens} must be positive: 0 is the rival")
-        if self.corpus is None and self.most > self.world.users:
+        if self.corpus is not None:
+            return
+        if self.most > self.world.users:
             raise ValueError(f"most {self.most} is above world.users {self.world.users}")
+        refuse_short(self.model, self.world)
 
 
 def main(argv: list[str]) -> None:

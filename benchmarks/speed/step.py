@@ -68,9 +68,24 @@ class StepConfig:
     out: Path = Path("results/speed/step.json")
 
     def __post_init__(self) -> None:
-        """Refuses more pairs than the world has users."""
+        """Refuses more pairs than the world has users, and a model that cannot read the world."""
         if max(self.pairs, self.control_pairs) > self.world.users:
             raise ValueError(f"pairs {self.pairs} needs as many users; set world.users")
+        refuse_short(self.model, self.world)
+
+
+def refuse_short(model: ClueConfig, world: WorldConfig) -> None:
+    """Raises ValueError where `model` reads shorter texts or histories than `world` holds."""
+    if model.item.max_tokens < world.max_tokens:
+        raise ValueError(
+            f"model.item.max_tokens {model.item.max_tokens} is below world.max_tokens "
+            f"{world.max_tokens}; set model.item.max_tokens={world.max_tokens}"
+        )
+    if model.user.max_events < world.items:
+        raise ValueError(
+            f"model.user.max_events {model.user.max_events} is below world.items {world.items}; "
+            f"set model.user.max_events={world.items}"
+        )
 
 
 def main(argv: list[str]) -> None:
@@ -82,7 +97,10 @@ def measure(config: StepConfig) -> tuple[Report, Path]:
     """Gives the report and where it belongs."""
     if config.preset is not None:
         preset = load(PretrainConfig, config.preset).model
-        config = replace(config, model=replace(preset, initial_scale=20.0))
+        item = replace(preset.item, max_tokens=max(preset.item.max_tokens, config.world.max_tokens))
+        user = replace(preset.user, max_events=max(preset.user.max_events, config.world.items))
+        model = replace(preset, initial_scale=20.0, item=item, user=user)
+        config = replace(config, model=model)
     facts = machine.describe(config.device, config.threads)
     control = replace(
         config.world,
