@@ -16,6 +16,8 @@ from clue.data.views import ViewsConfig
 from clue.train.optimiser import OptimizerConfig, make_optimizer
 from clue.train.step import train_step
 
+SPENT = ("memory", "could not create a primitive")  # torch's words and oneDNN's for no memory left
+
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
     """Gives the figures of steps at `batch`, or `fits: False` where memory did not suffice.
@@ -46,7 +48,7 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         return {**timed(step, spec), "pairs": spec["batch"], "fits": True}
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in SPENT):
             raise
     return {"fits": False}
 
