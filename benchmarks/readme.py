@@ -2,8 +2,9 @@
 
     python -m benchmarks.readme
 
-A part lies between two comments, `<!-- files -->` or `<!-- results:NAME -->` and `<!-- /… -->`. The
-map is made from the first line of each module's docstring, a table from results/NAME/results.json.
+A part lies between two comments, `<!-- files -->`, `<!-- results:NAME -->` or `<!-- speed:NAME -->`
+and `<!-- /… -->`. The map is made from the first line of each module's docstring, a table from
+results/NAME/results.json or results/speed/NAME.json.
 """
 
 import ast
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.results import headlines, read_results
+from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
-PART = re.compile(r"<!-- (files|results):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
+PART = re.compile(r"<!-- (files|results|speed):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,19 @@ class ReadmeConfig:
 def render(root: Path) -> str:
     """Gives the README of the checkout `root` with its generated parts made anew.
 
-    Raises ValueError for a module without a docstring, and what `read_results` raises.
+    Raises ValueError for a module without a docstring, and what `read_results` and `read_report`
+    raise.
     """
 
     def part(found: re.Match[str]) -> str:
         kind, name = found.groups()
-        body = file_map(root) if kind == "files" else results_table(root, name)
+        match kind:
+            case "files":
+                body = file_map(root)
+            case "results":
+                body = results_table(root, name)
+            case _:
+                body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
 
     return PART.sub(part, (root / "README.md").read_text(encoding="utf-8"))

@@ -1,0 +1,103 @@
+"""Inside one arm's process: its time, its peak memory, its loss and gradient norm.
+
+Runs in the rivals' environments too, so it needs torch and nothing else.
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MIB = 2**20
+PACKAGES = (
+    "torch",
+    "numpy",
+    "sentence-transformers",
+    "transformers",
+    "open_clip_torch",
+    "pytorch-lifestream",
+)
+
+
+def run_arm(arm: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Runs `arm` on the spec (JSON) in argv[1] and writes its figures to the file argv[2]."""
+    spec = json.loads(sys.argv[1])
+    torch.set_num_threads(spec["threads"])
+    torch.manual_seed(0)
+    if spec["device"] == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("device=cuda, but torch sees no CUDA device here; use device=cpu")
+    found = {**arm(spec), "versions": versions()}
+    Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+
+
+def timed(step: Callable[[], tuple[Tensor, Tensor]], spec: dict[str, Any]) -> dict[str, Any]:
+    """Gives the figures of `step`, which gives its loss and its gradient norm.
+
+    One warm-up, whose seconds stand apart; then `spec["repeats"]` timed runs, none for a gate. The
+    peak is that of all of them above what the process held before, in MiB; on CUDA of what torch
+    allocated.
+    """
+    device = spec["device"]
+    before = _reset_peak(device)
+    began = time.perf_counter()
+    loss, norm = step()
+    found: dict[str, Any] = {"loss": loss.item(), "grad_norm": norm.item()}
+    found["warmup_seconds"] = time.perf_counter() - began
+    seconds: list[float] = []
+    for _ in range(spec["repeats"]):
+        began = time.perf_counter()
+        loss, norm = step()
+        (loss + norm).item()  # on CUDA: wait for the result
+        seconds.append(time.perf_counter() - began)
+    if seconds:
+        found["seconds"] = sum(seconds) / len(seconds)
+    found["peak_mib"] = (_peak(device) - before) / MIB
+    return found
+
+
+def gradient_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """Gives the norm of the gradients of `tensors` together, and drops them."""
+    squares: list[Tensor] = []
+    for tensor in tensors:
+        assert tensor.grad is not None
+        squares.append(tensor.grad.double().square().sum())
+        tensor.grad = None
+    return torch.stack(squares).sum().sqrt()
+
+
+def versions() -> dict[str, str]:
+    """Gives the versions of Python and of the packages that decide, those that are here."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def memory(field: str) -> int:
+    """Gives a field of /proc/self/status (VmRSS, VmHWM, VmData) in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {field}: this benchmark needs Linux")
+
+
+def _reset_peak(device: str) -> int:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM starts again at VmRSS
+    return memory("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else memory("VmHWM")

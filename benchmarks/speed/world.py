@@ -1,0 +1,129 @@
+"""A corpus with nothing to learn and a known shape: Zipf catalogue, lognormal text lengths.
+
+Two services, in each of which every user has a history; `PairSampler` draws from it what it draws
+from any corpus, and the rivals' arms read the same batches.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clue.data.corpus import (
+    Corpus,
+    Manifest,
+    Ragged,
+    building,
+    history_file,
+    ragged_column,
+    seal,
+    write_columns,
+)
+from clue.data.views import ViewsConfig
+
+SERVICES = ("first", "second")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """Items are drawn with probability 1 / rank; texts have exp(normal(ln 12, .55)) tokens.
+
+    Histories have `least_items` .. `items` events, every length as likely. Where `unique`, no item
+    comes twice and every text has `tokens` tokens: nothing to save by de-duplication or packing.
+    """
+
+    users: int = 2048
+    items: int = 32
+    least_items: int = 1
+    catalogue: int = 50_000
+    vocabulary: int = 8192
+    max_tokens: int = 64
+    unique: bool = False
+    tokens: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuses histories that no length fits."""
+        if not 1 <= self.least_items <= self.items:
+            raise ValueError(f"least_items {self.least_items} must lie in 1 .. items {self.items}")
+
+
+def open_world(config: WorldConfig, home: Path) -> Corpus:
+    """Gives the corpus of `config`, which is written below `home` where it is missing."""
+    name = "-".join(str(value) for value in asdict(config).values())
+    if not (home / name / "manifest.json").is_file():
+        with building(home / name, replace=True) as scratch:
+            _write(config, scratch / "corpus")
+    return Corpus.open(home / name)
+
+
+def views(config: WorldConfig) -> ViewsConfig:
+    """Gives the views that are the whole histories of the two services."""
+    return ViewsConfig(cross_service=1.0, past_future=0.0, slices=0.0, max_events=config.items)
+
+
+def _write(config: WorldConfig, path: Path) -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(config.least_items, config.items + 1, (len(SERVICES), config.users))
+    events = int(lengths.sum())
+    catalogue = events if config.unique else config.catalogue
+    if config.unique:
+        texts = np.full(catalogue, config.tokens)
+        drawn = draw.permutation(catalogue)
+    else:
+        texts = np.exp(draw.normal(np.log(12), 0.55, catalogue)).round()
+        texts = texts.clip(1, config.max_tokens).astype(np.int64)
+        chances = np.cumsum(1 / np.arange(1, catalogue + 1))
+        ranks = np.searchsorted(chances, draw.random(events) * chances[-1])
+        drawn = draw.permutation(catalogue)[ranks]  # length says nothing about popularity
+    tokens = draw.integers(1, config.vocabulary, int(texts.sum())).astype(np.int32)
+    write_columns(
+        path / "users.arrow",
+        {
+            "user_id": pa.array([f"u{user:08d}" for user in range(config.users)]),
+            "split": pa.array(np.zeros(config.users, np.uint8)),
+        },
+    )
+    write_columns(
+        path / "items.arrow",
+        {
+            "item_id": pa.array([f"i{item}" for item in range(catalogue)]),
+            "service": pa.array(np.zeros(catalogue, np.uint8)),
+            "text": pa.array([""] * catalogue),
+            "tokens": ragged_column(Ragged(tokens, _offsets(texts))),
+            "content": pa.array(np.arange(catalogue)),
+        },
+    )
+    starts = [0, int(lengths[0].sum())]
+    for service, start, sizes in zip(SERVICES, starts, lengths, strict=True):
+        count = int(sizes.sum())
+        items = Ragged(drawn[start : start + count].astype(np.int32), _offsets(sizes))
+        times = np.sort(draw.random(count)) * 1e7
+        columns = {
+            "items": ragged_column(items),
+            "timestamps": ragged_column(Ragged(times, items.offsets)),
+        }
+        write_columns(history_file(path, service), columns)
+    (path / "tokenizer.json").write_text(json.dumps({}), encoding="utf-8")
+    seal(
+        path,
+        Manifest(
+            name="speed",
+            services=list(SERVICES),
+            num_users=config.users,
+            num_items=catalogue,
+            num_events={
+                service: int(sizes.sum()) for service, sizes in zip(SERVICES, lengths, strict=True)
+            },
+            num_tokens=len(tokens),
+            split={"train": config.users, "valid": 0, "test": 0},
+            max_item_tokens=int(texts.max()),
+            vocab_size=config.vocabulary,
+            seed=0,
+        ),
+    )
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

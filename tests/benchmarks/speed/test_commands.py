@@ -1,0 +1,234 @@
+# pyright: standard
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.speed import arms, batch, loader, loss_arm, rivals, step, step_arm
+from benchmarks.speed.__main__ import main
+from benchmarks.speed.arms import Arm, ArmFailed
+from benchmarks.speed.batch import BatchConfig, largest
+from benchmarks.speed.loader_arm import arm as loader_arm
+from benchmarks.speed.padded import PaddedViews
+from benchmarks.speed.rivals import Rival, RivalMissing, python_of
+from benchmarks.speed.world import WorldConfig, open_world, views
+from clue.data.batches import PairSampler
+from clue.train.step import to_tensors
+
+TINY = {"layers": 1, "width": 8, "heads": 2}
+WORLD = {"users": 20, "items": 5, "catalogue": 30, "vocabulary": 50, "max_tokens": 9}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    item, user = TINY | {"max_tokens": 16}, TINY | {"max_events": 5, "embedding": 8}
+    return {
+        "batch": 12,
+        "world": {**WORLD, "least_items": 1, "unique": False, "tokens": 4},
+        "worlds": str(tmp_path),
+        "model": {"item": item, "user": user, "initial_scale": 20.0, "chunk_tokens": 0},
+        "chunk_tokens": 40,
+        "compile": False,
+        "repeats": 1,
+        "threads": 1,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+def test_our_loss_equals_the_formula_and_a_wrong_one_does_not() -> None:
+    same = {"batch": 20, "width": 8, "device": "cpu", "repeats": 0, "threads": 1}
+    found = {name: loss_arm.arm(same | {"impl": name}) for name in ("dense", "ours", "wrong")}
+    assert not arms.difference([found["ours"]], [found["dense"]])
+    assert arms.difference([found["wrong"]], [found["dense"]]).startswith("loss")
+    assert "seconds" not in found["ours"]
+
+
+def test_our_variants_give_one_loss_and_one_gradient(spec: dict[str, Any]) -> None:
+    names = ("ours", "without de-duplication", "without length sort")
+    found = {name: step_arm.arm(spec | {"impl": name}) for name in names}
+    for name in names[1:]:
+        assert not arms.difference([found[name]], [found["ours"]]), name
+    assert found["ours"]["pairs"] == 12
+    assert found["ours"]["distinct_tokens"] < found["ours"]["tokens"]
+    # by hand: 12 D^2 weights a block, D^2 for each side of the user encoder
+    block, ends = 12 * 8 * 8, 2 * 8 * 8
+    tokens, events = found["ours"]["distinct_tokens"], found["ours"]["events"]
+    assert found["ours"]["flops"] == 6 * (block * tokens + (block + ends) * events)
+
+
+@pytest.mark.parametrize("strong", [True, False])
+def test_the_rivals_wrapper_computes_the_same_vectors(spec: dict[str, Any], strong: bool) -> None:
+    sampler = step_arm.make_sampler(spec)
+    torch.manual_seed(0)
+    model = step_arm.make_model(spec)
+    torch.nn.init.normal_(model.users.recency.weight)  # zero at the start: places would not matter
+    torch.nn.init.normal_(model.items.position.weight)
+    batch = sampler.at(0)
+    wrapper = PaddedViews(model, strong=strong)
+    pair = step_arm.padded_pair(batch, spec)
+    theirs = torch.cat([wrapper(side)["sentence_embedding"] for side in pair])
+    ours, _ = model(to_tensors(batch, "cpu")[0])
+    torch.testing.assert_close(theirs, ours)
+    # a mini-batch, which sentence-transformers cuts at its longest history
+    few = {name: values[:3] for name, values in pair[0].items()}
+    torch.testing.assert_close(wrapper(few)["sentence_embedding"], ours[:3])
+
+
+def test_the_world_is_what_its_config_says(tmp_path: Path) -> None:
+    config = WorldConfig(users=400, items=8, catalogue=1000)
+    corpus = open_world(config, tmp_path)
+    lengths = corpus.items_of(0).lengths
+    assert (lengths.min(), lengths.max(), corpus.num_users) == (1, 8, 400)
+    texts = corpus.item_tokens.lengths
+    assert 11 <= sorted(texts)[500] <= 13 and texts.max() <= 64
+    batch_ = PairSampler(corpus, views(config), batch=100, seed=0).at(0)
+    assert len(batch_.token_lengths) < 0.75 * len(batch_.events)  # Zipf repeats items
+    control = WorldConfig(users=30, items=8, least_items=8, unique=True)
+    batch_ = PairSampler(open_world(control, tmp_path), views(control), batch=30, seed=0).at(0)
+    assert len(batch_.token_lengths) == len(batch_.events) == 2 * 30 * 8
+    assert set(batch_.token_lengths) == {16} and set(batch_.event_lengths) == {8}
+
+
+def run_here(functions: Mapping[str, Any]) -> Any:
+    """Gives a `run` that calls the arm in this process, as fast as that is."""
+
+    def run(arm: Arm, change: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**functions[arm.module]({**arm.spec, **change}), "versions": {"torch": "1"}}
+
+    return run
+
+
+def test_the_loss_command_writes_its_json_and_prints_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arms, "run", run_here({"benchmarks.speed.loss_arm": loss_arm.arm}))
+    keys = ["batches=[128, 256]", "width=16", "rivals=[]", "threads=1", f"out={tmp_path}/loss.json"]
+    main(["loss", *keys])
+    tree = json.loads((tmp_path / "loss.json").read_text())
+    assert tree["command"].startswith("python -m benchmarks.speed loss batches=[128, 256]")
+    assert [(row["case"], row["arm"], row["status"]) for row in tree["rows"]] == [
+        ("B = 128", "dense reference", "measured"),
+        ("B = 128", "ours", "measured"),
+        ("B = 256", "dense reference", "measured"),
+        ("B = 256", "ours", "measured"),
+    ]
+    assert set(tree["rows"][0]["figures"]) == {"seconds", "peak MiB", "warm-up s"}
+    assert len(tree["rows"][0]["figures"]["seconds"]["rounds"]) == 3
+    assert [claim["holds"] for claim in tree["claims"]][1] is None  # open_clip was not asked for
+    assert tree["machine"]["threads"] == 1
+    assert "| B = 256 | ours |" in capsys.readouterr().out
+
+
+def test_the_step_command_writes_a_row_for_each_of_our_arms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arms, "run", run_here({"benchmarks.speed.step_arm": step_arm.arm}))
+    world = [f"world.{key}={value}" for key, value in WORLD.items()]
+    model = [
+        f"model.{part}.{key}={value}" for part in ("item", "user") for key, value in TINY.items()
+    ]
+    keys = ["pairs=18", "control_pairs=17", "rows=[]", "plain_rows=[]", "rounds=1", "peak_tflops=1"]
+    step.main([*world, *model, *keys, f"worlds={tmp_path}", f"out={tmp_path}/step.json"])
+    tree = json.loads((tmp_path / "step.json").read_text())
+    assert [(row["case"], row["arm"], row["status"]) for row in tree["rows"]] == [
+        ("Zipf", "ours", "measured"),
+        ("Zipf", "without de-duplication", "measured"),
+        ("Zipf", "without length sort", "measured"),
+        ("control", "ours", "measured"),
+    ]
+    assert "MFU" in tree["rows"][0]["figures"]
+    assert tree["notes"][1].startswith("control: 17 pairs, 170 events of 170 distinct items")
+    assert all(claim["holds"] is None for claim in tree["claims"])
+
+
+def test_a_model_too_small_for_the_world_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.item\.max_tokens 64 .* 65"):
+        step.StepConfig(world=WorldConfig(max_tokens=65))
+    with pytest.raises(ValueError, match=r"model\.user\.max_events 32 .* 33"):
+        BatchConfig(world=WorldConfig(users=65_536, items=33))
+
+
+def test_the_search_finds_the_largest_batch_to_a_tenth() -> None:
+    tried: list[int] = []
+
+    def below(limit: int) -> Any:
+        return lambda b: (tried.append(b), b <= limit)[1]
+
+    config = BatchConfig(first=64, most=4096)
+    checked = 0
+    for limit in (64, 65, 127, 128, 700, 999, 4095):
+        found = largest(below(limit), config)
+        assert found <= limit <= 1.1 * found + 1
+        checked += 1
+    assert checked == 7
+    assert largest(below(10**9), config) == 4096 and max(tried) == 4096
+    with pytest.raises(ValueError, match="first=64"):
+        largest(below(63), config)
+
+
+def test_a_step_beyond_the_limit_is_seen_not_to_fit(spec: dict[str, Any]) -> None:
+    wide = {"layers": 1, "width": 64, "heads": 2}
+    spec["model"]["item"] |= wide
+    spec["model"]["user"] |= wide
+    spec |= {"corpus": None, "limit_mib": 1, "chunk_tokens": 0}
+    tight = Arm(name="x", module="benchmarks.speed.batch_arm", spec=spec)
+    try:
+        assert arms.run(tight, {})["fits"] is False
+    except ArmFailed as error:
+        assert any(word in str(error) for word in batch.KILLED)
+    roomy = arms.run(tight, {"limit_mib": 4000})
+    assert roomy["fits"] is True and roomy["pairs"] == 12 and roomy["loss"] > 0
+
+
+def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
+    config = loader.LoaderConfig(
+        world=WorldConfig(users=50, items=20, least_items=2), batches=(16,)
+    )
+    config = loader.LoaderConfig(world=config.world, batches=(16,), worlds=tmp_path, steps=3)
+    loader.export(config, tmp_path / "log.npz")
+    ours, *theirs = loader.arms(config, 16, tmp_path / "log.npz")
+    found = loader_arm(dict(ours.spec))
+    assert found["views"] == 3 * 2 * 16 and found["views"] <= found["events"] <= 16 * found["views"]
+    assert [arm.rival for arm in theirs] == [rivals.LIFESTREAM] * 2
+
+
+def test_a_wrong_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["fast"])
+    assert "no benchmark 'fast'; there are step, loss, batch, loader" in capsys.readouterr().err
+
+
+def test_a_rival_is_installed_once_and_its_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    class Done:
+        stderr = "WARNING: cache\nERROR: no such version\nhint\n"
+
+        def __init__(self, returncode: int) -> None:
+            self.returncode = returncode
+
+    def pip(command: list[str], **_: Any) -> Done:
+        ran.append(command)
+        (tmp_path / "wrong").mkdir(exist_ok=True)
+        (tmp_path / "right").mkdir(exist_ok=True)
+        return Done(int("wrong" in command[0]))
+
+    monkeypatch.setattr(rivals.subprocess, "run", pip)
+    right = Rival(name="right", bare=("bare==1",), needs=("needs==2",))
+    assert python_of(right, tmp_path) == tmp_path / "right/bin/python"
+    installed = [command[command.index("install") + 1 :] for command in ran[1:]]
+    assert [words[2:] for words in installed] == [
+        [rivals.TORCH],
+        ["--no-deps", "bare==1"],
+        [rivals.TORCH, "needs==2"],
+    ]
+    python_of(right, tmp_path)
+    assert len(ran) == 4
+    with pytest.raises(RivalMissing, match="wrong: .* failed: ERROR: no such version"):
+        python_of(Rival(name="wrong"), tmp_path)
