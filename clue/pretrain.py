@@ -143,7 +143,7 @@ def prepared(
 ) -> Learner:
     """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator."""
     torch.manual_seed(config.seed)
-    core = Clue(config.model, corpus.manifest.vocab_size)
+    core = Clue(config.model, corpus.manifest.vocab_size).to(accelerator.device)
     plain = make_optimizers(core, config.optimizer)
     model, *optimizers = accelerator.prepare(core, *plain)
     average = Average(core, config.optimizer.ema)

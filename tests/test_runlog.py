@@ -23,6 +23,8 @@ from clue.nn.model import Clue
 from clue.runlog import flat, installed
 from clue.settings import load
 from clue.train.flops import Work, step_flops
+from clue.train.losses import LossConfig
+from clue.train.packing import Budget
 from clue.train.step import train_step
 from tests.conftest import TinyRun
 
@@ -191,7 +193,9 @@ def take(
     """Gives the error of one step, if any."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     try:
-        train_step(accelerator, model, optimizer, batch, clip=1.0)
+        train_step(
+            accelerator, model, [optimizer], batch, Budget(1000), loss=LossConfig(), clip=1.0
+        )
     except FloatingPointError as error:
         return error
     return None

@@ -1,11 +1,11 @@
 """Benchmark `batch`: the largest batch at a fixed limit of memory, in chunks and without.
 
-    python -m benchmarks.speed batch [limit_mib=1536 chunk_tokens=8192 threads=2]
+    python -m benchmarks.speed batch [limit_mib=1536 threads=2]
     python -m benchmarks.speed batch corpus=corpora/NAME model.item.max_tokens=32
 
-The same trainer's step twice: `chunk_tokens` as given, and 0, which keeps all activations. Each try
-is a process whose private memory may grow by `limit_mib`; the batch doubles until it does not fit,
-then the gap is halved to a tenth. For CPUs: on CUDA the largest batch is that of `step`.
+The same trainer's step twice: with the budget that it finds itself, and keeping all activations.
+Each try is a process whose private memory may grow by `limit_mib`; the batch doubles until it does
+not fit, then the gap is halved to a tenth. For CPUs: on CUDA the largest batch is that of `step`.
 """
 
 import sys
@@ -39,16 +39,13 @@ class BatchConfig:
     world: WorldConfig = field(default_factory=lambda: WorldConfig(users=65_536))
     worlds: Path = Path("data/speed")
     model: ClueConfig = field(default_factory=reference_model)
-    chunk_tokens: int = 8192
     rounds: int = 3
     repeats: int = 1
     threads: int = 2
     out: Path = Path("results/speed/batch.json")
 
     def __post_init__(self) -> None:
-        """Refuses chunks of nothing and a world smaller than the search."""
-        if self.chunk_tokens < 1:
-            raise ValueError(f"chunk_tokens {self.chunk_tokens} must be positive: 0 is the rival")
+        """Refuses a world smaller than the search."""
         if self.corpus is not None:
             return
         if self.most > self.world.users:
@@ -127,7 +124,7 @@ def arm(config: BatchConfig, name: str, batch: int) -> Arm:
         "world": asdict(config.world),
         "worlds": str(config.worlds),
         "model": asdict(config.model),
-        "chunk_tokens": config.chunk_tokens if name == OURS else 0,
+        "chunked": name == OURS,
         "limit_mib": config.limit_mib,
         "repeats": config.repeats,
         "threads": config.threads,

@@ -1,6 +1,8 @@
 """One arm of the benchmark `batch`: the trainer's step under a limit of memory."""
 
 import resource
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.speed.measure import MIB, memory, run_arm, timed
-from benchmarks.speed.step_arm import make_model, make_sampler
+from benchmarks.speed.step_arm import WHOLE, make_model, make_sampler
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.data.views import ViewsConfig
-from clue.train.optimiser import OptimizerConfig, make_optimizer
+from clue.train.losses import LossConfig
+from clue.train.memory import find_budget, free_memory
+from clue.train.optimiser import OptimizerConfig, make_optimizers
+from clue.train.packing import Budget
 from clue.train.step import train_step
 
 SPENT = ("memory", "could not create a primitive")  # torch's words and oneDNN's for no memory left
@@ -33,15 +38,30 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=spec["device"] == "cpu")
     core = make_model(spec)
-    optimizer = make_optimizer(core, OptimizerConfig())
-    model, optimizer = accelerator.prepare(core, optimizer)
+    model, *optimizers = accelerator.prepare(core, *make_optimizers(core, OptimizerConfig()))
     steps = 0
 
     def step() -> tuple[Tensor, Tensor]:
         nonlocal steps
-        report = train_step(accelerator, model, optimizer, sampler.at(steps), clip=1.0)
+        batch = sampler.at(steps)
+        report = train_step(
+            accelerator, model, optimizers, batch, budget(), loss=LossConfig(), clip=1.0
+        )
         steps += 1
         return torch.tensor(report.loss), torch.tensor(report.grad_norm)
+
+    @cache
+    def budget() -> Budget:  # found under the limit, as a run finds it before its first step
+        if not spec["chunked"]:
+            return Budget(WHOLE)
+        return find_budget(
+            core,
+            sampler.at(0),
+            chunk_tokens=None,
+            free=free_memory(accelerator.device, 1),
+            fixed=False,
+            autocast=nullcontext,
+        )
 
     limit = memory("VmData") + spec["limit_mib"] * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

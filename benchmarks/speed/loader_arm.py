@@ -34,7 +34,7 @@ def ours(spec: dict[str, Any]) -> Views:
     from benchmarks.speed.world import WorldConfig, open_world
     from clue.data.batches import PairSampler
     from clue.data.views import ViewsConfig
-    from clue.train.step import to_tensors
+    from clue.train.packing import Budget, pack
 
     corpus = open_world(WorldConfig(**spec["world"]), Path(spec["worlds"]))
     limit = spec["max_events"]
@@ -42,8 +42,8 @@ def ours(spec: dict[str, Any]) -> Views:
     sampler = PairSampler(corpus, views, batch=spec["batch"], seed=0)
     step = 0
     while True:
-        packed, _ = to_tensors(sampler.at(step), "cpu")
-        yield len(packed.rows), len(packed.events)
+        packed, _ = pack(sampler.at(step), Budget(4096))
+        yield len(packed.rows), sum(len(chunk.values) for chunk in packed.histories)
         step += 1
 
 

@@ -29,7 +29,9 @@ from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.nn.model import Clue
 from clue.settings import load, read_command_line
+from clue.train.losses import LossConfig
 from clue.train.optimiser import make_optimizers
+from clue.train.packing import Budget
 from clue.train.step import train_step
 
 KINDS = ("adamw", "muon")
@@ -155,7 +157,9 @@ def step_times(config: OptimConfig, best: dict[str, float]) -> dict[str, Any]:
             batch: Any = batch,
             clip: float = one.optimizer.clip,
         ) -> None:
-            train_step(accelerator, model, learners, batch, clip=clip)
+            train_step(
+                accelerator, model, learners, batch, Budget(4096), loss=LossConfig(), clip=clip
+            )
 
         arms[kind] = step
     times = interleaved(arms, config.timed_rounds)

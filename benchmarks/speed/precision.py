@@ -35,6 +35,7 @@ from clue.data.corpus import Corpus
 from clue.nn.model import Clue
 from clue.settings import load, read_command_line
 from clue.train.optimiser import make_optimizers
+from clue.train.packing import Budget
 from clue.train.step import StepReport, train_step
 
 PRECISIONS = ("fp32", "bf16")
@@ -154,7 +155,15 @@ def step_times(config: PrecisionConfig, shape: tuple[int, int, int]) -> dict[str
         learners = make_optimizers(model, one.optimizer)
 
         def step(model: Clue = model, learners: Any = learners) -> StepReport:
-            return train_step(accelerator, model, learners, batch, clip=one.optimizer.clip)
+            return train_step(
+                accelerator,
+                model,
+                learners,
+                batch,
+                Budget(4096),
+                loss=one.loss,
+                clip=one.optimizer.clip,
+            )
 
         arms[precision] = step
     first = {precision: arm() for precision, arm in arms.items()}

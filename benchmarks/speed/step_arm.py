@@ -20,8 +20,11 @@ from clue.nn.attention import Layout
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
+from clue.train.losses import Identity, contrastive_loss
+from clue.train.packing import Budget, pack
 
 Step = Callable[[], Tensor]
+WHOLE = 2**40  # positions of a chunk that holds any batch
 
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +59,12 @@ def make_model(spec: dict[str, Any]) -> Clue:
     """Gives the model of spec, its weights drawn from torch's generator."""
     shape = dict(spec["model"])
     item, user = ItemEncoderConfig(**shape.pop("item")), UserEncoderConfig(**shape.pop("user"))
-    config = replace(ClueConfig(**shape, item=item, user=user), chunk_tokens=spec["chunk_tokens"])
-    return Clue(config, spec["world"]["vocabulary"])
+    return Clue(ClueConfig(**shape, item=item, user=user), spec["world"]["vocabulary"])
+
+
+def budget(spec: dict[str, Any]) -> Budget:
+    """Gives chunks of `chunk_tokens`, all of them recomputed, as the rival does; at 0 one whole."""
+    return Budget(spec["chunk_tokens"], 0.0, 1.0, 1.0) if spec["chunk_tokens"] else Budget(WHOLE)
 
 
 def precision(spec: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -80,15 +87,13 @@ def without_deduplication(model: Clue, sampler: PairSampler, spec: dict[str, Any
 
 def without_length_sort(model: Clue, sampler: PairSampler, spec: dict[str, Any]) -> Step:
     """The same, but the distinct items lie in any order, in chunks padded to their longest."""
-    from clue.train.losses import contrastive_loss
-    from clue.train.step import to_tensors
 
     def encode(tokens: Tensor) -> Tensor:
         return encode_items(model, tokens)
 
     def forward() -> Tensor:
         batch = sampler.at(0)
-        tensors, identity = to_tensors(batch, spec["device"])
+        tensors, identity = pack(batch, budget(spec), spec["device"])
         order = np.random.default_rng(0).permutation(len(batch.token_lengths))
         starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
         texts = take(Ragged(batch.tokens, starts), order)
@@ -103,7 +108,7 @@ def without_length_sort(model: Clue, sampler: PairSampler, spec: dict[str, Any])
         histories = Layout.of(batch.event_lengths, spec["device"])
         users = model.users(events, histories)[tensors.rows]
         half = len(batch.user)
-        return contrastive_loss(users[:half], users[half:], model.scale(), identity).loss
+        return contrastive_loss(users[:half], users[half:], model.scale(), uniform(identity)).loss
 
     return forward
 
@@ -171,13 +176,15 @@ def sizes(model: Clue, batch: Batch) -> dict[str, float]:
 
 
 def _loss_of_packed(run: Callable[..., Any], batch: Batch, spec: dict[str, Any]) -> Tensor:
-    from clue.train.losses import contrastive_loss
-    from clue.train.step import to_tensors
-
-    packed, identity = to_tensors(batch, spec["device"])
-    users, scale = run(packed)
+    packed, identity = pack(batch, budget(spec), spec["device"])
+    users, scale, _ = run(packed)
     half = len(batch.user)
-    return contrastive_loss(users[:half], users[half:], scale, identity).loss
+    return contrastive_loss(users[:half], users[half:], scale, uniform(identity)).loss
+
+
+def uniform(identity: Identity) -> Identity:
+    """Gives the ids without log q: all users count the same."""
+    return replace(identity, log_q=None)
 
 
 def _tensor(values: np.ndarray, spec: dict[str, Any]) -> Tensor:

@@ -60,7 +60,7 @@ def pack(
         _tensor(rows, device),
     )
     ids = (_tensor(x, device) for x in (batch.user, batch.content_a, batch.content_b))
-    return views, Identity(*ids)
+    return views, Identity(*ids, log_q=torch.from_numpy(batch.log_q).to(device))
 
 
 def ranges(

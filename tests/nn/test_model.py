@@ -50,7 +50,7 @@ def gradients_of(model: Clue, views: PackedViews) -> dict[str, torch.Tensor]:
     """Gives the vectors and the gradients of a weighted sum of them, dropout seeded."""
     torch.manual_seed(5)
     weights = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
-    users, scale = model(views)
+    users, scale, _ = model(views)
     ((users * weights).sum() * scale).sum().backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert len(found) == 26
@@ -85,7 +85,7 @@ def test_views_come_back_in_the_order_of_the_batch() -> None:
 
 def test_vectors_have_unit_length_and_the_scale_is_clamped() -> None:
     model = small_model()
-    users, scale = model(views_of(Budget(1000)))
+    users, scale, _ = model(views_of(Budget(1000)))
     torch.testing.assert_close(users.norm(dim=1), torch.ones(4))
     assert scale.item() == pytest.approx(model.config.initial_scale)
     with torch.no_grad():

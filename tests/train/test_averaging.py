@@ -1,7 +1,6 @@
 """The average of the weights by hand, and that it never disturbs training."""
 
 import pytest
-import torch
 from torch import nn
 
 from clue.train.averaging import Average
@@ -33,32 +32,8 @@ def test_the_random_beginning_is_forgotten_within_a_few_steps() -> None:
     assert average.weights["weight"].item() == pytest.approx(1 / 2002)
 
 
-def test_in_use_lends_the_average_and_gives_the_weights_back_to_the_bit() -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    average = Average(model, decay=0.5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight))
-    average.update(model, 0)
-    trained = {name: w.detach().clone() for name, w in model.named_parameters()}
-    averaged = {name: w.clone() for name, w in average.weights.items()}
-    with pytest.raises(RuntimeError, match="inside"), average.in_use(model):
-        for name, weight in model.named_parameters():
-            assert torch.equal(weight, averaged[name])
-            assert torch.equal(average.weights[name], trained[name])
-        raise RuntimeError("inside")
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, trained[name])
-        assert torch.equal(average.weights[name], averaged[name])
-    assert len(trained) == 2
-
-
 def test_without_a_decay_nothing_is_kept() -> None:
     model = nn.Linear(3, 2)
     average = Average(model, decay=0.0)
     average.update(model, 0)
-    before = model.weight.detach().clone()
-    with average.in_use(model):
-        assert torch.equal(model.weight, before)
     assert average.weights == {}

@@ -1,5 +1,6 @@
 """The whole model on two and three processes: gradients as on one, temperature included."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,9 +36,9 @@ def one_side(rank: int, world: int, path: Path) -> dict[str, torch.Tensor]:
     model = DistributedDataParallel(core) if world > 1 else core
     batch = PairSampler(corpus, VIEWS, batch=BATCH, seed=3).at(1, rank, world)
     views, identity = pack(batch, Budget(64, kept=20_000.0, item_bytes=100.0, event_bytes=100.0))
-    users, scale = model(views)
+    users, scale, _ = model(views)
     half = len(batch.user)
-    contrast = contrastive_loss(users[:half], users[half:], scale, identity)
+    contrast = contrastive_loss(users[:half], users[half:], scale, replace(identity, log_q=None))
     contrast.loss.backward()
     gradients = {name: p.grad for name, p in core.named_parameters() if p.grad is not None}
     assert len(gradients) == len(list(core.parameters()))

@@ -16,7 +16,7 @@ from clue.nn.user_encoder import UserEncoderConfig
 from clue.train import flops
 from clue.train.flops import Work, count_parameters, flops_per_pair, peak_flops, step_flops
 from clue.train.losses import contrastive_loss
-from clue.train.step import to_tensors
+from clue.train.packing import Budget, pack
 
 VOCABULARY = 90
 
@@ -89,14 +89,14 @@ def counted(
 ) -> float:
     """Gives what PyTorch's counter sees of forward and backward, the loss included or not."""
     model = Clue(config, VOCABULARY)
-    views, identity = to_tensors(batch, "cpu")
+    views, identity = pack(batch, Budget(2**40))
     backend = SDPBackend.FLASH_ATTENTION if fused else SDPBackend.MATH
     with sdpa_kernel(backend), FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
-        users, scale = model(views)
-        half = len(batch.user)
+        users, scale, _ = model(views)
+        half, who = len(batch.user), replace(identity, log_q=None)
         target = (users * users.detach()).sum()
         if loss:
-            target = contrastive_loss(users[:half], users[half:], scale, identity).loss
+            target = contrastive_loss(users[:half], users[half:], scale, who).loss
         target.backward()
     return counter.get_total_flops()
 

@@ -48,7 +48,7 @@ def kept_bytes(model: Clue, batch: Batch, budget: Budget) -> int:
 
     views, _ = pack(batch, budget)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        users, _ = model(views)
+        users, *_ = model(views)
     assert users.requires_grad
     return sum(size for place, size in found.items() if place not in weights)
 

@@ -24,7 +24,7 @@ from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.nn.model import Clue
 from clue.settings import load
-from clue.train.optimiser import make_optimizer
+from clue.train.optimiser import make_optimizers
 from clue.train.processes import join
 from clue.train.state import gather, whole
 from clue.train.step import train_step
@@ -44,7 +44,7 @@ def config(tiny_run: TinyRun, tmp_path: Path) -> PretrainConfig:
             *("batch=24", f"steps={STEPS}", "validate_every=2", "checkpoint_every=2"),
             *("log_every=1", "model.item.width=16", "model.item.layers=2", "model.user.width=16"),
             *("model.user.layers=1", "model.user.embedding=8", "precision=fp32"),
-            *("model.chunk_tokens=200", "optimizer.warmup_steps=1"),
+            *("chunk_tokens=200", "optimizer.warmup_steps=1"),
         ],
     )
 
@@ -69,19 +69,23 @@ def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
     sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
     torch.manual_seed(0)
     core = Clue(config.model, corpus.manifest.vocab_size)
-    core_optimizer = make_optimizer(core, config.optimizer)
-    model, optimizer = accelerator.prepare(core, core_optimizer)
+    core_optimizers = make_optimizers(core, config.optimizer)
+    model, *optimizers = accelerator.prepare(core, *core_optimizers)
+    budget = Budget(200, 0.0, 1.0, 1.0)  # all is recomputed
     assert any(isinstance(w, DTensor) for w in core.parameters()) == (kind == "fsdp2")
     found: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
         batch = sampler.at(step, accelerator.process_index, accelerator.num_processes)
-        report = train_step(accelerator, model, optimizer, batch, clip=config.optimizer.clip)
-        found |= {f"{name} {step}": torch.tensor(x) for name, x in vars(report).items()}
+        report = train_step(
+            accelerator, model, optimizers, batch, budget, loss=config.loss, clip=1.0
+        )
+        numbers = {name: x for name, x in vars(report).items() if name != "work"}
+        found |= {f"{name} {step}": torch.tensor(x) for name, x in numbers.items()}
         if not step:
             gradients = {n: w.grad for n, w in core.named_parameters() if w.grad is not None}
             found |= {f"grad {k}": v.clone() for k, v in whole(gradients).items()}
             assert len(gradients) == len(list(core.parameters()))
-    state = gather(core, [core_optimizer])
+    state = gather(core, core_optimizers, {})
     if state is None:
         return {}
     slots = {k: torch.as_tensor(v) for k, v in state.optimizer.items()}

@@ -16,7 +16,7 @@ from benchmarks.speed.padded import PaddedViews
 from benchmarks.speed.rivals import Rival, RivalMissing, python_of
 from benchmarks.speed.world import WorldConfig, open_world, views
 from clue.data.batches import PairSampler
-from clue.train.step import to_tensors
+from clue.train.packing import Budget, pack
 
 TINY = {"layers": 1, "width": 8, "heads": 2}
 WORLD = {"users": 20, "items": 5, "catalogue": 30, "vocabulary": 50, "max_tokens": 9}
@@ -29,7 +29,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
         "batch": 12,
         "world": {**WORLD, "least_items": 1, "unique": False, "tokens": 4},
         "worlds": str(tmp_path),
-        "model": {"item": item, "user": user, "initial_scale": 20.0, "chunk_tokens": 0},
+        "model": {"item": item, "user": user, "initial_scale": 20.0},
         "chunk_tokens": 40,
         "compile": False,
         "repeats": 1,
@@ -71,7 +71,7 @@ def test_the_rivals_wrapper_computes_the_same_vectors(spec: dict[str, Any], stro
     wrapper = PaddedViews(model, strong=strong)
     pair = step_arm.padded_pair(batch, spec)
     theirs = torch.cat([wrapper(side)["sentence_embedding"] for side in pair])
-    ours, _ = model(to_tensors(batch, "cpu")[0])
+    ours, *_ = model(pack(batch, Budget(1000))[0])
     torch.testing.assert_close(theirs, ours)
     # a mini-batch, which sentence-transformers cuts at its longest history
     few = {name: values[:3] for name, values in pair[0].items()}
@@ -174,7 +174,7 @@ def test_a_step_beyond_the_limit_is_seen_not_to_fit(spec: dict[str, Any]) -> Non
     wide = {"layers": 1, "width": 64, "heads": 2}
     spec["model"]["item"] |= wide
     spec["model"]["user"] |= wide
-    spec |= {"corpus": None, "limit_mib": 1, "chunk_tokens": 0}
+    spec |= {"corpus": None, "limit_mib": 1, "chunked": False}
     tight = Arm(name="x", module="benchmarks.speed.batch_arm", spec=spec)
     try:
         assert arms.run(tight, {})["fits"] is False
