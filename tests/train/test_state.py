@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed as dist
@@ -59,6 +59,7 @@ def start(kind: str, config: PretrainConfig) -> Accelerator:
     accelerator = join(bf16=config.precision == "bf16", trackers=[], run=config.run)
     if kind == "fsdp2":
         machine = load_config_from_file(str(ROOT / "configs/accelerate/fsdp8.yaml"))
+        assert isinstance(machine, ClusterConfig) and machine.fsdp_config is not None
         asked = {key.removeprefix("fsdp_"): value for key, value in machine.fsdp_config.items()}
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
             fsdp_version=asked.pop("version"), **asked
@@ -105,7 +106,7 @@ def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> Non
         found: dict[str, dict[str, torch.Tensor]] = {}
         for kind in ("ddp", "fsdp2"):
             found[kind] = steps(kind, config)
-            AcceleratorState._reset_state()
+            AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
         patch.setattr(trainer, "join", lambda **_: start("fsdp2", config))
         assert trainer.pretrain(config)
     if rank == 0:
@@ -127,7 +128,7 @@ def test_ddp_and_fsdp2_take_the_steps_of_one_process_and_go_on_from_them(
     begun = replace(config, runs=tmp_path / "begun")
     shutil.copytree(config.run, begun.run)
     shutil.rmtree(begun.run / "checkpoints" / f"step_{STEPS:08d}")
-    mp.spawn(_process, (2, tmp_path, begun), nprocs=2)
+    mp.spawn(_process, (2, tmp_path, begun), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
     others = torch.load(tmp_path / "found.pt", weights_only=True)
     checked = 0
     for kind, other in others.items():
@@ -155,14 +156,14 @@ def test_ddp_and_fsdp2_take_the_steps_of_one_process_and_go_on_from_them(
 def test_several_optimisers_go_on_as_if_they_had_not_stopped() -> None:
     """Muon and AdamW side by side, and a number of steps that is no tensor."""
 
-    def made() -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+    def made() -> tuple[nn.Sequential, list[torch.optim.Optimizer]]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
         matrices = [w for w in model.parameters() if w.ndim == 2]
         others = [w for w in model.parameters() if w.ndim < 2]
         return model, [torch.optim.Muon(matrices, lr=0.1), torch.optim.AdamW(others, lr=0.1)]
 
-    def step(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    def step(model: nn.Sequential, optimizers: list[torch.optim.Optimizer]) -> None:
         model.zero_grad()
         model(torch.linspace(-1, 1, 6)).square().sum().backward()
         for optimizer in optimizers:
