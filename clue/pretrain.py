@@ -3,7 +3,11 @@
 Reads a corpus that `clue/prepare.py` wrote, trains on the training users, measures matching on the
 validation users, and writes runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved),
 checkpoints/, and `best` and `last`, which name two of them. The same command again goes on from the
-last checkpoint, bitwise as if it had never stopped. SIGTERM and Ctrl-C save one before they end.
+last checkpoint, bitwise as if it had never stopped; on another number of processes as well, but
+sums are then rounded in another order and dropout, whose random numbers depend on step and process,
+differs. SIGTERM and Ctrl-C save a checkpoint before they end: send it to the process itself. With
+several processes `accelerate launch` passes it on and kills after 30 s; with one it does not, so a
+container or a scheduler should run `exec python clue/pretrain.py`, which needs no launcher.
 
 Without arguments it trains the demo on the synthetic world, which it makes where it is missing:
     accelerate launch clue/pretrain.py
@@ -54,7 +58,8 @@ def pretrain(config: PretrainConfig) -> bool:
     """Trains until `config.steps`; gives False where a signal stopped it earlier, at a checkpoint.
 
     Raises ValueError or FileNotFoundError, before any training, for a config that does not fit the
-    corpus, the checkpoints or the machine, and FloatingPointError where training diverges.
+    corpus, the checkpoints or the machine, FloatingPointError where training diverges, and OSError
+    where the disk refuses a checkpoint.
     """
     # --- machine, corpus, model: everything that can be refused is refused here
     accelerator = join(bf16=uses_bf16(config), trackers=config.trackers, run=config.run)
