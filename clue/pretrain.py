@@ -3,11 +3,12 @@
 Reads a corpus that `clue/prepare.py` wrote, trains on the training users, measures matching on the
 validation users, and writes runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved),
 checkpoints/, and `best` and `last`, which name two of them. The same command again goes on from the
-last checkpoint, bitwise as if it had never stopped; on another number of processes as well, but
-sums are then rounded in another order and dropout, whose random numbers depend on step and process,
-differs. SIGTERM and Ctrl-C save a checkpoint before they end: send it to the process itself. With
-several processes `accelerate launch` passes it on and kills after 30 s; with one it does not, so a
-container or a scheduler should run `exec python clue/pretrain.py`, which needs no launcher.
+last checkpoint, bitwise as if it had never stopped. On another number of processes it goes on too,
+equal but for the rounding of sums, and for dropout, which draws by step and process.
+
+SIGTERM and Ctrl-C save a checkpoint before the run ends, where they reach it. `accelerate launch` of
+several processes passes them on and kills after 30 s; of one process it does not pass SIGTERM on: a
+container or a scheduler should then run `exec python clue/pretrain.py`, which needs no launcher.
 
 Without arguments it trains the demo on the synthetic world, which it makes where it is missing:
     accelerate launch clue/pretrain.py
