@@ -6,7 +6,7 @@ checkpoints/, and `best` and `last`, which name two of them. The same command ag
 last checkpoint, bitwise as if it had never stopped. On another number of processes it goes on too,
 equal but for the rounding of sums, and for dropout, which draws by step and process.
 
-SIGTERM and Ctrl-C save a checkpoint before the run ends, where they reach it. `accelerate launch` of
+SIGTERM and Ctrl-C save a checkpoint before the run ends, if they reach it. `accelerate launch` of
 several processes passes them on and kills after 30 s; of one process it does not pass SIGTERM on: a
 container or a scheduler should then run `exec python clue/pretrain.py`, which needs no launcher.
 
