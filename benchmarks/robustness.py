@@ -33,7 +33,7 @@ from clue.settings import load, read_command_line
 
 # Children begin with torch and clue imported, or 50 starts would take longer than all the training.
 FORK = multiprocessing.get_context("fork")
-MOST_STEPS = 8  # of one life, so that the run outlasts the kills
+MOST_STEPS = 2  # of one life, so that the run outlasts the kills
 
 
 @dataclass(frozen=True, kw_only=True)

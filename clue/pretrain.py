@@ -3,7 +3,12 @@
 Reads a corpus that `clue/prepare.py` wrote, trains on the training users, measures matching on the
 validation users, and writes runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved),
 checkpoints/, and `best` and `last`, which name two of them. The same command again goes on from the
-last checkpoint, bitwise as if it had never stopped. SIGTERM and Ctrl-C save one before they end.
+last checkpoint, bitwise as if it had never stopped. On another number of processes it goes on too,
+equal but for the rounding of sums, and for dropout, which draws by step and process.
+
+SIGTERM and Ctrl-C save a checkpoint before the run ends, if they reach it. `accelerate launch` of
+several processes passes them on and kills after 30 s; of one process it does not pass SIGTERM on: a
+container or a scheduler should then run `exec python clue/pretrain.py`, which needs no launcher.
 
 Without arguments it trains the demo on the synthetic world, which it makes where it is missing:
     accelerate launch clue/pretrain.py
@@ -64,7 +69,7 @@ def pretrain(config: PretrainConfig) -> bool:
 
     Raises ValueError or FileNotFoundError, before any training, for a config that does not fit the
     corpus, the checkpoints or the machine, FloatingPointError where training diverges, and OSError
-    where a checkpoint cannot be written.
+    where the disk refuses a checkpoint.
     """
     # --- machine, corpus, model: everything that can be refused is refused here
     bf16 = uses_bf16(config.precision, min(config.model.item.width, config.model.user.width))

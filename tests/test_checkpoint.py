@@ -52,9 +52,7 @@ def test_what_was_saved_is_read_again(config: PretrainConfig) -> None:
     assert read.keys() == expected.optimizer.keys()
     assert read["w/count"] == 7
     assert type(read["w/count"]) is int
-    assert torch.equal(
-        torch.as_tensor(read["w/exp_avg"]), torch.as_tensor(expected.optimizer["w/exp_avg"])
-    )
+    assert torch.equal(*(torch.as_tensor(kept["w/exp_avg"]) for kept in (read, expected.optimizer)))
 
 
 def test_weights_in_training_are_kept_beside_their_average(config: PretrainConfig) -> None:

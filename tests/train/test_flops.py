@@ -69,6 +69,7 @@ def drawn(pairs: int, items: int, tokens: tuple[int, int], events: tuple[int, in
         user=np.arange(pairs),
         content_a=np.arange(pairs),
         content_b=np.arange(pairs) + pairs,
+        log_q=np.zeros(pairs, np.float32),
     )
 
 

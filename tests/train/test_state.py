@@ -6,18 +6,23 @@ and its like become FSDP and leaves MULTI_CPU out, so that an fsdp_config is pas
 Here that one decision is taken for it; what follows is accelerate's own code, gloo in NCCL's place.
 """
 
-from collections.abc import Callable
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed as dist
 from torch import multiprocessing as mp
+from torch import nn
 from torch.distributed.tensor import DTensor
 
+from clue import checkpoint
 from clue import pretrain as trainer
 from clue.config import PretrainConfig
 from clue.data.batches import PairSampler
@@ -26,7 +31,7 @@ from clue.nn.model import Clue
 from clue.settings import load
 from clue.train.optimiser import make_optimizers
 from clue.train.processes import join
-from clue.train.state import gather, whole
+from clue.train.state import gather, restore, whole
 from clue.train.step import train_step
 from tests.conftest import ROOT, TinyRun
 
@@ -54,6 +59,7 @@ def start(kind: str, config: PretrainConfig) -> Accelerator:
     accelerator = join(bf16=config.precision == "bf16", trackers=[], run=config.run)
     if kind == "fsdp2":
         machine = load_config_from_file(str(ROOT / "configs/accelerate/fsdp8.yaml"))
+        assert isinstance(machine, ClusterConfig) and machine.fsdp_config is not None
         asked = {key.removeprefix("fsdp_"): value for key, value in machine.fsdp_config.items()}
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
             fsdp_version=asked.pop("version"), **asked
@@ -92,55 +98,94 @@ def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in {**found, **state.weights, **slots}.items()}
 
 
-def train(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
-    """Runs the whole trainer; what it learnt lies in the run's checkpoints."""
-    trainer.join = lambda **_: start(kind, config)
-    assert trainer.pretrain(config)
-    return {}
-
-
-def _process(
-    rank: int,
-    world: int,
-    folder: Path,
-    kind: str,
-    work: Callable[[str, PretrainConfig], dict[str, torch.Tensor]],
-    config: PretrainConfig,
-) -> None:
+def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
+    """Takes the steps under DDP and under FSDP2, then trains what one process began to its end."""
     torch.set_num_threads(1)
-    meeting = f"file://{folder}/meet-{kind}-{config.name}"
+    meeting = f"file://{folder}/meet"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     with pytest.MonkeyPatch.context() as patch:
         here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         for name, value in here.items():
             patch.setenv(name, str(value))
-        found = work(kind, config)
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for kind in ("ddp", "fsdp2"):
+            found[kind] = steps(kind, config)
+            AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
+        patch.setattr(trainer, "join", lambda **_: start("fsdp2", config))
+        assert trainer.pretrain(config)
     if rank == 0:
-        torch.save(found, folder / f"{kind}.pt")
+        torch.save(found, folder / "found.pt")
     dist.destroy_process_group()
 
 
-def on_two(
-    kind: str,
-    folder: Path,
-    work: Callable[[str, PretrainConfig], dict[str, torch.Tensor]],
-    config: PretrainConfig,
-) -> dict[str, torch.Tensor]:
-    mp.spawn(_process, (2, folder, kind, work, config), nprocs=2)
-    return torch.load(folder / f"{kind}.pt", weights_only=True)
+def losses(config: PretrainConfig) -> dict[int, float]:
+    lines = map(json.loads, (config.run / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
 
 
-def test_ddp_and_fsdp2_take_the_steps_of_one_process(
+def test_ddp_and_fsdp2_take_the_steps_of_one_process_and_go_on_from_them(
     config: PretrainConfig, tmp_path: Path
 ) -> None:
     one = steps("one", config)
     assert one["grad log_scale"].abs() > 1e-4  # a temperature without gradient would pass unseen
+    assert trainer.pretrain(config)
+    begun = replace(config, runs=tmp_path / "begun")
+    shutil.copytree(config.run, begun.run)
+    shutil.rmtree(begun.run / "checkpoints" / f"step_{STEPS:08d}")
+    mp.spawn(_process, (2, tmp_path, begun), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    others = torch.load(tmp_path / "found.pt", weights_only=True)
     checked = 0
-    for kind in ("ddp", "fsdp2"):
-        other = on_two(kind, tmp_path, steps, config)
+    for kind, other in others.items():
         assert other.keys() == one.keys()
         for name, expected in one.items():
             error = (other[name] - expected).norm() / expected.norm().clamp_min(1e-12)
             assert error < 1e-5, f"{kind}, {name}: relative error {error}"
             checked += 1
     assert checked == 2 * len(one)
+
+    straight, sharded = checkpoint.find_last(config.run), checkpoint.find_last(begun.run)
+    assert straight is not None and sharded is not None
+    assert straight.step == sharded.step == STEPS
+    assert losses(begun) == pytest.approx(losses(config), rel=1e-6)
+    assert sharded.entropy == pytest.approx(straight.entropy, rel=1e-5)
+    theirs, ours = sharded.optimizer(), straight.optimizer()
+    assert theirs.keys() == ours.keys()
+    for name, expected in {**straight.weights(), **ours}.items():
+        got = {**sharded.weights(), **theirs}[name]
+        torch.testing.assert_close(
+            torch.as_tensor(got), torch.as_tensor(expected), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_several_optimisers_go_on_as_if_they_had_not_stopped() -> None:
+    """Muon and AdamW side by side, and a number of steps that is no tensor."""
+
+    def made() -> tuple[nn.Sequential, list[torch.optim.Optimizer]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+        matrices = [w for w in model.parameters() if w.ndim == 2]
+        others = [w for w in model.parameters() if w.ndim < 2]
+        return model, [torch.optim.Muon(matrices, lr=0.1), torch.optim.AdamW(others, lr=0.1)]
+
+    def step(model: nn.Sequential, optimizers: list[torch.optim.Optimizer]) -> None:
+        model.zero_grad()
+        model(torch.linspace(-1, 1, 6)).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    model, optimizers = made()
+    step(model, optimizers)
+    optimizers[1].state[model[1].bias]["count"] = 7
+    state = gather(model, optimizers)
+    assert state is not None
+    assert len(state.optimizer) == 2 + 2 * 3 + 1
+    other, fresh = made()
+    restore(other, fresh, {k: v.clone() for k, v in state.weights.items()}, state.optimizer)
+    assert fresh[1].state[other[1].bias]["count"] == 7
+    for _ in range(2):
+        step(model, optimizers)
+        step(other, fresh)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight)
+    with pytest.raises(ValueError, match=r"optimiser state of '2\.bias', which the model lacks"):
+        restore(other, fresh, state.weights, {"2.bias/exp_avg": torch.zeros(4)})
