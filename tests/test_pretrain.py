@@ -218,3 +218,10 @@ def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_pa
     theirs = two.weights()
     for name, weight in one.weights().items():
         torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_is_taken_where_it_is_faster() -> None:
+    assert trainer.bf16_pays(["amx_bf16"], 16)
+    assert trainer.bf16_pays(["avx512f", "avx512_bf16"], trainer.BF16_WIDTH)
+    assert not trainer.bf16_pays(["avx512f", "avx512_bf16"], trainer.BF16_WIDTH - 1)
+    assert not trainer.bf16_pays(["avx2"], 4096)
