@@ -40,9 +40,9 @@ from clue.train.optimiser import learning_rate, make_optimizers, set_learning_ra
 from clue.train.step import train_step
 from clue.trunk import stable_checkpoint
 
-# bf16 over fp32, seconds a step on AVX512-BF16: 1.17 at width 64, .86 at 192, .71 at 256
-# (results/speed/precision.json).
-BF16_WIDTH = 192
+# bf16 over fp32, processor seconds a step with AVX512-BF16: 1.17 at width 64, .89 at 128, .86 at
+# 192, .71 at 256 (results/speed/precision.json).
+BF16_WIDTH = 128
 STOPPED = 143  # the exit status of a process that SIGTERM ended
 
 
