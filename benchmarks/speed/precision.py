@@ -60,7 +60,7 @@ class PrecisionConfig:
     rounds: int = 5
     trained: tuple[int, int, int] = (64, 0, 2)
     trained_batch: int = 512
-    steps: int = 100
+    steps: int = 80
     # AdamW is still at chance after so few steps, where every precision is equal
     rate: float = 8e-3
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])

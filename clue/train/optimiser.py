@@ -45,8 +45,8 @@ class OptimizerConfig:
     the decay per step of the average of the weights that is evaluated and saved, 0 for none.
     """
 
-    kind: Literal["adamw", "muon"] = "adamw"
-    lr: float = 2e-3
+    kind: Literal["adamw", "muon"] = "muon"
+    lr: float = 8e-3
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 
 # bf16 over fp32, processor seconds a step with AVX512-BF16: 1.17 at width 64, .89 at 128, .86 at
-# 192, .71 at 256 (results/speed/precision.json).
-BF16_WIDTH = 128
+# 192, .71 at 256 (results/speed/precision.json); wall time at 128 was even, 1.02 with item layers.
+BF16_WIDTH = 192
 
 
 def uses_bf16(precision: Literal["auto", "bf16", "fp32"], width: int) -> bool:
