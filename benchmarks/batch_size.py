@@ -4,7 +4,8 @@
 
 Every point is an ordinary run of `clue/pretrain.py`; a finished one is never repeated. Equal steps
 gives every batch the same number of updates, equal compute the model FLOPs that the smallest batch
-spends on `pairs` pairs. The learning rate of a point is the best of a grid on validation users.
+spends on `pairs` pairs. The small model's learning rate is the best of `rates` on validation users;
+the large one takes the same rate through the width rule (`optimizer.base_width` of the config).
 All points are measured on the same test users in one gallery, so that K is the same everywhere:
 training losses at different batch sizes do not compare. Writes OUT/results.json and OUT/figure.svg.
 """
@@ -13,10 +14,9 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,16 +32,14 @@ from clue.train.evaluation import contrastive_entropy, fit_scale, newest, pair_r
 from clue.train.flops import Work, step_flops
 
 SAMPLED = 4  # batches whose FLOPs are counted; from step to step they differ by a few per cent
-RATE_BATCH = 1024  # the batch at which `rates` are given
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSizeConfig:
     """The grid: `sizes` are overrides of the run `pretrain` by name, smallest first.
 
-    `rates` are peak learning rates by size at a batch of 1,024; at batch B they are times
-    sqrt(B / 1024) (Malladi et al. 2022, arXiv 2205.10287). `steps` is the number of equal steps,
-    `pairs` fixes equal compute, `pool` is the most users of a gallery.
+    `rates` are peak learning rates at every batch. `steps` is the number of equal steps, `pairs`
+    fixes equal compute, `pool` is the most users of a gallery.
     """
 
     name: str = "multi8"
@@ -50,7 +48,7 @@ class BatchSizeConfig:
     runs: Path = Path("runs/batch_size")
     out: Path = Path("results/batch_size")
     sizes: dict[str, list[str]]
-    rates: dict[str, list[float]]
+    rates: list[float]
     batches: list[int]
     steps: int = 64
     pairs: int = 262_144
@@ -60,12 +58,10 @@ class BatchSizeConfig:
 
     def __post_init__(self) -> None:
         """Refuses a grid without points."""
-        if len(self.sizes) != 2 or self.sizes.keys() != self.rates.keys():
-            raise ValueError(
-                f"sizes {list(self.sizes)} and rates {list(self.rates)} must name the same two"
-            )
-        if not self.batches or not all(self.rates.values()):
-            raise ValueError("batches and the rates of each size must hold at least one number")
+        if len(self.sizes) != 2:
+            raise ValueError(f"sizes are {list(self.sizes)}; name two, the smaller first")
+        if not self.batches or not self.rates:
+            raise ValueError("batches and rates must hold at least one number each")
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,9 @@ class Point:
     size: str
     batch: int
     steps: int
-    rate: float
     flops: float
     modes: tuple[str, ...]
+    rate: float = 0.0
 
     @property
     def name(self) -> str:
@@ -86,9 +82,9 @@ class Point:
 
 
 def plan(config: BatchSizeConfig, corpus: Corpus) -> list[Point]:
-    """Gives all points, the small size and the small batches first."""
+    """Gives all points, the small size and the small batches first, their rates still open."""
     points: list[Point] = []
-    for size, rates in config.rates.items():
+    for size in config.sizes:
         flops = {batch: _flops(config, size, batch, corpus) for batch in config.batches}
         least = min(config.batches)
         for batch in sorted(config.batches):
@@ -96,10 +92,7 @@ def plan(config: BatchSizeConfig, corpus: Corpus) -> list[Point]:
             modes = {"equal steps": config.steps, "equal compute": equal}
             for steps in sorted({*modes.values()}):
                 mine = tuple(mode for mode, asked in modes.items() if asked == steps)
-                points += [
-                    Point(size, batch, steps, rate, flops[batch] * steps, mine)
-                    for rate in (r * (batch / RATE_BATCH) ** 0.5 for r in rates)
-                ]
+                points.append(Point(size, batch, steps, flops[batch] * steps, mine))
     return points
 
 
@@ -144,7 +137,7 @@ def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) ->
     lines = [line for line in log if line["kind"] == "train"]
     seconds = float(np.mean([line["seconds"] for line in lines])) * point.steps
     with out.open("wb") as stream:
-        np.savez(stream, seconds=seconds, loss=lines[-1]["loss"], **found)
+        np.savez(stream, seconds=np.array(seconds), **{name: x for name, x in found.items()})
 
 
 def gallery(
@@ -175,36 +168,47 @@ def _vectors(
     return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 
 
-def summarise(config: BatchSizeConfig, points: Sequence[Point]) -> list[Cell]:
-    """Gives a cell for each mode and batch, from the points measured so far."""
-    small, large = config.sizes
+def chosen(config: BatchSizeConfig, corpus: Corpus) -> dict[tuple[str, str, int], Point]:
+    """Runs what is missing and gives the point of each comparison, size and batch."""
+    small, _ = config.sizes
+    found: dict[tuple[str, str, int], Point] = {}
+    for point in plan(config, corpus):
+        rates = config.rates
+        if point.size != small:
+            rates = [found[point.modes[0], small, point.batch].rate]
+        tried = [replace(point, rate=rate) for rate in rates]
+        for one in tried:
+            if not _file(config, one).is_file():
+                train(config, one)
+                measure(config, one, corpus, _file(config, one))
+            entropy = np.load(_file(config, one))["valid_entropy"].mean()
+            sys.stderr.write(f"batch_size: {one.name}: {entropy:.3f} nats on valid users\n")
+        best = min(tried, key=lambda one: np.load(_file(config, one))["valid_entropy"].mean())
+        found |= {(mode, point.size, point.batch): best for mode in point.modes}
+    return found
+
+
+def summarise(config: BatchSizeConfig, points: Mapping[tuple[str, str, int], Point]) -> list[Cell]:
+    """Gives a cell for each comparison and batch."""
     cells: list[Cell] = []
-    for mode in ("equal steps", "equal compute"):
+    for mode in dict.fromkeys(mode for mode, _, _ in points):
         for batch in sorted(config.batches):
-            best: dict[str, tuple[Point, Any]] = {}
-            for point in points:
-                if mode in point.modes and point.batch == batch:
-                    scores = np.load(_file(config, point))
-                    if (
-                        point.size not in best
-                        or scores["valid_entropy"].mean()
-                        < best[point.size][1]["valid_entropy"].mean()
-                    ):
-                        best[point.size] = point, scores
-            chosen = [best[small], best[large]]
-            entropy = [scores["test_entropy"] for _, scores in chosen]
-            hits = [scores["test_hits"] for _, scores in chosen]
-            columns = [*entropy, entropy[1] - entropy[0], *hits, hits[1] - hits[0]]
+            pair = [points[mode, size, batch] for size in config.sizes]
+            scores = [np.load(_file(config, point)) for point in pair]
+            columns: list[np.ndarray] = []
+            for name in ("test_entropy", "test_hits"):
+                one, other = (score[name] for score in scores)
+                columns += [one, other, other - one]
             found = _intervals(columns, config)
             cells.append(
                 Cell(
                     mode=mode,
                     batch=batch,
-                    negatives=len(entropy[0]) - 1,
-                    steps=[point.steps for point, _ in chosen],
-                    rates=[point.rate for point, _ in chosen],
-                    flops=[point.flops for point, _ in chosen],
-                    seconds=[float(scores["seconds"]) for _, scores in chosen],
+                    negatives=len(columns[0]) - 1,
+                    steps=[point.steps for point in pair],
+                    rates=[point.rate for point in pair],
+                    flops=[point.flops for point in pair],
+                    seconds=[float(score["seconds"]) for score in scores],
                     entropy=found[0:2],
                     entropy_gain=found[2],
                     recall=found[3:5],
@@ -227,15 +231,7 @@ def _file(config: BatchSizeConfig, point: Point) -> Path:
 def study(config: BatchSizeConfig) -> str:
     """Runs what is missing, writes the results and gives the table."""
     corpus = Corpus.open(config.corpus)
-    points = plan(config, corpus)
-    for number, point in enumerate(points):
-        state = "was measured before"
-        if not _file(config, point).is_file():
-            train(config, point)
-            measure(config, point, corpus, _file(config, point))
-            state = "measured"
-        sys.stderr.write(f"batch_size: {number + 1}/{len(points)} {point.name} {state}\n")
-    cells = summarise(config, points)
+    cells = summarise(config, chosen(config, corpus))
     about = {
         "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "corpus": corpus.fingerprint,

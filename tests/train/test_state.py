@@ -30,6 +30,7 @@ from clue.data.corpus import Corpus
 from clue.nn.model import Clue
 from clue.settings import load
 from clue.train.optimiser import make_optimizers
+from clue.train.packing import Budget
 from clue.train.processes import join
 from clue.train.state import gather, restore, whole
 from clue.train.step import train_step
@@ -175,13 +176,13 @@ def test_several_optimisers_go_on_as_if_they_had_not_stopped() -> None:
 
     model, optimizers = made()
     step(model, optimizers)
-    optimizers[1].state[model[1].bias]["count"] = 7
-    state = gather(model, optimizers)
+    optimizers[1].state[model.get_parameter("1.bias")]["count"] = 7
+    state = gather(model, optimizers, {})
     assert state is not None
     assert len(state.optimizer) == 2 + 2 * 3 + 1
     other, fresh = made()
     restore(other, fresh, {k: v.clone() for k, v in state.weights.items()}, state.optimizer)
-    assert fresh[1].state[other[1].bias]["count"] == 7
+    assert fresh[1].state[other.get_parameter("1.bias")]["count"] == 7
     for _ in range(2):
         step(model, optimizers)
         step(other, fresh)
