@@ -137,7 +137,7 @@ def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) ->
     lines = [line for line in log if line["kind"] == "train"]
     seconds = float(np.mean([line["seconds"] for line in lines])) * point.steps
     with out.open("wb") as stream:
-        np.savez(stream, seconds=np.array(seconds), **{name: x for name, x in found.items()})
+        np.savez(stream, allow_pickle=False, seconds=np.array(seconds), **found)
 
 
 def gallery(
