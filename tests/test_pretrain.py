@@ -203,6 +203,8 @@ def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_pa
     plain = replace(
         config,
         steps=3,
+        # Muon orthogonalises in bf16: a gradient's last bits change its update by 1 %
+        optimizer=replace(config.optimizer, kind="adamw", lr=2e-3),
         model=replace(
             config.model,
             item=replace(config.model.item, dropout=0.0),

@@ -50,7 +50,8 @@ def config(tiny_run: TinyRun, tmp_path: Path) -> PretrainConfig:
             *("batch=24", f"steps={STEPS}", "validate_every=2", "checkpoint_every=2"),
             *("log_every=1", "model.item.width=16", "model.item.layers=2", "model.user.width=16"),
             *("model.user.layers=1", "model.user.embedding=8", "precision=fp32"),
-            *("chunk_tokens=200", "optimizer.warmup_steps=1"),
+            *("optimizer.lr=2e-3", "optimizer.warmup_steps=1"),
+            *("chunk_tokens=200", "optimizer.kind=adamw"),
         ],
     )
 
