@@ -103,9 +103,9 @@ def _flops(config: BatchSizeConfig, size: str, batch: int, corpus: Corpus) -> fl
     return sum(step_flops(run.model, work).model for work in works) / SAMPLED
 
 
-def train(config: BatchSizeConfig, point: Point) -> None:
-    """Runs one point; SystemExit with the end of its output where it fails."""
-    words = [
+def overrides(config: BatchSizeConfig, point: Point) -> list[str]:
+    """Gives what the run of a point changes in the config `pretrain`."""
+    return [
         *config.sizes[point.size],
         *(f"batch={point.batch}", f"corpus={config.corpus}", f"runs={config.runs}"),
         *(f"seed={config.seed}", "trackers=[]", f"name={point.name}", f"steps={point.steps}"),
@@ -113,7 +113,12 @@ def train(config: BatchSizeConfig, point: Point) -> None:
         *(f"validate_every={point.steps}", f"checkpoint_every={point.steps}", "precision=fp32"),
         f"log_every={max(1, point.steps // 64)}",
     ]
-    command = [sys.executable, "clue/pretrain.py", str(config.pretrain), *words]
+
+
+def train(config: BatchSizeConfig, point: Point) -> None:
+    """Runs one point; SystemExit with the end of its output where it fails."""
+    command = [sys.executable, "clue/pretrain.py", str(config.pretrain)]
+    command += overrides(config, point)
     done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"batch_size: {point.name} failed:\n{done.stderr[-2000:]}")
