@@ -63,8 +63,8 @@ def header(name: str, config: PretrainConfig) -> str:
     flops = flops_per_pair(
         config.model,
         batch=config.batch,
-        events=EVENTS,
-        tokens=TOKENS,
+        events=float(EVENTS),
+        tokens=float(TOKENS),
         events_per_item=EVENTS_PER_ITEM,
     )
     token, event = position_bytes(config)
