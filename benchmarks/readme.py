@@ -2,22 +2,26 @@
 
     python -m benchmarks.readme
 
-A part lies between two comments, `<!-- files -->`, `<!-- results:NAME -->` or `<!-- speed:NAME -->`
-and `<!-- /… -->`. The map is made from the first line of each module's docstring, a table from
-results/NAME/results.json or results/speed/NAME.json.
+A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
+is made from the first line of each module's docstring, `results:NAME` from
+results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `batch_size` and `robustness`
+from the files that those commands wrote.
 """
 
 import ast
+import json
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import batch_figure
 from benchmarks.results import headlines, read_results
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
-PART = re.compile(r"<!-- (files|results|speed):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
+KINDS = "files|results|speed|batch_size|robustness"
+PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,10 @@ def render(root: Path) -> str:
                 body = file_map(root)
             case "results":
                 body = results_table(root, name)
+            case "batch_size":
+                body = batch_size_study(root)
+            case "robustness":
+                body = robustness(root)
             case _:
                 body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
@@ -91,6 +99,28 @@ def results_table(root: Path, name: str) -> str:
         lines += ["", f"Users: {users} ({counts}).", ""]
         lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
     return "\n".join(lines)
+
+
+def batch_size_study(root: Path) -> str:
+    """Gives the study's command, figure and tables; FileNotFoundError without its results."""
+    folder = Path("results") / "batch_size"
+    tables = batch_figure.table(*batch_figure.read_cells(root / folder / "results.json"))
+    command = "python -m benchmarks.batch_size configs/benchmarks/batch_size.yaml"
+    picture = f"![held-out entropy and recall by batch and model]({folder}/figure.svg)"
+    return f"```bash\n{command}\n```\n\n{picture}\n\n{tables}"
+
+
+def robustness(root: Path) -> str:
+    """Gives what the kills came to, in one sentence."""
+    file = root / "results" / "robustness" / "robustness.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    end = "equal" if found["equals_the_undisturbed_run_bitwise"] else "NOT equal"
+    return (
+        f"{found['kills']} kills with -9, {found['inside_save']} of them inside the save: "
+        f"{found['torn_or_lost_checkpoints']} checkpoints torn or lost, at most "
+        f"{found['most_steps_lost']} step lost at a time, the end bitwise {end} to that of an "
+        f"undisturbed run."
+    )
 
 
 def _place(file: Path) -> tuple[object, ...]:

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.ladder import LadderConfig
 from benchmarks.readme import render
+from benchmarks.robustness import RobustnessConfig
+from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
 from clue.embed import EmbedConfig, Encoder
@@ -28,7 +32,19 @@ COMMANDS: dict[str, type[Any]] = {
     "clue/pretrain.py": PretrainConfig,
     "clue/embed.py": EmbedConfig,
     "benchmarks.evaluate": EvaluateConfig,
+    "benchmarks.batch_size": BatchSizeConfig,
+    "benchmarks.ladder": LadderConfig,
+    "benchmarks.robustness": RobustnessConfig,
     "serving.build_index": BuildConfig,
+}
+SPEED: dict[str, type[Any]] = {
+    "step": step.StepConfig,
+    "loss": loss.LossConfig,
+    "batch": batch.BatchConfig,
+    "loader": loader.LoaderConfig,
+    "optim": optim.OptimConfig,
+    "precision": precision.PrecisionConfig,
+    "lr_width": lr_width.LrWidthConfig,
 }
 REQUESTS: dict[str, type[Any]] = {
     "/v1/users/embed": EmbedRequest,
@@ -68,9 +84,12 @@ def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CLUE_DATA", "data")
     jobs = [job for words in commands() if (job := job_of(words))]
     for program, arguments in jobs:
+        if program == "benchmarks.speed":
+            load(SPEED[arguments[0]], None, arguments[1:])
+            continue
         config = ROOT / arguments[0] if arguments and "=" not in arguments[0] else None
         load(COMMANDS[program], config, arguments[1:] if config else arguments)
-    assert {program for program, _ in jobs} == COMMANDS.keys()
+    assert {program for program, _ in jobs} == {*COMMANDS, "benchmarks.speed"}
     assert len(jobs) >= 8
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,18 @@ def test_results_that_are_not_there_are_missed(tree: Path) -> None:
     write(tree, "README.md", "<!-- results:shop -->\n<!-- /results -->\n")
     with pytest.raises(FileNotFoundError, match="shop"):
         render(tree)
+
+
+def test_the_kills_are_told_in_one_sentence(tree: Path) -> None:
+    found = {
+        "kills": 5,
+        "inside_save": 2,
+        "torn_or_lost_checkpoints": 0,
+        "most_steps_lost": 1,
+        "equals_the_undisturbed_run_bitwise": True,
+    }
+    write(tree, "results/robustness/robustness.json", json.dumps(found))
+    write(tree, "README.md", "<!-- robustness -->\n<!-- /robustness -->\n")
+    text = render(tree)
+    assert "5 kills with -9, 2 of them inside the save: 0 checkpoints torn or lost" in text
+    assert "bitwise equal" in text
