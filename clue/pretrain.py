@@ -83,8 +83,7 @@ def pretrain(config: PretrainConfig) -> bool:
     sampler.check(world)
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=config.views.max_events)
 
-    learner = prepared(config, accelerator, corpus, start)
-    budget = step_budget(config, accelerator, learner.core, sampler)
+    learner = prepared(config, accelerator, sampler, start)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     with (
@@ -104,7 +103,7 @@ def pretrain(config: PretrainConfig) -> bool:
                     learner.model,
                     learner.optimizers,
                     batch,
-                    budget,
+                    learner.budget,
                     loss=config.loss,
                     clip=config.optimizer.clip,
                 )
@@ -141,21 +140,26 @@ class Learner:
     optimizers: list[torch.optim.Optimizer]
     plain_optimizers: list[torch.optim.Optimizer]
     average: Average
+    budget: Budget
 
 
 def prepared(
-    config: PretrainConfig, accelerator: Accelerator, corpus: Corpus, start: Checkpoint | None
+    config: PretrainConfig, accelerator: Accelerator, sampler: PairSampler, start: Checkpoint | None
 ) -> Learner:
-    """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator."""
+    """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator.
+
+    Raises ValueError where not even the vectors of a batch fit into the free memory.
+    """
     torch.manual_seed(config.seed)
-    core = Clue(config.model, corpus.manifest.vocab_size).to(accelerator.device)
+    core = Clue(config.model, sampler.corpus.manifest.vocab_size).to(accelerator.device)
+    budget = step_budget(config, accelerator, core, sampler)
     plain = make_optimizers(core, config.optimizer)
     model, *optimizers = accelerator.prepare(core, *plain)
     average = Average(core, config.optimizer.ema)
     if start is not None:
         restore(core, plain, start.trained(), start.optimizer())
         average.load(start.weights())
-    return Learner(core, model, optimizers, plain, average)
+    return Learner(core, model, optimizers, plain, average, budget)
 
 
 def drawn_ahead(
@@ -183,15 +187,12 @@ def step_budget(
 ) -> Budget:
     """Gives the chunks of a step and how much may stay in memory, from what is free now.
 
-    With fixed shapes the encoders are compiled, where the config lets them. Raises ValueError where
-    not even the vectors of a batch fit.
+    With fixed shapes the encoders are compiled, where the config lets them. Before the model is
+    sharded: a part of it alone could not compute afterwards.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     fixed = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
-    if fixed and config.compile:
-        core.items.compile(dynamic=False)
-        core.users.compile(dynamic=False)
-    return find_budget(
+    budget = find_budget(
         core,
         sampler.at(0, rank, world),
         chunk_tokens=None if config.chunk_tokens == "auto" else config.chunk_tokens,
@@ -199,6 +200,12 @@ def step_budget(
         fixed=fixed,
         autocast=lambda: accelerator.autocast(),
     )
+    if fixed and config.compile:
+        # DDP would split the graphs to overlap its exchange, and compile each part again
+        torch._dynamo.config.optimize_ddp = False  # pyright: ignore[reportPrivateUsage]
+        core.items.compile(dynamic=False)
+        core.users.compile(dynamic=False)
+    return budget
 
 
 def open_corpus(config: PretrainConfig) -> Corpus:
