@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
+from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
 from clue.config import PretrainConfig
 from clue.prepare import PrepareConfig
@@ -12,7 +13,8 @@ from clue.settings import load, to_yaml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 # By folder; a file directly under configs/ is a pretraining run.
-CLASSES = {"data": PrepareConfig, "pretrain": PretrainConfig, "benchmarks": EvaluateConfig}
+CLASSES = {"data": PrepareConfig, "pretrain": PretrainConfig, "ladder": PretrainConfig}
+BENCHMARKS = {"batch_size": BatchSizeConfig}  # the others there are of benchmarks.evaluate
 
 
 def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,16 +27,16 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1
         else:
-            load(CLASSES[kind], path)
+            load(CLASSES.get(kind) or BENCHMARKS.get(path.stem, EvaluateConfig), path)
         loaded += 1
     assert loaded == len(files) >= 8
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "benchmarks"])
-def test_a_config_survives_being_written_and_read(tmp_path: Path, kind: str) -> None:
-    config = load(CLASSES[kind], None)
+@pytest.mark.parametrize("kind", [PretrainConfig, EvaluateConfig])
+def test_a_config_survives_being_written_and_read(tmp_path: Path, kind: type[object]) -> None:
+    config = load(kind, None)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert load(CLASSES[kind], tmp_path / "config.yaml") == config
+    assert load(kind, tmp_path / "config.yaml") == config
 
 
 def test_a_misspelt_key_is_refused_by_its_path() -> None:

@@ -7,7 +7,7 @@ parameters are shared out among optimisers and groups may change, their names do
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -107,10 +107,7 @@ def restore(
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-Slot = TypeVar("Slot", Tensor, Tensor | float)
-
-
-def sharded_like(weight: Tensor, value: Slot) -> Slot:
+def sharded_like(weight: Tensor, value: Any) -> Any:
     """Gives a slot of `weight` sharded like it; counts of steps have no shape and stay whole."""
     if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or not value.ndim:
         return value

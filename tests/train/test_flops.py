@@ -16,7 +16,7 @@ from clue.nn.user_encoder import UserEncoderConfig
 from clue.train import flops
 from clue.train.flops import Work, count_parameters, flops_per_pair, peak_flops, step_flops
 from clue.train.losses import contrastive_loss
-from clue.train.packing import Budget, pack
+from clue.train.packing import Budget, fixed_shape, pack
 
 VOCABULARY = 90
 
@@ -73,6 +73,7 @@ def drawn(pairs: int, items: int, tokens: tuple[int, int], events: tuple[int, in
     )
 
 
+WHOLE = Budget(2**40)
 BATCH = drawn(24, 150, (2, 30), (2, 40))
 SHAPES = [
     (shape((0, 1)), BATCH),
@@ -86,11 +87,11 @@ SHAPES = [
 
 
 def counted(
-    config: ClueConfig, batch: Batch, *, loss: bool, fused: bool, again: float = 0.0
+    config: ClueConfig, batch: Batch, *, loss: bool, fused: bool, budget: Budget = WHOLE
 ) -> float:
     """Gives what PyTorch's counter sees of forward and backward, the loss included or not."""
     model = Clue(config, VOCABULARY)
-    views, identity = pack(batch, Budget(2**40))
+    views, identity = pack(batch, budget)
     backend = SDPBackend.FLASH_ATTENTION if fused else SDPBackend.MATH
     with sdpa_kernel(backend), FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
         users, scale, _ = model(views)
@@ -118,15 +119,25 @@ def test_the_step_with_its_loss_costs_what_pytorch_counts(config: ClueConfig, ba
 
 
 def test_chunks_encoded_again_are_hardware_flops_alone() -> None:
-    config = replace(shape((2, 1)), chunk_tokens=500)
-    work = Work.of(BATCH)
-    assert work.tokens > 1500
-    whole = step_flops(config, work)
-    chunked = step_flops(config, replace(work, items_recomputed=1.0))
+    config, budget = shape((2, 1)), Budget(500, 0.0, 1.0, 1.0)
+    whole = step_flops(config, Work.of(BATCH))
+    work = Work.of(BATCH, 1, pack(BATCH, budget)[0])
+    assert (work.items_recomputed, work.users_recomputed) == (1.0, 1.0)
+    assert (work.token_padding, work.event_padding) == (0, 0)
+    chunked = step_flops(config, work)
     assert chunked.model == whole.model
     assert chunked.hardware > 1.2 * whole.hardware
-    found = counted(config, BATCH, loss=True, fused=True)
+    found = counted(config, BATCH, loss=True, fused=True, budget=budget)
     assert chunked.hardware == pytest.approx(found, rel=0.02)
+
+
+def test_padding_is_computed_and_not_counted_as_model() -> None:
+    shapes = fixed_shape(600, 40), fixed_shape(600, 40)
+    views, _ = pack(BATCH, Budget(600, fixed=shapes))
+    work = Work.of(BATCH, 1, views)
+    assert work.token_padding == 600 * len(views.items) - len(BATCH.tokens) > 0
+    assert work.event_padding == 600 * len(views.histories) - len(BATCH.events) > 0
+    assert step_flops(shape((2, 1)), work).model == step_flops(shape((2, 1)), Work.of(BATCH)).model
 
 
 def test_arithmetic_by_hand() -> None:

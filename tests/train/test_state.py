@@ -182,7 +182,8 @@ def test_several_optimisers_go_on_as_if_they_had_not_stopped() -> None:
     assert state is not None
     assert len(state.optimizer) == 2 + 2 * 3 + 1
     other, fresh = made()
-    restore(other, fresh, {k: v.clone() for k, v in state.weights.items()}, state.optimizer)
+    saved = deepcopy(state)  # what a checkpoint does: on a processor `state` is the live tensors
+    restore(other, fresh, saved.weights, saved.optimizer)
     assert fresh[1].state[other.get_parameter("1.bias")]["count"] == 7
     for _ in range(2):
         step(model, optimizers)
