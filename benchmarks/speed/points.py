@@ -17,7 +17,7 @@ from benchmarks.speed.report import Spread
 from clue.config import PretrainConfig
 from clue.data.batches import Batch
 from clue.nn.model import Clue
-from clue.pretrain import pretrain
+from clue.pretrain import STOPPED, pretrain
 from clue.settings import load, to_yaml
 from clue.train.optimiser import make_optimizers
 from clue.train.packing import Budget
@@ -53,7 +53,8 @@ def train(config: PretrainConfig, machine: Mapping[str, Any]) -> dict[str, float
         if found["asked"] == asked:
             return found["figures"]
     shutil.rmtree(config.run, ignore_errors=True)
-    pretrain(config)
+    if not pretrain(config):  # a signal: what is not finished is no point
+        raise SystemExit(STOPPED)
     figures = _figures(config.run / "log.jsonl")
     kept.write_text(json.dumps({"asked": asked, "figures": figures}, indent=1), encoding="utf-8")
     shutil.rmtree(config.run)

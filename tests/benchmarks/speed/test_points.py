@@ -55,7 +55,7 @@ def test_a_finished_point_is_kept_for_its_config_and_commit_alone(
 ) -> None:
     trained: list[str] = []
 
-    def pretrain(config: PretrainConfig) -> None:
+    def pretrain(config: PretrainConfig) -> bool:
         trained.append(config.name)
         pair = {"calibrated_entropy": 3.0, "recall_at_10": 0.5, "negatives": 9}
         other = {"calibrated_entropy": 5.0, "recall_at_10": 0.25, "negatives": 11}
@@ -66,6 +66,7 @@ def test_a_finished_point_is_kept_for_its_config_and_commit_alone(
         ]
         config.run.mkdir(parents=True)
         (config.run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return True
 
     monkeypatch.setattr(points, "pretrain", pretrain)
     config = PretrainConfig(name="p", runs=tmp_path)
@@ -79,3 +80,7 @@ def test_a_finished_point_is_kept_for_its_config_and_commit_alone(
     assert len(trained) == 3
     train(replace(config, seed=1), {"commit": "def5678", "uncommitted": True})
     assert len(trained) == 4
+    monkeypatch.setattr(points, "pretrain", lambda _: False)
+    with pytest.raises(SystemExit, match="143"):
+        train(replace(config, name="stopped"), CLEAN)
+    assert not (tmp_path / "stopped.json").exists()
