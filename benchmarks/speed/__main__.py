@@ -4,6 +4,9 @@
     python -m benchmarks.speed step            a training step, against sentence-transformers
     python -m benchmarks.speed batch           the largest batch at a fixed memory limit
     python -m benchmarks.speed loader          views a second, against pytorch-lifestream
+    python -m benchmarks.speed optim           Muon against AdamW: what a short training reaches
+    python -m benchmarks.speed precision       bf16 against fp32: a step's time, what is reached
+    python -m benchmarks.speed lr_width        does a learning rate carry over to another width?
     python -m benchmarks.speed NAME --help     the keys of NAME and their defaults
 
 Each writes results/speed/NAME.json and prints its table. Rivals are installed into environments of
@@ -12,13 +15,16 @@ their own below .rivals/ when they are first needed.
 
 import sys
 
-from benchmarks.speed import batch, loader, loss, step
+from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 
 COMMANDS = {
     "step": step.main,
     "loss": loss.main,
     "batch": batch.main,
     "loader": loader.main,
+    "optim": optim.main,
+    "precision": precision.main,
+    "lr_width": lr_width.main,
 }
 
 

@@ -14,7 +14,11 @@ from benchmarks.speed.rivals import ROOT
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """Gives the facts that hold before the first arm: `load_start` is the one-minute average."""
+    """Gives the facts that hold before the first arm: `load_start` is the one-minute average.
+
+    `uncommitted` says whether anything but results/, which the commands write, differs from the
+    commit.
+    """
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
         "device": gpu or processor(),
@@ -24,7 +28,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "system": platform.platform(),
         "load_start": load(),
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain")),
+        "uncommitted": bool(_git("status", "--porcelain", "--", ".", ":!results")),
     }
 
 

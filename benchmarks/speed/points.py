@@ -1,39 +1,62 @@
 """Short trainings whose held-out figures a benchmark compares, and steps timed side by side."""
 
 import json
-import os
-import platform
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import scipy
 import torch
+from accelerate import Accelerator
 from scipy import stats
 
+from benchmarks.speed.report import Spread
 from clue.config import PretrainConfig
-from clue.pretrain import pretrain
-from clue.settings import to_yaml
+from clue.data.batches import Batch
+from clue.nn.model import Clue
+from clue.pretrain import STOPPED, pretrain
+from clue.settings import load, to_yaml
+from clue.train.optimiser import make_optimizers
+from clue.train.packing import Budget
+from clue.train.step import StepReport, train_step
+
+# A run this short never sees a pair twice often enough to memorise it: dropout only slows it.
+SHORT = ("model.user.dropout=0", "views.event_dropout=.1", "views.token_dropout=.1")
+Times = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> clock -> seconds of each round
 
 
-def train(config: PretrainConfig) -> dict[str, float]:
+def short_run(file: Path, steps: int, keys: Sequence[str]) -> PretrainConfig:
+    """Gives the run of `file` with `keys`, cut to `steps`: one validation, at its end.
+
+    The warm-up is at most a sixth of it.
+    """
+    ends = [f"steps={steps}", f"validate_every={steps}", f"checkpoint_every={steps}"]
+    config = load(PretrainConfig, file, ["log_every=20", "trackers=[]", *SHORT, *ends, *keys])
+    warmup = min(config.optimizer.warmup_steps, steps // 6)
+    return replace(config, optimizer=replace(config.optimizer, warmup_steps=warmup))
+
+
+def train(config: PretrainConfig, machine: Mapping[str, Any]) -> dict[str, float]:
     """Gives the held-out figures at the end of a run: entropy (nats), R@10, seconds a step.
 
-    Its figures are kept beside where it lay, RUN.json, so that a finished point is never repeated;
-    its checkpoints go.
+    They are kept beside where it lay, RUN.json, so that a command that was cut off goes on; they
+    count for the same config and commit alone (`machine` as `machine.describe` gives it), and never
+    for uncommitted code. The checkpoints go.
     """
     kept = config.runs / f"{config.name}.json"
-    asked = to_yaml(config)
-    if kept.is_file():
+    asked = {"config": to_yaml(config), "commit": machine["commit"]}
+    if kept.is_file() and not machine["uncommitted"]:
         found = json.loads(kept.read_text(encoding="utf-8"))
-        if found["config"] == asked:
+        if found["asked"] == asked:
             return found["figures"]
-    pretrain(config)
+    shutil.rmtree(config.run, ignore_errors=True)
+    if not pretrain(config):  # a signal: what is not finished is no point
+        raise SystemExit(STOPPED)
     figures = _figures(config.run / "log.jsonl")
-    kept.write_text(json.dumps({"config": asked, "figures": figures}, indent=1), encoding="utf-8")
+    kept.write_text(json.dumps({"asked": asked, "figures": figures}, indent=1), encoding="utf-8")
     shutil.rmtree(config.run)
     return figures
 
@@ -51,6 +74,39 @@ def _figures(log: Path) -> dict[str, float]:
     }
 
 
+def paired(a: Sequence[float], b: Sequence[float]) -> Spread:
+    """Gives the mean of a_i - b_i over n >= 2 seeds and its interval of 95 % by Student's t.
+
+    The mean stands where a spread has its median, the interval where it has its extremes.
+    """
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean, n = statistics.fmean(differences), len(differences)
+    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
+    return Spread(mean, mean - half, mean + half, tuple(differences))
+
+
+def make_step(
+    config: PretrainConfig, vocab_size: int, batch: Batch, *, bf16: bool = False
+) -> Callable[[], StepReport]:
+    """Gives a function that takes a step on `batch`, always the same one; no dropout.
+
+    The weights are those of seed 0 and change with every call.
+    """
+    torch.manual_seed(0)
+    model = Clue(config.model, vocab_size).eval()
+    if bf16:  # around the forward pass alone, as Accelerate does it
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    optimizers = make_optimizers(model, config.optimizer)
+    accelerator, budget, clip = Accelerator(cpu=True), Budget(4096), config.optimizer.clip
+
+    def step() -> StepReport:
+        return train_step(
+            accelerator, model, optimizers, batch, budget, loss=config.loss, clip=clip
+        )
+
+    return step
+
+
 def interleaved(
     arms: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
@@ -60,7 +116,7 @@ def interleaved(
     """
     for arm in arms.values():
         arm()
-    found: dict[str, dict[str, list[float]]] = {n: {"wall": [], "processor": []} for n in arms}
+    found: dict[str, dict[str, list[float]]] = {n: {"processor": [], "wall": []} for n in arms}
     for _ in range(rounds):
         for name, arm in arms.items():
             wall, processor = time.perf_counter(), time.process_time()
@@ -70,43 +126,11 @@ def interleaved(
     return found
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Gives median, smallest and largest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
-    """Gives the mean of a_i - b_i over n >= 2 seeds and its interval of 95 % by Student's t."""
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean, n = statistics.fmean(differences), len(differences)
-    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
-def machine() -> dict[str, Any]:
-    """Gives processor, threads, load and versions: where the figures were made."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = {
-        line.split(":")[0].strip(): line.split(":", 1)[1].strip()
-        for line in text.splitlines()
-        if ":" in line
-    }
-    fast = [f for f in ("avx512_bf16", "amx_bf16") if f in fields.get("flags", "").split()]
-    return {
-        "processor": ", ".join([fields.get("model name", platform.processor()), *fast]),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "scipy": scipy.__version__,
-        },
-    }
-
-
-def write(out: Path, report: Mapping[str, Any]) -> Path:
-    """Writes the report as JSON and gives its path."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
-    return out
+def clock_figures(times: Times, arm: str, reference: str) -> dict[str, Spread]:
+    """Gives an arm's seconds by both clocks and, round by round, what part of the reference's."""
+    figures = {f"{clock} s": Spread.of(seconds) for clock, seconds in times[arm].items()}
+    if arm != reference:
+        for clock, seconds in times[arm].items():
+            ratios = [a / b for a, b in zip(seconds, times[reference][clock], strict=True)]
+            figures[f"{clock} / {reference}"] = Spread.of(ratios)
+    return figures

@@ -57,7 +57,10 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole benchmark: `command` gives it again, `machine` says where and with what it ran."""
+    """A whole benchmark: `command` gives it again, `machine` says where and with what it ran.
+
+    `points` are the single runs behind the rows, where rows show a choice among them.
+    """
 
     name: str
     command: str
@@ -66,6 +69,7 @@ class Report:
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
+    points: tuple[Mapping[str, Any], ...] = ()
 
 
 def write_report(report: Report, file: Path) -> None:
@@ -84,7 +88,8 @@ def read_report(file: Path) -> Report:
         raise ValueError(f"{file} has another format; python -m benchmarks.speed {file.stem} again")
     rows = tuple(_row(row) for row in tree.pop("rows"))
     claims = tuple(Claim(**claim) for claim in tree.pop("claims"))
-    return Report(rows=rows, claims=claims, notes=tuple(tree.pop("notes")), **tree)
+    notes, points = tuple(tree.pop("notes")), tuple(tree.pop("points", ()))
+    return Report(rows=rows, claims=claims, notes=notes, points=points, **tree)
 
 
 def markdown(report: Report) -> str:

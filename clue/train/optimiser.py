@@ -14,7 +14,7 @@ while embeddings, norms, the temperature and the bias, which add no terms as the
 `lr`. lr x weight_decay, what a step takes from a weight, is the same at every width (Wang &
 Aitchison 2024, arXiv 2405.13698). Of muP this is the part about learning rates alone: all widths
 start from the same normal(0, .02), and attention divides by the root of a head's width, which a
-ladder should hold constant. `python -m benchmarks.speed.lr_width` measures how far the rule holds.
+ladder should hold constant. `python -m benchmarks.speed lr_width` measures how far the rule holds.
 """
 
 import math

@@ -199,7 +199,8 @@ def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["fast"])
-    assert "no benchmark 'fast'; there are step, loss, batch, loader" in capsys.readouterr().err
+    names = "step, loss, batch, loader, optim, precision, lr_width"
+    assert f"no benchmark 'fast'; there are {names}" in capsys.readouterr().err
 
 
 def test_a_rival_is_installed_once_and_its_failure_is_told(
