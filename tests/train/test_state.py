@@ -8,6 +8,7 @@ Here that one decision is taken for it; what follows is accelerate's own code, g
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
