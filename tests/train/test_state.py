@@ -101,8 +101,15 @@ def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in {**found, **state.weights, **slots}.items()}
 
 
+def dropping_out(config: PretrainConfig, runs: Path) -> PretrainConfig:
+    """Gives the run with dropout and Muon, whose resume must repeat random numbers and momenta."""
+    user = replace(config.model.user, dropout=0.2)
+    muon = replace(config.optimizer, kind="muon")
+    return replace(config, runs=runs, model=replace(config.model, user=user), optimizer=muon)
+
+
 def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
-    """Takes the steps under DDP and under FSDP2, then trains what one process began to its end."""
+    """Takes the steps under DDP and FSDP2; resumes a run of two, and ends one of one process."""
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meet"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
@@ -114,6 +121,15 @@ def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> Non
         for kind in ("ddp", "fsdp2"):
             found[kind] = steps(kind, config)
             AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
+        patch.setattr(trainer, "join", lambda **_: start("ddp", config))
+        pair, again = (dropping_out(config, folder / name) for name in ("pair", "again"))
+        assert trainer.pretrain(pair)
+        if rank == 0:
+            shutil.copytree(pair.run, again.run)
+            shutil.rmtree(again.run / "checkpoints" / f"step_{STEPS:08d}")
+        dist.barrier()
+        assert trainer.pretrain(again)
+        AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
         patch.setattr(trainer, "join", lambda **_: start("fsdp2", config))
         assert trainer.pretrain(config)
     if rank == 0:
@@ -145,6 +161,11 @@ def test_ddp_and_fsdp2_take_the_steps_of_one_process_and_go_on_from_them(
             assert error < 1e-5, f"{kind}, {name}: relative error {error}"
             checked += 1
     assert checked == 2 * len(one)
+
+    whole, resumed = (dropping_out(config, tmp_path / name).run for name in ("pair", "again"))
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        place = f"checkpoints/step_{STEPS:08d}/{file}"
+        assert (whole / place).read_bytes() == (resumed / place).read_bytes()
 
     straight, sharded = checkpoint.find_last(config.run), checkpoint.find_last(begun.run)
     assert straight is not None and sharded is not None
