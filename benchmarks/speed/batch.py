@@ -18,27 +18,36 @@ from benchmarks.speed import machine
 from benchmarks.speed.arms import Arm, ArmFailed, Comparison, run
 from benchmarks.speed.command import finish, read
 from benchmarks.speed.report import Claim, Report
-from benchmarks.speed.step import reference_model, refuse_short
+from benchmarks.speed.step import refuse_short
 from benchmarks.speed.world import WorldConfig, open_world
 from clue.data.corpus import read_manifest
+from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.model import ClueConfig
+from clue.nn.user_encoder import UserEncoderConfig
 
 SMALL = 16  # pairs of the gate
 OURS, WHOLE = "ours, in chunks", "without chunks"
 KILLED = ("status -6", "status -9", "status -11", "memory", "bad_alloc")
 
 
+def small_model() -> ClueConfig:
+    """Gives a model whose largest batches still take seconds: the search tries a dozen."""
+    return ClueConfig(
+        item=ItemEncoderConfig(width=64, max_tokens=64), user=UserEncoderConfig(width=64)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """`corpus` replaces the synthetic world; the search starts at `first` pairs."""
 
-    limit_mib: int = 1536
-    first: int = 64
-    most: int = 65_536
+    limit_mib: int = 256
+    first: int = 32
+    most: int = 16_384
     corpus: Path | None = None
-    world: WorldConfig = field(default_factory=lambda: WorldConfig(users=65_536))
+    world: WorldConfig = field(default_factory=lambda: WorldConfig(users=16_384, items=8))
     worlds: Path = Path("data/speed")
-    model: ClueConfig = field(default_factory=reference_model)
+    model: ClueConfig = field(default_factory=small_model)
     rounds: int = 3
     repeats: int = 1
     threads: int = 2

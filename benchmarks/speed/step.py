@@ -1,6 +1,6 @@
 """Benchmark `step`: a training step against sentence-transformers around the same model.
 
-    python -m benchmarks.speed step [pairs=256 rounds=3 threads=2 chunk_tokens=8192]
+    python -m benchmarks.speed step [pairs=256 rounds=3 threads=2 chunk_tokens=4096]
     python -m benchmarks.speed step device=cuda precision=bf16 peak_tflops=989 preset=configs/A.yaml
 
 Ours: sampling, packing, forward, loss, backward. Theirs: CachedMultipleNegativesRankingLoss,
@@ -34,8 +34,8 @@ ZIPF, CONTROL = "Zipf", "control"
 def reference_model() -> ClueConfig:
     """Gives the model of the CPU runs: a step of some seconds on two cores."""
     return ClueConfig(
-        item=ItemEncoderConfig(layers=2, max_tokens=64),
-        user=UserEncoderConfig(layers=2),
+        item=ItemEncoderConfig(max_tokens=64),
+        user=UserEncoderConfig(),
         initial_scale=20.0,
     )
 
@@ -54,7 +54,7 @@ class StepConfig:
     worlds: Path = Path("data/speed")
     model: ClueConfig = field(default_factory=reference_model)
     preset: Path | None = None
-    chunk_tokens: int = 8192
+    chunk_tokens: int = 4096
     variants: tuple[str, ...] = ("ours", "without de-duplication", "without length sort")
     compile: bool = False
     rows: tuple[int, ...] = (16, 32, 128)
