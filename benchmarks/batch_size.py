@@ -223,6 +223,14 @@ def summarise(config: BatchSizeConfig, points: Mapping[tuple[str, str, int], Poi
     return cells
 
 
+def tried(config: BatchSizeConfig) -> dict[str, float]:
+    """Gives the entropy on valid users of every measured run, by its name."""
+    return {
+        file.stem: float(np.load(file)["valid_entropy"].mean())
+        for file in sorted(config.runs.glob("*.npz"))
+    }
+
+
 def _intervals(columns: Sequence[np.ndarray], config: BatchSizeConfig) -> list[Interval]:
     users = np.arange(len(columns[0]))
     statistics = [mean_of(column) for column in columns]
@@ -237,9 +245,11 @@ def study(config: BatchSizeConfig) -> str:
     """Runs what is missing, writes the results and gives the table."""
     corpus = Corpus.open(config.corpus)
     cells = summarise(config, chosen(config, corpus))
+    asked = {k: v for k, v in dataclasses.asdict(config).items() if not isinstance(v, Path)}
     about = {
-        "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
-        "corpus": corpus.fingerprint,
+        "config": asked,
+        "corpus": {"name": corpus.manifest.name, "fingerprint": corpus.fingerprint},
+        "tried": tried(config),
         "cells": [dataclasses.asdict(cell) for cell in cells],
     }
     config.out.mkdir(parents=True, exist_ok=True)

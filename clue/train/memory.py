@@ -14,11 +14,14 @@ from clue.data.batches import Batch
 from clue.nn.attention import Layout
 from clue.nn.model import Clue
 from clue.train.packing import Budget, fixed_shape, ranges
+from clue.train.tiles import rows_per_tile
 
 # Positions of a chunk. On a processor small chunks stay in its cache; a GPU needs large ones to be
 # busy: 32,768 x 512 wide in bf16 are 32 MiB a tensor.
 CHUNK_CPU, CHUNK_CUDA = 4_096, 32_768
-SHARE = 0.6  # of the free memory that kept activations may take: the rest is for temporaries
+# Of the free memory that kept activations may take. At .6 a limit of 256 MiB broke at 4,096 pairs
+# of a small model, at .3 it held 4,608: the rest is for temporaries, and what the heap keeps.
+SHARE = 0.4
 CGROUPS = (  # limit and use of a container: version 2 and version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -67,10 +70,14 @@ def find_budget(
     device = core.log_scale.device
     weights = sum(p.numel() * p.element_size() for p in core.parameters())
     # gradients, two moments and a bucket for the exchange of gradients; each vector is there as
-    # itself, its gradient, gathered, and sorted, in both
+    # itself, its gradient, gathered, and sorted, in both; each position has three int64; of the
+    # loss there are three tiles at a time
     vectors = len(batch.token_lengths) * core.config.item.width
     vectors += 2 * len(batch.event_lengths) * core.config.user.embedding
-    left = free - 4 * weights - 6 * 4 * vectors
+    positions = len(batch.tokens) + len(batch.events)
+    pairs = len(batch.user)
+    tiles = 3 * min(pairs, rows_per_tile(pairs, device)) * pairs
+    left = free - 4 * weights - 6 * 4 * vectors - 3 * 8 * positions - 4 * tiles
     if left <= 0:
         raise ValueError(
             f"{free / 2**20:.0f} MiB are free, {(free - left) / 2**20:.0f} MiB are needed for the "
