@@ -87,7 +87,13 @@ def pretrain(config: PretrainConfig) -> bool:
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     with (
-        RunLog(config, accelerator, vocab_size=corpus.manifest.vocab_size, first=first) as log,
+        RunLog(
+            config,
+            accelerator,
+            vocab_size=corpus.manifest.vocab_size,
+            chunk_tokens=learner.budget.tokens,
+            first=first,
+        ) as log,
         stop_vote(accelerator.device) as asked_to_stop,
     ):
         for step, batch, waited in drawn_ahead(sampler, range(first, config.steps), rank, world):

@@ -36,7 +36,13 @@ class RunLog:
     """
 
     def __init__(
-        self, config: PretrainConfig, accelerator: Accelerator, *, vocab_size: int, first: int
+        self,
+        config: PretrainConfig,
+        accelerator: Accelerator,
+        *,
+        vocab_size: int,
+        chunk_tokens: int,
+        first: int,
     ) -> None:
         """`first` steps are done already: lines of later ones, from before a kill, are dropped."""
         self.config, self.accelerator = config, accelerator
@@ -57,7 +63,7 @@ class RunLog:
             if line["kind"] == "valid" and line["entropy"] is not None:
                 self._held(line["step"], line["matching"])
         if first < config.steps:
-            self._start(count_parameters(config.model, vocab_size))
+            self._start(count_parameters(config.model, vocab_size), chunk_tokens)
 
     def __enter__(self) -> "RunLog":
         """Gives itself, drawing on the terminal."""
@@ -148,7 +154,7 @@ class RunLog:
             self._write({"kind": "alarm", "step": step, "name": "not_finite", "message": message})
             raise FloatingPointError(message) from error
 
-    def _start(self, parameters: int) -> None:
+    def _start(self, parameters: int, chunk_tokens: int) -> None:
         """Writes what the run runs on, and hands the config to the trackers."""
         peak, accelerator = self.meter.peak, self.accelerator
         processes = accelerator.num_processes
@@ -159,6 +165,7 @@ class RunLog:
             "processes": processes,
             "precision": self.meter.precision,
             "parameters": parameters,
+            "chunk_tokens": chunk_tokens,  # a resumed run is bitwise the same at the same one
             "peak_flops": peak.flops,
             "peak_source": peak.source,
         }

@@ -87,7 +87,7 @@ def test_every_figure_is_there_and_finite(config: PretrainConfig) -> None:
 
 
 def test_what_is_not_finite_is_null(config: PretrainConfig, tmp_path: Path) -> None:
-    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, first=0)
+    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=0)
     record.valid(
         2, {"a-b": {"recall_at_10": 0.5, "negatives": 9.0, "calibrated_entropy": math.nan}}
     )
@@ -145,11 +145,11 @@ def test_hyperparameters_are_flat_and_plain() -> None:
 def test_a_resumed_run_remembers_its_best(config: PretrainConfig) -> None:
     trainer.pretrain(config)
     best = min(log_of(config, "valid"), key=lambda line: line["entropy"])
-    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, first=4)
+    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=4)
     assert record.status.best is not None
     assert record.status.best.step == best["step"]
     assert record.status.best.entropy == best["entropy"]
-    earlier = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, first=2)
+    earlier = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=2)
     assert earlier.status.best is not None
     assert earlier.status.best.step == 2
 
@@ -206,7 +206,7 @@ def test_the_batch_that_was_not_finite_fails_again(config: PretrainConfig) -> No
     accelerator = Accelerator(cpu=True)
     model = poisoned(accelerator, config, corpus)
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(7)
-    record = runlog.RunLog(config, accelerator, vocab_size=700, first=0)
+    record = runlog.RunLog(config, accelerator, vocab_size=700, chunk_tokens=64, first=0)
     error = take(accelerator, model, batch)
     assert error is not None
     with pytest.raises(FloatingPointError) as found, record.guard(8, batch):
@@ -237,7 +237,7 @@ def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None
     torch.manual_seed(0)
     model = accelerator.prepare(Clue(config.model, corpus.manifest.vocab_size))
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(0, rank, world)
-    record = runlog.RunLog(config, accelerator, vocab_size=700, first=0)
+    record = runlog.RunLog(config, accelerator, vocab_size=700, chunk_tokens=64, first=0)
     sound = take(accelerator, model, batch)
     assert sound is None
     record.meter.add(Work.of(batch, world), seconds=1.0, waited=0.1 * rank)
