@@ -58,12 +58,15 @@ class Alarms:
         self._losses.append(loss)
         return self._settle("loss_spike", spiked, text)
 
-    def see_logged(self, scale: float, data_wait: float) -> list[Alarm]:
-        """Takes 1/temperature and the share of time spent waiting for data, at each logged step."""
+    def see_logged(self, scale: float | None, data_wait: float) -> list[Alarm]:
+        """Takes 1/temperature and the share of time spent waiting for data, at each logged step.
+
+        A model without a temperature has `scale` None.
+        """
         return [
             *self._settle(
                 "temperature_low",
-                self._lasts("temperature_low", scale <= 1.0001),
+                self._lasts("temperature_low", scale is not None and scale <= 1.0001),
                 "1/temperature has stood at its lower bound 1 for "
                 f"{PATIENCE} logged steps: views of one user are not told apart from others', or "
                 "the learning rate drove it there. Lower optimizer.lr; check that the views of a "
@@ -71,7 +74,7 @@ class Alarms:
             ),
             *self._settle(
                 "temperature_high",
-                self._lasts("temperature_high", scale >= MAX_SCALE * 0.9999),
+                self._lasts("temperature_high", scale is not None and scale >= MAX_SCALE * 0.9999),
                 f"1/temperature has stood at its upper bound {MAX_SCALE:g} for {PATIENCE} logged "
                 "steps: the training pairs are told apart almost surely. If held-out entropy "
                 "rises they are being memorised: raise views.event_dropout or model.user.dropout, "

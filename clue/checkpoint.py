@@ -5,6 +5,7 @@
         trained.safetensors     the weights in training, only where model.safetensors averages them
         optimizer.safetensors   "PARAMETER/NAME", of any number of optimisers
         config.yaml  corpus.json  tokenizer.json
+        catalogue.arrow         of a next-item model: service and item_id of each row
         checkpoint.json         step, metrics, sha256 of every other file
     RUN/last, RUN/best          text files, each naming one of the directories, for people to read
 
@@ -30,7 +31,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from clue.config import PretrainConfig
-from clue.data.corpus import Corpus
+from clue.data.corpus import Corpus, write_columns
+from clue.data.sequences import Catalogue
 from clue.durable import sha256, sync, write_text
 from clue.settings import load, to_yaml
 from clue.train.evaluation import mean_entropy
@@ -55,8 +57,9 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """Names the model: equal weights and tokenizer give equal vectors for equal texts."""
+        """Names the model: equal weights, tokenizer and catalogue give equal vectors."""
         both = self.sha256["model.safetensors"] + self.sha256["tokenizer.json"]
+        both += self.sha256.get("catalogue.arrow", "")
         return hashlib.sha256(both.encode()).hexdigest()
 
     @property
@@ -174,6 +177,9 @@ def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: State) -
     (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
     shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
+    if config.objective == "next_item":
+        columns = Catalogue(corpus, config.sequences.services).columns()
+        write_columns(beside / "catalogue.arrow", columns)
 
 
 def _settle(config: PretrainConfig) -> None:

@@ -4,10 +4,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clue.data.sequences import SequencesConfig
 from clue.data.views import ViewsConfig
 from clue.nn.model import ClueConfig
+from clue.nn.next_item import DecoderConfig
 from clue.train.losses import LossConfig
 from clue.train.optimiser import OptimizerConfig, decay_start
+from clue.train.softmax import SoftmaxConfig
+
+SECTIONS = {
+    "contrastive": ("model", "views", "loss"),
+    "next_item": ("decoder", "sequences", "softmax"),
+}
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
@@ -16,12 +24,15 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 class PretrainConfig:
     """A run: the directory `runs/NAME` that it writes, what it reads, and how it learns.
 
+    `objective`: the `contrastive` user encoder, which `model`, `views` and `loss` describe; or the
+    `next_item` model over item ids, which `decoder`, `sequences` and `softmax` do.
+
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
-    other. `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is
-    bf16 where the processor has it. `resume: auto` goes on from the newest checkpoint of the run.
-    `trunk` is another run, of the same config but for `steps`, in whose constant phase this one
-    begins (clue/start.py). Checkpoints at multiples of `keep_every` stay, none at 0:
-    clue/checkpoint.py has the rule.
+    other; or so many windows of item sequences. `validate_every`, `checkpoint_every` and
+    `log_every` count steps. `precision: auto` is bf16 where the processor is faster in it. `resume:
+    auto` goes on from the newest checkpoint of the run. `trunk` is another run, of the same config
+    but for `steps`, in whose constant phase this one begins (clue/start.py). Checkpoints at
+    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule.
 
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
@@ -32,9 +43,13 @@ class PretrainConfig:
     corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs")
     seed: int = 0
+    objective: Literal["contrastive", "next_item"] = "contrastive"
     model: ClueConfig = field(default_factory=ClueConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    sequences: SequencesConfig = field(default_factory=SequencesConfig)
+    softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 256
     steps: int = 400
@@ -51,20 +66,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuses what does not fit together; touches no disk."""
-        if self.views.max_events > self.model.user.max_events:
-            raise ValueError(
-                f"views.max_events {self.views.max_events} is longer than the user encoder reads; "
-                f"raise model.user.max_events {self.model.user.max_events} or lower it"
-            )
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
-        if (self.loss.kind == "sigmoid") != (self.model.initial_bias is not None):
-            raise ValueError(
-                f"loss.kind is {self.loss.kind} and model.initial_bias {self.model.initial_bias}; "
-                "the sigmoid loss needs a bias, model.initial_bias=-10 with model.initial_scale=10 "
-                "(Zhai et al. 2023), and InfoNCE has none"
-            )
+        self._check_objective()
         if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
         if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
@@ -84,6 +89,34 @@ class PretrainConfig:
                 f"trunk={self.trunk} needs optimizer.schedule=wsd: a cosine falls from its first "
                 "step on, so that no two lengths share their beginning"
             )
+
+    def _check_objective(self) -> None:
+        other = "next_item" if self.objective == "contrastive" else "contrastive"
+        for name in SECTIONS[other]:
+            kind = type(getattr(self, name))
+            if getattr(self, name) != kind():
+                raise ValueError(
+                    f"{name} describes objective: {other}, and this run's is {self.objective}; "
+                    f"its own sections are {', '.join(SECTIONS[self.objective])}"
+                )
+        if self.views.max_events > self.model.user.max_events:
+            raise ValueError(
+                f"views.max_events {self.views.max_events} is longer than the user encoder reads; "
+                f"raise model.user.max_events {self.model.user.max_events} or lower it"
+            )
+        if (self.loss.kind == "sigmoid") != (self.model.initial_bias is not None):
+            raise ValueError(
+                f"loss.kind is {self.loss.kind} and model.initial_bias {self.model.initial_bias}; "
+                "the sigmoid loss needs a bias, model.initial_bias=-10 with model.initial_scale=10 "
+                "(Zhai et al. 2023), and InfoNCE has none"
+            )
+
+    @property
+    def narrowest(self) -> int:
+        """The least width of the objective's model."""
+        if self.objective == "next_item":
+            return self.decoder.width
+        return min(self.model.item.width, self.model.user.width)
 
     @property
     def run(self) -> Path:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from clue.data.batches import take
 from clue.data.corpus import Ragged
 from clue.nn.attention import Layout
 from clue.nn.model import Clue
+from clue.nn.next_item import NextItem
+from clue.train.evaluation import newest
 from clue.train.packing import ranges
 
 CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
@@ -41,11 +44,23 @@ def history_vectors(model: Clue, item_tokens: Ragged, histories: Ragged) -> np.n
     return user_vectors(model, items, Ragged(events, histories.offsets)).numpy()
 
 
+def last_states(model: NextItem, histories: Ragged) -> torch.Tensor:
+    """Gives the state (n, D) after the last of each history's catalogue rows.
+
+    Of a history the newest `max_events` are read; that of an empty one is zero.
+    """
+    cut = newest(histories, model.config.max_events)
+    return _by_length(cut, model.config.width, model, model.decoder.last)
+
+
 def _by_length(
-    rows: Ragged, width: int, model: Clue, encode: Callable[[torch.Tensor, Layout], torch.Tensor]
+    rows: Ragged,
+    width: int,
+    model: nn.Module,
+    encode: Callable[[torch.Tensor, Layout], torch.Tensor],
 ) -> torch.Tensor:
     """Encodes rows shortest first, chunk by chunk, and puts the results back in order."""
-    device = model.log_scale.device
+    device = next(model.parameters()).device
     found = torch.zeros(len(rows), width)
     was_training = model.training
     model.eval()

@@ -2,13 +2,13 @@
 
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 
-from clue.nn.model import ClueConfig
-from clue.train.flops import Peak, Work, peak_flops, step_flops
+from clue.train.flops import Peak, StepFlops, Work, peak_flops
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class Speed:
 class Meter:
     """Adds up what one process does; `read` puts the processes together."""
 
-    def __init__(self, config: ClueConfig, accelerator: Accelerator) -> None:
-        """Looks the peak of the processor up, or measures it: see `peak_flops`."""
-        self.config, self.accelerator = config, accelerator
+    def __init__(self, flops: Callable[[Work], StepFlops], accelerator: Accelerator) -> None:
+        """Looks the peak of the processor up, or measures it: see `peak_flops`.
+
+        `flops` says what the work of a step costs one process.
+        """
+        self.flops, self.accelerator = flops, accelerator
         self.precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         self.peak: Peak = peak_flops(accelerator.device, self.precision)
         self.first_graphs: int | None = None
@@ -55,7 +58,7 @@ class Meter:
 
     def add(self, work: Work, seconds: float, waited: float) -> None:
         """Adds a step that took `seconds`, in `waited` of which its batch was not there yet."""
-        flops = step_flops(self.config, work)
+        flops = self.flops(work)
         self.steps += 1
         self.seconds += seconds
         self.waited += waited

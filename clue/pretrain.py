@@ -30,19 +30,19 @@ from torch import nn
 from clue import checkpoint
 from clue.checkpoint import Checkpoint
 from clue.config import PretrainConfig
-from clue.data.batches import Batch, PairSampler
+from clue.contrastive import Contrastive
 from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
-from clue.encode import history_vectors
-from clue.nn.model import Clue
+from clue.next_item import NextItemObjective
+from clue.objective import Drawn, Objective
 from clue.prepare import prepare
 from clue.runlog import RunLog, installed
 from clue.settings import read_command_line
 from clue.start import find_start
 from clue.train.averaging import Average
-from clue.train.evaluation import MatchingPairs, evaluate_matching, matching_pairs, mean_entropy
-from clue.train.memory import find_budget, free_memory
+from clue.train.evaluation import mean_entropy
+from clue.train.memory import free_memory
 from clue.train.optimiser import learning_rate, make_optimizers, set_learning_rate
 from clue.train.packing import Budget
 from clue.train.precision import uses_bf16
@@ -72,31 +72,31 @@ def pretrain(config: PretrainConfig) -> bool:
     where the disk refuses a checkpoint.
     """
     # --- machine, corpus, model: everything that can be refused is refused here
-    bf16 = uses_bf16(config.precision, min(config.model.item.width, config.model.user.width))
+    bf16 = uses_bf16(config.precision, config.narrowest)
     accelerator = join(bf16=bf16, trackers=installed(config.trackers), run=config.run)
     with accelerator.main_process_first():  # it makes the demo's corpus, sets aside the damaged
         corpus = open_corpus(config)
         start = find_start(config, corpus)
     first = agreed(start.step if start is not None else 0)
-    sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
+    make = NextItemObjective if config.objective == "next_item" else Contrastive
+    objective: Objective = make(config, corpus)
     rank, world = accelerator.process_index, accelerator.num_processes
-    sampler.check(world)
-    pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=config.views.max_events)
+    objective.check(world)
 
-    learner = prepared(config, accelerator, sampler, start)
+    learner = prepared(config, accelerator, objective, start)
 
     # --- the loop: batch k+1 is drawn while step k computes; nothing else lives between steps
     with (
         RunLog(
             config,
             accelerator,
-            vocab_size=corpus.manifest.vocab_size,
+            objective,
             chunk_tokens=learner.budget.tokens,
             first=first,
         ) as log,
         stop_vote(accelerator.device) as asked_to_stop,
     ):
-        for step, batch, waited in drawn_ahead(sampler, range(first, config.steps), rank, world):
+        for step, batch, waited in drawn_ahead(objective, range(first, config.steps), rank, world):
             began = time.perf_counter()
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
@@ -108,9 +108,12 @@ def pretrain(config: PretrainConfig) -> bool:
                     accelerator,
                     learner.model,
                     learner.optimizers,
-                    batch,
-                    learner.budget,
-                    loss=config.loss,
+                    partial(
+                        objective.forward,
+                        batch=batch,
+                        budget=learner.budget,
+                        device=accelerator.device,
+                    ),
                     clip=config.optimizer.clip,
                 )
             learner.average.update(learner.core, step)
@@ -122,7 +125,7 @@ def pretrain(config: PretrainConfig) -> bool:
             if validating or saving:
                 state = gather(learner.core, learner.plain_optimizers, learner.average.weights)
                 if state is not None:
-                    metrics = validate(state.weights, config, corpus, pairs) if validating else {}
+                    metrics = objective.held_out(state.weights) if validating else {}
                     log.valid(done, metrics)
                     improved = mean_entropy(metrics) < checkpoint.best_entropy(config.run)
                     if saving or improved:
@@ -141,7 +144,7 @@ class Learner:
     `optimizers` step and `plain_optimizers` are inside them; `average` is that of the weights.
     """
 
-    core: Clue
+    core: nn.Module
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
     plain_optimizers: list[torch.optim.Optimizer]
@@ -150,15 +153,15 @@ class Learner:
 
 
 def prepared(
-    config: PretrainConfig, accelerator: Accelerator, sampler: PairSampler, start: Checkpoint | None
+    config: PretrainConfig, accelerator: Accelerator, objective: Objective, start: Checkpoint | None
 ) -> Learner:
     """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator.
 
     Raises ValueError where not even the vectors of a batch fit into the free memory.
     """
     torch.manual_seed(config.seed)
-    core = Clue(config.model, sampler.corpus.manifest.vocab_size).to(accelerator.device)
-    budget = step_budget(config, accelerator, core, sampler)
+    core = objective.model().to(accelerator.device)
+    budget = step_budget(accelerator, core, objective)
     plain = make_optimizers(core, config.optimizer)
     model, *optimizers = accelerator.prepare(core, *plain)
     average = Average(core, config.optimizer.ema)
@@ -169,17 +172,18 @@ def prepared(
 
 
 def drawn_ahead(
-    sampler: PairSampler, steps: range, rank: int, world: int
-) -> Iterator[tuple[int, Batch, float]]:
+    objective: Objective, steps: range, rank: int, world: int
+) -> Iterator[tuple[int, Drawn, float]]:
     """Gives each step, this process's part of its batch, and the seconds it was waited for.
 
     The next batch is drawn in a thread of its own meanwhile.
     """
     with ThreadPoolExecutor(1) as drawer:
-        upcoming = drawer.submit(sampler.at, steps.start, rank, world)
+        upcoming = drawer.submit(objective.draw, steps.start, rank, world)
         for step in steps:
             began = time.perf_counter()
-            batch, upcoming = upcoming.result(), drawer.submit(sampler.at, step + 1, rank, world)
+            batch = upcoming.result()
+            upcoming = drawer.submit(objective.draw, step + 1, rank, world)
             yield step, batch, time.perf_counter() - began
 
 
@@ -188,9 +192,7 @@ def due(done: int, every: int, steps: int) -> bool:
     return done % every == 0 or done == steps
 
 
-def step_budget(
-    config: PretrainConfig, accelerator: Accelerator, core: Clue, sampler: PairSampler
-) -> Budget:
+def step_budget(accelerator: Accelerator, core: nn.Module, objective: Objective) -> Budget:
     """Gives the chunks of a step and how much may stay in memory, from what is free now.
 
     With fixed shapes the encoders are compiled, where the config lets them. Before the model is
@@ -198,37 +200,23 @@ def step_budget(
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     fixed = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
-    budget = find_budget(
+    if fixed:
+        # DDP would split the graphs to overlap its exchange, and compile each part again
+        torch._dynamo.config.optimize_ddp = False  # pyright: ignore[reportPrivateUsage]
+    return objective.budget(
         core,
-        sampler.at(0, rank, world),
-        chunk_tokens=None if config.chunk_tokens == "auto" else config.chunk_tokens,
+        objective.draw(0, rank, world),
         free=free_memory(accelerator.device, world),
         fixed=fixed,
         autocast=lambda: accelerator.autocast(),
     )
-    if fixed and config.compile:
-        # DDP would split the graphs to overlap its exchange, and compile each part again
-        torch._dynamo.config.optimize_ddp = False  # pyright: ignore[reportPrivateUsage]
-        core.items.compile(dynamic=False)
-        core.users.compile(dynamic=False)
-    return budget
 
 
 def open_corpus(config: PretrainConfig) -> Corpus:
-    """Gives the corpus of the run; the demo's is made where it is missing.
-
-    Raises ValueError where the item encoder reads shorter texts than the corpus holds.
-    """
+    """Gives the corpus of the run; the demo's is made where it is missing."""
     if not config.corpus.exists() and config.corpus == PretrainConfig().corpus:
         make_demo_corpus(config.corpus)
-    corpus = Corpus.open(config.corpus)
-    longest, limit = corpus.manifest.max_item_tokens, config.model.item.max_tokens
-    if longest > limit:
-        raise ValueError(
-            f"{config.corpus} holds texts of up to {longest} tokens, model.item.max_tokens is "
-            f"{limit}; set model.item.max_tokens={longest}"
-        )
-    return corpus
+    return Corpus.open(config.corpus)
 
 
 def make_demo_corpus(path: Path) -> None:
@@ -248,24 +236,6 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
         services={name: ServiceText(template="{title}") for name in world.services},
         tokenizer=TokenizerConfig(vocab_size=4096),
     )
-
-
-def validate(
-    weights: dict[str, torch.Tensor],
-    config: PretrainConfig,
-    corpus: Corpus,
-    pairs: list[MatchingPairs],
-) -> dict[str, dict[str, float]]:
-    """Gives the held-out figures of each pair of services, of a plain model with `weights`.
-
-    The model in training may be sharded, and then computes only where all processes do.
-    """
-    model = Clue(config.model, corpus.manifest.vocab_size)
-    model.load_state_dict(weights)
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    encode = partial(history_vectors, model, corpus.item_tokens)
-    return evaluate_matching(pairs, encode, model.scale().item())
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 
 from clue.alarms import Alarm, Alarms
 from clue.config import PretrainConfig
-from clue.data.batches import Batch
 from clue.durable import write_text
 from clue.meter import Meter, Speed
+from clue.objective import Drawn, Objective
 from clue.screen import Held, Screen, Status, duration, speed_words
 from clue.settings import to_yaml
-from clue.train.flops import count_parameters
+from clue.train.evaluation import mean_entropy
 from clue.train.step import StepReport
 
 PROJECT = "clue"  # of the trackers: runs are compared within a project
@@ -32,22 +33,23 @@ class RunLog:
 
     Each line has `step` and `kind`: "start" (the machine, and the peak that MFU is measured
     against), "train" (the fields of StepReport and Speed, and lr), "valid" (entropy, the mean over
-    `matching`: figures by pair of services) or "alarm" (name, message). What is not finite is null.
+    `matching`, figures by pair of services, or those of `next_item`) or "alarm" (name, message).
+    What is not finite is null.
     """
 
     def __init__(
         self,
         config: PretrainConfig,
         accelerator: Accelerator,
+        objective: Objective,
         *,
-        vocab_size: int,
         chunk_tokens: int,
         first: int,
     ) -> None:
         """`first` steps are done already: lines of later ones, from before a kill, are dropped."""
-        self.config, self.accelerator = config, accelerator
+        self.config, self.accelerator, self.task = config, accelerator, objective.task
         self.active = accelerator.is_main_process
-        self.meter = Meter(config.model, accelerator)
+        self.meter = Meter(objective.flops, accelerator)
         self.alarms = Alarms()
         self.status = Status(config.name, config.steps, first=first, step=first)
         self.screen = Screen(self.status, active=self.active)
@@ -61,9 +63,11 @@ class RunLog:
         write_text(self.path, "".join(line + "\n" for line in kept))
         for line in map(json.loads, kept):
             if line["kind"] == "valid" and line["entropy"] is not None:
-                self._held(line["step"], line["matching"])
+                self._held(line["step"], line[self.task])
         if first < config.steps:
-            self._start(count_parameters(config.model, vocab_size), chunk_tokens)
+            with torch.device("meta"):  # weights without memory, to be counted
+                parameters = sum(weight.numel() for weight in objective.model().parameters())
+            self._start(parameters, chunk_tokens)
 
     def __enter__(self) -> "RunLog":
         """Gives itself, drawing on the terminal."""
@@ -93,8 +97,9 @@ class RunLog:
         self.meter.add(report.work, seconds, waited)
         status = self.status
         status.step, status.lr = step, lr
-        status.loss, status.recall = report.loss, report.in_batch_recall
-        status.scale, status.grad_norm = report.scale, report.grad_norm
+        status.loss, status.grad_norm = report.loss, report.grad_norm
+        status.recall = report.figures.get("in_batch_recall")
+        status.scale = report.figures.get("scale")
         status.losses.append(report.loss)
         self._raise(step, self.alarms.see_loss(step, report.loss))
         if step % self.config.log_every == 0 or step == self.config.steps:
@@ -104,26 +109,26 @@ class RunLog:
     def _logged(self, step: int, report: StepReport, lr: float, speed: Speed) -> None:
         status = self.status
         status.speed = speed
-        seen = asdict(report)
-        del seen["work"]
+        seen = {"loss": report.loss, **report.figures, "grad_norm": report.grad_norm}
         self._write({"kind": "train", "step": step, **seen, "lr": lr, **asdict(speed)})
         self._track({"train": {**seen, "lr": lr}, "speed": asdict(speed)}, step)
-        words = [f"loss {report.loss:.3f}", f"recall {report.in_batch_recall:.3f}"]
+        words = [f"loss {report.loss:.3f}"]
+        words += [] if status.recall is None else [f"recall {status.recall:.3f}"]
         words += [*speed_words(speed), f"{duration(status.left())} left"]
         self._say(f"step {step}/{status.steps}  {'  '.join(words)}", drawn=True)
-        self._raise(step, self.alarms.see_logged(report.scale, speed.data_wait))
+        self._raise(step, self.alarms.see_logged(status.scale, speed.data_wait))
 
     def valid(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
         """Writes the held-out figures of one step, where there are any."""
         if not metrics:
             return
         held = self._held(step, metrics)
-        self._write({"kind": "valid", "step": step, "entropy": held.entropy, "matching": metrics})
+        self._write({"kind": "valid", "step": step, "entropy": held.entropy, self.task: metrics})
         self._track({f"valid/{name}": figures for name, figures in metrics.items()}, step)
         for name, figures in metrics.items():
             self._say(
                 f"step {step}  valid {name}: R@10 {figures['recall_at_10']:.3f}  "
-                f"CE_{figures['negatives']:.0f} {figures['calibrated_entropy']:.3f}"
+                f"CE_{figures['negatives']:.0f} {mean_entropy({name: figures}):.3f}"
             )
         self.screen.draw()
 
@@ -133,7 +138,7 @@ class RunLog:
         self.screen.draw()
 
     @contextmanager
-    def guard(self, step: int, batch: Batch) -> Generator[None]:
+    def guard(self, step: int, batch: Drawn) -> Generator[None]:
         """Saves the batch of a step that is not finite, and raises what says all of it.
 
         Every process saves its part and raises: loss and gradient norm are over all processes.
@@ -145,11 +150,11 @@ class RunLog:
             part = f"_rank_{rank}" if world > 1 else ""
             file = self.config.run / f"failed_step_{step:08d}{part}.npz"
             self.config.run.mkdir(parents=True, exist_ok=True)
-            np.savez(file, **vars(batch))
+            np.savez(file, **{k: v for k, v in vars(batch).items() if v is not None})
             message = (
                 f"step {step} is not finite: {error}. Begin again under another name= with a lower "
                 "optimizer.lr, a longer optimizer.warmup_steps or precision=fp32; the checkpoints "
-                f"before it are whole. Its batch is Batch(**numpy.load('{file}'))"
+                f"before it are whole. Its batch is {type(batch).__name__}(**numpy.load('{file}'))"
             )
             self._write({"kind": "alarm", "step": step, "name": "not_finite", "message": message})
             raise FloatingPointError(message) from error
@@ -188,7 +193,7 @@ class RunLog:
 
     def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Held:
         each = list(metrics.values())
-        entropy = sum(figures["calibrated_entropy"] for figures in each) / len(each)
+        entropy = mean_entropy(metrics)
         recall = sum(figures["recall_at_10"] for figures in each) / len(each)
         held = Held(step, entropy, recall)
         best = self.status.best

@@ -40,8 +40,8 @@ class Status:
     step: int
     began: float = field(default_factory=time.monotonic)
     loss: float = float("nan")
-    recall: float = float("nan")
-    scale: float = float("nan")
+    recall: float | None = None
+    scale: float | None = None
     grad_norm: float = float("nan")
     lr: float = float("nan")
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=240))
@@ -119,8 +119,8 @@ def lines(status: Status, width: int) -> list[str]:
     found += flow(
         [
             f"loss {status.loss:.3f} {sparkline(status.losses, 20)}".rstrip(),
-            f"recall {status.recall:.3f}",
-            f"temperature {1 / status.scale:.3f}",
+            *([] if status.recall is None else [f"recall {status.recall:.3f}"]),
+            *([] if status.scale is None else [f"temperature {1 / status.scale:.3f}"]),
             f"gradient {status.grad_norm:.2f}",
             f"lr {status.lr:.1e}",
         ],

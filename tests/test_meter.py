@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,7 @@ WORK = Work(
 
 
 def meter() -> Meter:
-    made = Meter(CONFIG, Accelerator(cpu=True))
+    made = Meter(partial(step_flops, CONFIG), Accelerator(cpu=True))
     made.peak = Peak(1e12, "by hand")
     return made
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import multiprocessing as mp
 from clue import pretrain as trainer
 from clue import runlog
 from clue.config import PretrainConfig
+from clue.contrastive import Contrastive
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
 from clue.nn.model import Clue
@@ -25,7 +27,7 @@ from clue.settings import load
 from clue.train.flops import Work, step_flops
 from clue.train.losses import LossConfig
 from clue.train.packing import Budget
-from clue.train.step import train_step
+from clue.train.step import contrastive_forward, train_step
 from tests.conftest import TinyRun
 
 SPEED = {
@@ -87,7 +89,7 @@ def test_every_figure_is_there_and_finite(config: PretrainConfig) -> None:
 
 
 def test_what_is_not_finite_is_null(config: PretrainConfig, tmp_path: Path) -> None:
-    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=0)
+    record = opened(config, first=0)
     record.valid(
         2, {"a-b": {"recall_at_10": 0.5, "negatives": 9.0, "calibrated_entropy": math.nan}}
     )
@@ -145,11 +147,11 @@ def test_hyperparameters_are_flat_and_plain() -> None:
 def test_a_resumed_run_remembers_its_best(config: PretrainConfig) -> None:
     trainer.pretrain(config)
     best = min(log_of(config, "valid"), key=lambda line: line["entropy"])
-    record = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=4)
+    record = opened(config, first=4)
     assert record.status.best is not None
     assert record.status.best.step == best["step"]
     assert record.status.best.entropy == best["entropy"]
-    earlier = runlog.RunLog(config, Accelerator(cpu=True), vocab_size=700, chunk_tokens=64, first=2)
+    earlier = opened(config, first=2)
     assert earlier.status.best is not None
     assert earlier.status.best.step == 2
 
@@ -187,15 +189,29 @@ def poisoned(accelerator: Accelerator, config: PretrainConfig, corpus: Corpus) -
     return accelerator.prepare(model)
 
 
+def opened(config: PretrainConfig, *, first: int) -> runlog.RunLog:
+    accelerator = Accelerator(cpu=True)
+    return runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=first)
+
+
+def objective(config: PretrainConfig) -> Contrastive:
+    return Contrastive(config, Corpus.open(config.corpus))
+
+
 def take(
     accelerator: Accelerator, model: torch.nn.Module, batch: Batch
 ) -> FloatingPointError | None:
     """Gives the error of one step, if any."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     try:
-        train_step(
-            accelerator, model, [optimizer], batch, Budget(1000), loss=LossConfig(), clip=1.0
+        forward = partial(
+            contrastive_forward,
+            batch=batch,
+            budget=Budget(1000),
+            loss=LossConfig(),
+            device=accelerator.device,
         )
+        train_step(accelerator, model, [optimizer], forward, clip=1.0)
     except FloatingPointError as error:
         return error
     return None
@@ -206,7 +222,7 @@ def test_the_batch_that_was_not_finite_fails_again(config: PretrainConfig) -> No
     accelerator = Accelerator(cpu=True)
     model = poisoned(accelerator, config, corpus)
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(7)
-    record = runlog.RunLog(config, accelerator, vocab_size=700, chunk_tokens=64, first=0)
+    record = runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=0)
     error = take(accelerator, model, batch)
     assert error is not None
     with pytest.raises(FloatingPointError) as found, record.guard(8, batch):
@@ -237,7 +253,7 @@ def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None
     torch.manual_seed(0)
     model = accelerator.prepare(Clue(config.model, corpus.manifest.vocab_size))
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(0, rank, world)
-    record = runlog.RunLog(config, accelerator, vocab_size=700, chunk_tokens=64, first=0)
+    record = runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=0)
     sound = take(accelerator, model, batch)
     assert sound is None
     record.meter.add(Work.of(batch, world), seconds=1.0, waited=0.1 * rank)

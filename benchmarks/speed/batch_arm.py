@@ -2,7 +2,7 @@
 
 import resource
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from clue.train.losses import LossConfig
 from clue.train.memory import find_budget, free_memory
 from clue.train.optimiser import OptimizerConfig, make_optimizers
 from clue.train.packing import Budget
-from clue.train.step import train_step
+from clue.train.step import contrastive_forward, train_step
 
 SPENT = ("memory", "could not create a primitive")  # torch's words and oneDNN's for no memory left
 
@@ -44,9 +44,14 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
     def step() -> tuple[Tensor, Tensor]:
         nonlocal steps
         batch = sampler.at(steps)
-        report = train_step(
-            accelerator, model, optimizers, batch, budget(), loss=LossConfig(), clip=1.0
+        forward = partial(
+            contrastive_forward,
+            batch=batch,
+            budget=budget(),
+            loss=LossConfig(),
+            device=accelerator.device,
         )
+        report = train_step(accelerator, model, optimizers, forward, clip=1.0)
         steps += 1
         return torch.tensor(report.loss), torch.tensor(report.grad_norm)
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from clue.pretrain import STOPPED, pretrain
 from clue.settings import load, to_yaml
 from clue.train.optimiser import make_optimizers
 from clue.train.packing import Budget
-from clue.train.step import StepReport, train_step
+from clue.train.step import StepReport, contrastive_forward, train_step
 
 # A run this short never sees a pair twice often enough to memorise it: dropout only slows it.
 SHORT = ("model.user.dropout=0", "views.event_dropout=.1", "views.token_dropout=.1")
@@ -97,12 +98,17 @@ def make_step(
     if bf16:  # around the forward pass alone, as Accelerate does it
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     optimizers = make_optimizers(model, config.optimizer)
-    accelerator, budget, clip = Accelerator(cpu=True), Budget(4096), config.optimizer.clip
+    accelerator, clip = Accelerator(cpu=True), config.optimizer.clip
+    forward = partial(
+        contrastive_forward,
+        batch=batch,
+        budget=Budget(4096),
+        loss=config.loss,
+        device=accelerator.device,
+    )
 
     def step() -> StepReport:
-        return train_step(
-            accelerator, model, optimizers, batch, budget, loss=config.loss, clip=clip
-        )
+        return train_step(accelerator, model, optimizers, forward, clip=clip)
 
     return step
 

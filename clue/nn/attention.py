@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
@@ -113,38 +113,63 @@ def _layout(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention within each packed sequence, both directions."""
+    """Multi-head self-attention within each packed sequence, in both directions or `causal`."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        """`width` D must be a multiple of `heads`."""
+    def __init__(
+        self, width: int, heads: int, *, causal: bool = False, rotary: bool = False
+    ) -> None:
+        """`width` D must be a multiple of `heads`; with `rotary`, of twice as many.
+
+        `rotary` turns queries and keys by their places (Su et al. 2021, arXiv 2104.09864), so that
+        a score depends on the distance alone.
+        """
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} is no multiple of heads {heads}; change one of them")
-        self.heads = heads
+        if width % heads or (rotary and width // heads % 2):
+            of = f"{heads} heads of an even width" if rotary else f"heads {heads}"
+            raise ValueError(f"width {width} is no multiple of {of}; change one of them")
+        self.heads, self.causal, self.rotary = heads, causal, rotary
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
         """Gives each position the mixture of its own sequence's values."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.heads, -1)
+        if self.rotary:
+            qkv = torch.cat([rotated(qkv[:, :2], layout.places), qkv[:, 2:]], dim=1)
         if layout.runs:
-            mixed = attend_by_runs(qkv, layout)
+            mixed = attend_by_runs(qkv, layout, causal=self.causal)
         else:
             q, k, v = qkv.unbind(1)
             cu, longest = layout.offsets, layout.longest
-            mixed = varlen_attn(q, k, v, cu, cu, longest, longest)
+            window = (-1, 0) if self.causal else (-1, -1)  # of keys before and after a query
+            mixed = varlen_attn(q, k, v, cu, cu, longest, longest, window_size=window)
             assert isinstance(mixed, Tensor)  # a tuple only where its log-sum-exps are asked for
         return self.out(mixed.reshape(x.shape))
 
 
-def attend_by_runs(qkv: Float[Tensor, "T 3 H d"], layout: Layout) -> Float[Tensor, "T H d"]:
-    """Gives softmax(q k / sqrt d) v within each sequence, a dense call for each distinct length."""
+def rotated(x: Float[Tensor, "T n H d"], places: Int[Tensor, " T"]) -> Float[Tensor, "T n H d"]:
+    """Turns each pair (x_i, x_(i + d/2)) by its place times 10,000^(-2i/d), in fp32."""
+    half = x.shape[-1] // 2
+    rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
+    angles = (places[:, None] * rates)[:, None, None, :]
+    one, other = x.float().split(half, dim=-1)
+    turned = (one * angles.cos() - other * angles.sin(), one * angles.sin() + other * angles.cos())
+    return torch.cat(turned, dim=-1).type_as(x)
+
+
+def attend_by_runs(
+    qkv: Float[Tensor, "T 3 H d"], layout: Layout, *, causal: bool = False
+) -> Float[Tensor, "T H d"]:
+    """Gives softmax(q k / sqrt d) v within each sequence, a dense call for each distinct length.
+
+    Where `causal`, a query reads no key of a later place.
+    """
     pieces: list[Tensor] = []
     for block, (length, count) in zip(layout.split(qkv), layout.runs, strict=True):
         if length == 1:  # a softmax over one key is 1
             pieces.append(block[:, 2])
             continue
         q, k, v = block.view(count, length, *block.shape[1:]).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         pieces.append(mixed.transpose(1, 2).reshape(length * count, *block.shape[2:]))
     return torch.cat(pieces)

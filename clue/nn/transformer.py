@@ -1,4 +1,4 @@
-"""The pre-norm transformer block that both encoders are made of."""
+"""The pre-norm transformer block that the encoders and the decoder are made of."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,11 +10,13 @@ from clue.nn.attention import Attention, Layout
 class Block(nn.Module):
     """x + attention(norm(x)), then + mlp(norm(x)) (Xiong et al. 2020, arXiv 2002.04745)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, *, causal: bool = False, rotary: bool = False
+    ) -> None:
         """The inner width of the MLP is 4 D; dropout acts on both branches."""
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, bias=False)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, causal=causal, rotary=rotary)
         self.norm_mlp = nn.LayerNorm(width, bias=False)
         self.widen = nn.Linear(width, 4 * width, bias=False)
         self.narrow = nn.Linear(4 * width, width, bias=False)

@@ -177,6 +177,10 @@ def evaluate_matching(
 
 
 def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
-    """Gives the mean held-out contrastive entropy in nats; infinite where nothing was measured."""
-    found = [figures["calibrated_entropy"] for figures in metrics.values()]
+    """Gives the mean held-out loss in nats, of either objective; infinite where none was measured.
+
+    It is the calibrated contrastive entropy, or the cross-entropy of the next item.
+    """
+    keys = "calibrated_entropy", "cross_entropy"
+    found = [figures[key] for figures in metrics.values() for key in keys if key in figures]
     return sum(found) / len(found) if found else math.inf

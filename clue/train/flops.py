@@ -21,7 +21,9 @@ import numpy as np
 import torch
 
 from clue.data.batches import Batch
+from clue.data.sequences import SequenceBatch
 from clue.nn.model import Chunk, Clue, ClueConfig, PackedViews
+from clue.nn.next_item import DecoderConfig, PackedSequences
 
 # Dense bf16 FLOP/s as published (the data sheets' figures with sparsity, halved), by a part of the
 # name that CUDA gives the device; the first that fits. H200 has the H100 SXM's processor.
@@ -117,6 +119,36 @@ def step_flops(config: ClueConfig, work: Work) -> StepFlops:
     # Fused attention keeps no scores: backward makes q k again (Dao et al. 2022, arXiv 2205.14135).
     again += (item_scores + user_scores) / 2
     return StepFlops(model=model, hardware=model + again + 2 * work.logits * user.embedding)
+
+
+def sequence_work(batch: SequenceBatch, views: PackedSequences, catalogue: int) -> Work:
+    """Gives the work of this process's windows: pairs are windows, events their places."""
+    slots, again = _beyond(views.chunks)
+    return Work(
+        pairs=len(batch.lengths),
+        items=len(np.unique(batch.items)),
+        tokens=0,
+        token_squares=0,
+        events=len(batch.items),
+        event_squares=_squares(batch.lengths),
+        logits=len(batch.items) * (catalogue if batch.drawn is None else len(batch.drawn) + 1),
+        event_padding=slots - len(batch.items),
+        users_recomputed=again,
+    )
+
+
+def sequence_flops(config: DecoderConfig, work: Work) -> StepFlops:
+    """Gives the FLOPs of one process in one step of the next-item model.
+
+    A causal score is computed for half of the pairs of places.
+    """
+    per_event = 2 * config.non_embedding
+    scores = 4 * config.layers * config.width * work.event_squares / 2
+    forward = per_event * work.events + scores
+    model = 3.0 * forward + 6 * work.logits * config.width
+    again = work.users_recomputed * forward + scores / 2
+    again += (3 + work.users_recomputed) * per_event * work.event_padding
+    return StepFlops(model=model, hardware=model + again)
 
 
 def flops_per_pair(

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clue.data.batches import Batch
+from clue.data.sequences import SequenceBatch
 from clue.nn.attention import Layout
 from clue.nn.model import Clue
+from clue.nn.next_item import NextItem
 from clue.train.packing import Budget, fixed_shape, ranges
 from clue.train.tiles import rows_per_tile
 
@@ -95,6 +97,45 @@ def find_budget(
     return Budget(tokens, SHARE * left - tokens * max(item, event), item, event, shapes)
 
 
+def find_sequence_budget(
+    core: NextItem,
+    batch: SequenceBatch,
+    *,
+    chunk_tokens: int | None,
+    free: int,
+    fixed: bool,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Budget:
+    """Gives the budget of steps on windows like `batch`; `find_budget` has the words and errors."""
+    device = core.decoder.norm.weight.device
+    weights = sum(p.numel() * p.element_size() for p in core.parameters())
+    places, width = len(batch.items), core.config.width
+    # of every place: its state, the state's gradient, both in order, four int64; the catalogue's
+    # vectors once more with their gradient; three tiles of logits
+    catalogue = core.decoder.item.num_embeddings
+    tile = 3 * rows_per_tile(catalogue, device) * catalogue
+    needed = 4 * weights + places * (4 * 4 * width + 4 * 8) + 2 * 4 * catalogue * width + 4 * tile
+    left = free - needed
+    if left <= 0:
+        raise ValueError(
+            f"{free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} MiB are needed for the "
+            "optimiser, the states of a batch and the catalogue; lower batch, or model sizes"
+        )
+    tokens = chunk_tokens or (CHUNK_CUDA if device.type == "cuda" else CHUNK_CPU)
+    start, stop = ranges(batch.lengths[::-1], min(tokens, CHUNK_CPU))[0]
+    mine = np.sort(batch.lengths[::-1][start:stop])
+    values = torch.zeros(int(mine.sum()), dtype=torch.int64, device=device)
+    with autocast():
+        saved = _saved_bytes(core.decoder, values, Layout.of(mine, device), core)
+    event = saved / len(values)
+    while chunk_tokens is None and tokens > 256 and tokens * event > left / 4:
+        tokens //= 2
+    shape = fixed_shape(tokens, core.config.max_events) if fixed else None
+    return Budget(
+        tokens, SHARE * left - tokens * event, 0.0, event, (shape, shape) if shape else None
+    )
+
+
 def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, float]:
     """Gives the bytes that a position of an item, and of a history, leaves for backward."""
     device = core.log_scale.device
@@ -117,7 +158,7 @@ def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, floa
 
 
 def _saved_bytes(
-    encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: Clue
+    encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: nn.Module
 ) -> int:
     """Gives the bytes that autograd keeps of one call, each storage once, weights not counted."""
     weights = {storage_of(p): 0 for p in core.parameters()}

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from clue.data.batches import Batch
+from clue.data.sequences import SequenceBatch
 from clue.nn.attention import FixedShape, Layout
 from clue.nn.model import Chunk, PackedViews
+from clue.nn.next_item import PackedSequences
 from clue.train.losses import Identity
 
 
@@ -61,6 +63,23 @@ def pack(
     )
     ids = (_tensor(x, device) for x in (batch.user, batch.content_a, batch.content_b))
     return views, Identity(*ids, log_q=torch.from_numpy(batch.log_q).to(device))
+
+
+def pack_sequences(
+    batch: SequenceBatch, budget: Budget, device: torch.device | str = "cpu"
+) -> PackedSequences:
+    """Gives this process's windows as the next-item model reads them, on `device`."""
+    shape = budget.fixed[1] if budget.fixed else None
+    parts = ranges(batch.lengths, budget.tokens, shape)
+    sizes = [int(batch.lengths[start:stop].sum()) for start, stop in parts]
+    left = budget.kept - budget.event_bytes * np.cumsum(sizes[::-1])[::-1]
+    chunks = _chunks(batch.items, batch.lengths, parts, (left < 0).tolist(), (shape, device))
+    return PackedSequences(
+        chunks,
+        tuple(sizes),
+        _tensor(batch.targets, device),
+        None if batch.drawn is None else _tensor(batch.drawn, device),
+    )
 
 
 def ranges(

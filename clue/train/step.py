@@ -1,6 +1,6 @@
 """One optimisation step: a packed batch in, better weights and what was seen out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,25 +10,31 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from clue.data.batches import Batch
+from clue.train.collectives import world
 from clue.train.flops import Work
 from clue.train.losses import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """What one step showed, over all processes; `loss` in nats, `scale` is 1/temperature.
+class Forward:
+    """A loss with its gradient, over all processes, in nats, and what else the batch showed.
 
-    `positive` and `negative` are mean cosines; `work` is what this process alone computed.
+    `figures` are one-element tensors by name, over all processes; `work` is this process's alone.
     """
 
+    loss: torch.Tensor
+    figures: dict[str, torch.Tensor]
+    work: Work
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step showed, over all processes; `work` is what this process alone computed."""
+
     loss: float
-    in_batch_recall: float
-    masked: float
-    positive: float
-    negative: float
-    scale: float
     grad_norm: float
+    figures: dict[str, float]
     work: Work
 
 
@@ -36,44 +42,52 @@ def train_step(
     accelerator: Accelerator,
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
-    batch: Batch,
-    budget: Budget,
+    forward: Callable[[nn.Module], Forward],
     *,
-    loss: LossConfig,
     clip: float,
 ) -> StepReport:
-    """Takes one step on `batch`, this process's part of it.
+    """Takes one step on what `forward` makes of the model: this process's part of a batch.
 
     Raises FloatingPointError where the loss or the gradient is not finite; the weights are then as
     they were before the step.
     """
-    views, identity = pack(batch, budget, accelerator.device)
-    if not loss.log_q:
-        identity = replace(identity, log_q=None)
     with accelerator.autocast():  # said here too: accelerate wraps no model that FSDP2 shards
-        users, scale, bias = model(views)
-    half = len(batch.user)
-    contrast = contrastive_loss(users[:half], users[half:], scale, identity, loss, bias=bias)
+        seen = forward(model)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(contrast.loss)
+    accelerator.backward(seen.loss)
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
     assert norm is not None
-    seen = {
-        "loss": contrast.loss,
+    numbers = _numbers({"loss": seen.loss, "grad_norm": norm, **seen.figures})
+    loss, grad_norm = numbers.pop("loss"), numbers.pop("grad_norm")
+    if not np.isfinite([loss, grad_norm]).all():
+        raise FloatingPointError(f"loss {loss}, gradient norm {grad_norm}")
+    for optimizer in optimizers:
+        optimizer.step()
+    return StepReport(loss, grad_norm, numbers, seen.work)
+
+
+def contrastive_forward(
+    model: nn.Module, batch: Batch, budget: Budget, loss: LossConfig, device: torch.device
+) -> Forward:
+    """Gives the contrastive loss of this process's part of a batch.
+
+    Of the figures, `scale` is 1/temperature, `positive` and `negative` are mean cosines.
+    """
+    views, identity = pack(batch, budget, device)
+    if not loss.log_q:
+        identity = replace(identity, log_q=None)
+    users, scale, bias = model(views)
+    half = len(batch.user)
+    contrast = contrastive_loss(users[:half], users[half:], scale, identity, loss, bias=bias)
+    figures = {
         "in_batch_recall": contrast.recall,
         "masked": contrast.masked,
         "positive": contrast.positive,
         "negative": contrast.negative,
         "scale": scale,
-        "grad_norm": norm,
     }
-    report = StepReport(**_numbers(seen), work=Work.of(batch, accelerator.num_processes, views))
-    if not np.isfinite([report.loss, report.grad_norm]).all():
-        raise FloatingPointError(f"loss {report.loss}, gradient norm {report.grad_norm}")
-    for optimizer in optimizers:
-        optimizer.step()
-    return report
+    return Forward(contrast.loss, figures, Work.of(batch, world(), views))
 
 
 def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import json
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from clue.train.optimiser import make_optimizers
 from clue.train.packing import Budget
 from clue.train.processes import join
 from clue.train.state import gather, restore, whole
-from clue.train.step import train_step
+from clue.train.step import contrastive_forward, train_step
 from tests.conftest import ROOT, TinyRun
 
 STEPS = 3
@@ -85,10 +86,15 @@ def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
         batch = sampler.at(step, accelerator.process_index, accelerator.num_processes)
-        report = train_step(
-            accelerator, model, optimizers, batch, budget, loss=config.loss, clip=1.0
+        forward = partial(
+            contrastive_forward,
+            batch=batch,
+            budget=budget,
+            loss=config.loss,
+            device=accelerator.device,
         )
-        numbers = {name: x for name, x in vars(report).items() if name != "work"}
+        report = train_step(accelerator, model, optimizers, forward, clip=1.0)
+        numbers = {"loss": report.loss, "grad_norm": report.grad_norm, **report.figures}
         found |= {f"{name} {step}": torch.tensor(x) for name, x in numbers.items()}
         if not step:
             gradients = {n: w.grad for n, w in core.named_parameters() if w.grad is not None}

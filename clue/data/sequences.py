@@ -1,0 +1,273 @@
+"""Item sequences for next-item models: what is trained on, what is asked, and batches of windows.
+
+A corpus becomes sequences of catalogue rows, oldest event first. **Ties**: events of one user at
+one time stay in the order of the log within a service, and services in the order of the corpus;
+sorting ties by item id instead, or by an unstable sort, changes a quarter of MovieLens' test items.
+
+    leave_one_out   the last event of a sequence is the test item, the one before it the valid item,
+                    all before those are trained on; sequences of fewer than 3 events are trained on
+    temporal        two moments cut all sequences: what is before the first is trained on, the first
+                    event from the first moment on is the valid item, from the second on the test
+                    item; a history is all that lies before its moment
+
+Nobody's future is in anybody's training data under `temporal`; under `leave_one_out`, which the
+published tables use, other users' later events are.
+
+Batch k is a function of (seed, k, rank, world) and of nothing else, as in clue/data/batches.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from clue.data.batches import take
+from clue.data.corpus import Corpus, Ragged
+from clue.data.views import keep, spans, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequencesConfig:
+    """Which events make sequences, and which of them are held out.
+
+    `services` are those of the catalogue, all where empty. `join`: a user's events of several
+    services become one sequence by `time`, or each `service` keeps its own, for logs whose order
+    holds within a service alone. `valid_share` and `test_share` of the events lie from the moments
+    of `temporal` on: the moments are quantiles of all times.
+    """
+
+    services: list[str] = field(default_factory=list[str])
+    join: Literal["time", "service"] = "time"
+    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    valid_share: float = 0.1
+    test_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuses shares that leave nothing to learn from."""
+        if min(self.valid_share, self.test_share) <= 0 or self.valid_share + self.test_share >= 1:
+            raise ValueError(
+                f"valid_share {self.valid_share} and test_share {self.test_share} must be positive "
+                "and leave some events to train on"
+            )
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Q held-out events: `histories` before them, newest last, and `targets` (Q,), catalogue rows.
+
+    `users` (Q,) index the corpus's users.
+    """
+
+    users: np.ndarray
+    histories: Ragged
+    targets: np.ndarray
+
+    def some(self, most: int) -> "Questions":
+        """Gives at most so many of them, the first of a fixed shuffle, in order."""
+        rows = np.random.default_rng(0).permutation(len(self.targets))[:most]
+        return self.at(np.sort(rows))
+
+    def at(self, rows: np.ndarray) -> "Questions":
+        """Gives those of the chosen rows, in the order asked for."""
+        return Questions(self.users[rows], take(self.histories, rows), self.targets[rows])
+
+
+class Catalogue:
+    """The V items that a model knows: `items` (V,) index the corpus's, `rows` (items,) go back.
+
+    An item of the corpus that is none of them has row -1.
+    """
+
+    def __init__(self, corpus: Corpus, services: list[str]) -> None:
+        """Raises ValueError for a service that the corpus lacks."""
+        unknown = sorted(set(services) - set(corpus.services))
+        if unknown:
+            raise ValueError(
+                f"sequences.services names {', '.join(unknown)}; {corpus.path} has "
+                f"{', '.join(corpus.services)}"
+            )
+        self.corpus = corpus
+        self.services = [n for n, s in enumerate(corpus.services) if not services or s in services]
+        self.items = np.flatnonzero(np.isin(corpus.item_service, self.services))
+        self.rows = np.full(corpus.num_items, -1, np.int32)
+        self.rows[self.items] = np.arange(len(self.items))
+
+    def __len__(self) -> int:
+        """V."""
+        return len(self.items)
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Gives `service` and `item_id` of each row, as a checkpoint keeps them."""
+        names = pa.array([self.corpus.services[n] for n in self.corpus.item_service[self.items]])
+        return {"service": names, "item_id": self.corpus.item_ids.take(pa.array(self.items))}
+
+
+class Sequences:
+    """The N sequences of a corpus: `rows` over the catalogue, `users` (N,) whose they are.
+
+    `trained` (N,) says how many events of each are trained on; `valid_at` and `test_at` (N,) are
+    the places of the held-out events, -1 where there is none.
+    """
+
+    def __init__(self, corpus: Corpus, config: SequencesConfig) -> None:
+        """Raises ValueError where nothing is left to train on or to ask."""
+        self.catalogue = Catalogue(corpus, config.services)
+        parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in self.catalogue.services]
+        if config.join == "time":
+            histories, times = joined(parts)
+            users = np.arange(corpus.num_users)
+        else:
+            histories = _stacked([items for items, _ in parts])
+            times = _stacked([when for _, when in parts])
+            users = np.tile(np.arange(corpus.num_users), len(parts))
+        some = np.flatnonzero(histories.lengths)
+        histories, times = take(histories, some), take(times, some)
+        self.users = users[some]
+        self.rows = Ragged(self.catalogue.rows[histories.values], histories.offsets)
+        self.trained, self.valid_at, self.test_at = _held_out(times, config)
+        if not ((self.trained >= 2).any() and (self.valid_at >= 0).any()):
+            raise ValueError(
+                f"{corpus.path}: no sequence has two events to train on and one held out under "
+                f"sequences.split={config.split}; give longer histories"
+            )
+
+    def questions(self, part: Literal["valid", "test"]) -> Questions:
+        """Gives the held-out events of a part, with all that lies before them."""
+        at = self.valid_at if part == "valid" else self.test_at
+        asked = np.flatnonzero(at >= 0)
+        starts, size = self.rows.offsets[asked], at[asked]
+        places = spans(starts, size)
+        histories = Ragged(self.rows.values[places.values], places.offsets)
+        return Questions(self.users[asked], histories, self.rows.values[starts + size])
+
+    def training(self) -> Ragged:
+        """Gives the part of each sequence that is trained on."""
+        places = spans(self.rows.offsets[:-1], self.trained)
+        return Ragged(self.rows.values[places.values], places.offsets)
+
+    def counts(self) -> np.ndarray:
+        """Gives how often each item is trained on, int64 (V,)."""
+        return np.bincount(self.training().values, minlength=len(self.catalogue))
+
+
+def joined(parts: list[tuple[Ragged, Ragged]]) -> tuple[Ragged, Ragged]:
+    """Merges users' (items, times) of several services by time; ties by service, then as logged."""
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.sum([items.lengths for items, _ in parts], axis=0)
+    owner = [np.repeat(np.arange(len(lengths)), items.lengths) for items, _ in parts]
+    values = np.concatenate([items.values for items, _ in parts])
+    times = np.concatenate([when.values for _, when in parts])
+    # stable: what is equal in user and time stays as the services come
+    order = np.lexsort((times, np.concatenate(owner)))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Ragged(values[order], offsets), Ragged(times[order], offsets)
+
+
+def _stacked(parts: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets)
+
+
+def _held_out(times: Ragged, config: SequencesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gives `trained`, `valid_at` and `test_at` of sequences with these times."""
+    size = times.lengths
+    if config.split == "leave_one_out":
+        enough = size >= 3
+        return (
+            np.where(enough, size - 2, size),
+            np.where(enough, size - 2, -1),
+            np.where(enough, size - 1, -1),
+        )
+    held = config.valid_share + config.test_share
+    moments = np.quantile(times.values, [1 - held, 1 - config.test_share], method="lower")
+    before = [keep(times, times.values < moment).lengths for moment in moments]
+    # a history before the moment, and an event from it on (before the second, for the first)
+    valid = (before[0] > 0) & (before[0] < before[1])
+    test = (before[1] > 0) & (before[1] < size)
+    return before[0], np.where(valid, before[0], -1), np.where(test, before[1], -1)
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Windows of this process, packed: at place t the model reads `items` and is asked `targets`.
+
+    `items` and `targets` (T,) are catalogue rows of N windows, shortest first, with `lengths` (N,)
+    ascending. `total` counts the places of all processes. With sampled negatives, `drawn` (K,) are
+    their rows and `log_expected` (K,) the logs of how often each is expected among the K.
+    """
+
+    items: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray
+    total: int
+    drawn: np.ndarray | None = None
+    log_expected: np.ndarray | None = None
+
+
+class WindowSampler:
+    """Draws the batches of a training run: in an epoch every event after the first is asked once.
+
+    Sequences of more than `max_events` + 1 events are cut into windows, at places that change from
+    epoch to epoch.
+    """
+
+    def __init__(self, training: Ragged, *, max_events: int, batch: int, seed: int) -> None:
+        """`batch` B counts windows over all processes.
+
+        Raises ValueError where there are fewer windows than that.
+        """
+        self.max_events, self.batch, self.seed = max_events, batch, seed
+        self.values = training.values
+        asked = np.maximum(training.lengths - 1, 0)
+        parts = -(-asked // max_events)
+        self.sequence = np.repeat(np.arange(len(parts)), parts)  # (W,) of each window
+        first = np.concatenate([[0], np.cumsum(parts)[:-1]])
+        self.number = np.arange(len(self.sequence)) - first[self.sequence]
+        self.starts, self.asked = training.offsets[:-1], asked
+        self.slack = parts * max_events - asked
+        self.per_epoch = len(self.sequence) // batch
+        if not self.per_epoch:
+            raise ValueError(
+                f"batch {batch} takes more windows than the {len(self.sequence)} that there are; "
+                "lower batch, or model.max_events so that there are more"
+            )
+
+    def windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gives start and length of all W windows: where in `values`, and how many are asked."""
+        sequence, slack = self.sequence, self.slack[self.sequence]
+        # a shifted grid covers as much with as many windows while the shift is within the slack
+        whole = self.asked[sequence] > self.max_events
+        shift = np.where(whole, (uniform(self.seed, epoch, sequence) * (slack + 1)), 0)
+        begin = self.number * self.max_events - shift.astype(np.int64)
+        end = np.minimum(begin + self.max_events, self.asked[sequence])
+        begin = np.maximum(begin, 0)
+        return self.starts[sequence] + begin, end - begin
+
+    def check(self, world: int) -> None:
+        """Raises ValueError where `world` processes cannot share the batch equally."""
+        if self.batch % world:
+            raise ValueError(f"batch {self.batch} is no multiple of {world} processes; change it")
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> SequenceBatch:
+        """Gives this process's part of batch `step` (from 0).
+
+        What fills no batch at an epoch's end is left out, and differs from epoch to epoch.
+        """
+        self.check(world)
+        epoch, place = divmod(step, self.per_epoch)
+        starts, lengths = self.windows(epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(starts))
+        chosen = order[place * self.batch : (place + 1) * self.batch]
+        share = self.batch // world
+        mine = chosen[rank * share : (rank + 1) * share]
+        mine = mine[np.argsort(lengths[mine], kind="stable")]
+        places = spans(starts[mine], lengths[mine]).values
+        return SequenceBatch(
+            items=self.values[places].astype(np.int64),
+            targets=self.values[places + 1].astype(np.int64),
+            lengths=lengths[mine],
+            total=int(lengths[chosen].sum()),
+        )
