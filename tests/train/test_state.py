@@ -74,7 +74,7 @@ def start(kind: str, config: PretrainConfig) -> Accelerator:
 
 
 def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
-    """Gives the gradients of the first step and all learnt in STEPS steps, the last of them SGD's."""
+    """Gives the gradients of the first step and all learnt in STEPS steps, the last SGD's."""
     accelerator = start(kind, config)
     corpus = Corpus.open(config.corpus)
     sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
