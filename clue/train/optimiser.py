@@ -1,4 +1,4 @@
-"""AdamW or Muon over the groups this model needs, and the learning rate as a function of the step.
+"""AdamW or Muon over the groups this model needs, SGD after them, and the rate of every step.
 
 Width transfer. With `base_width` set, `lr` is what suits a model of that width, and a matrix that
 reads n features (for the MLP's second matrix: whose encoder has width n) learns at
@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 MOMENTUM = 0.95  # Muon's, as in all of its published runs (Jordan 2024)
+SGD_MOMENTUM = 0.9  # the customary one; a lasting gradient moves a weight by 10 x sgd_lr x it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,13 @@ class OptimizerConfig:
 
     `schedule`: after a linear warm-up, `cosine` to `final_lr_share` of the peak; or `wsd`, constant
     and in the last `decay_share` of the steps down to the same, so that a run may branch off
-    another's constant phase (Hu et al. 2024, arXiv 2404.06395).
+    another's constant phase (Hu et al. 2024, arXiv 2404.06395); or `constant`, `lr` for ever, where
+    nobody knows the length of the run.
+
+    `patience` is how many held-out measurements in a row without a lower loss end a phase; 0 lets
+    the run go to its last step. A loss is lower by more than `min_gain` nats: at a small rate SGD
+    creeps downwards for ever. Where `sgd_lr` is positive, a phase of SGD at that rate follows
+    the first one (`make_sgd`, clue/train/phases.py); else the run ends with it.
 
     `base_width` is the width at which `lr` was found, None where it was found at this one; `ema`
     the decay per step of the average of the weights that is evaluated and saved, 0 for none.
@@ -50,10 +57,13 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup_steps: int = 30
     decay_share: float = 0.2
     final_lr_share: float = 0.1
+    patience: int = 0
+    min_gain: float = 0.0
+    sgd_lr: float = 0.0
     base_width: int | None = None
     ema: float = 0.0
     clip: float = 1.0
@@ -68,6 +78,19 @@ class OptimizerConfig:
             raise ValueError(f"ema is {self.ema}; it must be 0 (off) or below 1, such as .999")
         if self.base_width is not None and self.base_width < 1:
             raise ValueError(f"base_width is {self.base_width}; give a width, or null for no rule")
+        if self.patience < 0:
+            raise ValueError(f"patience is {self.patience}; it must be 0 (off) or more, such as 5")
+        if self.min_gain < 0:
+            raise ValueError(
+                f"min_gain is {self.min_gain}; it must be 0 or more nats, such as 1e-4"
+            )
+        if self.sgd_lr < 0:
+            raise ValueError(f"sgd_lr is {self.sgd_lr}; it must be 0 (no SGD) or positive")
+        if self.sgd_lr > 0 and self.patience == 0:
+            raise ValueError(
+                f"sgd_lr is {self.sgd_lr} and patience is 0: the phase before SGD would never end; "
+                "set patience, such as 5, or sgd_lr=0"
+            )
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -86,6 +109,22 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
         return [rest]
     hidden = torch.optim.Muon(muon, lr=config.lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
     return [hidden, rest]
+
+
+def make_sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Gives SGD with momentum .9 (Nesterov's off) over all of `model`: the second phase.
+
+        b <- .9 b + g,   w <- w - sgd_lr b,   b = g in its first step
+
+    Nothing of the first phase enters: no moments, no decay, no shares. AdamW's decay is decoupled
+    and comes to lr x weight_decay; the one of SGD would join the gradient and its momentum and come
+    to sgd_lr x weight_decay, another strength under the same name. So the weights are no longer
+    pulled to 0. The rule of `base_width` follows from the size of AdamW's and Muon's updates, which
+    SGD's do not have: `sgd_lr` is a rate for this width alone. Gradients are clipped as before.
+    Memory for b is taken at the first step.
+    """
+    group = {"params": list(model.parameters()), "lr_share": 1.0}
+    return torch.optim.SGD([group], lr=config.sgd_lr, momentum=SGD_MOMENTUM)
 
 
 def parameter_groups(
@@ -136,6 +175,8 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
     wsd = config.schedule == "wsd"
     start = decay_start(config, steps) if wsd else config.warmup_steps
     done = min(1.0, max(0, step - start) / max(1, steps - start))

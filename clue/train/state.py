@@ -9,10 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+# what one kind of optimiser keeps and another would carry along unread, or misread
+OWNERS: dict[str, tuple[type[Optimizer], ...]] = {
+    "exp_avg": (torch.optim.AdamW,),
+    "exp_avg_sq": (torch.optim.AdamW,),
+    "momentum_buffer": (torch.optim.Muon, torch.optim.SGD),
+}
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,12 @@ def restore(
 ) -> None:
     """Puts `weights` and State.optimizer into the unwrapped `model` and the optimisers over it.
 
-    Sharded as its parameters are; every process must call it with the same values. Raises
-    ValueError where optimiser state is of no parameter of the model.
+    Sharded as its parameters are; every process must call it with the same values. `optimizers` are
+    those that were gathered: of a run in phases, the ones of the checkpoint's phase. Raises
+    ValueError where optimiser state is of no parameter of the model, or of another kind of
+    optimiser; nothing is changed then. Muon's momentum alone would pass for SGD's, but AdamW's
+    moments always lie beside it.
     """
-    now = model.state_dict()
-    model.load_state_dict({name: sharded_like(now[name], value) for name, value in weights.items()})
     names = {id(weight): name for name, weight in model.named_parameters()}
     by_name: dict[str, dict[str, Tensor | float]] = {}
     for key, value in saved.items():
@@ -94,8 +103,12 @@ def restore(
             f"the checkpoint has optimiser state of {sorted(unknown)[0]!r}, which the model lacks; "
             "resume with the model that wrote it, or choose another name="
         )
-    for optimizer in optimizers:
-        order = [weight for group in optimizer.param_groups for weight in group["params"]]
+    held = {optimizer: _weights_of(optimizer) for optimizer in optimizers}
+    for optimizer, order in held.items():
+        _refuse_foreign(optimizer, {names[id(w)]: by_name.get(names[id(w)], {}) for w in order})
+    now = model.state_dict()
+    model.load_state_dict({name: sharded_like(now[name], value) for name, value in weights.items()})
+    for optimizer, order in held.items():
         state = {
             index: {
                 slot: sharded_like(weight, value)
@@ -112,3 +125,20 @@ def sharded_like(weight: Tensor, value: Any) -> Any:
     if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or not value.ndim:
         return value
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+
+
+def _weights_of(optimizer: Optimizer) -> list[Tensor]:
+    """Gives the optimiser's parameters in the order of its state dict."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _refuse_foreign(optimizer: Optimizer, by_name: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError where a slot of a parameter is of another kind of optimiser."""
+    for name, slots in by_name.items():
+        for slot in slots:
+            if not isinstance(optimizer, OWNERS.get(slot, Optimizer)):
+                raise ValueError(
+                    f"the checkpoint has {slot!r} of {name!r}, which {type(optimizer).__name__} "
+                    "does not keep: another optimiser wrote it; resume with the optimizer.kind and "
+                    "in the phase that wrote it, or choose another name="
+                )

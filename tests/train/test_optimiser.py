@@ -11,6 +11,7 @@ from clue.train.optimiser import (
     decay_start,
     learning_rate,
     make_optimizers,
+    make_sgd,
     set_learning_rate,
 )
 
@@ -77,6 +78,15 @@ def test_the_constant_phase_does_not_know_how_long_the_run_is() -> None:
     assert learning_rate(config, 16, 20) < learning_rate(config, 16, 400)
 
 
+def test_warm_up_then_constant_for_ever_by_hand() -> None:
+    config = OptimizerConfig(lr=1.0, schedule="constant", warmup_steps=4)
+    for steps in (6, 10**6):
+        rates = [learning_rate(config, step, steps) for step in (0, 1, 3, 4, 5, 10**6)]
+        assert rates == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0, 1.0])
+    at_once = OptimizerConfig(lr=1.0, schedule="constant", warmup_steps=0)
+    assert learning_rate(at_once, 0, 1) == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -84,6 +94,10 @@ def test_the_constant_phase_does_not_know_how_long_the_run_is() -> None:
         ({"decay_share": 1.5}, r"decay_share is 1\.5"),
         ({"ema": 1.0}, r"ema is 1\.0"),
         ({"base_width": 0}, "base_width is 0"),
+        ({"patience": -1}, "patience is -1"),
+        ({"min_gain": -0.1}, r"min_gain is -0\.1"),
+        ({"sgd_lr": -0.1, "patience": 5}, r"sgd_lr is -0\.1"),
+        ({"sgd_lr": 0.1}, r"sgd_lr is 0\.1 and patience is 0.*set patience"),
     ],
 )
 def test_what_is_no_rate_share_or_width_is_refused(change: dict[str, float], message: str) -> None:
@@ -166,3 +180,25 @@ def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(model:
         assert 0.65 < relative.median().item() < relative.max().item() < 1.25
     rest.step()
     assert all(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_sgd_moves_every_weight_alike_and_decays_none(model: Clue) -> None:
+    config = OptimizerConfig(base_width=4, weight_decay=0.5, clip=1.0, patience=1, sgd_lr=0.1)
+    sgd = make_sgd(model, config)
+    assert {id(w) for g in sgd.param_groups for w in g["params"]} == set(
+        map(id, model.parameters())
+    )
+    assert not sgd.state  # no memory before its phase
+    set_learning_rate([sgd], 0.2)
+    start = {name: w.detach().clone() for name, w in model.named_parameters()}
+    first, second = ({n: torch.randn_like(w) for n, w in start.items()} for _ in range(2))
+    for gradient in (first, second):
+        for name, w in model.named_parameters():
+            w.grad = gradient[name].clone()
+        sgd.step()
+    checked = 0
+    for name, w in model.named_parameters():
+        by_hand = start[name] - 0.2 * first[name] - 0.2 * (0.9 * first[name] + second[name])
+        torch.testing.assert_close(w.detach(), by_hand)
+        checked += 1
+    assert checked == len(start) == 20

@@ -8,6 +8,7 @@ Here that one decision is taken for it; what follows is accelerate's own code, g
 
 import json
 import shutil
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -31,8 +32,9 @@ from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.nn.model import Clue
 from clue.settings import load
-from clue.train.optimiser import make_optimizers
+from clue.train.optimiser import make_optimizers, make_sgd
 from clue.train.packing import Budget
+from clue.train.phases import hand_over
 from clue.train.processes import join
 from clue.train.state import gather, restore, whole
 from clue.train.step import contrastive_forward, train_step
@@ -73,18 +75,25 @@ def start(kind: str, config: PretrainConfig) -> Accelerator:
 
 
 def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
-    """Gives the gradients of the first step and all that is learnt in STEPS steps."""
+    """Gives the gradients of the first step and all learnt in STEPS steps, the last SGD's."""
     accelerator = start(kind, config)
     corpus = Corpus.open(config.corpus)
     sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
     torch.manual_seed(0)
     core = Clue(config.model, corpus.manifest.vocab_size)
     core_optimizers = make_optimizers(core, config.optimizer)
-    model, *optimizers = accelerator.prepare(core, *core_optimizers)
+    core_sgd = make_sgd(core, replace(config.optimizer, patience=1, sgd_lr=0.1))
+    model, *optimizers, sgd = accelerator.prepare(core, *core_optimizers, core_sgd)
     budget = Budget(200, 0.0, 1.0, 1.0)  # all is recomputed
     assert any(isinstance(w, DTensor) for w in core.parameters()) == (kind == "fsdp2")
     found: dict[str, torch.Tensor] = {}
+    slots: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
+        if step == STEPS - 1:
+            adamw = gather(core, core_optimizers, {})
+            slots = {} if adamw is None else copied(adamw.optimizer)
+            hand_over(core_optimizers)
+            optimizers, core_optimizers = [sgd], [core_sgd]
         batch = sampler.at(step, accelerator.process_index, accelerator.num_processes)
         forward = partial(
             contrastive_forward,
@@ -103,8 +112,12 @@ def steps(kind: str, config: PretrainConfig) -> dict[str, torch.Tensor]:
     state = gather(core, core_optimizers, {})
     if state is None:
         return {}
-    slots = {k: torch.as_tensor(v) for k, v in state.optimizer.items()}
-    return {k: v.clone() for k, v in {**found, **state.weights, **slots}.items()}
+    assert len(state.optimizer) == len(state.weights)  # SGD's momentum alone
+    return {**found, **copied(state.weights), **slots, **copied(state.optimizer)}
+
+
+def copied(values: Mapping[str, torch.Tensor | float]) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(value).clone() for name, value in values.items()}
 
 
 def dropping_out(config: PretrainConfig, runs: Path) -> PretrainConfig:
