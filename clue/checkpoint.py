@@ -6,7 +6,7 @@
         optimizer.safetensors   "PARAMETER/NAME", of any number of optimisers
         config.yaml  corpus.json  tokenizer.json
         catalogue.arrow         of a next-item model: service and item_id of each row
-        checkpoint.json         step, metrics, sha256 of every other file
+        checkpoint.json         step, metrics, phase, sha256 of every other file
     RUN/last, RUN/best          text files, each naming one of the directories, for people to read
 
 A checkpoint is written beside its place and renamed, and renamed before it is deleted: every
@@ -36,19 +36,22 @@ from clue.data.sequences import Catalogue
 from clue.durable import sha256, sync, write_text
 from clue.settings import load, to_yaml
 from clue.train.evaluation import mean_entropy
+from clue.train.phases import Progress
 from clue.train.state import State
 
+BEGINNING = Progress()
 KEEP = 2  # newest checkpoints that stay, beside the best: one may be damaged
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory: the step it was written after and what it scored there."""
+    """A checkpoint directory: the step it was written after, what it scored, the run's phase."""
 
     path: Path
     step: int
     metrics: dict[str, Any]
     sha256: dict[str, str]
+    progress: Progress
 
     @property
     def entropy(self) -> float:
@@ -89,7 +92,12 @@ class Checkpoint:
 
 
 def save(
-    config: PretrainConfig, corpus: Corpus, state: State, step: int, metrics: dict[str, Any]
+    config: PretrainConfig,
+    corpus: Corpus,
+    state: State,
+    step: int,
+    metrics: dict[str, Any],
+    progress: Progress = BEGINNING,
 ) -> Checkpoint:
     """Writes what was learnt after `step` steps, and deletes what need not stay.
 
@@ -104,7 +112,7 @@ def save(
             shutil.rmtree(leftover)
         _write(beside, config, corpus, state)
         sums = {file.name: sha256(file) for file in sorted(beside.iterdir())}
-        record = {"step": step, "metrics": metrics, "sha256": sums}
+        record = {"step": step, "metrics": metrics, "sha256": sums, "progress": asdict(progress)}
         (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         for file in beside.iterdir():
             sync(file)
@@ -114,7 +122,7 @@ def save(
     except (OSError, SafetensorError) as error:  # safetensors gives a full disk its own error
         shutil.rmtree(beside, ignore_errors=True)
         raise _refused(config.run, place, state, error) from error
-    return Checkpoint(place, step, metrics, sums)
+    return Checkpoint(place, step, metrics, sums, progress)
 
 
 def find(path: Path) -> Checkpoint:
@@ -233,7 +241,8 @@ def _record(path: Path) -> Checkpoint:
     """Gives what checkpoint.json says of the checkpoint. Raises ValueError where it is torn."""
     try:
         read = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"])
+        progress = Progress(**read.get("progress", {}))  # of before there were phases: the first
+        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress)
         _ = found.fingerprint, found.entropy
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -32,7 +32,9 @@ class PretrainConfig:
     `log_every` count steps. `precision: auto` is bf16 where the processor is faster in it. `resume:
     auto` goes on from the newest checkpoint of the run. `trunk` is another run, of the same config
     but for `steps`, in whose constant phase this one begins (clue/start.py). Checkpoints at
-    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule.
+    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule. `warm_start` is a
+    next-item run of the same decoder, perhaps over another catalogue, whose weights but for the
+    items' this one begins with.
 
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
@@ -62,6 +64,7 @@ class PretrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     resume: Literal["auto", "never"] = "auto"
     trunk: Path | None = None
+    warm_start: Path | None = None
     trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
@@ -99,6 +102,11 @@ class PretrainConfig:
                     f"{name} describes objective: {other}, and this run's is {self.objective}; "
                     f"its own sections are {', '.join(SECTIONS[self.objective])}"
                 )
+        if self.warm_start is not None and self.objective != "next_item":
+            raise ValueError(
+                f"warm_start={self.warm_start} is for objective: next_item; a contrastive run goes "
+                "on from a trunk"
+            )
         if self.views.max_events > self.model.user.max_events:
             raise ValueError(
                 f"views.max_events {self.views.max_events} is longer than the user encoder reads; "

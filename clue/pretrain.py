@@ -19,35 +19,31 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from torch import nn
 
 from clue import checkpoint
-from clue.checkpoint import Checkpoint
 from clue.config import PretrainConfig
 from clue.contrastive import Contrastive
 from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
+from clue.learner import Learner, prepared
 from clue.next_item import NextItemObjective
 from clue.objective import Drawn, Objective
 from clue.prepare import prepare
 from clue.runlog import RunLog, installed
 from clue.settings import read_command_line
 from clue.start import find_start
-from clue.train.averaging import Average
+from clue.train import phases
 from clue.train.evaluation import mean_entropy
-from clue.train.memory import free_memory
-from clue.train.optimiser import learning_rate, make_optimizers, set_learning_rate
-from clue.train.packing import Budget
+from clue.train.optimiser import set_learning_rate
 from clue.train.precision import uses_bf16
-from clue.train.processes import agreed, join, stop_vote
-from clue.train.state import gather, restore
+from clue.train.processes import agreed, join, stop_vote, told
+from clue.train.state import gather
 from clue.train.step import train_step
 
 STOPPED = 143  # the exit status of a process that SIGTERM ended
@@ -93,21 +89,24 @@ def pretrain(config: PretrainConfig) -> bool:
             objective,
             chunk_tokens=learner.budget.tokens,
             first=first,
+            progress=learner.progress,
         ) as log,
         stop_vote(accelerator.device) as asked_to_stop,
     ):
-        for step, batch, waited in drawn_ahead(objective, range(first, config.steps), rank, world):
+        run = Run(config, corpus, objective, log)
+        last = first if learner.progress.phase == "done" else config.steps
+        for step, batch, waited in drawn_ahead(objective, range(first, last), rank, world):
             began = time.perf_counter()
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
-            rate = learning_rate(config.optimizer, step, config.steps)
-            set_learning_rate(learner.optimizers, rate)
+            rate = phases.rate(learner.progress, config.optimizer, step, config.steps)
+            set_learning_rate(learner.stepping(), rate)
             done = step + 1
             with log.guard(done, batch):
                 report = train_step(
                     accelerator,
                     learner.model,
-                    learner.optimizers,
+                    learner.stepping(),
                     partial(
                         objective.forward,
                         batch=batch,
@@ -123,52 +122,48 @@ def pretrain(config: PretrainConfig) -> bool:
             validating = not stopping and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
             if validating or saving:
-                state = gather(learner.core, learner.plain_optimizers, learner.average.weights)
-                if state is not None:
-                    metrics = objective.held_out(state.weights) if validating else {}
-                    log.valid(done, metrics)
-                    improved = mean_entropy(metrics) < checkpoint.best_entropy(config.run)
-                    if saving or improved:
-                        checkpoint.save(config, corpus, state, done, metrics)
-                        log.saved(done)
-                accelerator.wait_for_everyone()
+                measure_and_save(run, learner, done, validating=validating, saving=saving)
             if stopping:
                 return False
+            if learner.progress.phase == "done":
+                break
     return True
 
 
 @dataclass(frozen=True)
-class Learner:
-    """What learns: `core` is the plain model inside `model`, which the processes share.
+class Run:
+    """What stays the same from the first step to the last."""
 
-    `optimizers` step and `plain_optimizers` are inside them; `average` is that of the weights.
+    config: PretrainConfig
+    corpus: Corpus
+    objective: Objective
+    log: RunLog
+
+
+def measure_and_save(
+    run: Run, learner: Learner, done: int, *, validating: bool, saving: bool
+) -> None:
+    """Measures the held-out events after `done` steps, and writes a checkpoint where one is due.
+
+    One is due where `saving`, at the lowest loss so far, and where the optimiser's phase ends.
     """
-
-    core: nn.Module
-    model: nn.Module
-    optimizers: list[torch.optim.Optimizer]
-    plain_optimizers: list[torch.optim.Optimizer]
-    average: Average
-    budget: Budget
-
-
-def prepared(
-    config: PretrainConfig, accelerator: Accelerator, objective: Objective, start: Checkpoint | None
-) -> Learner:
-    """Gives fresh weights and optimisers, or those of `start`, in the hands of the accelerator.
-
-    Raises ValueError where not even the vectors of a batch fit into the free memory.
-    """
-    torch.manual_seed(config.seed)
-    core = objective.model().to(accelerator.device)
-    budget = step_budget(accelerator, core, objective)
-    plain = make_optimizers(core, config.optimizer)
-    model, *optimizers = accelerator.prepare(core, *plain)
-    average = Average(core, config.optimizer.ema)
-    if start is not None:
-        restore(core, plain, start.trained(), start.optimizer())
-        average.load(start.weights())
-    return Learner(core, model, optimizers, plain, average, budget)
+    config, log = run.config, run.log
+    state = gather(learner.core, learner.plain_stepping(), learner.average.weights)
+    progress = learner.progress
+    if state is not None:
+        metrics = run.objective.held_out(state.weights) if validating else {}
+        log.valid(done, metrics)
+        entropy = mean_entropy(metrics)
+        if validating:
+            progress = phases.advance(progress, config.optimizer, done, entropy)
+        turning = progress.phase != learner.progress.phase
+        if saving or turning or entropy < checkpoint.best_entropy(config.run):
+            if turning:  # no optimiser's state goes from one phase to the next
+                state = replace(state, optimizer={})
+            checkpoint.save(config, run.corpus, state, done, metrics, progress)
+            log.saved(done)
+    learner.go_on(told(progress))  # the others wait here meanwhile
+    log.phase(done, learner.progress)
 
 
 def drawn_ahead(
@@ -190,26 +185,6 @@ def drawn_ahead(
 def due(done: int, every: int, steps: int) -> bool:
     """Says whether what happens every so many steps, and at the end, happens after `done` steps."""
     return done % every == 0 or done == steps
-
-
-def step_budget(accelerator: Accelerator, core: nn.Module, objective: Objective) -> Budget:
-    """Gives the chunks of a step and how much may stay in memory, from what is free now.
-
-    With fixed shapes the encoders are compiled, where the config lets them. Before the model is
-    sharded: a part of it alone could not compute afterwards.
-    """
-    rank, world = accelerator.process_index, accelerator.num_processes
-    fixed = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
-    if fixed:
-        # DDP would split the graphs to overlap its exchange, and compile each part again
-        torch._dynamo.config.optimize_ddp = False  # pyright: ignore[reportPrivateUsage]
-    return objective.budget(
-        core,
-        objective.draw(0, rank, world),
-        free=free_memory(accelerator.device, world),
-        fixed=fixed,
-        autocast=lambda: accelerator.autocast(),
-    )
 
 
 def open_corpus(config: PretrainConfig) -> Corpus:

@@ -23,6 +23,7 @@ from clue.objective import Drawn, Objective
 from clue.screen import Held, Screen, Status, duration, speed_words
 from clue.settings import to_yaml
 from clue.train.evaluation import mean_entropy
+from clue.train.phases import Progress
 from clue.train.step import StepReport
 
 PROJECT = "clue"  # of the trackers: runs are compared within a project
@@ -33,8 +34,8 @@ class RunLog:
 
     Each line has `step` and `kind`: "start" (the machine, and the peak that MFU is measured
     against), "train" (the fields of StepReport and Speed, and lr), "valid" (entropy, the mean over
-    `matching`, figures by pair of services, or those of `next_item`) or "alarm" (name, message).
-    What is not finite is null.
+    `matching`, figures by pair of services, or those of `next_item`), "phase" (where the optimiser
+    changes) or "alarm" (name, message). What is not finite is null.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class RunLog:
         *,
         chunk_tokens: int,
         first: int,
+        progress: Progress,
     ) -> None:
         """`first` steps are done already: lines of later ones, from before a kill, are dropped."""
+        self.progress = progress
         self.config, self.accelerator, self.task = config, accelerator, objective.task
         self.active = accelerator.is_main_process
         self.meter = Meter(objective.flops, accelerator)
@@ -64,7 +67,7 @@ class RunLog:
         for line in map(json.loads, kept):
             if line["kind"] == "valid" and line["entropy"] is not None:
                 self._held(line["step"], line[self.task])
-        if first < config.steps:
+        if first < config.steps and progress.phase != "done":
             with torch.device("meta"):  # weights without memory, to be counted
                 parameters = sum(weight.numel() for weight in objective.model().parameters())
             self._start(parameters, chunk_tokens)
@@ -131,6 +134,19 @@ class RunLog:
                 f"CE_{figures['negatives']:.0f} {mean_entropy({name: figures}):.3f}"
             )
         self.screen.draw()
+
+    def phase(self, step: int, progress: Progress) -> None:
+        """Writes and says where a phase of the optimiser ended, if one did at `step`."""
+        before, self.progress = self.progress, progress
+        if progress.phase == before.phase:
+            return
+        self._write({"kind": "phase", "step": step, **asdict(progress)})
+        next_one = f"SGD at {self.config.optimizer.sgd_lr:g} from here on"
+        self._say(
+            f"step {step}  held-out loss has not fallen below {progress.best:.4g} in "
+            f"{self.config.optimizer.patience} measurements: "
+            + (next_one if progress.phase == "sgd" else "done")
+        )
 
     def saved(self, step: int) -> None:
         """Notes that there is a checkpoint of `step`."""
@@ -213,7 +229,7 @@ class RunLog:
         said = [f"{config.run}: step {status.step} of {status.steps}"]
         if status.step > status.first:
             said[0] += f", {duration(status.passed())} for {status.step - status.first} steps"
-        if status.step < status.steps:
+        if status.step < status.steps and self.progress.phase != "done":
             return [*said, "  stopped early; the same command goes on from there"]
         pointer = config.run / "best"
         if status.best is not None and pointer.is_file():

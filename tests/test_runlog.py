@@ -27,6 +27,7 @@ from clue.settings import load
 from clue.train.flops import Work, step_flops
 from clue.train.losses import LossConfig
 from clue.train.packing import Budget
+from clue.train.phases import Progress
 from clue.train.step import contrastive_forward, train_step
 from tests.conftest import TinyRun
 
@@ -189,13 +190,17 @@ def poisoned(accelerator: Accelerator, config: PretrainConfig, corpus: Corpus) -
     return accelerator.prepare(model)
 
 
-def opened(config: PretrainConfig, *, first: int) -> runlog.RunLog:
-    accelerator = Accelerator(cpu=True)
-    return runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=first)
-
-
-def objective(config: PretrainConfig) -> Contrastive:
-    return Contrastive(config, Corpus.open(config.corpus))
+def opened(
+    config: PretrainConfig, *, first: int, accelerator: Accelerator | None = None
+) -> runlog.RunLog:
+    return runlog.RunLog(
+        config,
+        accelerator or Accelerator(cpu=True),
+        Contrastive(config, Corpus.open(config.corpus)),
+        chunk_tokens=64,
+        first=first,
+        progress=Progress(),
+    )
 
 
 def take(
@@ -222,7 +227,7 @@ def test_the_batch_that_was_not_finite_fails_again(config: PretrainConfig) -> No
     accelerator = Accelerator(cpu=True)
     model = poisoned(accelerator, config, corpus)
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(7)
-    record = runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=0)
+    record = opened(config, first=0, accelerator=accelerator)
     error = take(accelerator, model, batch)
     assert error is not None
     with pytest.raises(FloatingPointError) as found, record.guard(8, batch):
@@ -253,7 +258,7 @@ def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None
     torch.manual_seed(0)
     model = accelerator.prepare(Clue(config.model, corpus.manifest.vocab_size))
     batch = PairSampler(corpus, config.views, batch=config.batch, seed=1).at(0, rank, world)
-    record = runlog.RunLog(config, accelerator, objective(config), chunk_tokens=64, first=0)
+    record = opened(config, first=0, accelerator=accelerator)
     sound = take(accelerator, model, batch)
     assert sound is None
     record.meter.add(Work.of(batch, world), seconds=1.0, waited=0.1 * rank)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -49,6 +50,11 @@ def agreed(first: int) -> int:
             "storage that all machines share"
         )
     return first
+
+
+def told(value: Any) -> Any:
+    """Gives the main process's `value` on every process; all must ask."""
+    return broadcast_object_list([value])[0] if dist.is_initialized() else value
 
 
 @contextmanager
