@@ -1,12 +1,6 @@
 """The next-item loss: dense cross-entropy, in tiles, on many processes, and from a sample."""
 
 # pyright: standard
-<<<<<<< HEAD
-from typing import Any
-
-import pytest
-import torch
-=======
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,18 +10,10 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
->>>>>>> softmax
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clue.train import softmax
-<<<<<<< HEAD
-from clue.train.softmax import item_losses, next_item_loss
-
-
-def use_tiles(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(softmax, "rows_per_tile", lambda *_: rows)
-=======
 from clue.train.softmax import Proposal, Sample, SoftmaxConfig, item_losses, next_item_loss
 
 
@@ -45,7 +31,6 @@ class Operations(TorchDispatchMode):
         every = made if isinstance(made, tuple | list) else [made]
         self.made += [x for x in every if isinstance(x, torch.Tensor)]
         return made
->>>>>>> softmax
 
 
 def inputs(positions: int, items: int, width: int = 8) -> tuple[torch.Tensor, ...]:
@@ -64,53 +49,26 @@ SHAPES = [(1, 1), (1, 50), (6, 3), (7, 50), (21, 11), (20, 300)]
 def test_value_and_gradients_are_those_of_dense_cross_entropy(
     positions: int, items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-    use_tiles(monkeypatch, 6)
-=======
     monkeypatch.setattr(softmax, "rows_per_tile", lambda *_: 6)
->>>>>>> softmax
     states, targets, table = inputs(positions, items)
     expected = functional.cross_entropy(states @ table.T, targets, reduction="none")
     for total in (positions, positions + 5):
         found = next_item_loss(states, targets, table, total=total)
         torch.testing.assert_close(found, expected.sum() / total, rtol=1e-12, atol=1e-12)
-<<<<<<< HEAD
-        slopes = torch.autograd.grad(found * 3, [states, table])  # and a factor from above
-        dense = torch.autograd.grad(expected.sum() * 3 / total, [states, table], retain_graph=True)
-        torch.testing.assert_close(slopes, dense, rtol=1e-12, atol=1e-12)
-=======
         dense = torch.autograd.grad(expected.sum() / total, [states, table], retain_graph=True)
         for factor in (3, -2):  # from above, and twice
             slopes = torch.autograd.grad(found * factor, [states, table], retain_graph=True)
             for one, other in zip(slopes, dense, strict=True):
                 torch.testing.assert_close(one, factor * other, rtol=1e-12, atol=1e-12)
->>>>>>> softmax
     each = item_losses(states, targets, table)
     assert not each.requires_grad
     torch.testing.assert_close(each, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
-<<<<<<< HEAD
-def test_a_second_backward_gives_the_same_gradients() -> None:
-    states, targets, table = inputs(9, 20)
-    loss = next_item_loss(states, targets, table, total=9)
-    first = torch.autograd.grad(loss, [states, table], retain_graph=True)
-    again = torch.autograd.grad(loss * -2, [states, table])
-    for one, other in zip(first, again, strict=True):
-        torch.testing.assert_close(-2 * one, other)
-
-
-def test_without_gradient_the_value_is_the_same_and_one_product_is_made() -> None:
-    states, targets, table = inputs(9, 20)
-    loss = next_item_loss(states, targets, table, total=9)
-    with Operations() as learning:
-        next_item_loss(states, targets, table, total=9)
-=======
 def test_without_gradient_the_value_is_the_same_and_one_product_is_made() -> None:
     states, targets, table = inputs(9, 20)
     with Operations() as learning:
         loss = next_item_loss(states, targets, table, total=9)
->>>>>>> softmax
     with torch.no_grad(), Operations() as still:
         assert torch.equal(next_item_loss(states, targets, table, total=9), loss.detach())
     with Operations() as frozen:
@@ -160,22 +118,6 @@ def test_a_target_outside_the_catalogue_is_refused(wrong: int) -> None:
             call()
 
 
-<<<<<<< HEAD
-class Operations(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation makes, and matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = self.products = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        made = func(*args, **(kwargs or {}))
-        self.products += func.overloadpacket.__name__ in ("mm", "addmm_", "addmm")
-        for x in made if isinstance(made, tuple | list) else [made]:
-            if isinstance(x, torch.Tensor):
-                self.largest = max(self.largest, x.numel())
-        return made
-=======
 @pytest.mark.parametrize("sampled", [False, True])
 def test_one_tile_is_made_and_none_is_kept(sampled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(softmax, "rows_per_tile", lambda *_: 16)
@@ -356,4 +298,3 @@ def test_loss_and_gradients_of_two_and_three_processes_equal_those_of_one(tmp_pa
                     torch.testing.assert_close(one[name], value, rtol=1e-12, atol=1e-12)
                     checked += 1
     assert checked == (2 + 3) * 2 * 3
->>>>>>> softmax
