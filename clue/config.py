@@ -137,5 +137,7 @@ def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     free = {"corpus", "runs", "resume", "trackers", "trunk"}
     free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
     free |= {"chunk_tokens", "compile"}
+    if now.optimizer.patience:  # measurements then decide when a phase ends
+        free -= {"validate_every"}
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]

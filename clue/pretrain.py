@@ -119,7 +119,9 @@ def pretrain(config: PretrainConfig) -> bool:
             log.train(done, report, rate, waited + time.perf_counter() - began, waited)
 
             stopping = asked_to_stop() and done < config.steps
-            validating = not stopping and due(done, config.validate_every, config.steps)
+            # whoever stops has little time, but a measurement left out could end a phase later
+            patient = not stopping or config.optimizer.patience > 0
+            validating = patient and due(done, config.validate_every, config.steps)
             saving = stopping or due(done, config.checkpoint_every, config.steps)
             if validating or saving:
                 measure_and_save(run, learner, done, validating=validating, saving=saving)

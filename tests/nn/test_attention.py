@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from clue.nn.attention import Attention, Layout
+from clue.nn.attention import Attention, Layout, rotated
 from clue.nn.transformer import Block
 
 LENGTHS = np.array([1, 1, 2, 3, 3, 3, 7])
@@ -79,3 +79,46 @@ def test_layout_refuses_unsorted_and_empty_sequences(lengths: list[int]) -> None
 def test_width_must_split_into_heads() -> None:
     with pytest.raises(ValueError, match="width 10 is no multiple of heads 4"):
         Attention(10, 4)
+
+
+def causal_reference(attention: Attention, x: torch.Tensor, *, rotary: bool) -> torch.Tensor:
+    """One sequence, position by position: each query over the keys up to it."""
+    heads, width = attention.heads, x.shape[1] // attention.heads
+    q, k, v = attention.qkv(x).view(len(x), 3, heads, width).unbind(1)
+    if rotary:  # complex numbers turned by place x rate
+        rates = 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
+        turn = torch.polar(torch.ones(len(x), width // 2), torch.arange(len(x))[:, None] * rates)
+        pairs = (torch.complex(*t.split(width // 2, dim=-1)) * turn[:, None] for t in (q, k))
+        q, k = (torch.cat([t.real, t.imag], dim=-1) for t in pairs)
+    rows: list[torch.Tensor] = []
+    for place in range(len(x)):
+        scores = torch.einsum("hd,thd->ht", q[place], k[: place + 1]) / width**0.5
+        rows.append(torch.einsum("ht,thd->hd", scores.softmax(-1), v[: place + 1]).flatten())
+    return attention.out(torch.stack(rows))
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_causal_attention_equals_a_loop_over_places(rotary: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(16, 2, causal=True, rotary=rotary)
+    layout, x = Layout.of(LENGTHS), torch.randn(int(LENGTHS.sum()), 16)
+    expected = [causal_reference(attention, part, rotary=rotary) for part in x.split([*LENGTHS])]
+    assert len(expected) == 7
+    torch.testing.assert_close(attention(x, layout), torch.cat(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 8).unbind(0)
+    scores = [
+        (rotated(q, torch.tensor([a])) * rotated(k, torch.tensor([b]))).sum().item()
+        for a, b in ((3, 1), (10, 8), (102, 100))
+    ]
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-5)
+    other = (rotated(q, torch.tensor([3])) * rotated(k, torch.tensor([0]))).sum().item()
+    assert abs(other - scores[0]) > 1e-3
+
+
+def test_rotary_needs_heads_of_an_even_width() -> None:
+    with pytest.raises(ValueError, match="width 6 is no multiple of 2 heads of an even width"):
+        Attention(6, 2, rotary=True)
