@@ -47,6 +47,8 @@ LIFESTREAM = Rival(
         "numpy<3",
     ),
 )
+# Needs no pins, found by trial: pip brings numpy 1.26, pandas 2.3 and pytorch-lightning 2.5.2.
+RECTOOLS = Rival(name="rectools", needs=("rectools[torch]==0.19.0", "pyarrow>=20,<26"))
 
 
 class RivalMissing(RuntimeError):
