@@ -49,6 +49,7 @@ Curve = Sequence[Mapping[str, float]]
 class RivalSasrecConfig:
     """The rival's setting; `minutes` of training end it with the epoch that passes them.
 
+    They are minutes of processor time a thread, so that a busy machine does not cut it short.
     `width` is its embedding, `length` the events it reads, `users` how many users of the corpus
     take part, 0 for all. `work` keeps the curve and the vectors of the best epoch. The defaults
     are those of the published result; RecTools' own are 4 heads, width 256 and dropout 0.2.

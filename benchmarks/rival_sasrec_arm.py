@@ -78,7 +78,7 @@ class Curve(Callback):
             file.write(json.dumps(line) + "\n")
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-        trainer.should_stop = self.seconds >= 60 * self.minutes
+        trainer.should_stop = self.processor >= 60 * self.minutes * torch.get_num_threads()
 
     def _encoded(self, model: Any, items: torch.Tensor, histories: pd.Series) -> torch.Tensor:
         """Gives the state after the last event of each history, unknown items left out."""
