@@ -42,7 +42,7 @@ class Curve(Callback):
         train, valid = log[log.part == 0], log[log.part == 1]
         self.histories = [train.groupby("user").item.agg(list)]
         self.histories.append(log[log.part < 2].groupby("user").item.agg(list))
-        self.targets = torch.from_numpy(valid.sort_values("user").item.to_numpy())
+        self.targets = torch.from_numpy(valid.item.to_numpy())  # the log is in the order of users
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learns which items the model knows, and by which id."""
@@ -114,9 +114,14 @@ class Curve(Callback):
         self, epoch: int, valid: torch.Tensor, test: torch.Tensor, items: torch.Tensor
     ) -> None:
         partial = self.work / "best.partial.npz"
-        vectors = {"valid": valid, "test": test, "items": items}
-        arrays = {name: value.numpy() for name, value in vectors.items()}
-        np.savez(partial, epoch=np.array(epoch), known=self.ids > 0, **arrays)
+        np.savez(
+            partial,
+            epoch=np.array(epoch),
+            known=self.ids > 0,
+            valid=valid.numpy(),
+            test=test.numpy(),
+            items=items.numpy(),
+        )
         partial.replace(self.work / "best.npz")
 
 
