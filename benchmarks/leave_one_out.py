@@ -1,4 +1,4 @@
-"""The leave-one-out split of one service: the last event is the test, the one before it validates."""
+"""The leave-one-out split of a service: the last event is the test, the one before validates."""
 
 from dataclasses import dataclass
 

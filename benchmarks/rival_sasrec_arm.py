@@ -32,17 +32,19 @@ BEST = "NDCG@10 seen left out"  # no film is watched twice, so this is the measu
 class Curve(Callback):
     """Measures every epoch on the validation events; the clock runs in training alone."""
 
-    def __init__(self, spec: dict[str, Any], log: pd.DataFrame) -> None:
-        """Takes the log: user, item, order, part, the events of a user in their order."""
+    def __init__(self, spec: dict[str, Any], log: Any) -> None:
+        """Takes the log (a DataFrame): user, item, order, part; a user's events in their order."""
         self.work, self.minutes, self.length = Path(spec["work"]), spec["minutes"], spec["length"]
         self.batch, self.best = spec["batch"], -1.0
         # The model's id of each item; 0 is its padding and says that it does not know the item.
-        self.ids = np.zeros(log.item.max() + 1, dtype=np.int64)
+        self.ids = np.zeros(log["item"].max() + 1, dtype=np.int64)
         self.seconds = self.processor = 0.0
         train, valid = log[log.part == 0], log[log.part == 1]
-        self.histories = [train.groupby("user").item.agg(list)]
-        self.histories.append(log[log.part < 2].groupby("user").item.agg(list))
-        self.targets = torch.from_numpy(valid.item.to_numpy())  # the log is in the order of users
+        self.histories = [train.groupby("user")["item"].agg(list)]
+        self.histories.append(log[log.part < 2].groupby("user")["item"].agg(list))
+        self.targets = torch.from_numpy(
+            valid["item"].to_numpy()
+        )  # the log is in the order of users
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learns which items the model knows, and by which id."""
@@ -144,7 +146,7 @@ def main(spec: dict[str, Any]) -> None:
     torch.set_num_threads(spec["threads"])
     seed_everything(spec["seed"])
     work = Path(spec["work"])
-    log = pd.read_parquet(work / "log.parquet").sort_values(["user", "order"])
+    log: Any = pd.read_parquet(work / "log.parquet").sort_values(["user", "order"])
     train = log[log.part == 0]
     model = SASRecModel(
         n_blocks=spec["blocks"],
@@ -168,7 +170,7 @@ def main(spec: dict[str, Any]) -> None:
     )
     columns = {
         Columns.User: train.user,
-        Columns.Item: train.item,
+        Columns.Item: train["item"],
         Columns.Weight: 1.0,
         Columns.Datetime: pd.to_datetime(train.order, unit="s"),
     }
