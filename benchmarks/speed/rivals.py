@@ -47,7 +47,7 @@ LIFESTREAM = Rival(
         "numpy<3",
     ),
 )
-# Needs no pins, found by trial: pip brings numpy 1.26, pandas 2.3 and pytorch-lightning 2.5.2.
+# Found by trial: below Python 3.12 it needs numpy before 2, with which pyarrow 26 does not import.
 RECTOOLS = Rival(name="rectools", needs=("rectools[torch]==0.19.0", "pyarrow>=20,<26"))
 
 
