@@ -47,6 +47,8 @@ LIFESTREAM = Rival(
         "numpy<3",
     ),
 )
+# Found by trial: below Python 3.12 it needs numpy before 2, with which pyarrow 26 does not import.
+RECTOOLS = Rival(name="rectools", needs=("rectools[torch]==0.19.0", "pyarrow>=20,<26"))
 
 
 class RivalMissing(RuntimeError):
