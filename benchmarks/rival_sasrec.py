@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.leave_one_out import LeaveOneOut, leave_one_out
 from benchmarks.ranking import rank
+from benchmarks.rival_split import LeaveOneOut, leave_one_out
 from benchmarks.speed import machine
 from benchmarks.speed.arms import ArmFailed
 from benchmarks.speed.command import recorded

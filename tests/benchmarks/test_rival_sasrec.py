@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import rival_sasrec
-from benchmarks.leave_one_out import leave_one_out
 from benchmarks.ranking import rank
 from benchmarks.rival_sasrec import (
     RivalSasrecConfig,
@@ -22,6 +21,7 @@ from benchmarks.rival_sasrec import (
     seconds_to,
     train,
 )
+from benchmarks.rival_split import leave_one_out
 from benchmarks.speed.arms import ArmFailed
 from benchmarks.speed.rivals import RivalMissing
 from clue.data.corpus import Corpus

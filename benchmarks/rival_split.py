@@ -1,4 +1,4 @@
-"""The leave-one-out split of a service: the last event is the test, the one before validates."""
+"""The leave-one-out split as the rival is handed it: a row per event, and who is asked what."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
+from clue.data.sequences import Sequences, SequencesConfig
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,15 @@ class LeaveOneOut:
 def leave_one_out(corpus: Corpus, users: int = 0) -> LeaveOneOut:
     """Gives the split of the users with at least three events, the first `users` of them (0: all).
 
-    Raises ValueError for a corpus of several services and for one without such users.
+    Raises ValueError for a corpus of several services and for one that leaves nothing to ask.
     """
     if len(corpus.services) != 1:
         raise ValueError(
             f"{corpus.path} has the services {', '.join(corpus.services)}; leave-one-out is for "
             "one: prepare a corpus of that service alone"
         )
-    whole = corpus.items_of(0)
-    asked = np.flatnonzero(whole.lengths >= 3)[: users or None]
-    if not len(asked):
-        raise ValueError(f"{corpus.path}: no user has three events; give longer histories")
-    histories = take(whole, asked)
+    sequences = Sequences(corpus, SequencesConfig())  # the very split of the next-item models
+    asked = np.flatnonzero(sequences.test_at >= 0)[: users or None]
+    histories = take(sequences.rows, asked)
     catalogue, rows = np.unique(histories.values, return_inverse=True)
-    return LeaveOneOut(Ragged(rows, histories.offsets), catalogue)
+    return LeaveOneOut(Ragged(rows, histories.offsets), sequences.catalogue.items[catalogue])

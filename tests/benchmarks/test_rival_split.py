@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.leave_one_out import leave_one_out
+from benchmarks.rival_split import leave_one_out
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of
 
@@ -50,5 +50,5 @@ def test_two_services_and_histories_too_short_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"services books, films; leave-one-out is for one"):
         leave_one_out(corpus_of(tmp_path / "two", two, {"ann": "train"}))
     short = [("ann", "films", "a"), ("ann", "films", "b")]
-    with pytest.raises(ValueError, match="no user has three events"):
+    with pytest.raises(ValueError, match="no sequence has two events to train on"):
         leave_one_out(corpus_of(tmp_path / "short", short, {"ann": "train"}))
