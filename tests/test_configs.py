@@ -13,7 +13,10 @@ from clue.settings import load, to_yaml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 # By folder; a file directly under configs/ is a pretraining run.
-CLASSES = {"data": PrepareConfig, "pretrain": PretrainConfig, "ladder": PretrainConfig}
+CLASSES = {
+    "data": PrepareConfig,
+    **dict.fromkeys(("pretrain", "ladder", "lsrm", "next_item"), PretrainConfig),
+}
 BENCHMARKS = {"batch_size": BatchSizeConfig}  # the others there are of benchmarks.evaluate
 
 
