@@ -5,9 +5,9 @@ one time stay in the order of the log within a service, and services in the orde
 sorting ties by item id instead, or by an unstable sort, changes a quarter of MovieLens' test items.
 
     leave_one_out   the last event of a sequence is the test item, the one before it the valid item,
-                    all before those are trained on; sequences of fewer than 3 events are trained on.
-                    With `held_out` H > 2, none of the last H is trained on, and the first of them
-                    is the valid item: what lies between it and the end is nobody's training
+                    all before those are trained on; sequences of fewer than 3 events are trained on
+                    (H > 2 `held_out`: none of the last H is trained on, the first is the valid
+                    item, and sequences of no more than H events are trained on)
     temporal        two moments cut all sequences: what is before the first is trained on, the first
                     event from the first moment on is the valid item, from the second on the test
                     item; a history is all that lies before its moment
