@@ -7,6 +7,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.hard_tasks.__main__ import HardTasksConfig
 from clue.config import PretrainConfig
 from clue.prepare import PrepareConfig
 from clue.settings import load, to_yaml
@@ -14,7 +15,8 @@ from clue.settings import load, to_yaml
 CONFIGS = Path(__file__).parent.parent / "configs"
 # By folder; a file directly under configs/ is a pretraining run.
 CLASSES = {"data": PrepareConfig, "pretrain": PretrainConfig, "ladder": PretrainConfig}
-BENCHMARKS = {"batch_size": BatchSizeConfig}  # the others there are of benchmarks.evaluate
+# The others there are of benchmarks.evaluate.
+BENCHMARKS = {"batch_size": BatchSizeConfig, "hard_ml1m": HardTasksConfig}
 
 
 def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:

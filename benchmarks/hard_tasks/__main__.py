@@ -1,6 +1,6 @@
 """Command: five hard tasks over a ladder of next-item models, from the smallest to the largest.
 
-    python -m benchmarks.hard_tasks configs/benchmarks/hard_tasks_ml1m.yaml
+    python -m benchmarks.hard_tasks configs/benchmarks/hard_ml1m.yaml
 
 After Zhang et al. 2024 (arXiv 2311.11351): long-tail targets, cold-start users, robustness,
 trajectory, transfer between services; what each asks is said in benchmarks/hard_tasks/. All are on
@@ -154,7 +154,7 @@ def on_questions(study: Study) -> list[Task]:
     asked, counts = asked_of(sequences, config.questions), sequences.counts()
     seen = config.filter_seen
     pool = np.flatnonzero(counts)
-    broken = {"events": config.events, "seed": config.seed, "filter_seen": seen}
+    draws = {"events": config.events, "seed": config.seed}
     tasks: dict[str, tuple[dict[str, Any], Callable[[ItemModel], Scores]]] = {
         "long tail": ({}, lambda model: long_tail(model, asked, counts, filter_seen=seen)),
         "cold start": (
@@ -163,7 +163,7 @@ def on_questions(study: Study) -> list[Task]:
         ),
         "robustness": (
             {"rates": config.rates, "events": config.events},
-            lambda model: robustness(model, asked, config.rates, pool, **broken),
+            lambda model: robustness(model, asked, config.rates, pool, **draws, filter_seen=seen),
         ),
     }
     found: list[Task] = []

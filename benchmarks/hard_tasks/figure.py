@@ -27,7 +27,7 @@ X_LABELS = {
 SHOWN = {
     "long tail": ("HR@10", "NDCG@10"),
     "cold start": ("HR@10", "NDCG@10", "coverage@10"),
-    "robustness": ("retained NDCG@10",),
+    "robustness": ("NDCG@10", "retained NDCG@10"),  # who reads nothing retains all
     "trajectory": ("HR@10", "recall"),
     "transfer": ("NDCG@10", "NDCG@10 - scratch"),
 }
@@ -110,20 +110,20 @@ def draw(tasks: Sequence[Task], out: Path) -> None:
     """Writes the figure of one task, or of the transfer to each target, side by side."""
     panels = _transfer_panels(tasks) if tasks[0].kind == "transfer" else _panels(tasks[0])
     with mpl.rc_context({"svg.hashsalt": "clue", "font.size": 9}):
-        width = 1.2 + 3.1 * len(panels)
-        figure = Figure(figsize=(width, 3.6), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axis, (title, x_label, y_label, lines) in zip(axes, panels, strict=True):
+        columns = 2 if len(panels) == 4 else min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(1.2 + 3.1 * columns, 0.4 + 3.0 * rows), layout="constrained")
+        # what is drawn of robustness is to be read across: the same share on the same height
+        share = "row" if tasks[0].kind == "robustness" else False
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=share).ravel()
+        for axis, (title, x_label, y_label, lines) in zip(axes, panels, strict=False):
             _lines(axis, lines)
             axis.set_title(title)
             axis.set_xlabel(x_label)
             axis.set_ylabel(y_label)
             axis.grid(alpha=0.3)
-        if tasks[0].kind == "robustness":  # the same share on the same height
-            low = min(axis.get_ylim()[0] for axis in axes)
-            high = max(axis.get_ylim()[1] for axis in axes)
-            for axis in axes:
-                axis.set_ylim(low, high)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
         handles, names = axes[0].get_legend_handles_labels()
         title = "pretrained on" if tasks[0].kind == "transfer" else "model"
         figure.legend(handles, names, title=title, frameon=False, loc="outside right upper")
@@ -150,11 +150,10 @@ def _panels(task: Task) -> list[Panel]:
 
     label = X_LABELS[task.kind]
     if task.kind == "robustness":
-        name = SHOWN[task.kind][0]
-        kinds = ("deleted", "replaced")
-        return [(kind, f"{label} {kind}", name, lines(name, kind)) for kind in kinds]
+        pairs = [(name, kind) for name in SHOWN[task.kind] for kind in ("deleted", "replaced")]
+        return [(kind, f"{label} {kind}", name, lines(name, kind)) for name, kind in pairs]
     measures = [m for m in SHOWN[task.kind] if len({c for c, n in task.shown if n == m}) > 1]
-    return [(measure, label, measure, lines(measure, "")) for measure in measures]
+    return [("", label, measure, lines(measure, "")) for measure in measures]
 
 
 def _transfer_panels(tasks: Sequence[Task]) -> list[Panel]:
