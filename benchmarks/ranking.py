@@ -5,7 +5,7 @@ Every metric is its expectation over a random order of the ties, so that constan
 exactly chance: HR@k = k / n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,29 +85,56 @@ def rank(
         )
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("vectors to rank hold NaN or infinity; was the checkpoint diverging?")
+    better, equal, of = (np.empty(len(queries)) for _ in range(3))
+    for block, scores in _blocks(queries, candidates, seen, targets):
+        own = scores[np.arange(len(scores)), targets[block]][:, None]
+        width = SAME * np.maximum(1, np.abs(own))
+        better[block] = (scores > own + width).sum(1)
+        equal[block] = (np.abs(scores - own) <= width).sum(1) - 1
+        of[block] = (scores > -np.inf).sum(1)
+    return Ranks(better, equal, of)
+
+
+def losses(
+    queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray, seen: Ragged | None = None
+) -> np.ndarray:
+    """Gives each target's cross-entropy in nats (Q,) among the candidates that `rank` ranks."""
+    found = np.empty(len(queries))
+    for block, scores in _blocks(queries, candidates, seen, targets):
+        own = scores[np.arange(len(scores)), targets[block]]
+        most = scores.max(1)
+        found[block] = np.log(np.exp(scores - most[:, None]).sum(1)) + most - own
+    return found
+
+
+def top(
+    queries: np.ndarray, candidates: np.ndarray, k: int, seen: Ragged | None = None
+) -> np.ndarray:
+    """Gives the `k` candidates of the highest scores (Q, k), the best first, without those `seen`.
+
+    Unlike `rank` it knows no target: what was seen is in no list.
+    """
+    found = np.empty((len(queries), k), np.int64)
+    for block, scores in _blocks(queries, candidates, seen, None):
+        chosen = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, chosen, 1), axis=1, kind="stable")
+        found[block] = np.take_along_axis(chosen, order, 1)
+    return found
+
+
+def _blocks(
+    queries: np.ndarray, candidates: np.ndarray, seen: Ragged | None, targets: np.ndarray | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields float64 scores (n, N) of some queries at a time, -inf where a candidate is hidden."""
     candidates = candidates.astype(np.float64)
-    better, equal = np.empty(len(queries)), np.empty(len(queries))
-    of = np.full(len(queries), float(len(candidates)))
     step = max(1, CELLS // len(candidates))
     for start in range(0, len(queries), step):
         block = slice(start, min(start + step, len(queries)))
         scores = queries[block].astype(np.float64) @ candidates.T
-        rows = np.arange(len(scores))
-        own = scores[rows, targets[block]][:, None]
         if seen is not None:
-            of[block] -= _hide(scores, seen, start, targets[block])
-        width = SAME * np.maximum(1, np.abs(own))
-        better[block] = (scores > own + width).sum(1)
-        equal[block] = (np.abs(scores - own) <= width).sum(1) - 1
-    return Ranks(better, equal, of)
-
-
-def _hide(scores: np.ndarray, seen: Ragged, start: int, targets: np.ndarray) -> np.ndarray:
-    """Sets the scores of seen candidates to -inf in place; gives how many that were per query."""
-    hidden = np.zeros(len(scores))
-    for row, target in enumerate(targets):
-        known = np.unique(seen[start + row])
-        known = known[known != target]
-        scores[row, known] = -np.inf
-        hidden[row] = len(known)
-    return hidden
+            for row, number in enumerate(range(block.start, block.stop)):
+                known = seen[number]
+                if targets is not None:
+                    known = known[known != targets[number]]
+                scores[row, known] = -np.inf
+        yield block, scores

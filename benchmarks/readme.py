@@ -4,8 +4,9 @@
 
 A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
 is made from the first line of each module's docstring, `results:NAME` from
-results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `batch_size` and `robustness`
-from the files that those commands wrote.
+results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
+results/hard_tasks/NAME/results.json, `batch_size` and `robustness` from the files that those
+commands wrote.
 """
 
 import ast
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import batch_figure
+from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.results import headlines, read_results
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
-KINDS = "files|results|speed|batch_size|robustness"
+KINDS = "files|results|speed|batch_size|robustness|hard_tasks"
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -49,6 +51,8 @@ def render(root: Path) -> str:
                 body = batch_size_study(root)
             case "robustness":
                 body = robustness(root)
+            case "hard_tasks":
+                body = hard_tasks(root, name)
             case _:
                 body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
@@ -108,6 +112,24 @@ def batch_size_study(root: Path) -> str:
     command = "python -m benchmarks.batch_size configs/benchmarks/batch_size.yaml"
     picture = f"![held-out entropy and recall by batch and model]({folder}/figure.svg)"
     return f"```bash\n{command}\n```\n\n{picture}\n\n{tables}"
+
+
+def hard_tasks(root: Path, name: str) -> str:
+    """Gives the study's command, and each task's table and figure.
+
+    Raises FileNotFoundError without its results.
+    """
+    folder = Path("results") / "hard_tasks" / name
+    found = tasks_figure.read_tasks(root / folder / "results.json")
+    parts = [f"```bash\npython -m benchmarks.hard_tasks configs/benchmarks/hard_{name}.yaml\n```"]
+    drawn: set[str] = set()
+    for task in found:
+        parts.append(tasks_figure.table(task))
+        file = task.kind.replace(" ", "_")
+        if file not in drawn:
+            parts.append(f"![{task.kind} by model, with intervals]({folder}/{file}.svg)")
+        drawn.add(file)
+    return "\n\n".join(parts)
 
 
 def robustness(root: Path) -> str:

@@ -84,6 +84,31 @@ def mean_of(values: np.ndarray) -> Statistic:
     return statistic
 
 
+def coverage_of(lists: np.ndarray, catalogue: int) -> Statistic:
+    """Gives the statistic "share of the `catalogue` that is in some list" of rows (Q, k).
+
+    A resample repeats queries and so sees fewer distinct lists: see `centred`.
+    """
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        found = np.empty(len(weights))
+        for row, drawn in enumerate(weights > 0):
+            there = np.zeros(catalogue, bool)
+            there[lists[drawn]] = True
+            found[row] = there.sum() / catalogue
+        return found
+
+    return statistic
+
+
+def centred(value: float, drawn: np.ndarray) -> np.ndarray:
+    """Gives the resamples (R,) moved so that their mean is the value.
+
+    For a count of distinct things, which every resample underrates: its spread is kept.
+    """
+    return drawn + (value - drawn.mean())
+
+
 def median_of(values: np.ndarray) -> Statistic:
     """Gives the statistic "weighted median of values (Q,)", the mean of both middles on a tie."""
     order = np.argsort(values, kind="stable")

@@ -7,6 +7,8 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.hard_tasks.__main__ import HardTasksConfig
+from benchmarks.strategies import StrategiesConfig
 from clue.config import PretrainConfig
 from clue.prepare import PrepareConfig
 from clue.settings import load, to_yaml
@@ -17,7 +19,12 @@ CLASSES = {
     "data": PrepareConfig,
     **dict.fromkeys(("pretrain", "ladder", "lsrm", "next_item"), PretrainConfig),
 }
-BENCHMARKS = {"batch_size": BatchSizeConfig}  # the others there are of benchmarks.evaluate
+# The others there are of benchmarks.evaluate.
+BENCHMARKS = {
+    "batch_size": BatchSizeConfig,
+    "hard_ml1m": HardTasksConfig,
+    "strategies": StrategiesConfig,
+}
 
 
 def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ sorting ties by item id instead, or by an unstable sort, changes a quarter of Mo
 
     leave_one_out   the last event of a sequence is the test item, the one before it the valid item,
                     all before those are trained on; sequences of fewer than 3 events are trained on
+                    (H > 2 `held_out`: none of the last H is trained on, the first is the valid
+                    item, and sequences of no more than H events are trained on)
     temporal        two moments cut all sequences: what is before the first is trained on, the first
                     event from the first moment on is the valid item, from the second on the test
                     item; a history is all that lies before its moment
@@ -33,18 +35,26 @@ class SequencesConfig:
 
     `services` are those of the catalogue, all where empty. `join`: a user's events of several
     services become one sequence by `time`, or each `service` keeps its own, for logs whose order
-    holds within a service alone. `valid_share` and `test_share` of the events lie from the moments
-    of `temporal` on: the moments are quantiles of all times.
+    holds within a service alone. `held_out` last events of a sequence are left out of the training
+    of `leave_one_out`: 2 as published; 11 leave a trajectory of ten after the valid item.
+    `valid_share` and `test_share` of the events lie from the moments of `temporal` on: the moments
+    are quantiles of all times.
     """
 
     services: list[str] = field(default_factory=list[str])
     join: Literal["time", "service"] = "time"
     split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    held_out: int = 2
     valid_share: float = 0.1
     test_share: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses shares that leave nothing to learn from."""
+        """Refuses shares that leave nothing to learn from, and a tail without both items."""
+        if self.held_out < 2 or (self.held_out > 2 and self.split == "temporal"):
+            raise ValueError(
+                f"held_out is {self.held_out} with split={self.split}; leave_one_out holds out at "
+                "least 2 events, and temporal takes its moments from the shares (leave it at 2)"
+            )
         if min(self.valid_share, self.test_share) <= 0 or self.valid_share + self.test_share >= 1:
             raise ValueError(
                 f"valid_share {self.valid_share} and test_share {self.test_share} must be positive "
@@ -175,10 +185,11 @@ def _held_out(times: Ragged, config: SequencesConfig) -> tuple[np.ndarray, np.nd
     """Gives `trained`, `valid_at` and `test_at` of sequences with these times."""
     size = times.lengths
     if config.split == "leave_one_out":
-        enough = size >= 3
+        first = size - config.held_out
+        enough = first >= 1
         return (
-            np.where(enough, size - 2, size),
-            np.where(enough, size - 2, -1),
+            np.where(enough, first, size),
+            np.where(enough, first, -1),
             np.where(enough, size - 1, -1),
         )
     held = config.valid_share + config.test_share
