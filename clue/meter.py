@@ -12,13 +12,26 @@ from clue.train.flops import Peak, StepFlops, Work, peak_flops
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a step took one process: `seconds`, in `waited` of which its batch was not there yet,
+    and `processor`, those of all its threads.
+    """
+
+    seconds: float
+    waited: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Speed:
     """The figures since the last reading, over all processes.
 
     `tokens_per_s` counts those of distinct items, `events_per_item` is events / distinct items
     (each process its own), `packing` the share of the computed positions, of tokens and of events,
     that hold something. `model_flops` is of one step, `seconds` the mean of a step. `data_wait` is
-    the share of the time in which the process that waits most waited for batches. `memory_bytes`
+    the share of the time in which the process that waits most waited for batches.
+    `processor_seconds` is a process's processor time in a step, the mean: what a busy machine does
+    not change. `memory_bytes`
     is the peak of the largest process: what torch allocated on a GPU, resident memory elsewhere.
     `recompiles` counts the graphs that torch.compile made after the first step.
     """
@@ -32,6 +45,7 @@ class Speed:
     hfu: float
     data_wait: float
     seconds: float
+    processor_seconds: float
     memory_bytes: int
     recompiles: int
 
@@ -52,16 +66,17 @@ class Meter:
 
     def _clear(self) -> None:
         self.steps = 0
-        self.seconds = self.waited = 0.0
+        self.seconds = self.waited = self.processor = 0.0
         self.pairs = self.items = self.tokens = self.events = self.padding = 0
         self.model = self.hardware = 0.0
 
-    def add(self, work: Work, seconds: float, waited: float) -> None:
-        """Adds a step that took `seconds`, in `waited` of which its batch was not there yet."""
+    def add(self, work: Work, spent: Spent) -> None:
+        """Adds a step."""
         flops = self.flops(work)
         self.steps += 1
-        self.seconds += seconds
-        self.waited += waited
+        self.seconds += spent.seconds
+        self.waited += spent.waited
+        self.processor += spent.processor
         self.pairs += work.pairs
         self.items += work.items
         self.tokens += work.tokens
@@ -76,15 +91,16 @@ class Meter:
         """Gives the figures and begins anew; every process must call it, it is one gather."""
         recompiled = compiled_graphs() - (self.first_graphs or 0)
         counts = [self.pairs, self.items, self.tokens, self.events, self.padding]
-        costs = [self.model, self.hardware, self.seconds]
+        costs = [self.model, self.hardware, self.processor, self.seconds]
         most = [self.waited, peak_memory(self.accelerator.device), recompiled]
         seen = torch.tensor([[*counts, *costs, *most]], dtype=torch.float64)
         if self.accelerator.num_processes > 1:
             gathered = self.accelerator.gather(seen.to(self.accelerator.device))
             assert isinstance(gathered, torch.Tensor)
             seen = gathered.cpu()
-        pairs, items, tokens, events, padding, model, hardware, _ = seen[:, :8].sum(0).tolist()
-        seconds, waited, memory, recompiles = seen[:, 7:].amax(0).tolist()
+        summed = seen[:, : len(counts) + 3].sum(0).tolist()
+        pairs, items, tokens, events, padding, model, hardware, processor = summed
+        seconds, waited, memory, recompiles = seen[:, len(summed) :].amax(0).tolist()
         reach = seconds * self.peak.flops * len(seen)
         speed = Speed(
             pairs_per_s=pairs / seconds,
@@ -96,6 +112,7 @@ class Meter:
             hfu=hardware / reach,
             data_wait=waited / seconds,
             seconds=seconds / self.steps,
+            processor_seconds=processor / self.steps / len(seen),
             memory_bytes=int(memory),
             recompiles=int(recompiles),
         )

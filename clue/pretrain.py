@@ -32,6 +32,7 @@ from clue.data.corpus import Corpus
 from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
 from clue.data.synthetic import SyntheticConfig, write_world
 from clue.learner import Learner, prepared
+from clue.meter import Spent
 from clue.next_item import NextItemObjective
 from clue.objective import Drawn, Objective
 from clue.prepare import prepare
@@ -96,7 +97,7 @@ def pretrain(config: PretrainConfig) -> bool:
         run = Run(config, corpus, objective, log)
         last = first if learner.progress.phase == "done" else config.steps
         for step, batch, waited in drawn_ahead(objective, range(first, last), rank, world):
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             # dropout depends on the step alone, so that a resumed run repeats the straight one
             torch.manual_seed((config.seed * 1_000_003 + step) * 1_009 + rank)
             rate = phases.rate(learner.progress, config.optimizer, step, config.steps)
@@ -116,7 +117,8 @@ def pretrain(config: PretrainConfig) -> bool:
                     clip=config.optimizer.clip,
                 )
             learner.average.update(learner.core, step)
-            log.train(done, report, rate, waited + time.perf_counter() - began, waited)
+            spent = waited + time.perf_counter() - began, waited, time.process_time() - busy
+            log.train(done, report, rate, Spent(*spent))
 
             stopping = asked_to_stop() and done < config.steps
             # whoever stops has little time, but a measurement left out could end a phase later

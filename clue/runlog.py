@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from clue.alarms import Alarm, Alarms
 from clue.config import PretrainConfig
 from clue.durable import write_text
-from clue.meter import Meter, Speed
+from clue.meter import Meter, Speed, Spent
 from clue.objective import Drawn, Objective
 from clue.screen import Held, Screen, Status, duration, speed_words
 from clue.settings import to_yaml
@@ -90,14 +90,9 @@ class RunLog:
         if error is None:
             self._say(*self._summary())
 
-    def train(
-        self, step: int, report: StepReport, lr: float, seconds: float, waited: float
-    ) -> None:
-        """Notes one finished step; writes it when `log_every` says so.
-
-        It took `seconds`, in `waited` of which its batch was not there yet.
-        """
-        self.meter.add(report.work, seconds, waited)
+    def train(self, step: int, report: StepReport, lr: float, spent: Spent) -> None:
+        """Notes one finished step; writes it when `log_every` says so."""
+        self.meter.add(report.work, spent)
         status = self.status
         status.step, status.lr = step, lr
         status.loss, status.grad_norm = report.loss, report.grad_norm

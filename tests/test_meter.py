@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from accelerate import Accelerator
 
-from clue.meter import Meter, peak_memory
+from clue.meter import Meter, Spent, peak_memory
 from clue.nn.model import ClueConfig
 from clue.train.flops import Peak, Work, step_flops
 
@@ -33,9 +33,9 @@ def meter() -> Meter:
 
 def test_two_steps_by_hand() -> None:
     made = meter()
-    made.add(WORK, seconds=1.0, waited=0.0)
+    made.add(WORK, Spent(1.0, 0.0, 0.5))
     padded = replace(WORK, token_padding=80, event_padding=20, items_recomputed=1.0)
-    made.add(padded, seconds=3.0, waited=1.0)
+    made.add(padded, Spent(3.0, 1.0, 0.5))
     speed = made.read()
     assert speed.pairs_per_s == 64 / 4
     assert speed.tokens_per_s == 600 / 4
@@ -43,12 +43,13 @@ def test_two_steps_by_hand() -> None:
     assert speed.packing == 1000 / 1100
     assert speed.seconds == 2
     assert speed.data_wait == 1 / 4
+    assert speed.processor_seconds == 0.5
     one, other = step_flops(CONFIG, WORK), step_flops(CONFIG, padded)
     assert speed.model_flops == one.model
     assert speed.mfu == pytest.approx(2 * one.model / 4e12)
     assert speed.hfu == pytest.approx((one.hardware + other.hardware) / 4e12)
     assert speed.memory_bytes > 10**8
-    made.add(WORK, seconds=2.0, waited=0.0)  # a reading begins anew
+    made.add(WORK, Spent(2.0, 0.0, 0.5))  # a reading begins anew
     assert made.read().pairs_per_s == 16
 
 
@@ -58,12 +59,12 @@ def test_graphs_made_after_the_first_step_are_recompiled(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "torch._dynamo.utils", dynamo)
     made = meter()
     graphs["unique_graphs"] += 2  # the first step's own
-    made.add(WORK, 1.0, 0.0)
+    made.add(WORK, Spent(1.0, 0.0, 0.5))
     assert made.read().recompiles == 0
     graphs["unique_graphs"] += 1
-    made.add(WORK, 1.0, 0.0)
+    made.add(WORK, Spent(1.0, 0.0, 0.5))
     assert made.read().recompiles == 1
-    made.add(WORK, 1.0, 0.0)
+    made.add(WORK, Spent(1.0, 0.0, 0.5))
     assert made.read().recompiles == 1  # so many since the run began
 
 

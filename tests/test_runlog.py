@@ -21,6 +21,7 @@ from clue.config import PretrainConfig
 from clue.contrastive import Contrastive
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
+from clue.meter import Spent
 from clue.nn.model import Clue
 from clue.runlog import flat, installed
 from clue.settings import load
@@ -261,7 +262,7 @@ def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None
     record = opened(config, first=0, accelerator=accelerator)
     sound = take(accelerator, model, batch)
     assert sound is None
-    record.meter.add(Work.of(batch, world), seconds=1.0, waited=0.1 * rank)
+    record.meter.add(Work.of(batch, world), Spent(1.0, 0.1 * rank, 0.5))
     speed = record.meter.read()
     if rank == 1:  # one process alone goes wrong: all must know
         model.module.items.register_forward_hook(lambda *found: found[2] * torch.nan)
