@@ -35,6 +35,7 @@ from benchmarks.item_models import (
 )
 from benchmarks.ranking import Ranks, losses, rank, top
 from benchmarks.results import aligned, show
+from benchmarks.rival_table import our_curve
 from benchmarks.statistics import (
     Interval,
     Statistic,
@@ -175,6 +176,7 @@ def about_model(model: TrainedItems) -> dict[str, Any]:
         "non_embedding": decoder.non_embedding,
         "decoder": asdict(decoder),
         "training_seconds": training_seconds(model.checkpoint),
+        "curve": our_curve(model.checkpoint.path.parents[1] / "log.jsonl"),
     }
 
 
@@ -238,6 +240,21 @@ def as_text(about: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
             lines.append(["sd of seeds", *(f"{x:.4f}" for x in about["spread"][seen].values())])
         parts.append(f"{head}{mark}\n{aligned(lines)}")
     return "\n\n".join(parts)
+
+
+def markdown(about: Mapping[str, Any]) -> str:
+    """Gives the results as Markdown: each model, their mean, popularity, by what is ranked."""
+    named = ("HR@10", "NDCG@10", "MRR", "coverage@10")
+    lines = [f"| seen items | row | {' | '.join(named)} | s |", "|" + " --- |" * (len(named) + 3)]
+    for seen in (about["headline"], *(s for s in SEEN if s != about["headline"])):
+        for row, found in about["tables"][seen].items():
+            if row in ("mean - popularity", "mean" if len(about["models"]) == 1 else ""):
+                continue
+            seconds = about["models"].get(row, {}).get("training_seconds")
+            cells = [show(key, Interval(**found[key])) for key in named]
+            cells.append("" if seconds is None else f"{seconds:,.0f}")
+            lines.append(f"| {seen.removeprefix('seen ')} | {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -5,8 +5,9 @@
 A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
 is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
-results/hard_tasks/NAME/results.json, `batch_size` and `robustness` from the files that those
-commands wrote.
+results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
+`rival:NAME` from that and its rectools_NAME.json; `batch_size`, `robustness` and `strategies` from
+the files that those commands wrote.
 """
 
 import ast
@@ -15,14 +16,15 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import batch_figure
+from benchmarks import batch_figure, leave_one_out, rival_table, strategies
 from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.results import headlines, read_results
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
-KINDS = "files|results|speed|batch_size|robustness|hard_tasks"
+KINDS = "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies"
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -51,6 +53,13 @@ def render(root: Path) -> str:
                 body = batch_size_study(root)
             case "robustness":
                 body = robustness(root)
+            case "leave_one_out":
+                body = leave_one_out.markdown(_json(root, "next_item", name))
+            case "rival":
+                ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
+                body = rival_table.table(theirs, ours)
+            case "strategies":
+                body = strategies.table(_json(root, "strategies", "results"))
             case "hard_tasks":
                 body = hard_tasks(root, name)
             case _:
@@ -143,6 +152,10 @@ def robustness(root: Path) -> str:
         f"{found['most_steps_lost']} step lost at a time, the end bitwise {end} to that of an "
         f"undisturbed run."
     )
+
+
+def _json(root: Path, folder: str, name: str) -> Any:
+    return json.loads((root / "results" / folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _place(file: Path) -> tuple[object, ...]:

@@ -1,0 +1,64 @@
+"""The next-item model beside the rival: quality on the test items, and seconds to equal quality."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import show
+from benchmarks.rival_sasrec import Curve, seconds_to
+from benchmarks.statistics import Interval
+
+CLOCK = "processor_seconds"
+# as the rival's curve calls what our log calls otherwise
+LOGGED = {
+    "loss": "cross_entropy",
+    "HR@10 seen kept": "recall_at_10",
+    "NDCG@10 seen kept": "ndcg_at_10",
+}
+
+
+def our_curve(log: Path) -> list[dict[str, float]]:
+    """Gives a line per held-out measurement of a run's log: processor seconds so far, figures.
+
+    Only steps count, as in the rival's curve. A checkpoint that was moved away from its log has no
+    such lines.
+    """
+    curve: list[dict[str, float]] = []
+    spent, before = 0.0, 0
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    for line in map(json.loads, text.splitlines()):
+        if line["kind"] == "train":
+            spent += line["processor_seconds"] * (line["step"] - before)
+            before = line["step"]
+        if line["kind"] == "valid":
+            (figures,) = line["next_item"].values()
+            curve.append({CLOCK: spent, **{name: figures[key] for name, key in LOGGED.items()}})
+    return curve
+
+
+def table(rival: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Gives both systems as Markdown: `rival` is rival_sasrec's report, `ours` leave_one_out's.
+
+    The last column is the processor time after which each had the better one of the two lowest
+    validation losses that both reached.
+    """
+    model = next(iter(ours["models"].values()))
+    curves: dict[str, Curve] = {"RecTools SASRec": rival["curve"], "CLUE": model["curve"]}
+    shared = max(min(line["loss"] for line in curve) for curve in curves.values())
+    seen = {"RecTools SASRec": rival["measures"]["test"], "CLUE": ours["tables"]}
+    lines = [
+        "| system | seen items | HR@10 | NDCG@10 | processor s, all | processor s to "
+        f"{shared:.3f} nats on the valid items |",
+        "|" + " --- |" * 6,
+    ]
+    for name, curve in curves.items():
+        reached = seconds_to(curve, "loss", shared, clock=CLOCK)
+        assert reached is not None
+        for kind in ("left out", "kept"):
+            named = seen[name][f"seen {kind}"]
+            found = named if name != "CLUE" else named[next(iter(ours["models"]))]
+            cells = [show(key, Interval(**found[key])) for key in ("HR@10", "NDCG@10")]
+            times = f"{curve[-1][CLOCK]:,.0f} | {reached:,.0f}"
+            lines.append(f"| {name} | {kind} | {' | '.join(cells)} | {times} |")
+    return "\n".join(lines)
