@@ -13,9 +13,9 @@ A checkpoint is written beside its place and renamed, and renamed before it is d
 directory step_* was once whole, whenever a kill came. Which is the newest and which the best is
 read from the directories themselves.
 
-What stays: the newest KEEP, the best by held-out entropy, and those whose step is a multiple of
-`keep_every` (the trunk of a warm-up-stable-decay run), where that is not 0. Nothing is deleted
-before a newer one is whole on the disk.
+What stays: the newest KEEP, the best by held-out entropy (or as `best_by` says), and those whose
+step is a multiple of `keep_every` (the trunk of a warm-up-stable-decay run), where that is not 0.
+Nothing is deleted before a newer one is whole on the disk.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,7 +35,7 @@ from clue.data.corpus import Corpus, write_columns
 from clue.data.sequences import Catalogue
 from clue.durable import sha256, sync, write_text
 from clue.settings import load, to_yaml
-from clue.train.evaluation import mean_entropy
+from clue.train.evaluation import badness, mean_entropy
 from clue.train.phases import Progress
 from clue.train.state import State
 
@@ -52,11 +52,17 @@ class Checkpoint:
     metrics: dict[str, Any]
     sha256: dict[str, str]
     progress: Progress
+    best_by: Literal["loss", "ndcg"] = "loss"
 
     @property
     def entropy(self) -> float:
         """The mean held-out entropy in nats; infinite where it was not measured."""
         return mean_entropy(self.metrics)
+
+    @property
+    def badness(self) -> float:
+        """What the best checkpoint of a run has least of; infinite where it was not measured."""
+        return badness(self.metrics, self.best_by)
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +118,8 @@ def save(
             shutil.rmtree(leftover)
         _write(beside, config, corpus, state)
         sums = {file.name: sha256(file) for file in sorted(beside.iterdir())}
-        record = {"step": step, "metrics": metrics, "sha256": sums, "progress": asdict(progress)}
+        record = {"step": step, "metrics": metrics, "sha256": sums}
+        record |= {"progress": asdict(progress), "best_by": config.best_by}
         (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         for file in beside.iterdir():
             sync(file)
@@ -122,7 +129,7 @@ def save(
     except (OSError, SafetensorError) as error:  # safetensors gives a full disk its own error
         shutil.rmtree(beside, ignore_errors=True)
         raise _refused(config.run, place, state, error) from error
-    return Checkpoint(place, step, metrics, sums, progress)
+    return Checkpoint(place, step, metrics, sums, progress, config.best_by)
 
 
 def find(path: Path) -> Checkpoint:
@@ -168,9 +175,9 @@ def find_last(run: Path) -> Checkpoint | None:
     return None
 
 
-def best_entropy(run: Path) -> float:
-    """Gives the lowest held-out entropy of the run's checkpoints in nats, infinite without any."""
-    return min((found.entropy for found in _records(run)), default=float("inf"))
+def least_badness(run: Path) -> float:
+    """Gives that of the run's best checkpoint, infinite without any."""
+    return min((found.badness for found in _records(run)), default=float("inf"))
 
 
 def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: State) -> None:
@@ -233,8 +240,8 @@ def _records(run: Path) -> list[Checkpoint]:
 
 
 def _best(records: list[Checkpoint]) -> Checkpoint:
-    """Gives the one of the lowest entropy, the earliest of equals; unmeasured, the newest."""
-    return min(records, key=lambda c: (c.entropy, c.step if c.metrics else -c.step))
+    """Gives the least bad one, the earliest of equals; unmeasured, the newest."""
+    return min(records, key=lambda c: (c.badness, c.step if c.metrics else -c.step))
 
 
 def _record(path: Path) -> Checkpoint:
@@ -242,8 +249,9 @@ def _record(path: Path) -> Checkpoint:
     try:
         read = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
         progress = Progress(**read.get("progress", {}))  # of before there were phases: the first
-        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress)
-        _ = found.fingerprint, found.entropy
+        by = read.get("best_by", "loss")
+        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress, by)
+        _ = found.fingerprint, found.badness
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'checkpoint.json'} is damaged ({error!r}); delete {path} and resume, or use "

@@ -32,7 +32,9 @@ class PretrainConfig:
     `log_every` count steps. `precision: auto` is bf16 where the processor is faster in it. `resume:
     auto` goes on from the newest checkpoint of the run. `trunk` is another run, of the same config
     but for `steps`, in whose constant phase this one begins (clue/start.py). Checkpoints at
-    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule. `warm_start` is a
+    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule. `best_by` is the
+    held-out figure that names the best, the loss or a next-item model's NDCG@10: where a model
+    grows too sure of itself, its loss rises long before its ranking falls. `warm_start` is a
     next-item run of the same decoder, perhaps over another catalogue, whose weights but for the
     items' this one begins with.
 
@@ -58,6 +60,7 @@ class PretrainConfig:
     validate_every: int = 50
     checkpoint_every: int = 100
     keep_every: int = 0
+    best_by: Literal["loss", "ndcg"] = "loss"
     log_every: int = 10
     chunk_tokens: int | Literal["auto"] = "auto"
     compile: bool = True
@@ -102,6 +105,8 @@ class PretrainConfig:
                     f"{name} describes objective: {other}, and this run's is {self.objective}; "
                     f"its own sections are {', '.join(SECTIONS[self.objective])}"
                 )
+        if self.best_by == "ndcg" and self.objective != "next_item":
+            raise ValueError("best_by: ndcg is for objective: next_item; matching has no NDCG")
         if self.warm_start is not None and self.objective != "next_item":
             raise ValueError(
                 f"warm_start={self.warm_start} is for objective: next_item; a contrastive run goes "

@@ -40,7 +40,7 @@ from clue.runlog import RunLog, installed
 from clue.settings import read_command_line
 from clue.start import find_start
 from clue.train import phases
-from clue.train.evaluation import mean_entropy
+from clue.train.evaluation import badness, mean_entropy
 from clue.train.optimiser import set_learning_rate
 from clue.train.precision import uses_bf16
 from clue.train.processes import agreed, join, stop_vote, told
@@ -157,11 +157,12 @@ def measure_and_save(
     if state is not None:
         metrics = run.objective.held_out(state.weights) if validating else {}
         log.valid(done, metrics)
-        entropy = mean_entropy(metrics)
         if validating:
-            progress = phases.advance(progress, config.optimizer, done, entropy)
+            held_out = mean_entropy(metrics)
+            progress = phases.advance(progress, config.optimizer, done, held_out)
         turning = progress.phase != learner.progress.phase
-        if saving or turning or entropy < checkpoint.best_entropy(config.run):
+        bad = badness(metrics, config.best_by)
+        if saving or turning or bad < checkpoint.least_badness(config.run):
             if turning:  # no optimiser's state goes from one phase to the next
                 state = replace(state, optimizer={})
             checkpoint.save(config, run.corpus, state, done, metrics, progress)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -282,3 +282,20 @@ def test_sections_of_the_other_objective_are_refused(overrides: list[str], said:
     base = ["objective=next_item", "decoder.width=32", "softmax.negatives=3"]
     with pytest.raises(ValueError, match=said):
         load(PretrainConfig, None, [*base, *overrides])
+
+
+@pytest.mark.parametrize(("by", "best"), [("loss", 2), ("ndcg", 4)])
+def test_the_best_checkpoint_is_that_of_the_figure_asked_for(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, by: Literal["loss", "ndcg"], best: int
+) -> None:
+    # the loss rises from step 2 on and NDCG until step 4, as where a model grows too sure of itself
+    figures = iter([(5.0, 0.1), (5.5, 0.2), (6.0, 0.15), (6.5, 0.12)])
+
+    def measured(*_: object) -> dict[str, float]:
+        loss, ndcg = next(figures)
+        known = {"recall_at_10": 0.3, "negatives": 9.0}
+        return {"cross_entropy": loss, "ndcg_at_10": ndcg, **known}
+
+    monkeypatch.setattr("clue.next_item.evaluate", measured)
+    assert trainer.pretrain(replace(config, best_by=by))
+    assert checkpoint.find(config.run).step == best

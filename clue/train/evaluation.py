@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
@@ -174,6 +175,17 @@ def evaluate_matching(
 ) -> dict[str, dict[str, float]]:
     """Gives the figures of each pair of services; `encode` makes unit vectors of histories."""
     return {p.name: asdict(summarise(encode(p.a), encode(p.b), scale)) for p in pairs}
+
+
+def badness(metrics: dict[str, dict[str, float]], by: Literal["loss", "ndcg"]) -> float:
+    """Gives what the best checkpoint of a run has least of: held-out loss, or -NDCG@10.
+
+    Infinite where it was not measured.
+    """
+    if by == "loss":
+        return mean_entropy(metrics)
+    found = [figures["ndcg_at_10"] for figures in metrics.values() if "ndcg_at_10" in figures]
+    return -sum(found) / len(found) if found else math.inf
 
 
 def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
