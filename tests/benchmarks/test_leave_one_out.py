@@ -29,7 +29,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def by_sorting(model: TrainedItems, asked: Questions, filtered: bool) -> tuple[list, list]:
     ranks, nats = [], []
     states = model.states(asked.histories).astype(np.float64)
-    for state, history, target in zip(states, asked.histories, asked.targets, strict=True):
+    for row, (state, target) in enumerate(zip(states, asked.targets, strict=True)):
+        history = asked.histories[row]
         scores = model.table.astype(np.float64) @ state
         gone = set(history.tolist()) - {int(target)} if filtered else set()
         left = [item for item in range(len(scores)) if item not in gone]

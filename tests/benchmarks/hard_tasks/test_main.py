@@ -10,6 +10,7 @@ import pytest
 from benchmarks.hard_tasks import __main__ as study
 from benchmarks.hard_tasks.__main__ import HardTasksConfig, run
 from benchmarks.hard_tasks.figure import read_tasks, table
+from benchmarks.hard_tasks.scores import Cell, Scores
 from benchmarks.readme import hard_tasks
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
@@ -25,12 +26,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return two_services(tmp_path_factory.mktemp("two"))
 
 
-@pytest.fixture
-def config(corpus: Corpus, tmp_path: Path) -> HardTasksConfig:
+@pytest.fixture(scope="module")
+def config(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> HardTasksConfig:
+    root = tmp_path_factory.mktemp("study")
+
     def ladder(name: str, sequences: SequencesConfig) -> dict[str, Path]:
         sizes = {"small": 8, "large": 12}
         return {
-            size: saved_run(tmp_path / "runs", f"{name}_{size}", corpus, sequences, width=width)
+            size: saved_run(root / "runs", f"{name}_{size}", corpus, sequences, width=width)
             for size, width in sizes.items()
         }
 
@@ -39,8 +42,8 @@ def config(corpus: Corpus, tmp_path: Path) -> HardTasksConfig:
     return HardTasksConfig(
         name="two",
         corpus=corpus.path,
-        out=tmp_path / "results" / "hard_tasks" / "two",
-        cells=tmp_path / "cells",
+        out=root / "results" / "hard_tasks" / "two",
+        cells=root / "cells",
         models=tails,
         trajectory=tails,
         transfer={"shop": kinds},
@@ -52,14 +55,14 @@ def config(corpus: Corpus, tmp_path: Path) -> HardTasksConfig:
 
 
 def test_every_cell_is_measured_once(
-    config: HardTasksConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: HardTasksConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
     measure = study.measure
 
-    def counted(*arguments: object, **named: object) -> object:
+    def counted(scores: Scores, **named: int) -> Cell:
         measured.append(1)
-        return measure(*arguments, **named)
+        return measure(scores, **named)
 
     monkeypatch.setattr(study, "measure", counted)
     text = run(config)
@@ -81,12 +84,12 @@ def test_every_cell_is_measured_once(
     first = (config.out / "results.json").read_text()
     assert run(config) == text and len(measured) == 14
     assert (config.out / "results.json").read_text() == first
-    run(replace(config, lengths=[1, 2]))
-    assert len(measured) == 14 + 3  # cold start alone
-
-    part = hard_tasks(tmp_path, "two")
+    part = hard_tasks(config.out.parents[2], "two")
     assert part.count("results/hard_tasks/two/transfer.svg") == 1
     assert all(table(task) in part for task in tasks)
+
+    run(replace(config, lengths=[1, 2]))
+    assert len(measured) == 14 + 3  # cold start alone
 
 
 def test_kinds_answer_the_same_questions_among_the_targets_items(config: HardTasksConfig) -> None:
