@@ -23,6 +23,7 @@ CLASSES = {
 BENCHMARKS = {
     "batch_size": BatchSizeConfig,
     "hard_ml1m": HardTasksConfig,
+    "hard_multi8": HardTasksConfig,
     "strategies": StrategiesConfig,
 }
 

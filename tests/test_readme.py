@@ -12,10 +12,14 @@ import yaml
 
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.hard_tasks.__main__ import HardTasksConfig
 from benchmarks.ladder import LadderConfig
+from benchmarks.leave_one_out import LeaveOneOutConfig
 from benchmarks.readme import render
+from benchmarks.rival_sasrec import RivalSasrecConfig
 from benchmarks.robustness import RobustnessConfig
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
+from benchmarks.strategies import StrategiesConfig
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
 from clue.embed import EmbedConfig, Encoder
@@ -33,7 +37,11 @@ COMMANDS: dict[str, type[Any]] = {
     "clue/embed.py": EmbedConfig,
     "benchmarks.evaluate": EvaluateConfig,
     "benchmarks.batch_size": BatchSizeConfig,
+    "benchmarks.hard_tasks": HardTasksConfig,
     "benchmarks.ladder": LadderConfig,
+    "benchmarks.leave_one_out": LeaveOneOutConfig,
+    "benchmarks.rival_sasrec": RivalSasrecConfig,
+    "benchmarks.strategies": StrategiesConfig,
     "benchmarks.robustness": RobustnessConfig,
     "serving.build_index": BuildConfig,
 }
