@@ -9,7 +9,8 @@ import pytest
 
 from clue.data.batches import take
 from clue.data.corpus import Corpus
-from clue.embed import EmbedConfig, Encoder, embed, read_embeddings
+from clue.embed import EmbedConfig, embed, read_embeddings
+from clue.text_encoder import Encoder
 from tests.conftest import ROOT, TinyRun
 
 

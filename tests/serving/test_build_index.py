@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.embed import Encoder
+from clue.text_encoder import Encoder
 from serving.build_index import BuildConfig, build, main
 from serving.generation import read
 from serving.index import Index
