@@ -6,7 +6,7 @@ a document are the sum of the terms of its items.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -73,6 +73,7 @@ class TextVectors:
     def __init__(self, corpus: Corpus, terms: Counts, *, dims: int, seed: int) -> None:
         """Fits the space on every training user's document in every service."""
         self.scale: float | None = None
+        self.join: Literal["time", "service"] = "service"
         self._terms = terms
         train = corpus.users_in("train")
         rows = [take(corpus.items_of(s), train) for s in range(len(corpus.services))]

@@ -26,8 +26,8 @@ from benchmarks.statistics import Interval, bootstrap, mean_of, summary
 from clue.config import PretrainConfig
 from clue.data.batches import PairSampler, take
 from clue.data.corpus import Corpus
-from clue.embed import Encoder
 from clue.settings import load, read_command_line
+from clue.text_encoder import Encoder
 from clue.train.evaluation import contrastive_entropy, fit_scale, newest, pair_ranks
 from clue.train.flops import Work, step_flops
 

@@ -25,7 +25,7 @@ from benchmarks.models import EncoderVectors, Vectors
 from benchmarks.next_item import Past, evaluate_next_item
 from benchmarks.results import Outcome, aligned, as_text, headlines, write_results
 from clue.data.corpus import Corpus
-from clue.embed import Encoder
+from clue.embed import AnyEncoder, load_encoder
 from clue.settings import read_command_line
 
 
@@ -84,8 +84,8 @@ def evaluate(config: EvaluateConfig) -> str:
     """
     started = time.perf_counter()
     corpus = Corpus.open(config.corpus)
-    encoder = Encoder.load(config.checkpoint)
-    control = Encoder.untrained(config.checkpoint, seed=config.untrained_seed)
+    encoder = load_encoder(config.checkpoint)
+    control = load_encoder(config.checkpoint, seed=config.untrained_seed)
     _say(f"{config.checkpoint} on {config.corpus}: {corpus.num_users:,} users")
     outcomes: list[Outcome] = []
     seconds: dict[str, float] = {}
@@ -127,7 +127,7 @@ def evaluate(config: EvaluateConfig) -> str:
 
 
 def _outcomes(
-    config: EvaluateConfig, corpus: Corpus, encoder: Encoder, control: Encoder
+    config: EvaluateConfig, corpus: Corpus, encoder: AnyEncoder, control: AnyEncoder
 ) -> Iterator[tuple[str, Outcome]]:
     """Runs the tasks that are asked for, one after another."""
     terms = item_terms(corpus)

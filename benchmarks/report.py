@@ -30,8 +30,8 @@ from benchmarks.results import (
     show,
 )
 from clue.data.corpus import Corpus
-from clue.embed import Encoder
 from clue.settings import read_command_line
+from clue.text_encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
     accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
 
+The checkpoint's model reads texts (clue/text_encoder.py) or item ids (clue/sequence_encoder.py).
 The command reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
 it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
 and one for all services together: user_id, service, as_of, vector. Processes share the users.
@@ -10,142 +11,44 @@ With `before=TIME` only earlier events are read; `as_of` is the time of the last
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from clue import checkpoint
-from clue.checkpoint import Checkpoint
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
+from clue.data.sequences import joined
 from clue.data.views import keep
-from clue.encode import item_vectors, user_vectors
-from clue.nn.model import Clue
+from clue.encode import normalised
 from clue.prepare import PrepareConfig, prepare
+from clue.sequence_encoder import SequenceEncoder
 from clue.settings import load, read_command_line
-from clue.train.evaluation import newest
+from clue.text_encoder import Encoder
+
+AnyEncoder: TypeAlias = Encoder | SequenceEncoder
+Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
 
 USERS = 16_384  # users whose vectors are alive at once and a row group of the output
 ALL = "all"  # the service name of the vector over all services
 
 
-class Encoder:
-    """A trained model as a function: behaviours in, unit vectors out.
+def load_encoder(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> AnyEncoder:
+    """Gives the model of a run or a checkpoint directory, whichever its objective made.
 
-    `width` is E, `services` those seen in pretraining (others work too: the model reads text),
-    `fingerprint` names the weights and the tokenizer.
+    With a `seed`, fresh weights drawn by it instead. Raises as `Encoder.load` does.
     """
-
-    def __init__(self, source: Checkpoint, model: Clue, fingerprint: str) -> None:
-        """Use `Encoder.load` or `Encoder.untrained`."""
-        self.model, self.fingerprint = model, fingerprint
-        self.width = model.config.user.embedding
-        self.max_events = model.config.user.max_events
-        self.max_item_tokens = int(source.corpus["max_item_tokens"])
-        self.services = tuple(source.corpus["services"])
-        self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
-        self.tokenizer_path = source.path / "tokenizer.json"
-        self.scale = model.scale().item()
-        self._tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
-
-    @classmethod
-    def load(cls, path: Path | str, device: str = "cpu") -> "Encoder":
-        """Gives the model of a run directory (its best checkpoint) or of a checkpoint directory.
-
-        Raises FileNotFoundError where there is none, ValueError where a file is damaged.
-        """
-        source = checkpoint.find(Path(path))
-        model = Clue(source.config.model, source.corpus["vocab_size"])
-        model.load_state_dict(source.weights())
-        return cls(source, model.eval().to(device), source.fingerprint)
-
-    @classmethod
-    def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "Encoder":
-        """Gives the same architecture and tokenizer, fresh weights: the control of any claim."""
-        source = checkpoint.find(Path(path))
-        torch.manual_seed(seed)
-        model = Clue(source.config.model, source.corpus["vocab_size"])
-        return cls(source, model.eval().to(device), f"untrained-{seed}-{source.fingerprint}")
-
-    def embed(self, user: Mapping[str, Sequence[str]]) -> np.ndarray:
-        """Gives the vector (E,) of one user: texts of behaviours by service, oldest first."""
-        return self.embed_users([user])[0]
-
-    def embed_users(self, users: Sequence[Mapping[str, Sequence[str]]]) -> np.ndarray:
-        """Gives the vectors (n, E): the normalised mean of each user's vectors of single services.
-
-        Of a service the newest `max_events` are read. Raises ValueError for a user without events
-        and for an empty text, naming which.
-        """
-        histories = [texts for user in users for texts in user.values() if len(texts)]
-        owners = np.repeat(
-            np.arange(len(users)), [sum(len(t) > 0 for t in user.values()) for user in users]
-        )
-        missing = np.setdiff1d(np.arange(len(users)), owners)
-        if len(missing):
-            raise ValueError(f"user {missing[0]} has no events; leave such users out")
-        cut = [texts[-self.max_events :] for texts in histories]
-        rows = {text: row for row, text in enumerate(dict.fromkeys(t for c in cut for t in c))}
-        items = item_vectors(self.model, self._tokens(list(rows)))
-        events = np.array([rows[text] for texts in cut for text in texts], np.int64)
-        vectors = user_vectors(self.model, items, Ragged(events, _offsets([len(c) for c in cut])))
-        total = np.zeros((len(users), self.width), np.float32)
-        np.add.at(total, owners, vectors.numpy())
-        return normalised(total)
-
-    def embed_items(self, texts: Sequence[str]) -> np.ndarray:
-        """Gives the vectors (n, E) of items: each the vector of a user who did just that."""
-        return self._as_histories(item_vectors(self.model, self._tokens(texts)))
-
-    def catalogue(self, corpus: Corpus) -> np.ndarray:
-        """Gives `embed_items` of every item of the corpus, in its order."""
-        self.check(corpus)
-        return self._as_histories(item_vectors(self.model, corpus.item_tokens))
-
-    def embed_histories(
-        self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
-    ) -> np.ndarray:
-        """Gives the vectors (n, E) of rows of catalogue items, oldest first; empty rows are zero.
-
-        `items` are `catalogue_items(corpus)`, for callers who come more than once.
-        """
-        if items is None:
-            items = self.catalogue_items(corpus)
-        return user_vectors(self.model, items, newest(histories, self.max_events)).numpy()
-
-    def catalogue_items(self, corpus: Corpus) -> torch.Tensor:
-        """Gives the item encoder's vectors (I, D) of every item of the corpus."""
-        self.check(corpus)
-        return item_vectors(self.model, corpus.item_tokens)
-
-    def check(self, corpus: Corpus) -> None:
-        """Raises ValueError where the corpus was written with another tokenizer."""
-        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
-            raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
-                f"it again with tokenizer.path={self.tokenizer_path}"
-            )
-
-    def _tokens(self, texts: Sequence[str]) -> Ragged:
-        encoded = self._tokenizer.encode_batch(list(texts))
-        ids = [one.ids[: self.max_item_tokens] for one in encoded]
-        for number, tokens in enumerate(ids):
-            if not tokens:
-                raise ValueError(f"text {number} is empty; an event needs words to be read")
-        flat = np.fromiter((i for tokens in ids for i in tokens), np.int64)
-        return Ragged(flat, _offsets([len(tokens) for tokens in ids]))
-
-    def _as_histories(self, items: torch.Tensor) -> np.ndarray:
-        single = Ragged(np.arange(len(items)), np.arange(len(items) + 1))
-        return user_vectors(self.model, items, single).numpy()
+    source = checkpoint.find(Path(path))
+    kind = SequenceEncoder if source.config.objective == "next_item" else Encoder
+    return kind.of(source, device, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +85,7 @@ def embed(config: EmbedConfig) -> int:
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     device = str(accelerator.device)
-    make = Encoder.untrained if config.untrained else Encoder.load
-    encoder = make(config.checkpoint, device=device)
+    encoder = load_encoder(config.checkpoint, device, seed=0 if config.untrained else None)
     with accelerator.main_process_first():
         corpus = Corpus.open(config.corpus or prepared(config, encoder))
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -200,7 +102,7 @@ def embed(config: EmbedConfig) -> int:
     return rows
 
 
-def prepared(config: EmbedConfig, encoder: Encoder) -> Path:
+def prepared(config: EmbedConfig, encoder: AnyEncoder) -> Path:
     """Gives the corpus of the raw logs that `data` describes, with the model's tokenizer."""
     assert config.data is not None
     logs = load(PrepareConfig, config.data)
@@ -212,7 +114,7 @@ def prepared(config: EmbedConfig, encoder: Encoder) -> Path:
     return prepare(logs)
 
 
-def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
+def schema(encoder: AnyEncoder, corpus: Corpus) -> pa.Schema:
     """Gives the columns of an embedding table and, as metadata, what its vectors came from."""
     fields = [
         pa.field("user_id", pa.string()),
@@ -229,7 +131,7 @@ def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
 
 
 def write_part(
-    path: Path, encoder: Encoder, corpus: Corpus, users: range, before: float | None
+    path: Path, encoder: AnyEncoder, corpus: Corpus, users: range, before: float | None
 ) -> None:
     """Writes the rows of the users in `users` to `path`, USERS of them in memory at a time."""
     items = encoder.catalogue_items(corpus)
@@ -243,10 +145,15 @@ def write_part(
 
 
 def rows_of(
-    encoder: Encoder, corpus: Corpus, items: torch.Tensor, users: np.ndarray, before: float | None
+    encoder: AnyEncoder,
+    corpus: Corpus,
+    items: torch.Tensor,
+    users: np.ndarray,
+    before: float | None,
 ) -> Iterator[pa.RecordBatch]:
     """Gives the rows of `users` for each service, then those over all services."""
-    total = np.zeros((len(users), encoder.width), np.float32)
+    parts: list[Part] = []
+    found: list[np.ndarray] = []
     latest = np.full(len(users), -np.inf)
     for number, service in enumerate(corpus.services):
         times = take(corpus.timestamps_of(number), users)
@@ -258,10 +165,29 @@ def rows_of(
         there = np.flatnonzero(histories.lengths > 0)
         as_of = times.values[times.offsets[1:][there] - 1]
         latest[there] = np.maximum(latest[there], as_of)
-        total += vectors
+        parts.append((histories, times))
+        found.append(vectors)
         yield _record_batch(corpus, service, users[there], as_of, vectors[there])
     seen = np.flatnonzero(np.isfinite(latest))
-    yield _record_batch(corpus, ALL, users[seen], latest[seen], normalised(total[seen]))
+    whole = over_services(encoder, corpus, parts, found, items)
+    yield _record_batch(corpus, ALL, users[seen], latest[seen], whole[seen])
+
+
+def over_services(
+    encoder: AnyEncoder,
+    corpus: Corpus,
+    parts: Sequence[Part],
+    vectors: Iterable[np.ndarray],
+    items: torch.Tensor,
+) -> np.ndarray:
+    """Gives the vectors (n, E) of users over all services; without any event, zero.
+
+    `parts` are their events in each service and `vectors` those parts' vectors (n, E), taken one by
+    one. They are averaged, unless the model reads a user's services as one history, by time.
+    """
+    if encoder.join == "time" and len(parts) > 1:
+        return encoder.embed_histories(corpus, joined([*parts])[0], items=items)
+    return normalised(sum(vectors, np.zeros((), np.float32)))
 
 
 def merge(parts: Sequence[Path], out: Path) -> int:
@@ -292,12 +218,6 @@ def read_embeddings(path: Path) -> pa.Table:
     return table
 
 
-def normalised(vectors: np.ndarray) -> np.ndarray:
-    """Gives the rows at unit length; a zero row stays zero."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
-
-
 def _record_batch(
     corpus: Corpus, service: str, users: np.ndarray, as_of: np.ndarray, vectors: np.ndarray
 ) -> pa.RecordBatch:
@@ -309,10 +229,6 @@ def _record_batch(
         "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _offsets(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
 if __name__ == "__main__":

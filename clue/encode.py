@@ -1,6 +1,6 @@
 """Items and histories through a trained model, in chunks of bounded memory, without gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -75,3 +75,24 @@ def _by_length(
             found[torch.from_numpy(places)] = encoded.float().cpu()
     model.train(was_training)
     return found
+
+
+def by_service(events: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Gives what was done in each service, in the order of the events (service, what)."""
+    found: dict[str, list[str]] = {}
+    for service, what in events:
+        found.setdefault(service, []).append(what)
+    return found
+
+
+def packed(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Gives the rows in one flat int64 array."""
+    flat = np.fromiter((value for row in rows for value in row), np.int64)
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    return Ragged(flat, np.concatenate([np.zeros(1, np.int64), ends]))
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Gives the rows at unit length; a zero row stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)

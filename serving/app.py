@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic_core import to_json
 
-from clue.embed import Encoder
+from clue.embed import load_encoder
 from serving.batcher import Batcher, BatcherStopped, QueueFull
 from serving.body import BodyLimit, StrictRoute
 from serving.engine import Answer, Engine, Query, cost_of
@@ -96,7 +96,7 @@ def load(settings: Settings) -> Live | Problem:
     Gives the Problem that every request gets instead when one of these fails.
     """
     try:
-        encoder = Encoder.load(settings.checkpoint)
+        encoder = load_encoder(settings.checkpoint)
     except (OSError, ValueError) as error:
         log.error("checkpoint %s: %s", settings.checkpoint, error)
         return _not_ready("the checkpoint cannot be loaded; the log says why")
@@ -115,7 +115,9 @@ def load(settings: Settings) -> Live | Problem:
         return _not_ready(detail, fingerprints=prints)
     engine = Engine(encoder, index, threads=settings.torch_threads)
     # The first encode of a process is slow; it also shows that the weights give a vector at all.
-    first = engine.run([Query(histories=[{"warm-up": ["warm-up"]}])])[0]
+    item_id, service, text = index.item(0)
+    event = (service, item_id if encoder.reads == "item_id" else text)
+    first = engine.run([Query(histories=[[event]])])[0]
     if isinstance(first, Exception):
         log.error("warm-up: %s", first)
         return _not_ready("the model gives no finite vector")
@@ -164,6 +166,7 @@ async def models(live: Ready) -> Response:
         "width": encoder.width,
         "services": encoder.services,
         "max_events": encoder.max_events,
+        "reads": encoder.reads,
         "max_item_tokens": encoder.max_item_tokens,
     }
     generation = {
@@ -190,7 +193,7 @@ async def models(live: Ready) -> Response:
 @router.post("/users/embed", response_model=EmbedAnswer)
 async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Response:
     """Gives one unit vector per user, over all services together."""
-    query = embed_query(body, live.settings)
+    query = embed_query(body, live.engine.encoder, live.settings)
     answer = await ask(live, request, query)
     vectors = answer.vectors.tolist()
     data = [
@@ -205,7 +208,7 @@ async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Resp
 async def search_items(body: SearchItemsRequest, request: Request, live: Ready) -> Response:
     """Gives the catalogue items nearest to a user."""
     index = live.engine.index
-    answer = await ask(live, request, items_query(body, index, live.settings))
+    answer = await ask(live, request, items_query(body, live.engine, live.settings))
     assert answer.hits is not None
     data: list[dict[str, Any]] = []
     for row, score in zip(answer.hits.rows.tolist(), answer.hits.scores.tolist(), strict=True):
@@ -218,7 +221,7 @@ async def search_items(body: SearchItemsRequest, request: Request, live: Ready) 
 async def similar_users(body: SimilarUsersRequest, request: Request, live: Ready) -> Response:
     """Gives the users of the index nearest to a user."""
     index = live.engine.index
-    answer = await ask(live, request, users_query(body, index, live.settings))
+    answer = await ask(live, request, users_query(body, live.engine, live.settings))
     assert answer.hits is not None
     hits = zip(answer.hits.rows.tolist(), answer.hits.scores.tolist(), strict=True)
     data = [{"user_id": index.user_id(row), "score": score} for row, score in hits]
@@ -231,7 +234,7 @@ async def ask(live: Live, request: Request, query: Query) -> Answer:
     Raises Problem 429 when too much waits, 504 when the time is over, 503 when the thread has
     ended. A client that leaves takes its query out of the queue.
     """
-    cost = cost_of(query, live.engine.encoder.max_item_tokens)
+    cost = cost_of(query, live.engine.encoder)
     work = asyncio.ensure_future(live.batcher.submit(query, cost))
     left = asyncio.ensure_future(_departure(request))
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clue.data.corpus import Corpus, Ragged
-from clue.embed import Encoder
+from clue.data.corpus import Corpus
+from clue.embed import AnyEncoder, load_encoder, over_services
 from clue.settings import read_command_line
 from serving.generation import Contents, check, content_of, publish, writing
 
@@ -33,34 +33,33 @@ def build(config: BuildConfig) -> str:
     """Embeds all items and users of the corpus and publishes them; gives the generation's name.
 
     Raises FileExistsError where `out` holds an index already (unless `overwrite`), and what
-    `Corpus.open` and `Encoder.load` raise; the index that is there stays as it is.
+    `Corpus.open` and `load_encoder` raise; the index that is there stays as it is.
     """
     with writing(config.out, overwrite=config.overwrite):
         corpus = Corpus.open(config.corpus)
-        encoder = Encoder.load(config.checkpoint, device=config.device)
+        encoder = load_encoder(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
         return publish(config.out, contents)
 
 
-def embed(encoder: Encoder, corpus: Corpus) -> Contents:
+def embed(encoder: AnyEncoder, corpus: Corpus) -> Contents:
     """Gives the vectors of all items and of all users, each user over all services together.
 
-    A user's vector is the unit-normalised mean of the vectors of the services it is in, as
-    `Encoder.embed_users` gives it. Users without any event have none and are left out.
+    A user's vector is that of the encoder's `embed_events`. Users without any event have none and
+    are left out. Raises ValueError for a corpus of another tokenizer or catalogue.
     """
     items = encoder.catalogue_items(corpus)
-    summed = np.zeros((corpus.num_users, encoder.width), np.float32)
-    for service in range(len(corpus.services)):
-        summed += encoder.embed_histories(corpus, corpus.items_of(service), items=items)
-    every = Ragged(np.arange(corpus.num_items), np.arange(corpus.num_items + 1))
-    lengths = np.linalg.norm(summed, axis=1)
+    parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in range(len(corpus.services))]
+    vectors = (encoder.embed_histories(corpus, part, items=items) for part, _ in parts)
+    whole = over_services(encoder, corpus, parts, vectors, items)
     users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
-    users = users[lengths[users] > 0]
+    users = users[whole[users].any(axis=1)]
     seen_values, seen_offsets = _seen(corpus, users)
     services = corpus.item_service
-    texts = (text.as_py() for text in corpus.item_texts)
-    contents = (content_of(corpus.services[s], t) for s, t in zip(services, texts, strict=True))
+    read = corpus.item_ids if encoder.reads == "item_id" else corpus.item_texts
+    said = (what.as_py() for what in read)
+    contents = (content_of(corpus.services[s], w) for s, w in zip(services, said, strict=True))
     return Contents(
         model_fingerprint=encoder.fingerprint,
         corpus_fingerprint=corpus.fingerprint,
@@ -70,9 +69,9 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
         item_texts=corpus.item_texts,
         item_service=np.ascontiguousarray(services),
         item_content=np.fromiter(contents, np.uint64, corpus.num_items),
-        item_vectors=encoder.embed_histories(corpus, every, items=items),
+        item_vectors=encoder.catalogue(corpus, items=items),
         user_ids=corpus.user_ids.take(pa.array(users)),
-        user_vectors=summed[users] / lengths[users, None],
+        user_vectors=whole[users],
         seen_values=seen_values,
         seen_offsets=seen_offsets,
     )

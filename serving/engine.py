@@ -1,19 +1,19 @@
 """What the model thread does with a batch: encode all its users at once, then search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
 
-from clue.embed import Encoder
+from clue.embed import AnyEncoder
 from serving.index import Hits, Index, Search, is_unit
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
 SEARCH_TOKENS = 64
 
-History = Mapping[str, Sequence[str]]  # service -> texts, oldest first
+History = Sequence[tuple[str, str]]  # (service, text or item id), oldest first
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,7 +40,7 @@ class BadVector(RuntimeError):
 class Engine:
     """The frozen encoder and the index made with it. Only the model thread may call `run`."""
 
-    def __init__(self, encoder: Encoder, index: Index, *, threads: int) -> None:
+    def __init__(self, encoder: AnyEncoder, index: Index, *, threads: int) -> None:
         """`threads` bounds what one encode and one search may use."""
         self.encoder = encoder
         self.index = index
@@ -65,7 +65,7 @@ class Engine:
 
     def _vectors(self, queries: Sequence[Query]) -> list[np.ndarray]:
         users = [history for query in queries for history in query.histories]
-        encoded = self.encoder.embed_users(users) if users else np.empty((0, 0), np.float32)
+        encoded = self.encoder.embed_events(users) if users else np.empty((0, 0), np.float32)
         vectors: list[np.ndarray] = []
         start = 0
         for query in queries:
@@ -77,8 +77,12 @@ class Engine:
         return vectors
 
 
-def cost_of(query: Query, max_item_tokens: int) -> int:
-    """Estimates a query's work in tokens; byte-level BPE makes a token of about four bytes."""
-    texts = (text for history in query.histories for one in history.values() for text in one)
-    tokens = sum(min(1 + len(text) // 4, max_item_tokens) for text in texts)
+def cost_of(query: Query, encoder: AnyEncoder) -> int:
+    """Estimates a query's work in tokens; byte-level BPE makes a token of about four bytes.
+
+    An item id is one token.
+    """
+    most = 1 if encoder.reads == "item_id" else encoder.max_item_tokens
+    read = (what for history in query.histories for _, what in history)
+    tokens = sum(min(1 + len(what) // 4, most) for what in read)
     return tokens + (SEARCH_TOKENS if query.search else 0)

@@ -60,8 +60,9 @@ class Contents:
     """I items and N users of one corpus as one model of width E sees them.
 
     `item_vectors` (I, E) and `user_vectors` (N, E) are unit float32 rows; `item_service` (I,)
-    indexes `services`; `item_content` (I,) is `content_of` service and text; `user_ids` is sorted
-    by UTF-8 bytes; user n has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
+    indexes `services`; `item_content` (I,) is `content_of` service and what the model reads, text
+    or item id; `user_ids` is sorted by UTF-8 bytes; user n has seen the items
+    `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
     """
 
     model_fingerprint: str
@@ -79,9 +80,9 @@ class Contents:
     seen_offsets: np.ndarray
 
 
-def content_of(service: str, text: str) -> int:
-    """Gives the 64-bit hash by which an event's text finds its catalogue items."""
-    digest = hashlib.blake2b(f"{service}\0{text}".encode(), digest_size=8).digest()
+def content_of(service: str, what: str) -> int:
+    """Gives the 64-bit hash by which what the model reads of an event finds its catalogue items."""
+    digest = hashlib.blake2b(f"{service}\0{what}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

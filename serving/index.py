@@ -111,7 +111,7 @@ class Index:
         return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
 
     def seen_in(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        """Gives the item rows that have the service and the text of one of the events."""
+        """Gives the item rows of events (service, what the model reads: text or item id)."""
         wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
         first = np.searchsorted(self._contents, wanted, side="left")
         last = np.searchsorted(self._contents, wanted, side="right")

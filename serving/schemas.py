@@ -4,7 +4,7 @@ Strict: "1" is no number, true is no k, NaN is no coordinate, an unknown field i
 operator's limits (users, events, text bytes, k) are checked in `serving.queries`.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -32,10 +32,14 @@ class _Strict(BaseModel):
 
 
 class Event(_Strict):
-    """One behaviour. The model reads its text; any service name is allowed."""
+    """One behaviour, of which GET /v1/models says what the model `reads`: its text or its item id.
+
+    To a model of texts any service is welcome, to a model of item ids those of its catalogue.
+    """
 
     service: Name
-    text: Text
+    text: Text | None = None
+    item_id: Name | None = None
     timestamp: float | None = Field(default=None, description="epoch seconds")
 
 
@@ -152,8 +156,9 @@ class Model(BaseModel):
     id: str
     width: int
     services: list[str]
-    max_events: int = Field(description="the newest events of a service that are read")
-    max_item_tokens: int
+    max_events: int = Field(description="the newest events of a history that are read")
+    reads: Literal["text", "item_id"] = Field(description="what an event must have")
+    max_item_tokens: int = Field(description="the first tokens of a text that are read")
 
 
 class IndexInfo(BaseModel):

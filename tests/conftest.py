@@ -38,6 +38,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return TinyRun(corpus, root / "tiny")
 
 
+@pytest.fixture(scope="session")
+def tiny_items(tiny_run: TinyRun) -> TinyRun:
+    """A next-item model of the same corpus: its items by id, a user's services one history."""
+    root = tiny_run.run.parent
+    _command(
+        *("clue/pretrain.py", "name=items", f"corpus={tiny_run.corpus}", f"runs={root}"),
+        *("trackers=[]", "objective=next_item", "batch=8", "steps=4", "validate_every=4"),
+        *("checkpoint_every=4", "precision=fp32", "decoder.layers=1", "decoder.width=16"),
+        *("decoder.heads=2", "decoder.max_events=16"),
+    )
+    return TinyRun(tiny_run.corpus, root / "items")
+
+
 def _command(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, *arguments],

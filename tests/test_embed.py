@@ -1,5 +1,6 @@
 """The Python door, the command and the catalogue give one and the same vector."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ import pytest
 
 from clue.data.batches import take
 from clue.data.corpus import Corpus
-from clue.embed import EmbedConfig, Encoder, embed, read_embeddings
+from clue.embed import EmbedConfig, embed, read_embeddings
+from clue.sequence_encoder import SequenceEncoder
+from clue.text_encoder import Encoder
+from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
 
 
@@ -145,6 +149,50 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
         assert found.keys() == expected.keys()
         for key, vector in expected.items():
             np.testing.assert_allclose(found[key], vector, atol=1e-5)
+
+
+def test_a_next_item_checkpoint_writes_the_same_table(tiny_items: TinyRun, tmp_path: Path) -> None:
+    encoder, corpus = SequenceEncoder.load(tiny_items.run), Corpus.open(tiny_items.corpus)
+    out, before = tmp_path / "users.parquet", float(np.median(corpus.timestamps_of(0).values))
+    config = EmbedConfig(checkpoint=tiny_items.run, corpus=tiny_items.corpus, out=out)
+    checked = 0
+    for limit in (None, before):
+        rows = embed(dataclasses.replace(config, before=limit))
+        found = vectors_of(out)
+        assert len(found) == rows
+        for user in range(0, corpus.num_users, 17):
+            name, done = corpus.user_ids[user].as_py(), list[tuple[float, str, str]]()
+            for number, service in enumerate(corpus.services):
+                times, items = corpus.timestamps_of(number)[user], corpus.items_of(number)[user]
+                ids = [corpus.item_ids[int(item)].as_py() for item in items]
+                named = zip(times.tolist(), [service] * len(ids), ids, strict=True)
+                mine = [event for event in named if limit is None or event[0] < limit]
+                done += mine
+                key = (name, service)
+                assert (key in found) == bool(mine)
+                if mine:
+                    alone = encoder.embed({service: [item_id for *_, item_id in mine]})
+                    np.testing.assert_allclose(found[key], alone, atol=1e-6)
+                    checked += 1
+            done.sort(key=lambda event: event[0])
+            if done:
+                whole = encoder.embed_events([[event[1:] for event in done]])
+                np.testing.assert_allclose(found[name, "all"], whole[0], atol=1e-6)
+    assert checked > 50
+
+
+def test_the_command_names_an_item_outside_the_catalogue(
+    tiny_items: TinyRun, tmp_path: Path
+) -> None:
+    events = [(user, "shop", name) for user in "abc" for name in ("spoon", "fork")]
+    corpus = corpus_of(tmp_path, events, {"a": "train", "b": "valid", "c": "test"})
+    asked = [f"checkpoint={tiny_items.run}", f"corpus={corpus.path}", f"out={tmp_path / 'x'}"]
+    done = subprocess.run(
+        [sys.executable, "clue/embed.py", *asked], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert "2 of its 2 items" in done.stderr and "the first of them 'fork' of 'shop'" in done.stderr
 
 
 def _run(command: list[str]) -> None:

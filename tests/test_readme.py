@@ -22,8 +22,9 @@ from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, st
 from benchmarks.strategies import StrategiesConfig
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
-from clue.embed import EmbedConfig, Encoder
+from clue.embed import EmbedConfig
 from clue.settings import load
+from clue.text_encoder import Encoder
 from serving.build_index import BuildConfig
 from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
 from serving.settings import Settings

@@ -9,7 +9,10 @@ import pytest
 from clue import checkpoint
 from clue import pretrain as trainer
 from clue.config import PretrainConfig
+from clue.data.corpus import Corpus
 from clue.settings import load
+from clue.start import find_start
+from tests.benchmarks.worlds import corpus_of
 from tests.conftest import TinyRun
 
 
@@ -73,6 +76,17 @@ def test_what_is_no_trunk_is_refused_by_name(config: PretrainConfig, tiny_run: T
     with pytest.raises(ValueError, match="no checkpoint at or before step 4, .* of step 6"):
         trainer.pretrain(branch)
     assert not (branch.run / "checkpoints").exists()
+
+
+def test_item_ids_of_another_corpus_are_refused(tiny_items: TinyRun, tmp_path: Path) -> None:
+    # Nothing but the fingerprint tells: rows of the item embedding would mean other items.
+    config = checkpoint.find(tiny_items.run).config
+    events = [(user, "shop", name) for user in "abc" for name in ("fork", "cup", "pan", "pot")]
+    other = corpus_of(tmp_path, events, {"a": "train", "b": "valid", "c": "test"})
+    with pytest.raises(ValueError, match=f"begun on corpus .* is {other.fingerprint[:12]} now"):
+        find_start(replace(config, corpus=other.path), other)
+    kept = find_start(config, Corpus.open(tiny_items.corpus))
+    assert kept is not None and kept.step == 4
 
 
 def test_a_cosine_has_no_trunk_and_a_branch_outlasts_its_warm_up(config: PretrainConfig) -> None:

@@ -7,15 +7,23 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks.demo import summary
 from benchmarks.evaluate import AttributeConfig, EvaluateConfig, evaluate, main
+from benchmarks.models import EncoderVectors
+from benchmarks.next_item import questions, standings
 from benchmarks.people import groups_of
 from benchmarks.report import ReportConfig, report
 from benchmarks.results import read_results
 from clue.data.corpus import Corpus
+from clue.encode import last_states
+from clue.next_item import expected_ranks
+from clue.sequence_encoder import SequenceEncoder
+from tests.benchmarks.worlds import corpus_of
 from tests.conftest import TinyRun
 
 
@@ -74,6 +82,48 @@ def test_the_same_command_gives_the_same_results(evaluated: EvaluateConfig, tmp_
     again, _ = read_results(tmp_path / "results.json")
     before, _ = read_results(evaluated.out / "results.json")
     assert again == [table for table in before if table.task == "next item"] != []
+
+
+def test_a_next_item_checkpoint_has_the_same_rows(
+    evaluated: EvaluateConfig, tiny_items: TinyRun, tmp_path: Path
+) -> None:
+    evaluate(dataclasses.replace(evaluated, checkpoint=tiny_items.run, out=tmp_path))
+    tables, about = read_results(tmp_path / "results.json")
+    others, _ = read_results(evaluated.out / "results.json")
+    assert [set(table.rows) for table in tables] == [set(table.rows) for table in others]
+    assert about["model"]["width"] == 17
+    trained = [table.rows["trained"].measures for table in tables if table.task == "matching"]
+    assert trained and not any("entropy at own scale" in measures for measures in trained)
+
+
+def test_next_items_are_ranked_as_the_model_ranks_them(tiny_items: TinyRun) -> None:
+    corpus, encoder = Corpus.open(tiny_items.corpus), SequenceEncoder.load(tiny_items.run)
+    asked = questions(corpus, 0, np.flatnonzero(corpus.split > 0))
+    vectors = EncoderVectors(encoder, corpus)
+    found = standings(corpus, asked, {"trained": vectors}, filter_seen=False)["trained"]
+    history = asked.past[asked.service]
+    states = last_states(encoder.model, history)
+    table = encoder.model.decoder.item.weight.detach()[torch.from_numpy(asked.catalogue)]
+    expected = expected_ranks(states, torch.from_numpy(asked.targets), table)
+    assert len(asked.users) > 20
+    # two items may lie within the rounding of a score
+    np.testing.assert_allclose(found.expected(), expected.numpy(), atol=1)
+    assert (found.expected() == expected.numpy()).mean() > 0.9
+
+
+def test_a_corpus_of_another_catalogue_ends_with_one_line(
+    tiny_items: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    events = [(user, "shop", name) for user in "abc" for name in ("spoon", "fork")]
+    corpus = corpus_of(tmp_path, events, {"a": "train", "b": "valid", "c": "test"})
+    arguments = [f"checkpoint={tiny_items.run}", f"corpus={corpus.path}", f"out={tmp_path / 'x'}"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "error: " in (said := capfd.readouterr().err) and "the first of them 'fork'" in said
 
 
 def test_a_wrong_command_line_says_what_is_wrong(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,7 @@ class Lookup:
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.scale: float | None = None
+        self.join: Literal["time", "service"] = "service"
         self.vectors = vectors
 
     def histories(self, service: str, histories: Ragged) -> np.ndarray:

@@ -15,6 +15,14 @@ def tiny_index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+@pytest.fixture(scope="session")
+def items_index(tiny_items: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the same corpus by the model of item ids."""
+    out = tmp_path_factory.mktemp("indexes") / "items"
+    build(BuildConfig(checkpoint=tiny_items.run, corpus=tiny_items.corpus, out=out))
+    return out
+
+
 @pytest.fixture
 def settings(tiny_run: TinyRun, tiny_index: Path) -> Settings:
     return Settings(checkpoint=tiny_run.run, index=tiny_index)

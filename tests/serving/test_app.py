@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from clue.embed import Encoder
+from clue.text_encoder import Encoder
 from serving.generation import read
 from serving.settings import Settings
 from tests.conftest import TinyRun

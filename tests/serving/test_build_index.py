@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.embed import Encoder
+from clue.text_encoder import Encoder
 from serving.build_index import BuildConfig, build, main
 from serving.generation import read
 from serving.index import Index
 from serving.settings import Settings
+from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
 
 
@@ -72,7 +73,11 @@ def test_a_killed_build_leaves_the_index_as_it_was(tiny_run: TinyRun, tmp_path: 
 
 
 def test_what_cannot_be_built_is_refused_in_one_line(
-    tiny_run: TinyRun, tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun,
+    tiny_items: TinyRun,
+    tiny_index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(tiny_run.corpus, foreign)
@@ -80,7 +85,10 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     sha = Corpus.open(foreign).manifest.tokenizer_sha256
     manifest.write_text(manifest.read_text().replace(sha, "0" * 64))
     good = {"checkpoint": tiny_run.run, "corpus": tiny_run.corpus, "out": tmp_path / "new"}
+    events = [(user, "shop", name) for user in "abc" for name in ("spoon", "fork")]
+    unknown = corpus_of(tmp_path / "world", events, {"a": "train", "b": "valid", "c": "test"}).path
     wrong = {
+        "the first of them 'fork' of 'shop'": {"checkpoint": tiny_items.run, "corpus": unknown},
         "already holds an index": {"out": tiny_index},
         "no corpus": {"corpus": tmp_path},
         "no checkpoint": {"checkpoint": tmp_path},
@@ -91,7 +99,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(
         monkeypatch.setattr(sys, "argv", ["build_index", *arguments])
         with pytest.raises(SystemExit, match=said):
             main()
-    assert len(wrong) == 4
+    assert len(wrong) == 5
     assert not (tmp_path / "new" / "CURRENT").exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clue.embed import Encoder
+from clue.text_encoder import Encoder
 from serving.generation import publish, read, writing
 from serving.settings import Settings
 from tests.conftest import TinyRun

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from clue.embed import Encoder
+from clue.text_encoder import Encoder
 from serving.generation import read
 from tests.conftest import TinyRun
 from tests.serving.client import body_of, users_of, vectors_in
