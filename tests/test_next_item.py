@@ -1,3 +1,4 @@
+# pyright: standard
 """The next-item objective in the one trainer: figures, gradients, resume, switch and refusals."""
 
 import json
@@ -6,7 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from clue.data.corpus import Corpus, Ragged
 from clue.data.sequences import Questions
 from clue.next_item import NextItemObjective, evaluate
 from clue.nn.next_item import DecoderConfig, NextItem
+from clue.nn.transformer import Block
 from clue.settings import load
 from clue.train.packing import Budget
 from clue.train.softmax import SoftmaxConfig
@@ -61,6 +63,7 @@ def test_figures_equal_a_slow_ranking() -> None:
     for history, target in zip(histories, targets, strict=True):
         x = table[history[-3:]] + model.decoder.position.weight[: len(history[-3:])]  # pyright: ignore[reportOptionalMemberAccess]
         for block in model.decoder.blocks:
+            assert isinstance(block, Block)
             normed = block.norm_attention(x)
             q, k, v = block.attention.qkv(normed).view(len(x), 3, 2, 4).permute(1, 2, 0, 3)
             scores = (q @ k.transpose(1, 2) / 2).masked_fill(
@@ -149,7 +152,7 @@ def test_two_processes_have_the_gradient_of_one(
 ) -> None:
     config = replace(config, softmax=SoftmaxConfig(negatives=negatives))
     alone = gradients(config, 0, 1)
-    multiprocessing.spawn(_process, (str(tmp_path), config, 2), nprocs=2)  # pyright: ignore[reportUnknownMemberType]
+    multiprocessing.spawn(_process, (str(tmp_path), config, 2), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
     shared = torch.load(tmp_path / "found2.pt")
     assert len(shared) == len(alone) == 1 + 1 + 1 + 2 * 6 + 1
     for one, other in zip(alone, shared, strict=True):
@@ -159,7 +162,7 @@ def test_two_processes_have_the_gradient_of_one(
 
 def stopped_at(at: int, monkeypatch: pytest.MonkeyPatch, config: PretrainConfig) -> None:
     """Trains until a real SIGTERM arrives during step `at`."""
-    real: Callable[..., object] = trainer.train_step
+    real = cast("Callable[..., object]", trainer.train_step)
     calls = [0]
 
     def step(*args: object, **keywords: object) -> object:

@@ -26,6 +26,7 @@ SPEED = Speed(
     hfu=0.4,
     data_wait=0.02,
     seconds=0.1,
+    processor_seconds=0.1,
     memory_bytes=3 * 2**30,
     recompiles=0,
 )

@@ -1,10 +1,14 @@
+# pyright: standard
 """The next-item model: what it may see, how it is packed, what its sizes come to."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from clue.config import PretrainConfig
 from clue.data.sequences import SequenceBatch
@@ -32,9 +36,11 @@ def batch(seed: int = 0) -> SequenceBatch:
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_chunks_and_recomputing_change_no_state_and_no_gradient(positions: str) -> None:
+def test_chunks_and_recomputing_change_no_state_and_no_gradient(
+    positions: Literal["learned", "rotary"],
+) -> None:
     torch.manual_seed(0)
-    config = DecoderConfig(**{**vars(CONFIG), "positions": positions})
+    config = replace(CONFIG, positions=positions)
     model = NextItem(config, 9)
     whole = pack_sequences(batch(), Budget(1000))
     parts = pack_sequences(batch(), Budget(4, 0.0, 0.0, 1.0))
@@ -71,7 +77,7 @@ def test_a_state_depends_on_no_later_item_and_on_no_other_sequence() -> None:
 
 def test_candidates_and_targets_are_rows_of_the_tied_table() -> None:
     model = NextItem(CONFIG, 9)
-    drawn = SequenceBatch(**{**vars(batch()), "drawn": np.array([4, 4, 0])})
+    drawn = replace(batch(), drawn=np.array([4, 4, 0]))
     _, candidates, own = model(pack_sequences(drawn, Budget(1000)))
     table = model.decoder.item.weight
     assert torch.equal(candidates, table[[4, 4, 0]])
@@ -85,7 +91,7 @@ def test_dropout_falls_in_a_line_unless_every_layer_has_its_own() -> None:
     assert DecoderConfig(layers=3, dropout=[0.2]).layer_dropout == [0.2] * 3
     assert DecoderConfig(layers=3, dropout=[0.1, 0.5, 0.0]).layer_dropout == [0.1, 0.5, 0.0]
     decoder = Decoder(DecoderConfig(layers=3, dropout=[0.3, 0.1]), 4)
-    rates = [decoder.dropout.p, *(block.dropout.p for block in decoder.blocks)]
+    rates = [part.p for part in decoder.modules() if isinstance(part, nn.Dropout)]
     assert rates == pytest.approx([0.3, 0.3, 0.2, 0.1])
 
 
