@@ -1,10 +1,12 @@
-"""Pretrain the user encoder: `accelerate launch clue/pretrain.py [CONFIG] [key=value ...]`.
+"""Pretrain a model of users: `accelerate launch clue/pretrain.py [CONFIG] [key=value ...]`.
 
-Reads a corpus that `clue/prepare.py` wrote, trains on the training users, measures matching on the
-validation users, and writes runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved),
-checkpoints/, and `best` and `last`, which name two of them. The same command again goes on from the
-last checkpoint, bitwise as if it had never stopped. On another number of processes it goes on too,
-equal but for the rounding of sums, and for dropout, which draws by step and process.
+Reads a corpus that `clue/prepare.py` wrote. The contrastive encoder trains on the training users
+and is measured by matching the validation users; with objective=next_item a decoder over item ids
+trains on all users' sequences but for their last events, and is measured on those. Writes
+runs/NAME/: log.jsonl (one line a logged step), config.yaml (resolved), checkpoints/, and `best` and
+`last`, which name two of them. The same command again goes on from the last checkpoint, bitwise as
+if it had never stopped. On another number of processes it goes on too, equal but for the rounding
+of sums, and for dropout, which draws by step and process.
 
 SIGTERM and Ctrl-C save a checkpoint before the run ends, if they reach it. `accelerate launch` of
 several processes passes them on and kills after 30 s; of one process it does not pass SIGTERM on: a
@@ -13,6 +15,7 @@ container or a scheduler should then run `exec python clue/pretrain.py`, which n
 Without arguments it trains the demo on the synthetic world, which it makes where it is missing:
     accelerate launch clue/pretrain.py
     accelerate launch clue/pretrain.py configs/food_kitchen.yaml batch=4096 optimizer.lr=3e-3
+    accelerate launch clue/pretrain.py configs/next_item/ml1m.yaml
 """
 
 import sys
