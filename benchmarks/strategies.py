@@ -132,7 +132,9 @@ def study(config: StrategiesConfig) -> dict[str, Any]:
     """Gives all cells and their differences, training what is missing."""
     corpus = Corpus.open(config.corpus)
     cells: dict[str, dict[str, Any]] = {}
-    points = [Point(*each) for each in product(config.sizes, DROPOUTS, config.seeds)]
+    # a seed's arms one after another: seeds that are finished are whole pairs
+    grid = product(config.sizes, config.seeds, DROPOUTS)
+    points = [Point(size, dropout, seed) for size, seed, dropout in grid]
     kept = config.runs / "cells"
     kept.mkdir(parents=True, exist_ok=True)
     for number, point in enumerate(points):
