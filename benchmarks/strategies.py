@@ -147,6 +147,7 @@ def study(config: StrategiesConfig) -> dict[str, Any]:
             file.write_text(json.dumps(found, indent=1), encoding="utf-8")
             shutil.rmtree(run.run)
         cells[point.name] = json.loads(file.read_text(encoding="utf-8"))
+        del cells[point.name]["overrides"]  # where the runs lay is nobody's business
     return {
         "sizes": {
             size: asdict(load(PretrainConfig, config.pretrain, config.sizes[size]).decoder)
