@@ -178,7 +178,7 @@ def test_a_run_of_another_config_is_not_continued(config: PretrainConfig) -> Non
 def test_divergence_is_an_error_and_leaves_no_checkpoint(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "learning_rate", lambda *_: 1e30)
+    monkeypatch.setattr("clue.train.phases.learning_rate", lambda *_: 1e30)
     with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
         trainer.pretrain(config)
     assert not (config.run / "last").exists()

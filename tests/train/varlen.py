@@ -74,9 +74,15 @@ attend.register_autograd(_slope, setup_context=_save)
 
 
 def varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, offsets: torch.Tensor, *_: object
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    offsets: torch.Tensor,
+    *_: object,
+    window_size: tuple[int, int],
 ) -> torch.Tensor:
-    """Takes what `torch.nn.attention.varlen.varlen_attn` takes."""
+    """Takes what `torch.nn.attention.varlen.varlen_attn` takes, for attention both ways."""
+    assert window_size == (-1, -1)
     return attend(q, k, v, offsets)
 
 
