@@ -3,11 +3,12 @@
 # pyright: standard
 
 import torch
+from torch import library
 
 from clue.train.packing import Budget, fixed_shape
 
 
-@torch.library.custom_op("clue_test::attend", mutates_args=())
+@library.custom_op("clue_test::attend", mutates_args=())
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
@@ -38,7 +39,7 @@ def _slope(
     return *attend_backward(gradient, *heads, offsets), None
 
 
-@torch.library.custom_op("clue_test::attend_backward", mutates_args=())
+@library.custom_op("clue_test::attend_backward", mutates_args=())
 def attend_backward(
     gradient: torch.Tensor,
     q: torch.Tensor,
