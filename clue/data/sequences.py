@@ -240,6 +240,7 @@ class WindowSampler:
         self.starts, self.asked = training.offsets[:-1], asked
         self.slack = parts * max_events - asked
         self.per_epoch = len(self.sequence) // batch
+        self._kept: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
         if not self.per_epoch:
             raise ValueError(
                 f"batch {batch} takes more windows than the {len(self.sequence)} that there are; "
@@ -257,6 +258,14 @@ class WindowSampler:
         begin = np.maximum(begin, 0)
         return self.starts[sequence] + begin, end - begin
 
+    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gives an epoch's windows and their order: made once an epoch, not once a step."""
+        if self._kept is None or self._kept[0] != epoch:
+            starts, lengths = self.windows(epoch)
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(starts))
+            self._kept = epoch, (starts, lengths, order)
+        return self._kept[1]
+
     def check(self, world: int) -> None:
         """Raises ValueError where `world` processes cannot share the batch equally."""
         if self.batch % world:
@@ -269,8 +278,7 @@ class WindowSampler:
         """
         self.check(world)
         epoch, place = divmod(step, self.per_epoch)
-        starts, lengths = self.windows(epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(starts))
+        starts, lengths, order = self._shuffled(epoch)
         chosen = order[place * self.batch : (place + 1) * self.batch]
         share = self.batch // world
         mine = chosen[rank * share : (rank + 1) * share]
