@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing
 
 from clue import checkpoint
 from clue import pretrain as trainer
@@ -27,6 +26,7 @@ from clue.train.packing import Budget
 from clue.train.softmax import SoftmaxConfig
 from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log
+from tests.processes import spawn
 
 
 @pytest.fixture
@@ -136,14 +136,10 @@ def gradients(config: PretrainConfig, rank: int, world: int) -> list[torch.Tenso
     return [seen.loss.detach(), *(w.grad for w in model.parameters() if w.grad is not None)]
 
 
-def _process(rank: int, folder: str, config: PretrainConfig, world: int) -> None:
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meet{world}"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
     found = gradients(config, rank, world)
     if rank == 0:
-        torch.save(found, f"{folder}/found{world}.pt")
-    torch.distributed.destroy_process_group()
+        torch.save(found, folder / "found.pt")
 
 
 @pytest.mark.parametrize("negatives", [0, 40])
@@ -152,8 +148,8 @@ def test_two_processes_have_the_gradient_of_one(
 ) -> None:
     config = replace(config, softmax=SoftmaxConfig(negatives=negatives))
     alone = gradients(config, 0, 1)
-    multiprocessing.spawn(_process, (str(tmp_path), config, 2), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
-    shared = torch.load(tmp_path / "found2.pt")
+    spawn(_process, tmp_path, config, world=2)
+    shared = torch.load(tmp_path / "found.pt")
     assert len(shared) == len(alone) == 1 + 1 + 1 + 2 * 6 + 1
     for one, other in zip(alone, shared, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import distributed as dist
-from torch import multiprocessing as mp
 
 from clue import pretrain as trainer
 from clue import runlog
@@ -31,6 +29,7 @@ from clue.train.packing import Budget
 from clue.train.phases import Progress
 from clue.train.step import contrastive_forward, train_step
 from tests.conftest import TinyRun
+from tests.processes import spawn
 
 SPEED = {
     *("pairs_per_s", "tokens_per_s", "events_per_item", "packing", "model_flops", "mfu", "hfu"),
@@ -249,10 +248,7 @@ def test_the_batch_that_was_not_finite_fails_again(config: PretrainConfig) -> No
 
 def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for; the file is used
-    meeting = f"file://{folder}/meet"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for; the group is there
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == world
     corpus = Corpus.open(config.corpus)
@@ -278,13 +274,12 @@ def _one_of(rank: int, world: int, folder: Path, config: PretrainConfig) -> None
     told = {"error": found, "pairs": speed.pairs_per_s, "wait": speed.data_wait}
     told |= {"tokens": speed.tokens_per_s, "flops": speed.model_flops}
     (folder / f"{rank}.json").write_text(json.dumps(told))
-    dist.destroy_process_group()
 
 
 def test_processes_are_counted_together_and_fail_together(
     config: PretrainConfig, tmp_path: Path
 ) -> None:
-    mp.spawn(_one_of, (2, tmp_path, config), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    spawn(_one_of, tmp_path, config, world=2)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     for rank in (0, 1):
         file = config.run / f"failed_step_00000001_rank_{rank}.npz"

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from clue.data.batches import PairSampler
@@ -17,6 +15,7 @@ from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.losses import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 from tests.conftest import TinyRun
+from tests.processes import spawn
 
 BATCH = 24
 VIEWS = ViewsConfig(
@@ -58,13 +57,9 @@ def one_side(rank: int, world: int, path: Path, kind: str) -> dict[str, torch.Te
 
 
 def _one_of(rank: int, world: int, folder: Path, path: Path) -> None:
-    meeting = f"file://{folder}/meet-{world}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    torch.set_num_threads(1)
     found = {kind: one_side(rank, world, path, kind) for kind in LOSSES}
     if rank == 0:
         torch.save(found, folder / f"{world}.pt")
-    dist.destroy_process_group()
 
 
 def test_gradients_do_not_depend_on_the_number_of_processes(
@@ -75,7 +70,7 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
         assert one["log_scale"].abs() > 1e-4 and one.get("bias", torch.ones(1)).abs() > 1e-4
     assert alone["infonce"]["loss"] != alone["unmasked"]["loss"]
     for world in (2, 3):
-        mp.spawn(_one_of, (world, tmp_path, tiny_run.corpus), nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
+        spawn(_one_of, tmp_path, tiny_run.corpus, world=world)
     checked = 0
     for world in (2, 3):
         others = torch.load(tmp_path / f"{world}.pt", weights_only=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clue.train import softmax
 from clue.train.softmax import Proposal, Sample, SoftmaxConfig, item_losses, next_item_loss
+from tests.processes import spawn
 
 
 class Operations(TorchDispatchMode):
@@ -278,19 +278,15 @@ def one_side(rank: int, world: int, sampled: bool) -> dict[str, torch.Tensor]:
 
 
 def _one_of(rank: int, world: int, folder: Path) -> None:
-    meeting = f"file://{folder}/meet-{world}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    torch.set_num_threads(1)
     softmax.rows_per_tile = lambda *_: 4
     torch.save([one_side(rank, world, s) for s in (False, True)], folder / f"{world}-{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_loss_and_gradients_of_two_and_three_processes_equal_those_of_one(tmp_path: Path) -> None:
     alone = [one_side(0, 1, sampled) for sampled in (False, True)]
     checked = 0
     for world in (2, 3):
-        mp.spawn(_one_of, (world, tmp_path), nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
+        spawn(_one_of, tmp_path, world=world)
         for rank in range(world):
             found = torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=True)
             for expected, one in zip(alone, found, strict=True):

@@ -21,7 +21,6 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -39,6 +38,7 @@ from clue.train.processes import join
 from clue.train.state import gather, restore, whole
 from clue.train.step import train_step
 from tests.conftest import ROOT, TinyRun
+from tests.processes import spawn
 
 STEPS = 3
 
@@ -137,9 +137,6 @@ def dropping_out(config: PretrainConfig, runs: Path) -> PretrainConfig:
 
 def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
     """Takes the steps under DDP and FSDP2; resumes a run of two, and ends one of one process."""
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meet"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     with pytest.MonkeyPatch.context() as patch:
         here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         for name, value in here.items():
@@ -161,7 +158,6 @@ def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> Non
         assert trainer.pretrain(config)
     if rank == 0:
         torch.save(found, folder / "found.pt")
-    dist.destroy_process_group()
 
 
 def losses(config: PretrainConfig) -> dict[int, float]:
@@ -179,7 +175,7 @@ def test_ddp_and_fsdp2_take_the_steps_of_one_process_and_go_on_from_them(
     begun = replace(config, runs=tmp_path / "begun")
     shutil.copytree(config.run, begun.run)
     shutil.rmtree(begun.run / "checkpoints" / f"step_{STEPS:08d}")
-    mp.spawn(_process, (2, tmp_path, begun), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+    spawn(_process, tmp_path, begun, world=2)
     others = torch.load(tmp_path / "found.pt", weights_only=True)
     checked = 0
     for kind, other in others.items():

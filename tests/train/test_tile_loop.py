@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clue.train import tiles
 from clue.train.losses import HardNegatives, Identity, contrastive_loss
+from tests.processes import spawn
 from tests.train.test_losses import (
     ALL,
     CASES,
@@ -136,21 +137,17 @@ def one_side(rank: int, world: int, case: Case) -> dict[str, torch.Tensor]:
 
 
 def _one_of(rank: int, world: int, folder: Path) -> None:
-    meeting = f"file://{folder}/meet-{world}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    torch.set_num_threads(1)
     tiles.rows_per_tile = lambda *_: 12 // world - 1  # divides nobody's rows
     found = [one_side(rank, world, case) for case in CASES]
     if rank == world - 1:
         torch.save(found, folder / f"{world}.pt")
-    dist.destroy_process_group()
 
 
 def test_gradients_of_two_and_three_processes_equal_those_of_one(tmp_path: Path) -> None:
     alone = [one_side(0, 1, case) for case in CASES]
     checked = 0
     for world in (2, 3):
-        mp.spawn(_one_of, (world, tmp_path), nprocs=world)  # pyright: ignore[reportPrivateImportUsage]
+        spawn(_one_of, tmp_path, world=world)
         many = torch.load(tmp_path / f"{world}.pt", weights_only=True)
         for case, expected, found in zip(CASES, alone, many, strict=True):
             for name, value in expected.items():
