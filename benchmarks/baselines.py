@@ -18,6 +18,8 @@ from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.train.evaluation import MatchingPairs, contrastive_entropy
 
+# A term is a run of word characters or of marks: no language and no identifier is empty.
+PATTERN = r"(?u)\w+|[^\w\s]+"
 Counts = Any  # a csr_matrix of (documents, terms), whose shape SciPy's types do not know
 
 # Both grids reach beyond the best of amazon_food_kitchen (10 and 1.5) on either side.
@@ -28,12 +30,10 @@ POWERS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the correlations, as weights of the can
 def item_terms(corpus: Corpus) -> Counts:
     """Gives the term counts of every catalogue item, (num_items, terms) float64.
 
-    A term is a run of word characters or of marks, so that no language and no identifier is empty.
     Terms of a single item stay out where others remain: they say nothing of any other item.
     """
     texts = corpus.item_texts.to_pylist()
-    pattern = r"(?u)\w+|[^\w\s]+"
-    counts: Counts = CountVectorizer(token_pattern=pattern).fit_transform(texts)
+    counts: Counts = CountVectorizer(token_pattern=PATTERN).fit_transform(texts)
     counts = csr_matrix(counts, dtype=np.float64)
     shared = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= 2)
     return counts[:, shared] if len(shared) >= 2 else counts

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -161,5 +162,71 @@ def macro_auroc_of(scores: np.ndarray, labels: np.ndarray) -> Statistic:
         mean = np.full(len(each), np.nan)
         np.divide(np.where(known, each, 0).sum(1), known.sum(1), out=mean, where=known.any(1))
         return mean
+
+    return statistic
+
+
+def gauc_of(scores: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Statistic:
+    """Gives the statistic "AUROC within each user, weighted by her queries".
+
+    `users` (Q,) says whose each query is; only users with both classes count (Zhou et al. 2018,
+    "Deep Interest Network", section 5.3, with impressions as weights).
+    """
+    order = np.lexsort((scores, users))
+    whose, score, good = users[order], scores[order], positive[order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, whose[1:] != whose[:-1]])
+    count = np.diff(np.r_[starts, len(whose)])
+    # ranks within a user, ties at their mean: the area is that of the mean rank of her positives
+    group = np.repeat(np.arange(len(starts)), count)
+    new = np.r_[True, (score[1:] != score[:-1]) | (whose[1:] != whose[:-1])]
+    tie = np.cumsum(new) - 1
+    place = np.arange(len(whose)) - starts[group] + 1.0
+    rank = (np.bincount(tie, place) / np.bincount(tie))[tie]
+    ones = np.bincount(group, good)
+    zeros = count - ones
+    both = (ones > 0) & (zeros > 0)
+    area = np.zeros(len(starts))
+    summed = np.bincount(group, rank * good)
+    area[both] = (summed - ones * (ones + 1) / 2)[both] / (ones * zeros)[both]
+    # A user's queries are drawn together, so that her weight is that of any of them.
+    first, weight = order[starts], np.where(both, count, 0).astype(np.float64)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        drawn = weights[:, first] * weight
+        total = drawn.sum(1)
+        return np.divide(drawn @ area, total, out=np.full(len(total), np.nan), where=total > 0)
+
+    return statistic
+
+
+def r2_of(predicted: np.ndarray, true: np.ndarray) -> Statistic:
+    """Gives the statistic "share of the variance explained", 1 - SSE / SST, of values (Q,)."""
+    squared = (true - predicted) ** 2
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        count = weights.sum(1)
+        mean = weights @ true / count
+        spread = weights @ true**2 - count * mean**2
+        error = weights @ squared
+        return 1 - np.divide(error, spread, out=np.full(len(count), np.nan), where=spread > 0)
+
+    return statistic
+
+
+def spearman_of(predicted: np.ndarray, true: np.ndarray) -> Statistic:
+    """Gives the statistic "Pearson correlation of ranks" of values (Q,), ties at their mean rank.
+
+    Resamples keep the ranks of the whole: exact for the value itself, and within O(1/sqrt(Q)) of
+    ranking anew for its spread.
+    """
+    x, y = rankdata(predicted), rankdata(true)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        count = weights.sum(1)
+        mean_x, mean_y = weights @ x / count, weights @ y / count
+        covariance = weights @ (x * y) / count - mean_x * mean_y
+        spread = (weights @ x**2 / count - mean_x**2) * (weights @ y**2 / count - mean_y**2)
+        root = np.sqrt(np.maximum(spread, 0))
+        return np.divide(covariance, root, out=np.full(len(count), np.nan), where=root > 0)
 
     return statistic

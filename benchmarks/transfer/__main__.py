@@ -1,0 +1,143 @@
+"""Command: frozen user vectors on every task, beside rivals tuned for each of them.
+
+    python -m benchmarks.transfer --suite mini
+    python -m benchmarks.transfer configs/transfer/real.yaml only=[matching*]
+
+`--suite NAME` is configs/transfer/NAME.yaml. Each score is a file, OUT/cells/TASK/…, made once: the
+same command goes on where it was stopped.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.transfer import cells
+from benchmarks.transfer.contract import Model, Task
+from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
+from benchmarks.transfer.tasks.matching import MatchingConfig
+from clue.data.corpus import Corpus
+from clue.settings import read_command_line
+
+SUITES = Path("configs/transfer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """A suite: what is evaluated, on what, and by which tasks.
+
+    `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
+    learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
+    `untrained` are the seeds of the control. `only` are patterns of task names, all by default.
+    """
+
+    name: str = "mini"
+    corpus: Path = Path("corpora/transfer")
+    learn: Path = Path("corpora/universal")
+    out: Path = Path("results/transfer/real")
+    encoders: list[Path] = field(default_factory=list[Path])
+    untrained: list[int] = field(default_factory=lambda: [0])
+    text_dims: int = 512
+    half_life: float = 8.0
+    resamples: int = 2000
+    seed: int = 0
+    only: list[str] = field(default_factory=list[str])
+    matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
+
+
+def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
+    """Gives the models that every task is given; FileNotFoundError where a run is missing."""
+    learn = Corpus.open(config.learn)
+    trained = [
+        EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
+        for seed, path in enumerate(config.encoders)
+    ]
+    first = config.encoders[0]
+    controls = [
+        EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
+        for seed in config.untrained
+    ]
+    width = trained[0].source.config.model.user.embedding
+    return [
+        *trained,
+        *controls,
+        ItemMeanModel(trained[0], half_life=config.half_life),
+        TextModel(learn, corpus, dims=config.text_dims, seed=config.seed),
+        RandomModel(corpus, width=width, seed=config.seed),
+    ]
+
+
+def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
+    """Gives the tasks that are asked for. ValueError where `only` names none of them."""
+    asked: list[Any] = [*config.matching]
+    names = [one.name for one in asked]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
+    chosen = [
+        one for one in asked if not config.only or any(fnmatch(one.name, p) for p in config.only)
+    ]
+    if not chosen:
+        raise ValueError(f"only={config.only} names no task; there are {', '.join(names)}")
+    return [one.build(corpus) for one in chosen]
+
+
+def run(config: SuiteConfig) -> int:
+    """Makes every cell that is not there; gives how many it made."""
+    if not config.encoders:
+        raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+    corpus = Corpus.open(config.corpus)
+    wanted = cells.wanted_cells(tasks_of(config, corpus), models_of(config, corpus))
+    missing = [
+        (task, model, probe)
+        for task, model, probe in wanted
+        if not cells.is_there(
+            cells.place(config.out, task.name, model.name, model.seed, probe),
+            cells.digest(task, model, probe, config.resamples),
+        )
+    ]
+    sys.stderr.write(f"{config.out}: {len(wanted)} cells, {len(wanted) - len(missing)} there\n")
+    with tqdm(missing, unit="cell", disable=not sys.stderr.isatty()) as bar:
+        for number, (task, model, probe) in enumerate(bar, 1):
+            named = f"{task.name}: {model.name} {model.seed}, {probe}"
+            bar.set_description(named)
+            started = time.perf_counter()
+            cell = cells.make(
+                config.out, task, model, probe, resamples=config.resamples, seed=config.seed
+            )
+            found, took = cell.values[cell.main], time.perf_counter() - started
+            bar.write(
+                f"[{number}/{len(missing)}] {named}: {cell.main} {found.value:.4f} "
+                f"[{found.low:.4f} {found.high:.4f}], {took:.1f} s",
+                file=sys.stderr,
+            )
+    return len(missing)
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """Gives the arguments with `--suite NAME` or `--suite=NAME` as the path of its YAML."""
+    words = [part for word in argv for part in word.split("=", 1)] if argv else []
+    if words[:1] != ["--suite"]:
+        return [*argv]
+    used = 1 if "=" in argv[0] else 2
+    if len(words) < 2:
+        raise SystemExit("error: --suite needs a name, mini or real")
+    return [str(SUITES / f"{words[1]}.yaml"), *argv[used:]]
+
+
+def main() -> None:
+    """Reads the command line, fills the cells."""
+    config = read_command_line(SuiteConfig, arguments(sys.argv[1:]), description=__doc__ or "")
+    try:
+        run(config)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
