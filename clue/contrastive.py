@@ -8,6 +8,7 @@ from torch import nn
 from clue.config import PretrainConfig
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
+from clue.data.groups import GroupSampler
 from clue.encode import history_vectors
 from clue.nn.model import Clue
 from clue.objective import Autocast
@@ -34,7 +35,8 @@ class Contrastive:
                 f"{limit}; set model.item.max_tokens={longest}"
             )
         self.config, self.corpus = config, corpus
-        self.sampler = PairSampler(corpus, config.views, batch=config.batch, seed=config.seed)
+        kind = GroupSampler if config.views.groups else PairSampler
+        self.sampler = kind(corpus, config.views, batch=config.batch, seed=config.seed)
         held_out = corpus.users_in("valid")
         self.pairs = matching_pairs(corpus, held_out, max_events=config.views.max_events)
 

@@ -70,22 +70,39 @@ class Histories:
         return found
 
 
+@dataclass(frozen=True)
+class Group:
+    """The services (S,) that a sampler draws from, of histories that several samplers share."""
+
+    histories: Histories
+    use: np.ndarray
+
+
 class PairSampler:
     """Draws the batches of a training run from the training users of a corpus."""
 
-    def __init__(self, corpus: Corpus, views: ViewsConfig, *, batch: int, seed: int) -> None:
-        """`batch` B is over all processes.
+    def __init__(
+        self,
+        corpus: Corpus,
+        views: ViewsConfig,
+        *,
+        batch: int,
+        seed: int,
+        group: Group | None = None,
+    ) -> None:
+        """`batch` B is over all processes; with a `group` its services alone are drawn from.
 
         Raises ValueError where the corpus has too few users for a share of the batch.
         """
         self.corpus, self.views, self.batch, self.seed = corpus, views, batch, seed
-        self.histories = Histories(corpus)
+        self.histories = Histories(corpus) if group is None else group.histories
+        self.use = np.ones(len(corpus.services), bool) if group is None else group.use
         users = corpus.users_in("train")
-        lengths = self.histories.lengths[:, users]
+        lengths = self.histories.lengths[self.use][:, users]
         paired = users[(lengths > 0).sum(0) >= 2]
         long = users[(lengths >= 2).any(0)]
         self.pools = {"cross_service": paired, "past_future": long, "slices": long}
-        self.shares = _shares(views, batch)
+        self.shares = _shares(views, batch, group is not None and not len(paired))
         for kind, share in self.shares.items():
             if share > len(self.pools[kind]):
                 raise ValueError(
@@ -172,7 +189,7 @@ class PairSampler:
         self, users: np.ndarray, least: int, keys: tuple[np.ndarray | int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gives two services for each user, of those with `least` events; distinct if two are."""
-        fits = self.histories.lengths[:, users] >= least
+        fits = (self.histories.lengths[:, users] >= least) & self.use[:, None]
         service = np.arange(len(fits))[:, None]
         draw = np.where(fits, uniform(*keys, 5, service), -1.0)
         order = np.argsort(-draw, axis=0, kind="stable")
@@ -218,8 +235,13 @@ def stack(parts: list[Ragged]) -> Ragged:
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
-def _shares(views: ViewsConfig, batch: int) -> dict[str, int]:
-    shares = {kind: round(batch * getattr(views, kind)) for kind in KINDS}
+def _shares(views: ViewsConfig, batch: int, unpaired: bool) -> dict[str, int]:
+    weights = {kind: getattr(views, kind) for kind in KINDS}
+    if unpaired:
+        weights["cross_service"] = 0.0
+    # Where the weights add up to nothing, no kind is left and the pool says so.
+    total = sum(weights.values()) or 1.0
+    shares = {kind: round(batch * weight / total) for kind, weight in weights.items()}
     largest = max(shares, key=lambda kind: shares[kind])
     shares[largest] += batch - sum(shares.values())
     return shares

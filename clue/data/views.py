@@ -4,11 +4,19 @@ Every random number is a hash of (seed, step, row, place), so a view depends on 
 not on the number of processes, not on the other rows, not on what was drawn before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from clue.data.corpus import Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupConfig:
+    """Services whose users are each other's negatives; `share` is that of the batches, in parts."""
+
+    services: list[str]
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +29,10 @@ class ViewsConfig:
     `short_future` makes the future's length uniform in its logarithm, often a single event, so that
     items on their own are trained to lie near the users who come to them.
     `event_dropout` and `token_dropout` leave out that share of a view's events and a text's tokens.
+
+    `groups`: a batch holds users of one group of services alone, and the groups take turns. For
+    logs of several populations: who buys food is told from who watches films at a glance, and such
+    negatives teach nothing. A group without users of two services has the other kinds instead.
     """
 
     cross_service: float = 0.5
@@ -30,9 +42,18 @@ class ViewsConfig:
     short_future: bool = False
     event_dropout: float = 0.0
     token_dropout: float = 0.0
+    groups: list[GroupConfig] = field(default_factory=list[GroupConfig])
 
     def __post_init__(self) -> None:
         """Refuses weights and rates that mean nothing."""
+        named = [service for group in self.groups for service in group.services]
+        if len(set(named)) < len(named) or not all(group.services for group in self.groups):
+            raise ValueError(
+                f"groups are {[group.services for group in self.groups]}; each has services, and a "
+                "service is in one of them"
+            )
+        if not all(group.share > 0 for group in self.groups):
+            raise ValueError(f"shares of groups are {[g.share for g in self.groups]}; all above 0")
         weights = (self.cross_service, self.past_future, self.slices)
         if min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
             raise ValueError(f"the three view weights must be shares that sum to 1, got {weights}")
