@@ -126,6 +126,8 @@ def _download(place: Place, source: Source, part: Path, pause: float) -> None:
             _receive(place, source, part)
             return
         except BROKEN as error:
+            if isinstance(error, HTTPError):
+                error.close()  # it is an open reply as well
             final = isinstance(error, HTTPError) and error.code not in BUSY
             if final or attempt == ATTEMPTS:
                 raise ConnectionError(_by_hand(place, source, error)) from None
@@ -200,7 +202,8 @@ def _size(place: Place, source: Source) -> int | None:
     try:
         with urlopen(request, timeout=TIMEOUT) as reply:
             return _total(reply, 0)
-    except HTTPError:
+    except HTTPError as error:
+        error.close()
         return None  # some refuse HEAD; what is wrong, if anything, GET will say
     except BROKEN as error:
         raise ConnectionError(_by_hand(place, source, error)) from None
