@@ -84,7 +84,7 @@ def check_space(place: Place, growth: float) -> str:
             left += max(0, (size or 0) - (part.stat().st_size if part.is_file() else 0))
     needed, free = left + int(growth * whole), shutil.disk_usage(place.raw).free
     more = f" and {unknown} files of unknown size" if unknown else ""
-    line = f"{_gb(left)}{more} to download, {_gb(needed)} of disk in all, {_gb(free)} free"
+    line = f"{_gb(left)}{more} to download, {_gb(needed)} of disk needed, {_gb(free)} free"
     if needed > free:
         raise OSError(f"{place.raw.parent}: {line}; make room, or give out= on a larger disk")
     return line

@@ -14,7 +14,8 @@ class Files:
     """What is served.
 
     `breaks` are the bytes after which the next answers end, one after another; `stall` those after
-    which every answer waits until it is None again. `asked` is what came in: (method, file, its
+    which every answer waits until it is None again; `shift` the bytes that the answer to a range is
+    off by. `asked` is what came in: (method, file, its
     Range or ""); `headers` what came with the last.
     """
 
@@ -24,6 +25,7 @@ class Files:
     refuse: dict[str, int] = field(default_factory=dict[str, int])
     stall: int | None = None
     ranges: bool = True
+    shift: int = 0
     etag: bool = True
     asked: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     headers: dict[str, str] = field(default_factory=dict[str, str])
@@ -56,7 +58,7 @@ def serve(files: dict[str, bytes]) -> Generator[Files]:
             start = int(span[len("bytes=") : -1]) if span and served.ranges and same else 0
             self.send_response(206 if start else 200)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-/{len(content)}")
+                self.send_header("Content-Range", f"bytes {start + served.shift}-/{len(content)}")
             if served.etag:
                 self.send_header("ETag", tag)
             self.send_header("Content-Length", str(len(content) - start))

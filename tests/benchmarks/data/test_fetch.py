@@ -73,7 +73,7 @@ def test_the_next_run_goes_on_and_until_then_nothing_passes_for_whole(tmp_path: 
             fetch(place, {}, pause=0)
         assert names(place) == ["log.zip.part", "log.zip.part.json"]
         assert (place.raw / "log.zip.part").read_bytes() == CONTENT[:500_000]
-        assert "2.5 MB to download, 8.5 MB of disk in all" in check_space(place, 2)
+        assert "2.5 MB to download, 8.5 MB of disk needed" in check_space(place, 2)
         fetch(place, {})
     assert served.gets()[-1] == ("log.zip", "bytes=500000-")
     assert (place.raw / "log.zip").read_bytes() == CONTENT
@@ -103,6 +103,15 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(tmp_path: Path) -
         fetch(place, {})
     assert served.gets()[-1] == ("log.zip", "bytes=1200000-")
     assert (place.raw / "log.zip").read_bytes() == other
+
+
+def test_the_rest_of_another_place_is_not_appended(tmp_path: Path) -> None:
+    with serve({"log.zip": CONTENT}) as served:
+        served.breaks, served.shift = [1_200_000], 1
+        place = place_of(tmp_path, served, md5=None)
+        with pytest.raises(ConnectionError, match="asked from byte 1200000: bytes 1200001-"):
+            fetch(place, {}, pause=0)
+    assert (place.raw / "log.zip.part").read_bytes() == CONTENT[:1_200_000]
 
 
 def test_a_part_that_is_whole_needs_no_network(tmp_path: Path) -> None:
@@ -212,7 +221,7 @@ def test_a_disk_that_is_too_small_is_refused_before_any_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with serve({"log.zip": CONTENT}) as served:
         place = place_of(tmp_path, served)
-        assert check_space(place, 1.99).startswith("3.0 MB to download, 9.0 MB of disk in all")
+        assert check_space(place, 1.99).startswith("3.0 MB to download, 9.0 MB of disk needed")
         with pytest.raises(OSError, match=r"9\.0 MB free; make room, or give out= on a larger"):
             check_space(place, 2)
         assert served.gets() == []
