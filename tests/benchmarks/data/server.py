@@ -15,8 +15,8 @@ class Files:
 
     `breaks` are the bytes after which the next answers end, one after another; `stall` those after
     which every answer waits until it is None again; `shift` the bytes that the answer to a range is
-    off by. `asked` is what came in: (method, file, its
-    Range or ""); `headers` what came with the last.
+    off by. `asked` is what came in: (method, file, its Range or ""); `headers` what came with the
+    last.
     """
 
     files: dict[str, bytes]
