@@ -55,8 +55,8 @@ class WindowsConfig:
     """A label of the sales in a window, from the table `sales` of a service's sales.
 
     churn: no sale. propensity: whether each of the `labels` items with the most buyers before all
-    windows is bought. spend: log(1 + money). A window is `window_days` long: in the shop of
-    Online Retail II half of the customers come back within 28 days, and in 14 days too few do.
+    windows is bought. spend: log(1 + money). A window is `window_days` long: 28 is the median
+    number of days between two visits to the shop of Online Retail II.
     Pretraining has read nothing of the service from `pretrained_until` (epoch seconds) on.
     `mlp_width` is that of the published probe.
     """
