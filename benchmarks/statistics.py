@@ -149,6 +149,28 @@ def auroc_of(scores: np.ndarray, positive: np.ndarray) -> Statistic:
     return statistic
 
 
+def average_precision_of(scores: np.ndarray, positive: np.ndarray) -> Statistic:
+    """Gives the statistic "average precision": the precision at each positive, by steps of recall.
+
+    `scores` (Q,) floats, `positive` (Q,) booleans. Equal scores are one threshold, as in
+    scikit-learn; NaN where the weights hold no positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    descending, is_positive = scores[order], positive[order].astype(np.float64)
+    last = np.flatnonzero(np.r_[descending[1:] != descending[:-1], True])
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        ordered = weights[:, order]
+        found = np.cumsum(ordered * is_positive, axis=1)[:, last]
+        taken = np.cumsum(ordered, axis=1)[:, last]
+        precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
+        total = found[:, -1]
+        area = (np.diff(found, axis=1, prepend=0) * precision).sum(1)
+        return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+
+    return statistic
+
+
 def macro_auroc_of(scores: np.ndarray, labels: np.ndarray) -> Statistic:
     """Gives the statistic "mean one-versus-rest AUROC" of scores (Q, C) and labels (Q,) in 0..C-1.
 

@@ -20,7 +20,10 @@ from tqdm import tqdm
 from benchmarks.transfer import cells
 from benchmarks.transfer.contract import Model, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
+from benchmarks.transfer.tasks.attributes import AttributesConfig
+from benchmarks.transfer.tasks.clicks import ClicksConfig
 from benchmarks.transfer.tasks.matching import MatchingConfig
+from benchmarks.transfer.tasks.windows import WindowsConfig
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 
@@ -48,6 +51,9 @@ class SuiteConfig:
     seed: int = 0
     only: list[str] = field(default_factory=list[str])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
+    windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
+    attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
+    clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
 
 
 def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
@@ -74,7 +80,12 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
 
 def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
     """Gives the tasks that are asked for. ValueError where `only` names none of them."""
-    asked: list[Any] = [*config.matching]
+    asked: list[Any] = [
+        *config.matching,
+        *config.windows,
+        *config.attributes,
+        *config.clicks,
+    ]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")

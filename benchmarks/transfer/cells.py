@@ -237,7 +237,7 @@ def wanted_cells(
     return [
         (task, model, probe)
         for task in tasks
-        for model in [*models, *task.rivals()]
+        for model in [*models, *task.rivals(models)]
         for probe in task.probes
         if task.takes(model, probe)
     ]

@@ -13,9 +13,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.calibration import ece_of, ne_of
 from benchmarks.statistics import (
     Statistic,
     auroc_of,
+    average_precision_of,
     gauc_of,
     macro_auroc_of,
     mean_of,
@@ -26,9 +28,10 @@ from benchmarks.statistics import (
 from benchmarks.transfer.past import Past
 
 Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
-Kind: TypeAlias = Literal[
-    "mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc", "r2", "spearman"
-]
+Kind: TypeAlias = (
+    Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
+    | Literal["average_precision", "ece", "ne", "r2", "spearman"]
+)
 
 
 class Model(Protocol):
@@ -78,6 +81,8 @@ class Measure:
     auroc           (score, label 0/1), gauc the same within each user, weighted by her queries
     macro_auroc     (list of class scores, class number): mean one-versus-rest
     mean_auroc      (list of scores, list of labels 0/1): the mean over the labels of their AUROC
+    average_precision, ece  (probability, label 0/1)
+    ne              (log loss in nats, label 0/1): over the entropy of the share of ones
     r2, spearman    (prediction, truth)
     """
 
@@ -99,6 +104,9 @@ class Measure:
             "median": median_of,
             "auroc": lambda score, label: auroc_of(score, label > 0.5),
             "macro_auroc": lambda scores, label: macro_auroc_of(scores, label.astype(np.int64)),
+            "average_precision": lambda score, label: average_precision_of(score, label > 0.5),
+            "ece": ece_of,
+            "ne": ne_of,
             "r2": r2_of,
             "spearman": spearman_of,
         }
@@ -140,8 +148,11 @@ class Task(Protocol):
     probes: tuple[Probe, ...]
     recipe: Mapping[str, Any]
 
-    def rivals(self) -> Sequence[Model | Ranker]:
-        """Gives the rivals that this task alone has: aggregates of sales, popularity, EASE …"""
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+        """Gives the rivals that this task alone has: aggregates of sales, popularity, EASE …
+
+        `models` are those that every task is given, for a rival that stands beside one of them.
+        """
         ...
 
     def takes(self, model: Model | Ranker, probe: Probe) -> bool:

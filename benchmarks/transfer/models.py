@@ -186,10 +186,25 @@ class ItemMeanModel:
         return self._items
 
 
+class Prior:
+    """The control that knows nothing of anybody: a probe of it is left with the base rate."""
+
+    name, seed, fingerprint = "prior", 0, "prior"
+
+    def users(self, past: Past) -> np.ndarray:
+        """Gives zeros (n, 1)."""
+        return np.zeros((len(past), 1), np.float32)
+
+    def items(self) -> None:
+        """Gives None: it has no items."""
+        return None
+
+
 class Beside:
     """Several representations side by side, such as an embedding and hand-made features.
 
-    Each part is divided by the root mean square of its rows' lengths, so that none drowns another.
+    For probes that standardise: the parts keep their own scales, so that a user's vector does not
+    depend on whom it is asked with.
     """
 
     def __init__(self, name: str, parts: Sequence[Model]) -> None:
@@ -199,11 +214,7 @@ class Beside:
 
     def users(self, past: Past) -> np.ndarray:
         """Gives the parts' vectors (n, sum of widths)."""
-        found = [part.users(past) for part in self.parts]
-        sizes = [np.sqrt((x.astype(np.float64) ** 2).sum(1).mean()) for x in found]
-        return np.concatenate(
-            [x / max(size, 1e-12) for x, size in zip(found, sizes, strict=True)], axis=1
-        )
+        return np.concatenate([part.users(past) for part in self.parts], axis=1)
 
     def items(self) -> np.ndarray | None:
         """Gives None: the parts have no common space."""

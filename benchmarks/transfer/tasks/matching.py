@@ -90,7 +90,7 @@ class MatchingTask:
             "gallery": [len(pairs.users) for pairs in self.galleries],
         }
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives the linear floor."""
         return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
 
