@@ -32,7 +32,8 @@ class Stages:
         }
         if words[0] not in programs:
             raise ValueError(
-                f"{command}: begins with {words[0]!r}; a stage is a command of {', '.join(programs)}"
+                f"{command}: begins with {words[0]!r}; a stage is a command of "
+                f"{' or '.join(programs)}"
             )
         started = time.perf_counter()
         done = subprocess.run(

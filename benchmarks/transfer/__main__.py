@@ -20,7 +20,9 @@ from tqdm import tqdm
 from benchmarks.transfer import cells
 from benchmarks.transfer.contract import Model, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
+from benchmarks.transfer.prepare import prepare
 from benchmarks.transfer.tasks.matching import MatchingConfig
+from benchmarks.transfer.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 
@@ -34,9 +36,12 @@ class SuiteConfig:
     `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
     learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
     `untrained` are the seeds of the control. `only` are patterns of task names, all by default.
+    `prepare` are the commands that make all this, by what each writes last; those whose output is
+    missing run first.
     """
 
     name: str = "mini"
+    prepare: dict[str, str] = field(default_factory=dict[str, str])
     corpus: Path = Path("corpora/transfer")
     learn: Path = Path("corpora/universal")
     out: Path = Path("results/transfer/real")
@@ -48,6 +53,7 @@ class SuiteConfig:
     seed: int = 0
     only: list[str] = field(default_factory=list[str])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
+    synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
 
 
 def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
@@ -74,7 +80,7 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
 
 def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
     """Gives the tasks that are asked for. ValueError where `only` names none of them."""
-    asked: list[Any] = [*config.matching]
+    asked: list[Any] = [*config.matching, *config.synthetic]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
@@ -90,6 +96,7 @@ def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there; gives how many it made."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+    prepare(config.prepare)
     corpus = Corpus.open(config.corpus)
     wanted = cells.wanted_cells(tasks_of(config, corpus), models_of(config, corpus))
     missing = [

@@ -9,11 +9,9 @@ Shapes: N users, Q topics, E events, C classes of the attribute, M impressions.
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import expit, softmax
 
@@ -25,7 +23,7 @@ HELP = """Writes a synthetic world with outcomes whose probabilities are known.
     python -m clue.data.outcomes world.users=5000 world.out=data/mini
 
 events, items, users: the world of clue.data.synthetic, less the last events of those who stop;
-pretrain_events: what pretraining may read; outcomes, impressions: what to predict, and the truth."""
+pretrain_events: what pretraining may read; outcomes and impressions: what to predict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +96,7 @@ def make_outcomes(config: OutcomesConfig) -> Outcomes:
     """
     world = make_world(config.world)
     first, last = (shares_of(world.users, name) for name in ("first_latents", "latents"))
-    user = pc.index_in(world.events["user_id"], world.users["user_id"].combine_chunks()).to_numpy()
+    user = places(world.users["user_id"], world.events["user_id"])
     hazard = _stop_probability(config, world, user, latents_at(first, last, 1 - config.window))
     churned = _generator(config, 1).random(len(hazard)) < hazard
     of_class, attribute = _attributes(config, (first + last) / 2)
@@ -140,6 +138,12 @@ def shares_of(users: pa.Table, column: str) -> np.ndarray:
     return lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float64)
 
 
+def places(known: pa.Array | pa.ChunkedArray, asked: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Gives the row in `known`, distinct ids, of each of `asked`, -1 for one that is not there."""
+    row = {name: number for number, name in enumerate(known.to_pylist())}
+    return np.array([row.get(name, -1) for name in asked.to_pylist()], np.int64)
+
+
 def latents_at(first: np.ndarray, last: np.ndarray, moments: np.ndarray | float) -> np.ndarray:
     """Gives shares (n, Q) at `moments`, one for all or (n, 1): a straight line from first to last.
 
@@ -165,7 +169,7 @@ def _stop_probability(
     config: OutcomesConfig, world: World, user: np.ndarray, latents: np.ndarray
 ) -> np.ndarray:
     """Gives the probability of stopping of every user, (N,)."""
-    service = pc.index_in(world.events["service"], pa.array(config.world.services)).to_numpy()
+    service = places(pa.array(config.world.services), world.events["service"])
     shape = (config.world.users, len(config.world.services))
     counts = np.bincount(user * shape[1] + service, minlength=shape[0] * shape[1]).reshape(shape)
     rate = np.log(counts.sum(axis=1) / (counts > 0).sum(axis=1))
@@ -195,12 +199,11 @@ def _impressions(
     wanted = draw_rows(rng, share, np.arange(len(user)))
     item_topic = world.items["topic"].to_numpy()
     # Within a service the items are sorted by topic: those of one are a range.
-    start = np.stack([np.searchsorted(part, np.arange(topics + 1)) for part in
-                      item_topic.reshape(-1, size)])
-    low, high = start[service, wanted], start[service, wanted + 1]
-    low, high = (
-        np.where(rng.random(len(user)) < 0.5, np.stack([low, high]), [[0], [size]])
+    start = np.stack(
+        [np.searchsorted(part, np.arange(topics + 1)) for part in item_topic.reshape(-1, size)]
     )
+    low, high = start[service, wanted], start[service, wanted + 1]
+    low, high = np.where(rng.random(len(user)) < 0.5, np.stack([low, high]), [[0], [size]])
     item = service * size + low + (rng.random(len(user)) * (high - low)).astype(np.int64)
     effect = config.item_effect * rng.standard_normal(len(item_topic))
     affinity = np.log(topics * share[np.arange(len(user)), item_topic[item]] + 0.1)

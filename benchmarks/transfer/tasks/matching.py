@@ -112,10 +112,11 @@ class MatchingTask:
                 )
             valid = np.flatnonzero(self.corpus.split[pairs.users] == 1)
             scale = refit_scale(a, b, valid if len(valid) > 1 else None)
-            parts.append(self._queries(pairs, match(a, b, scale, None)))
+            parts.append(self.queries(pairs, match(a, b, scale, None)))
         return Scored(pa.concat_tables(parts), MEASURES, chosen)
 
-    def _queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+    def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+        """Gives the lines of one gallery: from either service to the other."""
         ids = self.corpus.user_ids.take(pa.array(pairs.users))
         tables: list[pa.Table] = []
         for ranks, read, service, to in (
