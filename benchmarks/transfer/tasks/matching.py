@@ -16,6 +16,7 @@ from benchmarks.baselines import documents, fit_floor, item_terms
 from benchmarks.entropy import refit_scale
 from benchmarks.matching import Matched, match
 from benchmarks.transfer.contract import Measure, Model, Probe, Ranker, Scored, history_slice
+from benchmarks.transfer.models import RandomModel
 from benchmarks.transfer.past import Past, views
 from clue.data.corpus import Corpus
 from clue.train.evaluation import MatchingPairs, matching_pairs
@@ -95,7 +96,12 @@ class MatchingTask:
         return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
 
     def takes(self, model: Model | Ranker, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users, and to the floor."""
+        """Says yes to every model that has vectors of users, and to the floor.
+
+        Not to a vector drawn for each user: it is the same from either service and matches itself.
+        """
+        if isinstance(model, RandomModel):
+            return False
         return hasattr(model, "users") or isinstance(model, LinearFloor)
 
     def score(self, model: Model | Ranker, probe: Probe) -> Scored:
