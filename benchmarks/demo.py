@@ -11,18 +11,16 @@ Every command is printed before it runs, and the first that fails ends the demo.
 import json
 import re
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
 from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_results
+from benchmarks.stages import Stages
 from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
 from clue.data.events import columns_of
@@ -50,33 +48,6 @@ class DemoConfig:
             raise ValueError(f"name={self.name!r} must be letters, digits, dots and dashes")
 
 
-@dataclass
-class Stages:
-    """Runs commands one after another and notes the seconds each took."""
-
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-
-    def run(self, name: str, command: str) -> None:
-        """Prints the documented `command` and runs it; SystemExit with its name where it fails."""
-        sys.stderr.write(f"\n== {name}\n$ {command}\n")
-        words = shlex.split(command)
-        # The same Python as ours, whether or not its environment is the active one.
-        programs = {
-            "python": [sys.executable],
-            "accelerate": [sys.executable, "-m", "accelerate.commands.accelerate_cli"],
-        }
-        started = time.perf_counter()
-        done = subprocess.run(
-            [*programs[words[0]], *words[1:]], stdout=subprocess.DEVNULL, check=False
-        )
-        self.seconds[name] = round(time.perf_counter() - started, 1)
-        if done.returncode:
-            raise SystemExit(
-                f"demo: {name} failed with status {done.returncode}, its message above"
-            )
-        sys.stderr.write(f"== {name}: {self.seconds[name]:.1f} s\n")
-
-
 def demo(config: DemoConfig) -> str:
     """Gives what to print at the end: the small table, where the report is, what to try next.
 
@@ -98,10 +69,7 @@ def demo(config: DemoConfig) -> str:
     stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
     asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
-    # Left alone, `accelerate launch` gives a process a single thread; torch knows how many we may.
-    machine = f"configs/accelerate/{'gpu1' if torch.cuda.is_available() else 'cpu'}.yaml"
-    how = f"--config_file {machine} --num_cpu_threads_per_process {torch.get_num_threads()}"
-    stages.run("pretraining", f"accelerate launch {how} clue/pretrain.py {asked}")
+    stages.run("pretraining", f"accelerate launch clue/pretrain.py {asked}")
     asked = f"name={name} checkpoint={run} corpus={corpus} out={results}{tasks}"
     stages.run("benchmarks", f"python -m benchmarks.evaluate configs/benchmarks/demo.yaml {asked}")
     index = Path("indexes") / name

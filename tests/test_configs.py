@@ -9,6 +9,7 @@ from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.hard_tasks.__main__ import HardTasksConfig
 from benchmarks.strategies import StrategiesConfig
+from benchmarks.transfer.__main__ import SuiteConfig
 from clue.config import PretrainConfig
 from clue.prepare import PrepareConfig
 from clue.settings import load, to_yaml
@@ -17,6 +18,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 # By folder; a file directly under configs/ is a pretraining run.
 CLASSES = {
     "data": PrepareConfig,
+    "transfer": SuiteConfig,
     **dict.fromkeys(("pretrain", "ladder", "lsrm", "next_item"), PretrainConfig),
 }
 # The others there are of benchmarks.evaluate.
@@ -34,6 +36,7 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = 0
     for path in files:
         kind = path.relative_to(CONFIGS).parts[0] if path.parent != CONFIGS else "pretrain"
+        kind = "pretrain" if path.stem == "mini_pretrain" and kind != "data" else kind
         if kind == "accelerate":
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1

@@ -20,9 +20,11 @@ from tqdm import tqdm
 from benchmarks.transfer import cells
 from benchmarks.transfer.contract import Model, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
+from benchmarks.transfer.prepare import prepare
 from benchmarks.transfer.tasks.attributes import AttributesConfig
 from benchmarks.transfer.tasks.clicks import ClicksConfig
 from benchmarks.transfer.tasks.matching import MatchingConfig
+from benchmarks.transfer.tasks.synthetic import SyntheticTaskConfig
 from benchmarks.transfer.tasks.windows import WindowsConfig
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
@@ -37,9 +39,12 @@ class SuiteConfig:
     `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
     learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
     `untrained` are the seeds of the control. `only` are patterns of task names, all by default.
+    `prepare` are the commands that make all this, by what each writes last; those whose output is
+    missing run first.
     """
 
     name: str = "mini"
+    prepare: dict[str, str] = field(default_factory=dict[str, str])
     corpus: Path = Path("corpora/transfer")
     learn: Path = Path("corpora/universal")
     out: Path = Path("results/transfer/real")
@@ -54,6 +59,7 @@ class SuiteConfig:
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
+    synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
 
 
 def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
@@ -85,6 +91,7 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
         *config.windows,
         *config.attributes,
         *config.clicks,
+        *config.synthetic,
     ]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
@@ -101,6 +108,7 @@ def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there; gives how many it made."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+    prepare(config.prepare)
     corpus = Corpus.open(config.corpus)
     wanted = cells.wanted_cells(tasks_of(config, corpus), models_of(config, corpus))
     missing = [

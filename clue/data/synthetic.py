@@ -60,13 +60,15 @@ class World:
     `items`: service, item_id, title, and the truth: category (the interest), topic (0 .. Q-1).
     `users`: user_id, and the truth: interest (the number of the main one on the last day), category
     (its name), latents and first_latents (lists of Q shares, on the last and on the first day).
-    `topics` names the Q topics, "interest/sub-topic".
+    `topics` names the Q topics, "interest/sub-topic"; `popularity` (S * items_per_service,) is the
+    weight by which each of `items` is drawn among those of its topic, or, as noise, of its service.
     """
 
     events: pa.Table
     items: pa.Table
     users: pa.Table
     topics: tuple[str, ...]
+    popularity: np.ndarray
 
 
 def make_world(config: SyntheticConfig) -> World:
@@ -82,13 +84,15 @@ def make_world(config: SyntheticConfig) -> World:
     user, service, moment = _activity(rng, config)
     # A user's interests move in a straight line, so an event follows the first or the last ones.
     rows = np.where(rng.random(len(user)) < moment, user + config.users, user)
-    topic = _draw_rows(rng, np.concatenate([first, last]), rows)
+    topic = draw_rows(rng, np.concatenate([first, last]), rows)
     item_topic = [_item_topics(rng, config, len(topics)) for _ in config.services]
     item = np.empty(len(user), dtype=np.int64)
+    weights: list[np.ndarray] = []
     for number, its_topics in enumerate(item_topic):
         here = service == number
-        item[here] = _draw_items(rng, config, its_topics, topic[here])
-        item[here] += number * config.items_per_service
+        drawn, weight = _draw_items(rng, config, its_topics, topic[here])
+        item[here] = drawn + number * config.items_per_service
+        weights.append(weight)
     items = _items(rng, config, words, topics, np.concatenate(item_topic))
     user_ids = pa.array([f"u{n:07d}" for n in range(config.users)])
     order = np.argsort(moment, kind="stable")
@@ -110,7 +114,7 @@ def make_world(config: SyntheticConfig) -> World:
             "first_latents": _lists(first),
         }
     )
-    return World(events, items, users, topics)
+    return World(events, items, users, topics, np.concatenate(weights))
 
 
 def write_world(config: SyntheticConfig, directory: Path) -> World:
@@ -178,7 +182,7 @@ def _activity(
     return flat // shape[1], flat % shape[1], rng.random(len(flat))
 
 
-def _draw_rows(rng: np.random.Generator, shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def draw_rows(rng: np.random.Generator, shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Gives for each of `rows` a column of `shares`, drawn by the shares of that row."""
     ends = np.cumsum(shares, axis=1)
     ends /= ends[:, -1:]
@@ -196,10 +200,14 @@ def _item_topics(rng: np.random.Generator, config: SyntheticConfig, topics: int)
 
 def _draw_items(
     rng: np.random.Generator, config: SyntheticConfig, item_topic: np.ndarray, topic: np.ndarray
-) -> np.ndarray:
-    """Gives an item for each event of a service: of the event's topic, or noise, by popularity."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives an item for each event of a service: of the event's topic, or noise, by popularity.
+
+    With them the popularity of each item.
+    """
     rank = rng.permutation(len(item_topic)) + 1.0
-    ends = np.cumsum(rank**-config.popularity)
+    weight = rank**-config.popularity
+    ends = np.cumsum(weight)
     borders = np.concatenate([[0.0], ends])[
         np.searchsorted(item_topic, np.arange(item_topic[-1] + 2))
     ]
@@ -207,7 +215,7 @@ def _draw_items(
     noise = rng.random(len(topic)) < config.noise
     low, high = np.where(noise, 0.0, low), np.where(noise, ends[-1], high)
     drawn = np.searchsorted(ends, low + rng.random(len(topic)) * (high - low), side="right")
-    return np.minimum(drawn, len(item_topic) - 1)
+    return np.minimum(drawn, len(item_topic) - 1), weight
 
 
 def _items(

@@ -12,13 +12,13 @@ import pytest
 
 from benchmarks.demo import (
     DemoConfig,
-    Stages,
     fit_to,
     main,
     plain_name,
     what_next,
     write_data_config,
 )
+from benchmarks.stages import Stages
 from clue.config import PretrainConfig
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus

@@ -16,6 +16,7 @@ from benchmarks.baselines import documents, fit_floor, item_terms
 from benchmarks.entropy import refit_scale
 from benchmarks.matching import Matched, match
 from benchmarks.transfer.contract import Measure, Model, Probe, Ranker, Scored, history_slice
+from benchmarks.transfer.models import RandomModel
 from benchmarks.transfer.past import Past, views
 from clue.data.corpus import Corpus
 from clue.train.evaluation import MatchingPairs, matching_pairs
@@ -95,7 +96,12 @@ class MatchingTask:
         return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
 
     def takes(self, model: Model | Ranker, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users, and to the floor."""
+        """Says yes to every model that has vectors of users, and to the floor.
+
+        Not to a vector drawn for each user: it is the same from either service and matches itself.
+        """
+        if isinstance(model, RandomModel):
+            return False
         return hasattr(model, "users") or isinstance(model, LinearFloor)
 
     def score(self, model: Model | Ranker, probe: Probe) -> Scored:
@@ -112,10 +118,11 @@ class MatchingTask:
                 )
             valid = np.flatnonzero(self.corpus.split[pairs.users] == 1)
             scale = refit_scale(a, b, valid if len(valid) > 1 else None)
-            parts.append(self._queries(pairs, match(a, b, scale, None)))
+            parts.append(self.queries(pairs, match(a, b, scale, None)))
         return Scored(pa.concat_tables(parts), MEASURES, chosen)
 
-    def _queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+    def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+        """Gives the lines of one gallery: from either service to the other."""
         ids = self.corpus.user_ids.take(pa.array(pairs.users))
         tables: list[pa.Table] = []
         for ranks, read, service, to in (
