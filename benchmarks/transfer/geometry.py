@@ -102,7 +102,8 @@ def write(out: Path, models: Sequence[Model], corpus: Corpus) -> None:
     for number, model in enumerate(models):
         key = f"{model.name}.{model.seed}"
         made_of = f"{corpus.fingerprint} {model.fingerprint}"
-        if there.get(key, {}).get("made_of") == made_of:
+        drawn = number > 0 or (out / "map.json").is_file()
+        if drawn and there.get(key, {}).get("made_of") == made_of:
             found[key] = there[key]
             continue
         sys.stderr.write(f"geometry: {model.name} {model.seed}\n")
@@ -130,7 +131,7 @@ def map_of(model: Model, groups: Groups, vectors: np.ndarray) -> dict[str, Any]:
 
 
 def _pairs(corpus: Corpus) -> list[MatchingPairs]:
-    """Held-out users of every two services, at most PAIRED each; none of a corpus of one service."""
+    """Held-out users of every two services, at most PAIRED each; of one service, nobody."""
     if len(corpus.services) < 2:
         return []
     held_out = np.flatnonzero(corpus.split > 0)
