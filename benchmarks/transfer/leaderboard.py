@@ -10,7 +10,7 @@ from benchmarks.statistics import Interval
 from benchmarks.transfer.claims import Difference
 from benchmarks.transfer.summary import OURS, Row, TaskTable, compared, mean_gain, ranks
 
-SHADES = 4  # from the best quarter of a task's rows to the worst, whose cells stay plain
+SHADES = 4  # the best row of a task has the first alone, the worst third stays plain
 
 
 def number(measure: str, value: float) -> str:
@@ -83,8 +83,8 @@ def _cell(table: TaskTable, row: Row | None, name: str) -> str:
     if row is None:
         return "<td></td>"
     place, of = table.ranked.index(row), len(table.ranked)
-    shade = place * SHADES // of
-    style = f' class="r{shade}"' if shade < SHADES else ""
+    shade = 1 + (place - 1) * (SHADES - 1) // (of - 1) if place else 0
+    style = f' class="r{shade}"' if shade < SHADES - 1 else ""
     named = f" {escape(name)}" if name else ""
     text = number(table.measure, row.value)
     return f"<td{style}>{text}<small>{place + 1} of {of}{named}</small></td>"

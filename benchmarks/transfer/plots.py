@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from benchmarks.figures import KINDS, SHAPES, ticks
+from benchmarks.figures import SHAPES, ticks
 from benchmarks.statistics import Interval
 
 STYLE = """
@@ -37,8 +37,10 @@ svg.track { height: 24px; overflow: visible; }
 .loss text { font-size: 11px; }
 td.r0 { background: color-mix(in srgb, var(--k0) 48%, var(--card)); font-weight: 700; }
 td.r1 { background: color-mix(in srgb, var(--k0) 32%, var(--card)); }
-td.r2 { background: color-mix(in srgb, var(--k0) 19%, var(--card)); }
-td.r3 { background: color-mix(in srgb, var(--k0) 9%, var(--card)); }
+td.r2 { background: color-mix(in srgb, var(--k0) 14%, var(--card)); }
+td.r0 small, td.r1 small { color: var(--ink); }
+section { margin-top: 40px; } section h3 { font-size: 1.1rem; margin: 0; }
+section .note { margin: 0 0 8px; } .card > h4:first-child { margin-top: 0; }
 table.board th, table.board td { padding: 6px 10px; } table.board td small { font-size: .72rem; }
 table.board td:not(:first-child), table.board th:not(:first-child) { text-align: right; }
 table.board th { white-space: normal; vertical-align: bottom; }
@@ -67,22 +69,25 @@ class Dot:
     seeds: Sequence[float] = ()
 
 
-def dot_plot(dots: Sequence[Dot], *, zero: bool = False, axis: bool = True) -> str:
-    """Gives the lines on a common scale; with `zero` the scale has 0, marked through all lines."""
-    low, high = scale_of(dots, zero=zero)
+def dot_plot(
+    dots: Sequence[Dot], *, zero: bool = False, scale: tuple[float, float] | None = None
+) -> str:
+    """Gives the lines on a common scale, their own unless given, with its axis below.
+
+    With `zero` their own scale has 0, marked through all lines.
+    """
+    low, high = scale or scale_of(dots, zero=zero)
     lines = [
         f'<div class="name {dot.kind}">{escape(dot.name)}</div>'
         f"{_track(dot, low, high, zero=zero)}"
         f'<div class="num {dot.kind}">{dot.text}</div>'
         for dot in dots
     ]
-    if axis:
-        inside = [x for x in ticks(low, high, 4) if low <= x <= high]
-        marks = "".join(
-            f'<text x="{_place(x, low, high)}" y="12" text-anchor="middle">{x:g}</text>'
-            for x in inside
-        )
-        lines.append(f'<div></div><svg class="track" aria-hidden="true">{marks}</svg><div></div>')
+    inside = [x for x in ticks(low, high, 4) if low <= x <= high]
+    marks = "".join(
+        f'<text x="{_place(x, low, high)}" y="12" text-anchor="middle">{x:g}</text>' for x in inside
+    )
+    lines.append(f'<div></div><svg class="track" aria-hidden="true">{marks}</svg><div></div>')
     return f'<div class="rows">{"".join(lines)}</div>'
 
 
@@ -100,7 +105,7 @@ def _place(value: float, low: float, high: float) -> str:
 
 def _track(dot: Dot, low: float, high: float, *, zero: bool) -> str:
     found = dot.found
-    parts = [f'<line class="rail" x1="0" x2="100%" y1="{12}" y2="12"/>']
+    parts = ['<line class="rail" x1="0" x2="100%" y1="12" y2="12"/>']
     if zero:
         x = _place(0, low, high)
         parts.append(f'<line class="zero" x1="{x}" x2="{x}" y1="-2" y2="26"/>')
@@ -132,9 +137,11 @@ MARKS = {
 def loss_chart(points: Sequence[tuple[str, float, float]], measure: str) -> str:
     """Gives (name, loss, score) of checkpoints: the lower the loss, the further right."""
     losses, scores = ([p[i] for p in points] for i in (1, 2))
-    xs, ys = ticks(min(losses), max(losses), 3), ticks(min(scores), max(scores), 3)
-    left, top, right, bottom = 44, 12, LOSS_WIDTH - 16, LOSS_HEIGHT - 40
-    x0, x1 = min(xs[0], *losses), max(xs[-1], *losses)
+    ys = ticks(min(scores), max(scores), 3)
+    left, top, right, bottom = 44, 16, LOSS_WIDTH - 16, LOSS_HEIGHT - 40
+    margin = 0.06 * (max(losses) - min(losses)) or 1.0
+    x0, x1 = min(losses) - margin, max(losses) + margin
+    xs = [x for x in ticks(x0, x1, 4) if x0 <= x <= x1]
     y0, y1 = min(ys[0], *scores), max(ys[-1], *scores)
 
     def at(loss: float, score: float) -> tuple[float, float]:
@@ -148,10 +155,16 @@ def loss_chart(points: Sequence[tuple[str, float, float]], measure: str) -> str:
         parts.append(_text(left - 6, height + 4, f"{y:g}", "end"))
     parts += [_text(at(x, y0)[0], bottom + 16, f"{x:g}", "middle") for x in xs]
     parts.append(_text((left + right) / 2, LOSS_HEIGHT - 6, "entropy, nats, lower →", "middle"))
-    for name, loss, score in points:
+    named: list[tuple[float, float]] = []
+    for name, loss, score in [points[0], points[-1], *points[1:-1]]:
         x, y = at(loss, score)
-        mark = f'<g class="p k{0 % KINDS}" transform="translate({x:.1f} {y:.1f})">{SHAPES[0]}</g>'
-        parts.append(mark + _text(x, y - 7, name.removeprefix("step "), "middle"))
+        parts.append(
+            f'<g class="p k0" transform="translate({x:.1f} {y:.1f})">{SHAPES[0]}'
+            f"<title>{escape(name)}: {loss:.3f}, {score:.4g}</title></g>"
+        )
+        if all(abs(x - a) > 30 or abs(y - b) > 13 for a, b in named):
+            named.append((x, y))
+            parts.append(_text(x, y - 7, name.removeprefix("step "), "middle"))
     label = escape(f"loss against {measure}")
     box = f'viewBox="0 0 {LOSS_WIDTH} {LOSS_HEIGHT}"'
     return f'<svg class="loss" {box} role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -118,8 +118,8 @@ def _claim_card(name: str, each: Sequence[Difference], found: Sequence[TaskTable
     count = {kind: sum(verdict(one) == kind for one in each) for kind in ("better", "worse")}
     lines = "".join(
         f"<tr><td>{escape(one.task)}<small>{escape(one.rival)}</small></td>"
-        f"<td>{signed(measure[one.task], one.gap)}<small>p {p_value(one.holm) or 'unknown'}, "
-        f"{verdict(one)}</small></td></tr>"
+        f"<td>{signed(measure[one.task], one.gap).replace(' ', '<small>', 1)}, "
+        f"p {p_value(one.holm) or 'unknown'}, {verdict(one)}</small></td></tr>"
         for one in each
     )
     return (

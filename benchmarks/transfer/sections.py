@@ -6,13 +6,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from benchmarks.statistics import Interval
 from benchmarks.transfer.cells import Cell
 from benchmarks.transfer.claims import Difference
 from benchmarks.transfer.leaderboard import number, p_value, signed
-from benchmarks.transfer.plots import Dot, dot_plot
-from benchmarks.transfer.summary import CEILING, CHANCE, CONTROL, OURS, Row, TaskTable
+from benchmarks.transfer.plots import Dot, dot_plot, scale_of
+from benchmarks.transfer.summary import CEILING, CHANCE, CONTROL, OURS, Row, TaskTable, widest
 
+FEWEST = 20  # queries of a slice that is drawn
 Grouped: TypeAlias = dict[tuple[str, str], list[Cell]]  # by model and probe, a cell for each seed
 
 
@@ -93,23 +93,39 @@ def _shares(table: TaskTable) -> str:
 
 
 def slices(table: TaskTable) -> str:
-    """Gives small multiples: ours, untrained and the best baseline on each slice, one scale each.
+    """Gives small multiples on one scale: ours, the best baseline and untrained on each slice.
 
-    A line is the mean over seeds, its bar as wide as that of the widest seed.
+    A line is the mean over seeds, its bar as wide as that of the widest seed. Slices of fewer than
+    FEWEST queries are only named: their intervals would set the scale.
     """
     wanted = [table.rows.get(OURS), table.best_baseline, table.rows.get(CONTROL)]
     rows = [row for row in wanted if row is not None]
-    kinds = dict.fromkeys(name for row in rows for cell in row.cells for name in cell.slices)
-    blocks: list[str] = []
-    for kind in kinds:
-        labels = dict.fromkeys(
-            label for row in rows for cell in row.cells for label in cell.slices.get(kind, {})
-        )
-        panels = "".join(_panel(table, rows, kind, label) for label in sorted(labels, key=_order))
-        blocks.append(f'<h4>{escape(kind)}</h4><div class="panels">{panels}</div>')
-    if not blocks:
+    kinds = list(dict.fromkeys(name for row in rows for cell in row.cells for name in cell.slices))
+    if not kinds:
         return ""
-    return f"<details><summary>By {escape(', '.join(kinds))}</summary>{''.join(blocks)}</details>"
+    blocks = "".join(_multiples(table, rows, kind) for kind in kinds)
+    return f"<details><summary>By {escape(', '.join(kinds))}</summary>{blocks}</details>"
+
+
+def _multiples(table: TaskTable, rows: Sequence[Row], kind: str) -> str:
+    panels: dict[str, list[Dot]] = {}
+    counts: dict[str, int] = {}
+    for row in rows:
+        for cell in row.cells:
+            counts |= {label: count for label, (_, count) in cell.slices.get(kind, {}).items()}
+    for label in sorted(counts, key=_order):
+        if counts[label] >= FEWEST:
+            each = [_slice_dot(table, row, kind, label) for row in rows]
+            panels[label] = [dot for dot in each if dot is not None]
+    scale = scale_of([dot for dots in panels.values() for dot in dots], zero=False)
+    drawn = "".join(
+        f"<div><h4>{escape(label)} <small>{counts[label]:,} queries</small></h4>"
+        f"{dot_plot(dots, scale=scale)}</div>"
+        for label, dots in panels.items()
+    )
+    few = [f"{label} ({count})" for label, count in counts.items() if label not in panels]
+    note = f'<p class="note">Too few queries: {escape(", ".join(few))}</p>' if few else ""
+    return f'<h4>{escape(kind)}</h4><div class="panels">{drawn}</div>{note}'
 
 
 def _order(label: str) -> tuple[int, str]:
@@ -117,23 +133,12 @@ def _order(label: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else 0, label)
 
 
-def _panel(table: TaskTable, rows: Sequence[Row], kind: str, label: str) -> str:
-    dots: list[Dot] = []
-    count = 0
-    for row in rows:
-        each = [
-            cell.slices[kind][label] for cell in row.cells if label in cell.slices.get(kind, {})
-        ]
-        if not each:
-            continue
-        count = each[0][1]
-        value = float(np.mean([found.value for found, _ in each]))
-        widest = max((found for found, _ in each), key=lambda found: found.high - found.low)
-        moved = value - widest.value
-        wide = Interval(value, widest.low + moved, widest.high + moved)
-        dots.append(Dot(row.model, wide, number(table.measure, value), kind_of(row.model)))
-    title = f"{escape(label)} <small>{count:,} queries</small>"
-    return f"<div><h4>{title}</h4>{dot_plot(dots)}</div>"
+def _slice_dot(table: TaskTable, row: Row, kind: str, label: str) -> Dot | None:
+    each = [cell.slices[kind][label][0] for cell in row.cells if label in cell.slices.get(kind, {})]
+    if not each:
+        return None
+    wide = widest(each)
+    return Dot(row.model, wide, number(table.measure, wide.value), kind_of(row.model))
 
 
 def probes(table: TaskTable, grouped: Grouped) -> str:

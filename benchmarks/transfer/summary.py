@@ -167,14 +167,18 @@ def _row(model: str, cells: Sequence[Cell], drawn: dict[Path, np.ndarray], seed:
     each = [cell.values[cell.main] for cell in cells]
     value = float(np.mean([one.value for one in each]))
     if any(cell.file not in drawn for cell in cells):
-        widest = max(each, key=lambda one: one.high - one.low)
-        moved = value - widest.value
-        wide = Interval(value, widest.low + moved, widest.high + moved)
-        return Row(cells, wide, "widest seed", None)
+        return Row(cells, widest(each), "widest seed", None)
     stacked = np.stack([drawn[cell.file] for cell in cells])
     draws = two_level(stacked, seed=zlib.crc32(f"{seed} {model}".encode()))
     found = summary(np.array([value]), draws[None])[0]
     return Row(cells, found, "seeds and users" if len(cells) > 1 else "users", draws)
+
+
+def widest(each: Sequence[Interval]) -> Interval:
+    """Gives the mean of the values with the widest of the intervals, moved to it."""
+    value = float(np.mean([one.value for one in each]))
+    wide = max(each, key=lambda one: one.high - one.low)
+    return Interval(value, wide.low + value - wide.value, wide.high + value - wide.value)
 
 
 def two_level(drawn: np.ndarray, *, seed: int) -> np.ndarray:
