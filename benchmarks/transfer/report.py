@@ -116,16 +116,18 @@ def verdict(one: Difference) -> str:
 def _claim_card(name: str, each: Sequence[Difference], found: Sequence[TaskTable]) -> str:
     measure = {table.name: table.measure for table in found}
     count = {kind: sum(verdict(one) == kind for one in each) for kind in ("better", "worse")}
-    lines = "".join(
-        f"<tr><td>{escape(one.task)}<small>{escape(one.rival)}</small></td>"
-        f"<td>{signed(measure[one.task], one.gap).replace(' ', '<small>', 1)}, "
-        f"p {p_value(one.holm) or 'unknown'}, {verdict(one)}</small></td></tr>"
-        for one in each
-    )
+    lines: list[str] = []
+    for one in each:
+        value, _, between = signed(measure[one.task], one.gap).partition(" ")
+        p = p_value(one.holm) or "unknown"
+        lines.append(
+            f"<tr><td>{escape(one.task)}<small>{escape(one.rival)}</small></td>"
+            f"<td>{value}<small>{between} p {p}, {verdict(one)}</small></td></tr>"
+        )
     return (
         f'<div class="card figure"><span class="soft">{OURS} {escape(name)}</span>'
         f"<b>{count['better']} of {len(each)}</b><small>tasks; worse on {count['worse']}</small>"
-        f"<details><summary>Task by task</summary><table>{lines}</table></details></div>"
+        f"<details><summary>Task by task</summary><table>{''.join(lines)}</table></details></div>"
     )
 
 

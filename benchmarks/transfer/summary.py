@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import rankdata
 
-from benchmarks.statistics import Interval, bootstrap, summary
+from benchmarks.statistics import Interval, Statistic, bootstrap, summary
 from benchmarks.transfer.cells import Cell
 
 OURS, CONTROL, CHANCE, CEILING = "CLUE", "untrained", "random", "ceiling"
@@ -144,22 +145,25 @@ def _table(cells: Sequence[Cell], resamples: int, seed: int) -> TaskTable:
 
 def _drawn(cells: Sequence[Cell], resamples: int, seed: int) -> dict[Path, np.ndarray]:
     """The resamples (R,) of each cell with queries; all see the same draws of users."""
-    found: dict[Path, np.ndarray] = {}
-    known: np.ndarray | None = None
+    statistics: dict[Path, Statistic] = {}
+    users: pa.ChunkedArray | None = None
     for cell in cells:
         if cell.queries is None:
             continue
         measure = cell.measures[cell.main]
         queries = pq.read_table(cell.queries, columns=["user_id", *dict.fromkeys(measure.columns)])
-        names, whose = np.unique(np.array(queries["user_id"].to_pylist()), return_inverse=True)
-        if known is not None and not np.array_equal(known, names):
+        if users is not None and not users.equals(queries["user_id"]):
             raise ValueError(
-                f"{cell.queries} asks other users than the task's other cells; run the suite again"
+                f"{cell.queries} holds other queries than the task's other cells; "
+                "run the suite again"
             )
-        known = names
-        statistic = measure.statistic(queries)
-        found[cell.file] = bootstrap([statistic], whose, resamples=resamples, seed=seed)[1][0]
-    return found
+        users = queries["user_id"]
+        statistics[cell.file] = measure.statistic(queries)
+    if users is None:
+        return {}
+    whose = users.combine_chunks().dictionary_encode().indices.to_numpy()
+    drawn = bootstrap(list(statistics.values()), whose, resamples=resamples, seed=seed)[1]
+    return dict(zip(statistics, drawn, strict=True))
 
 
 def _row(model: str, cells: Sequence[Cell], drawn: dict[Path, np.ndarray], seed: int) -> Row:
