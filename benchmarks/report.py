@@ -1,9 +1,11 @@
 """Command: a run and its results as one HTML file that needs nothing else.
 
     python -m benchmarks.report run=runs/demo corpus=corpora/demo results=results/demo
+    python -m benchmarks.report transfer=results/transfer/real
 
 Learning curves, a map of held-out users, three of them with the items nearest to them, and every
-task beside its controls. The file makes no request and can be mailed.
+task beside its controls. With `transfer` instead, the report of a transfer suite's scores
+(benchmarks/transfer/report.py). The file makes no request and can be mailed.
 """
 
 import json
@@ -29,6 +31,8 @@ from benchmarks.results import (
     read_results,
     show,
 )
+from benchmarks.transfer.report import TransferReportConfig
+from benchmarks.transfer.report import report as transfer_report
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 from clue.text_encoder import Encoder
@@ -38,7 +42,7 @@ from clue.text_encoder import Encoder
 class ReportConfig:
     """What to report on and where to. `users` and `label` name a true group of users, if known.
 
-    `out` is RUN/report.html unless set.
+    `out` is RUN/report.html unless set. With `transfer` nothing else is read.
     """
 
     run: Path = Path("runs/demo")
@@ -47,10 +51,13 @@ class ReportConfig:
     users: Path | None = None
     label: str | None = None
     out: Path | None = None
+    transfer: Path | None = None
 
 
 def report(config: ReportConfig) -> Path:
     """Gives the file written. FileNotFoundError or ValueError, naming it, for what is missing."""
+    if config.transfer is not None:
+        return transfer_report(TransferReportConfig(out=config.transfer))
     corpus = Corpus.open(config.corpus)
     encoder = Encoder.load(config.run)
     tables, about = read_results(config.results / "results.json")

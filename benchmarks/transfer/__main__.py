@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from benchmarks.transfer import cells
-from benchmarks.transfer.contract import Model, Task
+from benchmarks.transfer import cells, geometry
+from benchmarks.transfer.contract import Model, Probe, Ranker, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.transfer.prepare import prepare
 from benchmarks.transfer.tasks.attributes import AttributesConfig
@@ -30,6 +30,7 @@ from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 
 SUITES = Path("configs/transfer")
+Wanted: TypeAlias = tuple[Task, Model | Ranker, Probe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +106,20 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
 
 
 def run(config: SuiteConfig) -> int:
-    """Makes every cell that is not there; gives how many it made."""
+    """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
     prepare(config.prepare)
     corpus = Corpus.open(config.corpus)
-    wanted = cells.wanted_cells(tasks_of(config, corpus), models_of(config, corpus))
+    models = models_of(config, corpus)
+    made = fill(config, cells.wanted_cells(tasks_of(config, corpus), models))
+    if not config.only:
+        geometry.write(config.out, models, corpus)
+    return made
+
+
+def fill(config: SuiteConfig, wanted: Sequence[Wanted]) -> int:
+    """Makes the wanted cells that are not there; gives how many it made."""
     missing = [
         (task, model, probe)
         for task, model, probe in wanted

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.statistics import Interval, bootstrap, summary
 from benchmarks.transfer.contract import Measure, Model, Probe, Ranker, Scored, Task
 
-FORMAT = 1
+FORMAT = 2
 SLICE = "slice "
 
 
@@ -30,6 +30,7 @@ SLICE = "slice "
 class Cell:
     """A model's scores on a task: of every measure the value and its interval of 95 %.
 
+    `main_probe` says whether the probe is the model's first on this task: its row in the tables.
     `slices` has the main measure by slice and value: {"history": {"5-19": (Interval, queries)}}.
     `queries` is the file of the answers, None where it is not at hand.
     """
@@ -40,6 +41,7 @@ class Cell:
     model: str
     seed: int
     probe: Probe
+    main_probe: bool
     measures: dict[str, Measure]
     values: dict[str, Interval]
     slices: dict[str, dict[str, tuple[Interval, int]]]
@@ -89,6 +91,7 @@ def make(
     values, slices = measured(scored, resamples=resamples, seed=seed)
     cell = Cell(
         *(task.name, task.version, task.family, model.name, model.seed, probe),
+        main_probe=probe == next((one for one in task.probes if task.takes(model, one)), None),
         measures=dict(scored.measures),
         values=values,
         slices=slices,
@@ -195,27 +198,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def paired(
-    one: Cell, other: Cell, *, resamples: int, seed: int
-) -> tuple[Interval, np.ndarray] | None:
-    """Gives the main measure of `one` minus that of `other` on the same resamples of users.
-
-    With it the differences (resamples,). None where the queries of either are not at hand; raises
-    ValueError where they are other queries.
-    """
-    if one.queries is None or other.queries is None:
-        return None
-    tables = [pq.read_table(cell.queries) for cell in (one, other)]
-    if not tables[0]["user_id"].equals(tables[1]["user_id"]):
-        raise ValueError(f"{one.file} and {other.file} hold other queries; run the suite again")
-    users = tables[0]["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    both = zip((one, other), tables, strict=True)
-    statistics = [cell.measures[cell.main].statistic(table) for cell, table in both]
-    values, drawn = bootstrap(statistics, users, resamples=resamples, seed=seed)
-    gap, gaps = values[0] - values[1], drawn[0] - drawn[1]
-    return summary(gap[None], gaps[None])[0], gaps
 
 
 def commit() -> str:
