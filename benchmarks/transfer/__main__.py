@@ -20,6 +20,7 @@ from tqdm import tqdm
 from benchmarks.transfer import cells
 from benchmarks.transfer.contract import Model, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
+from benchmarks.transfer.rival_coles import ColesConfig, ColesModel
 from benchmarks.transfer.tasks.matching import MatchingConfig
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
@@ -33,7 +34,8 @@ class SuiteConfig:
 
     `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
     learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
-    `untrained` are the seeds of the control. `only` are patterns of task names, all by default.
+    `untrained` are the seeds of the control. `coles` is a rival trained on `learn`, null for none.
+    `only` are patterns of task names, all by default.
     """
 
     name: str = "mini"
@@ -44,6 +46,7 @@ class SuiteConfig:
     untrained: list[int] = field(default_factory=lambda: [0])
     text_dims: int = 512
     half_life: float = 8.0
+    coles: ColesConfig | None = None
     resamples: int = 2000
     seed: int = 0
     only: list[str] = field(default_factory=list[str])
@@ -62,11 +65,16 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
         for seed in config.untrained
     ]
+    coles = [
+        ColesModel(config.coles, learn, corpus, seed=seed)
+        for seed in (config.coles.seeds if config.coles else [])
+    ]
     width = trained[0].source.config.model.user.embedding
     return [
         *trained,
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
+        *coles,
         TextModel(learn, corpus, dims=config.text_dims, seed=config.seed),
         RandomModel(corpus, width=width, seed=config.seed),
     ]
