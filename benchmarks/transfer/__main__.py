@@ -65,10 +65,8 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
         for seed in config.untrained
     ]
-    coles = [
-        ColesModel(config.coles, learn, corpus, seed=seed)
-        for seed in (config.coles.seeds if config.coles else [])
-    ]
+    rival = config.coles
+    coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
     width = trained[0].source.config.model.user.embedding
     return [
         *trained,

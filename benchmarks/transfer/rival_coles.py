@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from benchmarks.baselines import unit
+from benchmarks.rival_sasrec import ALLOCATOR
 from benchmarks.speed.arms import ArmFailed
 from benchmarks.speed.rivals import ROOT, TORCH, Rival, RivalMissing, python_of
 from benchmarks.transfer.past import Past, as_of
@@ -26,12 +25,22 @@ from clue.data.corpus import Corpus
 from clue.data.sequences import joined
 from clue.durable import sha256
 
-# 0.7.0 lacks a folder of its own preprocessing; 0.6.0 without what it asks for, and with these, in
-# place of its spacy 3.7.4 and Spark, trains and embeds. Python 3.11, found by trial.
+# 0.7.0 lacks a folder of its own preprocessing; 0.6.0 without what it asks for (spacy 3.7.4, Spark)
+# and with these instead trains and embeds under Python 3.11. transformers 5 moved a class it needs.
 COLES = Rival(
     name="coles",
     bare=("pytorch-lifestream==0.6.0",),
-    needs=("TO BE PINNED",),
+    needs=(
+        "pytorch-lightning==2.6.6",
+        "torchmetrics==1.9.0",
+        "transformers==4.57.6",
+        "omegaconf==2.4.0",
+        "scikit-learn==1.9.1",
+        "pandas==3.1.1",
+        "pyarrow==26.0.1",
+        "duckdb==2.0.1",
+        "numpy==2.4.6",
+    ),
 )
 
 
@@ -41,9 +50,9 @@ class ColesConfig:
 
     Processor time of all `threads` together, so that a busy machine does not cut it short. `items`
     is how many of the most common items have a vector of their own; the others share one. `slices`
-    of `shortest` to `longest` - 1 events of each of `batch` histories are contrasted. Published: 5
-    slices, batches of 64 to 256, rates of 1e-3 and 2e-3, slices of 25 to 200 events of histories
-    that are as long; here half the users have no more than 6 events. A model for each of `seeds`.
+    of `shortest` to `longest` events of each of `batch` histories are contrasted. Published are 5
+    slices, batches of 64 to 256 and rates of 1e-3 and 2e-3; but slices of 15 to 200 events, where
+    half of our users have no more than 6, and widths of 800 and 1,024. A model for each of `seeds`.
     """
 
     minutes: float = 20.0
@@ -53,7 +62,7 @@ class ColesConfig:
     width: int = 256
     slices: int = 5
     shortest: int = 2
-    longest: int = 32
+    longest: int = 16
     batch: int = 128
     rate: float = 1e-3
     threads: int = 1
@@ -116,18 +125,17 @@ class ColesModel:
 
 def known(learn: Corpus, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
     """Gives the row in `learn` of each item and each service of `corpus`, -1 for a new one."""
-    names = [pa.array(one.services) for one in (corpus, learn)]
-    keys = [
-        pc.binary_join_element_wise(
-            services.take(pa.array(one.item_service)), one.item_ids.cast(pa.string()), "\0"
-        )
-        for services, one in zip(names, (corpus, learn), strict=True)
-    ]
-    items, services = (
-        pc.index_in(mine, value_set=theirs).fill_null(-1).to_numpy(zero_copy_only=False)
-        for mine, theirs in (keys, names)
+    items = {key: row for row, key in enumerate(_keys(learn))}
+    services = {name: row for row, name in enumerate(learn.services)}
+    return (
+        np.array([items.get(key, -1) for key in _keys(corpus)]),
+        np.array([services.get(name, -1) for name in corpus.services]),
     )
-    return items, services
+
+
+def _keys(corpus: Corpus) -> list[tuple[str, str]]:
+    services = [corpus.services[number] for number in corpus.item_service]
+    return list(zip(services, corpus.item_ids.to_pylist(), strict=True))
 
 
 def exported(past: Past, items: np.ndarray, services: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,7 +188,9 @@ def command_of() -> list[str]:
             f"{wanted}: run this once where a package index can be reached, or leave CoLES out "
             "with coles=null"
         ) from None
-    return [str(python), "-W", "ignore", "-m", "benchmarks.transfer.rival_coles_arm"]
+    # The hard negatives take a table of 420 MB, fresh pages each step: 2.2 s, so .4 s (width 256).
+    arm = [str(python), "-W", "ignore", "-m", "benchmarks.transfer.rival_coles_arm"]
+    return ["env", *ALLOCATOR, *arm]
 
 
 def work_on(mode: str, spec: dict[str, Any], work: Path) -> None:

@@ -41,11 +41,11 @@ def learn(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    split = dict.fromkeys(("ann", "bob", "cal", "dan"), "test")
+    split = {user: "test" for user, _, _ in EVALUATED}
     return corpus_of(tmp_path_factory.mktemp("evaluated"), EVALUATED, split)
 
 
-def named(log: dict[str, np.ndarray], corpus: Corpus) -> list[list[tuple[str, str]]]:
+def named(log: dict[str, np.ndarray], corpus: Corpus) -> list[list[tuple[Any, Any]]]:
     """The histories of a log as (service, item id), None for what is not in the corpus."""
     items = [None if row < 0 else corpus.item_ids[int(row)].as_py() for row in log["item"]]
     services = [None if row < 0 else corpus.services[row] for row in log["service"]]
