@@ -188,7 +188,7 @@ def command_of() -> list[str]:
             f"{wanted}: run this once where a package index can be reached, or leave CoLES out "
             "with coles=null"
         ) from None
-    # The hard negatives take a table of 420 MB, fresh pages each step: 2.2 s, so .4 s (width 256).
+    # The hard negatives need 420 MB a step: where glibc keeps the pages, .4 s instead of 2.2 s.
     arm = [str(python), "-W", "ignore", "-m", "benchmarks.transfer.rival_coles_arm"]
     return ["env", *ALLOCATOR, *arm]
 

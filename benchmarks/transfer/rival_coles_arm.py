@@ -22,7 +22,7 @@ import torch
 
 REST = 2  # the lowest number of an item with a vector of its own: 0 is padding, 1 any other item
 PACKAGES = ("pytorch-lifestream", "pytorch-lightning", "torch", "numpy")
-PADDED = 65_536  # events of a batch to embed, padding included: .3 GB at width 256
+PADDED = 65_536  # events of a batch to embed, padding included: 67 MB of states at width 256
 
 
 def read_histories(file: Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import torch
 from benchmarks.speed.arms import ArmFailed
 from benchmarks.speed.rivals import RivalMissing
 from benchmarks.transfer import rival_coles, rival_coles_arm
+from benchmarks.transfer.__main__ import SuiteConfig
 from benchmarks.transfer.past import as_of
 from benchmarks.transfer.rival_coles import ColesConfig, ColesModel, exported, known
 from benchmarks.transfer.rival_coles_arm import (
@@ -21,7 +22,9 @@ from benchmarks.transfer.rival_coles_arm import (
     read_histories,
     vocabulary,
 )
+from benchmarks.transfer.tasks.matching import MatchingConfig
 from clue.data.corpus import Corpus
+from clue.settings import load
 from tests.benchmarks.worlds import corpus_of
 
 FAKE = Path(__file__).with_name("fake_coles_arm.py")
@@ -135,6 +138,33 @@ def test_a_past_is_embedded_once_and_a_setting_is_trained_once(
     other = ColesModel(ColesConfig(work=tmp_path, minutes=1), learn, corpus, seed=0)
     seed = ColesModel(ColesConfig(work=tmp_path), learn, corpus, seed=1)
     assert len({first.work, other.work, seed.work}) == 3
+
+
+def test_vectors_of_other_users_or_that_are_not_finite_are_refused(
+    learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(learn, corpus, tmp_path, monkeypatch)
+    past = as_of(corpus, np.arange(4))
+    model.users(past)
+    (kept,) = model.work.glob("vectors/*.npy")
+    for wrong in (np.ones((3, 4), np.float32), np.full((4, 4), np.nan, np.float32)):
+        np.save(kept, wrong)
+        with pytest.raises(ValueError, match=r"for 4 users, or NaN; delete it and run again"):
+            model.users(past)
+
+
+def test_it_takes_part_in_matching_and_names_its_setting_in_a_suite(
+    learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(learn, corpus, tmp_path, monkeypatch)
+    task = MatchingConfig(name="m", pairs=[["food", "tools"]], floor_dims=0).build(corpus)
+    assert task.takes(model, "zero-shot")
+    scored = task.score(model, "zero-shot")
+    assert scored.queries.num_rows == 4  # ann and cal, both ways
+    assert load(SuiteConfig, None, ["coles.minutes=3"]).coles == ColesConfig(minutes=3)
+    assert load(SuiteConfig, None, ["coles=null"]).coles is None
+    with pytest.raises(ValueError, match=r"coles\.minute\b"):
+        load(SuiteConfig, None, ["coles.minute=3"])
 
 
 def test_another_model_in_the_same_place_has_another_fingerprint(
