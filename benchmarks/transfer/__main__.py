@@ -21,6 +21,7 @@ from benchmarks.transfer import cells, geometry
 from benchmarks.transfer.contract import Model, Probe, Ranker, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.transfer.prepare import prepare
+from benchmarks.transfer.rival_coles import ColesConfig, ColesModel
 from benchmarks.transfer.tasks.attributes import AttributesConfig
 from benchmarks.transfer.tasks.clicks import ClicksConfig
 from benchmarks.transfer.tasks.matching import MatchingConfig
@@ -39,9 +40,9 @@ class SuiteConfig:
 
     `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
     learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
-    `untrained` are the seeds of the control. `only` are patterns of task names, all by default.
-    `prepare` are the commands that make all this, by what each writes last; those whose output is
-    missing run first.
+    `untrained` are the seeds of the control. `coles` is a rival trained on `learn`, null for none.
+    `only` are patterns of task names, all by default. `prepare` are the commands that make all
+    this, by what each writes last; those whose output is missing run first.
     """
 
     name: str = "mini"
@@ -53,6 +54,7 @@ class SuiteConfig:
     untrained: list[int] = field(default_factory=lambda: [0])
     text_dims: int = 512
     half_life: float = 8.0
+    coles: ColesConfig | None = None
     resamples: int = 2000
     seed: int = 0
     only: list[str] = field(default_factory=list[str])
@@ -75,11 +77,14 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
         for seed in config.untrained
     ]
+    rival = config.coles
+    coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
     width = trained[0].source.config.model.user.embedding
     return [
         *trained,
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
+        *coles,
         TextModel(learn, corpus, dims=config.text_dims, seed=config.seed),
         RandomModel(corpus, width=width, seed=config.seed),
     ]

@@ -85,9 +85,9 @@ class TrueMatchingTask:
         )
         self.recipe: Mapping[str, Any] = {**self.matching.recipe, "truth": truth.fingerprint}
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives the ceiling and the linear floor."""
-        return [TrueLatents(self.truth), *self.matching.rivals()]
+        return [TrueLatents(self.truth), *self.matching.rivals(models)]
 
     def takes(self, model: Model | Ranker, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor."""
@@ -157,7 +157,7 @@ class NextItemTask:
             "queries": len(users),
         }
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives the ceiling and popularity."""
         return [TrueLatents(self.truth), Popular(self.corpus)]
 

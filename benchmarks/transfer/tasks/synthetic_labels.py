@@ -128,7 +128,7 @@ class LabelTask:
             "until": str(labels.until),
         }
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives the ceiling, the classes' shares, and the numbers of events."""
         label, split = self.labels.label, self.truth.corpus.split
         return [
@@ -191,7 +191,7 @@ class ClicksTask:
         corpus = self.truth.corpus
         return as_of(corpus, np.arange(corpus.num_users), self.truth.config.window_start)
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives the ceiling and the share of clicks."""
         prior = shares(self.clicked, self.split)
         return [

@@ -69,7 +69,7 @@ class FakeTask:
     own: tuple[str, ...] = ()
     scored: int = 0
 
-    def rivals(self) -> Sequence[FakeModel | FakeRanker]:
+    def rivals(self, models: Sequence[Any]) -> Sequence[FakeModel | FakeRanker]:
         return [FakeRanker(name) for name in self.own]
 
     def takes(self, model: Any, probe: str) -> bool:

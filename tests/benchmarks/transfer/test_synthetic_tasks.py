@@ -96,7 +96,7 @@ def value(scored: Scored, measure: str | None = None) -> float:
 
 
 def rows(task: Task) -> Iterator[tuple[str, Model | Ranker]]:
-    for rival in task.rivals():
+    for rival in task.rivals([]):
         assert task.takes(rival, task.probes[0])
         yield rival.name, rival
 
@@ -135,7 +135,7 @@ def test_who_knows_the_latents_is_near_the_ceiling(
     ceiling, knowing, random = (
         value(task.score(model, task.probes[0]))
         for model in (
-            task.rivals()[0],
+            task.rivals([])[0],
             Knowing(world.truth),
             RandomModel(world.corpus, width=16, seed=0),
         )
@@ -147,7 +147,7 @@ def test_who_knows_the_latents_is_near_the_ceiling(
 
 def test_the_true_item_probabilities_are_those_of_the_log(world: SimpleNamespace) -> None:
     task = world.tasks["next item"]
-    ceiling = task.rivals()[0]
+    ceiling = task.rivals([])[0]
     users, items = ceiling.users(task.past), ceiling.items()
     scores = users @ items.T / 1e6
     for number in range(3):
@@ -191,7 +191,7 @@ def test_labels_of_others_teach_nothing(world: SimpleNamespace) -> None:
     )
     rng.shuffle(task.labels.label)  # pyright: ignore[reportAttributeAccessIssue]
     assert abs(value(task.score(Knowing(world.truth), "linear")) - 0.5) < 0.1
-    ceiling = task.rivals()[0]
+    ceiling = task.rivals([])[0]
     assert abs(value(task.score(ceiling, "linear")) - 0.5) < 0.1
 
 
