@@ -15,15 +15,23 @@ from clue.prepare import prepare
 Event = tuple[str, str, str]  # user, service, item; the time is the place in the list
 
 
-def corpus_of(directory: Path, events: Sequence[Event], split: dict[str, str]) -> Corpus:
-    """The corpus of `events`, an item's text being its id; `split` names each user's part."""
+def corpus_of(
+    directory: Path,
+    events: Sequence[Event],
+    split: dict[str, str],
+    times: Sequence[float] | None = None,
+) -> Corpus:
+    """The corpus of `events`, an item's text being its id; `split` names each user's part.
+
+    `times` are those of the events where their place in the list is none.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     users, services, items = zip(*events, strict=True)
     columns = {
         "user_id": list(users),
         "service": list(services),
         "item_id": list(items),
-        "timestamp": list(range(len(events))),
+        "timestamp": list(times or range(len(events))),
         "text": [item.replace("_", " ") for item in items],
         "part": [split[user] for user in users],
     }
