@@ -136,7 +136,7 @@ MARKS = {
 
 def loss_chart(points: Sequence[tuple[str, float, float]], measure: str) -> str:
     """Gives (name, loss, score) of checkpoints: the lower the loss, the further right."""
-    losses, scores = ([p[i] for p in points] for i in (1, 2))
+    losses, scores = [loss for _, loss, _ in points], [score for _, _, score in points]
     ys = ticks(min(scores), max(scores), 3)
     left, top, right, bottom = 44, 16, LOSS_WIDTH - 16, LOSS_HEIGHT - 40
     margin = 0.06 * (max(losses) - min(losses)) or 1.0

@@ -64,7 +64,7 @@ class FakeTask:
     quality: Mapping[str, float]
     probes: tuple[str, ...] = ("linear",)
     version: int = 1
-    users: int = 300
+    users: int = 200
     recipe: Mapping[str, Any] = field(default_factory=dict)
     own: tuple[str, ...] = ()
     scored: int = 0

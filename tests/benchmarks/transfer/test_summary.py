@@ -197,8 +197,8 @@ def test_tau_of_a_shuffled_relation_is_across_zero_and_equals_scipy() -> None:
     points = [(x, {"t": y}) for x, y in zip(loss, score, strict=True)]
     found = correlations(points, {"t": False}, resamples=500)["t"]
     assert found["kendall"].low < 0 < found["kendall"].high
-    assert found["kendall"].value == pytest.approx(kendalltau(-loss, score).statistic)
-    assert found["spearman"].value == pytest.approx(spearmanr(-loss, score).statistic)
+    assert found["kendall"].value == pytest.approx(kendalltau(-loss, score)[0])
+    assert found["spearman"].value == pytest.approx(spearmanr(-loss, score)[0])
 
 
 def test_tau_of_two_checkpoints_is_refused() -> None:
