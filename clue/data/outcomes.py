@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import expit, softmax
 
 from clue.data.synthetic import EPOCH, SyntheticConfig, World, draw_rows, make_world
 from clue.settings import read_command_line, to_yaml
@@ -165,6 +164,10 @@ def _generator(config: OutcomesConfig, number: int) -> np.random.Generator:
     return np.random.default_rng([config.world.seed, number])
 
 
+def _chance(logit: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logit))
+
+
 def _stop_probability(
     config: OutcomesConfig, world: World, user: np.ndarray, latents: np.ndarray
 ) -> np.ndarray:
@@ -175,14 +178,15 @@ def _stop_probability(
     rate = np.log(counts.sum(axis=1) / (counts > 0).sum(axis=1))
     engaged = (rate - rate.mean()) / max(rate.std(), 1e-9)
     interest = latents.reshape(shape[0], config.world.interests, -1).sum(axis=2)[:, 0]
-    return expit(config.stop + config.engagement * engaged + config.interest * interest)
+    return _chance(config.stop + config.engagement * engaged + config.interest * interest)
 
 
 def _attributes(config: OutcomesConfig, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gives the class probabilities (N, C) and the class (N,) of every user."""
     rng = _generator(config, 2)
     matrix = config.sharpness * rng.standard_normal((latents.shape[1], config.classes))
-    probabilities = softmax(latents @ matrix, axis=1)
+    weights = np.exp(latents @ matrix)
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
     return probabilities, draw_rows(rng, probabilities, np.arange(len(latents)))
 
 
@@ -207,7 +211,7 @@ def _impressions(
     item = service * size + low + (rng.random(len(user)) * (high - low)).astype(np.int64)
     effect = config.item_effect * rng.standard_normal(len(item_topic))
     affinity = np.log(topics * share[np.arange(len(user)), item_topic[item]] + 0.1)
-    probability = expit(config.click + config.relevance * affinity + effect[item])
+    probability = _chance(config.click + config.relevance * affinity + effect[item])
     clicked = rng.random(len(user)) < probability
     order = np.argsort(moment, kind="stable")
     return pa.table(
