@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clue.data.corpus import Corpus
+
 
 def read_table(file: Path, columns: Sequence[str]) -> pa.Table:
     """Gives the columns; FileNotFoundError or ValueError for what is missing, an empty cell too."""
@@ -29,3 +31,12 @@ def rows_of(ids: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
     place = {name: row for row, name in enumerate(known)}
     each = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)
     return each[coded.indices.to_numpy()]
+
+
+def service_of(corpus: Corpus, service: str) -> int:
+    """Gives the number of a service of the corpus. ValueError where it has none of that name."""
+    if service not in corpus.services:
+        raise ValueError(
+            f"{corpus.path} has no service {service!r}; there are {', '.join(corpus.services)}"
+        )
+    return corpus.services.index(service)

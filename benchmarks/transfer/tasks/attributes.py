@@ -43,8 +43,9 @@ SHOT_MEASURES = {**MEASURES, "AUROC": Measure("mean_auroc", ("scores", "labels")
 class AttributesConfig:
     """The `column` of a Parquet `table` with a row for each user_id.
 
-    `bag` items most common among training users are the rival's features. `mlp_width` is that of
-    the published probe.
+    The `bag` items most common among training users are the rival's features: of the gender of
+    ML-1M's users 1,000 say .834 (AUROC), 300 .784 and 100 .733. `mlp_width` is that of the
+    published probe.
     """
 
     name: str

@@ -30,7 +30,7 @@ from benchmarks.transfer.contract import (
 from benchmarks.transfer.models import Prior
 from benchmarks.transfer.past import Past, as_of
 from benchmarks.transfer.probes import predict
-from benchmarks.transfer.tables import read_table, rows_of
+from benchmarks.transfer.tables import read_table, rows_of, service_of
 from clue.data.corpus import Corpus
 from clue.durable import sha256
 
@@ -86,7 +86,7 @@ def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
     timed = file.is_file() and "timestamp" in pq.read_schema(file).names
     table = read_table(file, [*columns, "timestamp"] if timed else columns)
     users = rows_of(table["user_id"], corpus.user_ids.to_pylist())
-    here = np.flatnonzero(corpus.item_service == corpus.services.index(service))
+    here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
     places = rows_of(table["item_id"], corpus.item_ids.take(pa.array(here)).to_pylist())
     known = (users >= 0) & (places >= 0)
     if not known.any():
@@ -220,7 +220,7 @@ class ClicksTask:
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
         found = predict(probe, "class", *parts, width=self.config.mlp_width)
         past, whose = self._past(test)
-        service = self.corpus.services.index(self.config.service)
+        service = service_of(self.corpus, self.config.service)
         chosen = dict(found.chosen)
         if isinstance(model, ClickRates):
             chosen["smoothing"] = model.smoothing

@@ -30,6 +30,7 @@ from benchmarks.transfer.models import Beside, EncoderModel
 from benchmarks.transfer.past import Past, as_of
 from benchmarks.transfer.probes import Target, predict
 from benchmarks.transfer.sales import DAY, Aggregates, Sales, read_sales, top_items
+from benchmarks.transfer.tables import service_of
 from clue.data.corpus import Corpus
 
 Label = Literal["churn", "propensity", "spend"]
@@ -158,7 +159,7 @@ class WindowsTask:
 def _starts(config: WindowsConfig, corpus: Corpus, sales: Sales) -> list[float]:
     """Gives the starts of the three windows that end with the log, in epoch seconds."""
     end = float(sales.time.max()) + 1
-    last = corpus.timestamps_of(corpus.services.index(config.service)).values.max()
+    last = corpus.timestamps_of(service_of(corpus, config.service)).values.max()
     if abs(last - sales.time.max()) > DAY:
         raise ValueError(
             f"{config.name}: the last sale is at {sales.time.max():.0f}, the last event of "

@@ -66,10 +66,11 @@ def planted(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, pa.Table]:
     return users, items, pa.table(columns)
 
 
-def task_of(corpus: Corpus, directory: Path, table: pa.Table) -> ClicksTask:
+def task_of(corpus: Corpus, directory: Path, table: pa.Table, service: str = "games") -> ClicksTask:
     file = directory / "impressions.parquet"
     pq.write_table(table, file)
-    return ClicksConfig(name="play", impressions=file, service="games", mlp_width=64).build(corpus)
+    config = ClicksConfig(name="play", impressions=file, service=service, mlp_width=64)
+    return config.build(corpus)
 
 
 def figures(task: ClicksTask, model: object, probe: str = "linear") -> dict[str, float]:
@@ -188,6 +189,8 @@ def test_tables_without_both_kinds_or_known_users_are_refused(
     none = table.set_column(2, "clicked", pa.array([False] * 3000))
     with pytest.raises(ValueError, match="training users have 1500 impressions, 0 of them clicked"):
         task_of(corpus, tmp_path, none)
+    with pytest.raises(ValueError, match="no service 'films'; there are books, games"):
+        task_of(corpus, tmp_path, table, service="films")
     strangers = table.set_column(0, "user_id", pa.array(["x"] * 3000))
     with pytest.raises(ValueError, match="no impression of a user and an item of games"):
         task_of(corpus, tmp_path, strangers)

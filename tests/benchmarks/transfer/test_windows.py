@@ -198,6 +198,8 @@ def test_sales_of_another_log_are_refused(six: tuple[Corpus, Path], tmp_path: Pa
         task_of((six[0], changed(user_id=["x"] * 6)))
     with pytest.raises(ValueError, match="1 empty cells of 'price'"):
         task_of((six[0], changed(price=[None, 1.0, 1.0, 1.0, 1.0, 1.0])))
+    with pytest.raises(ValueError, match="no service 'bank'; there are retail"):
+        task_of(six, service="bank")
     with pytest.raises(FileNotFoundError, match="no table .*none.parquet"):
         task_of((six[0], tmp_path / "none.parquet"))
     pq.write_table(table.drop_columns(["invoice"]), tmp_path / "few.parquet")
