@@ -51,7 +51,7 @@ def test_the_loss_of_the_untrained_encoder_is_that_of_its_weights(
 ) -> None:
     corpus = Corpus.open(tiny_run.corpus)
     encoder = Encoder.untrained(config.run, seed=5)
-    limit = 32  # views.max_events of the run
+    limit = 16  # views.max_events of the run
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=limit)
     items = encoder.catalogue_items(corpus)
     metrics = evaluate_matching(
