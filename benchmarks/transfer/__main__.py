@@ -21,6 +21,8 @@ from benchmarks.transfer import cells
 from benchmarks.transfer.contract import Model, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.transfer.tasks.matching import MatchingConfig
+from benchmarks.transfer.tasks.new_service import NewServiceConfig
+from benchmarks.transfer.tasks.next_item import NextItemConfig
 from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 
@@ -48,6 +50,8 @@ class SuiteConfig:
     seed: int = 0
     only: list[str] = field(default_factory=list[str])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
+    next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
+    new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
 
 
 def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
@@ -74,7 +78,7 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
 
 def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
     """Gives the tasks that are asked for. ValueError where `only` names none of them."""
-    asked: list[Any] = [*config.matching]
+    asked: list[Any] = [*config.matching, *config.next_item, *config.new_service]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
