@@ -5,6 +5,8 @@ other services, whole: their clocks do not compare with that of the new one. Ask
 users who are there and elsewhere, whom nothing has read; such training users can be labelled.
 
     zero-shot   the items of the service by their dot product with the user's vector
+    centred     the same less the mean vector of the training users, so that an item that is near to
+                everybody has no advantage
     5 %         with that share of the training users labelled, drawn DRAWS times: a ridge map from
                 a user's vector to the mean vector of all that she met there, shrunk towards the
                 zero-shot answer, its strength chosen by leave-one-out among the labelled
@@ -64,7 +66,7 @@ class NewServiceTask:
     """Users of the new service and of another; see `NewServiceConfig`."""
 
     version, family = 1, "new service"
-    probes: tuple[Probe, ...] = ("zero-shot", *SHARES)
+    probes: tuple[Probe, ...] = ("zero-shot", "centred", *SHARES)
 
     def __init__(self, config: NewServiceConfig, corpus: Corpus) -> None:
         """Finds who is asked and who can be labelled."""
@@ -74,7 +76,8 @@ class NewServiceTask:
         self.others = [name for name in corpus.services if name != config.service]
         counts = np.stack([corpus.items_of(n).lengths for n in range(len(corpus.services))])
         both = np.flatnonzero((counts[number] > 0) & (counts.sum(0) > counts[number]))
-        self.pool, self.asked = (both[corpus.split[both] > 0 == held] for held in (False, True))
+        held_out = corpus.split[both] > 0
+        self.pool, self.asked = both[~held_out], both[held_out]
         if not len(self.pool) or not len(self.asked):
             raise ValueError(
                 f"{config.name}: {len(self.pool)} training and {len(self.asked)} held-out users "
@@ -97,8 +100,8 @@ class NewServiceTask:
         return [Popularity()]
 
     def takes(self, model: Model | Ranker, probe: Probe) -> bool:
-        """Says yes to all."""
-        return True
+        """Says yes to all but a centred popularity."""
+        return hasattr(model, "users") or probe != "centred"
 
     @cached_property
     def elsewhere(self) -> Past:
@@ -108,7 +111,7 @@ class NewServiceTask:
     def score(self, model: Model | Ranker, probe: Probe) -> Scored:
         """Gives a query for each user asked, or for each and draw: where her first item stands."""
         if not hasattr(model, "users"):
-            return self._popularity(copy(model), probe)  # pyright: ignore[reportArgumentType]
+            return self._popularity(model, probe)  # pyright: ignore[reportArgumentType]
         return self._mapped(model, probe)  # pyright: ignore[reportArgumentType]
 
     def _mapped(self, model: Model, probe: Probe) -> Scored:
@@ -119,6 +122,8 @@ class NewServiceTask:
         if probe == "zero-shot":
             return self._answers([products(users, vectors[self.items])], {})
         known = model.users(as_of(self.corpus, self.pool, services=self.others))
+        if probe == "centred":
+            return self._answers([products(users - known.mean(0), vectors[self.items])], {})
         blocks, strengths = list[Iterator[np.ndarray]](), list[float]()
         for rows in self._draws(probe):
             labels = self._mean_met(self.pool[rows], vectors)
@@ -133,8 +138,9 @@ class NewServiceTask:
         drawn = [self.pool[rows] for rows in self._draws(probe)]
         for users in [training] if probe == "zero-shot" else drawn:
             past = as_of(self.corpus, users, services=[service])
-            ranker.fit(past, past, np.zeros(0, np.int64), service)
-            blocks.append(ranker.scores(self.elsewhere, self.items))
+            fitted = copy(ranker)  # its scores are made when they are ranked, after all fits
+            fitted.fit(past, past, np.zeros(0, np.int64), service)
+            blocks.append(fitted.scores(self.elsewhere, self.items))
         return self._answers(blocks, {})
 
     def _draws(self, probe: Probe) -> list[np.ndarray]:
