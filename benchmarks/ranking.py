@@ -5,7 +5,7 @@ Every metric is its expectation over a random order of the ties, so that constan
 exactly chance: HR@k = k / n.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,13 +85,40 @@ def rank(
         )
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("vectors to rank hold NaN or infinity; was the checkpoint diverging?")
-    better, equal, of = (np.empty(len(queries)) for _ in range(3))
-    for block, scores in _blocks(queries, candidates, seen, targets):
+    return rank_scores(products(queries, candidates), targets, seen)
+
+
+def products(queries: np.ndarray, candidates: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the dot products (b, N) of Q queries with N candidates, float64, some rows a time."""
+    candidates = candidates.astype(np.float64)
+    step = max(1, CELLS // len(candidates))
+    for start in range(0, len(queries), step):
+        yield queries[start : start + step].astype(np.float64) @ candidates.T
+
+
+def rank_scores(
+    blocks: Iterable[np.ndarray], targets: np.ndarray, seen: Ragged | None = None
+) -> Ranks:
+    """Gives the standing of `targets` (Q,) as `rank` does, by scores (b, N) of some queries a time.
+
+    The blocks are written to. Raises ValueError where they have no row for each target, and for
+    scores that are not finite.
+    """
+    better, equal, of = (np.empty(len(targets)) for _ in range(3))
+    done = 0
+    for block, scores in _hidden(blocks, seen, targets):
+        done = block.stop
+        if done > len(targets):
+            break
         own = scores[np.arange(len(scores)), targets[block]][:, None]
         width = SAME * np.maximum(1, np.abs(own))
         better[block] = (scores > own + width).sum(1)
         equal[block] = (np.abs(scores - own) <= width).sum(1) - 1
         of[block] = (scores > -np.inf).sum(1)
+    if done != len(targets):
+        raise ValueError(
+            f"rows of scores up to {done} for {len(targets)} targets; give one for each"
+        )
     return Ranks(better, equal, of)
 
 
@@ -100,7 +127,7 @@ def losses(
 ) -> np.ndarray:
     """Gives each target's cross-entropy in nats (Q,) among the candidates that `rank` ranks."""
     found = np.empty(len(queries))
-    for block, scores in _blocks(queries, candidates, seen, targets):
+    for block, scores in _hidden(products(queries, candidates), seen, targets):
         own = scores[np.arange(len(scores)), targets[block]]
         most = scores.max(1)
         found[block] = np.log(np.exp(scores - most[:, None]).sum(1)) + most - own
@@ -114,23 +141,32 @@ def top(
 
     Unlike `rank` it knows no target: what was seen is in no list.
     """
-    found = np.empty((len(queries), k), np.int64)
-    for block, scores in _blocks(queries, candidates, seen, None):
+    return top_scores(products(queries, candidates), k, seen)
+
+
+def top_scores(blocks: Iterable[np.ndarray], k: int, seen: Ragged | None = None) -> np.ndarray:
+    """Gives the `k` candidates of the highest scores as `top` does, by scores (b, N) of some rows.
+
+    The blocks are written to.
+    """
+    found: list[np.ndarray] = []
+    for _, scores in _hidden(blocks, seen, None):
         chosen = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(scores, chosen, 1), axis=1, kind="stable")
-        found[block] = np.take_along_axis(chosen, order, 1)
-    return found
+        found.append(np.take_along_axis(chosen, order, 1))
+    return np.concatenate(found) if found else np.zeros((0, k), np.int64)
 
 
-def _blocks(
-    queries: np.ndarray, candidates: np.ndarray, seen: Ragged | None, targets: np.ndarray | None
+def _hidden(
+    blocks: Iterable[np.ndarray], seen: Ragged | None, targets: np.ndarray | None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields float64 scores (n, N) of some queries at a time, -inf where a candidate is hidden."""
-    candidates = candidates.astype(np.float64)
-    step = max(1, CELLS // len(candidates))
-    for start in range(0, len(queries), step):
-        block = slice(start, min(start + step, len(queries)))
-        scores = queries[block].astype(np.float64) @ candidates.T
+    """Yields which queries a block holds, and its scores, -inf where a candidate is hidden."""
+    start = 0
+    for scores in blocks:
+        block = slice(start, start + len(scores))
+        start = block.stop
+        if not np.isfinite(scores).all():
+            raise ValueError("scores to rank hold NaN or infinity; did the model diverge?")
         if seen is not None:
             for row, number in enumerate(range(block.start, block.stop)):
                 known = seen[number]

@@ -25,6 +25,8 @@ from benchmarks.transfer.rival_coles import ColesConfig, ColesModel
 from benchmarks.transfer.tasks.attributes import AttributesConfig
 from benchmarks.transfer.tasks.clicks import ClicksConfig
 from benchmarks.transfer.tasks.matching import MatchingConfig
+from benchmarks.transfer.tasks.new_service import NewServiceConfig
+from benchmarks.transfer.tasks.next_item import NextItemConfig
 from benchmarks.transfer.tasks.synthetic import SyntheticTaskConfig
 from benchmarks.transfer.tasks.windows import WindowsConfig
 from clue.data.corpus import Corpus
@@ -63,6 +65,8 @@ class SuiteConfig:
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
+    next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
+    new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
 
 
 def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
@@ -98,6 +102,8 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
         *config.attributes,
         *config.clicks,
         *config.synthetic,
+        *config.next_item,
+        *config.new_service,
     ]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
