@@ -95,7 +95,7 @@ class NewServiceTask:
             "items": len(self.items),
         }
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives popularity in the new service."""
         return [Popularity()]
 

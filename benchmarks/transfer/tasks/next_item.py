@@ -96,7 +96,7 @@ class NextItemTask:
             "items": len(self.items),
         }
 
-    def rivals(self) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
         """Gives popularity, item-kNN, EASE, iALS, and the supervised ceiling where there is one."""
         config, filtered = self.config, self.config.filter_seen
         found: list[Tuned] = [

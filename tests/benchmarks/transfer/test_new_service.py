@@ -122,7 +122,7 @@ def test_popularity_counts_all_training_users_or_the_labelled_ones_alone(
     corpus: Corpus, task: NewServiceTask
 ) -> None:
     lab = corpus.services.index("lab")
-    (popularity,) = task.rivals()
+    (popularity,) = task.rivals([])
     labelled = {
         "zero-shot": [corpus.users_in("train")],
         "5 %": [task.pool[rows] for rows in task._draws("5 %")],

@@ -139,7 +139,7 @@ def test_what_was_met_leaves_the_ranking_where_it_is_filtered(corpus: Corpus) ->
 
 def test_popularity_is_counted_on_training_events_and_sliced_by_them(corpus: Corpus) -> None:
     task = task_of(corpus)
-    popularity = task.rivals()[0]
+    popularity = task.rivals([])[0]
     scored = task.score(popularity, "fitted")
     shop = corpus.services.index("shop")
     counts = np.zeros(corpus.num_items)
@@ -164,7 +164,7 @@ def test_every_rival_is_asked_once_and_models_twice(corpus: Corpus, tmp_path: Pa
     model = Given(last_met, np.eye(corpus.num_items))
     assert [probe for probe in task.probes if task.takes(model, probe)] == ["zero-shot", "linear"]
     names = ["popularity", "item-kNN", "EASE", "iALS", "recent popularity"]
-    rivals = task.rivals()
+    rivals = task.rivals([])
     assert [rival.name for rival in rivals] == names
     assert all([p for p in task.probes if task.takes(r, p)] == ["fitted"] for r in rivals)
     found = task.score(rivals[1], "fitted")  # the ring: neighbours are what comes next
@@ -176,7 +176,7 @@ def test_every_rival_is_asked_once_and_models_twice(corpus: Corpus, tmp_path: Pa
 def test_a_supervised_run_is_a_row_of_its_own(corpus: Corpus, tmp_path: Path) -> None:
     run = saved_run(tmp_path, "own", corpus, SequencesConfig(services=["shop"]))
     task = task_of(corpus, supervised=run)
-    rival = task.rivals()[-1]
+    rival = task.rivals([])[-1]
     assert rival.name == "SASRec (own, supervised)"
     scored = task.score(rival, "fitted")
     assert scored.queries.num_rows == USERS
