@@ -6,8 +6,8 @@ A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /res
 is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
-`rival:NAME` from that and its rectools_NAME.json; `batch_size`, `robustness` and `strategies` from
-the files that those commands wrote.
+`rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` is results/transfer/NAME/table.md;
+`batch_size`, `robustness` and `strategies` come from the files that those commands wrote.
 """
 
 import ast
@@ -24,7 +24,9 @@ from benchmarks.results import headlines, read_results
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
-KINDS = "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies"
+KINDS = (
+    "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
+)
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -62,6 +64,9 @@ def render(root: Path) -> str:
                 body = strategies.table(_json(root, "strategies", "results"))
             case "hard_tasks":
                 body = hard_tasks(root, name)
+            case "transfer":
+                file = root / "results" / "transfer" / name / "table.md"
+                body = file.read_text(encoding="utf-8").strip()
             case _:
                 body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
