@@ -96,7 +96,7 @@ def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there; gives how many it made."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
-    prepare(config.prepare)
+    prepare(config.prepare, config.encoders)
     corpus = Corpus.open(config.corpus)
     wanted = cells.wanted_cells(tasks_of(config, corpus), models_of(config, corpus))
     missing = [
