@@ -120,7 +120,7 @@ def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
-    prepare(config.prepare)
+    prepare(config.prepare, config.encoders)
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     made = fill(config, cells.wanted_cells(tasks_of(config, corpus), models))
