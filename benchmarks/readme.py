@@ -6,8 +6,9 @@ A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /res
 is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
-`rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` is results/transfer/NAME/table.md;
-`batch_size`, `robustness` and `strategies` come from the files that those commands wrote.
+`rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
+results/transfer/NAME/table.md; `batch_size`, `robustness` and `strategies` from the files that
+those commands wrote.
 """
 
 import ast
@@ -51,10 +52,8 @@ def render(root: Path) -> str:
                 body = file_map(root)
             case "results":
                 body = results_table(root, name)
-            case "batch_size":
-                body = batch_size_study(root)
-            case "robustness":
-                body = robustness(root)
+            case "batch_size" | "robustness":
+                body = {"batch_size": batch_size_study, "robustness": robustness}[kind](root)
             case "leave_one_out":
                 body = leave_one_out.markdown(_json(root, "next_item", name))
             case "rival":

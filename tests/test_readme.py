@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.batch_size import BatchSizeConfig
+from benchmarks.data.__main__ import DataConfig
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.hard_tasks.__main__ import HardTasksConfig
 from benchmarks.ladder import LadderConfig
@@ -20,6 +21,8 @@ from benchmarks.rival_sasrec import RivalSasrecConfig
 from benchmarks.robustness import RobustnessConfig
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 from benchmarks.strategies import StrategiesConfig
+from benchmarks.transfer.__main__ import SuiteConfig, arguments
+from benchmarks.transfer.report import TransferReportConfig
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
 from clue.embed import EmbedConfig
@@ -44,6 +47,9 @@ COMMANDS: dict[str, type[Any]] = {
     "benchmarks.rival_sasrec": RivalSasrecConfig,
     "benchmarks.strategies": StrategiesConfig,
     "benchmarks.robustness": RobustnessConfig,
+    "benchmarks.transfer": SuiteConfig,
+    "benchmarks.transfer.report": TransferReportConfig,
+    "benchmarks.data": DataConfig,
     "serving.build_index": BuildConfig,
 }
 SPEED: dict[str, type[Any]] = {
@@ -92,12 +98,16 @@ def job_of(words: list[str]) -> tuple[str, list[str]] | None:
 def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUE_DATA", "data")
     jobs = [job for words in commands() if (job := job_of(words))]
-    for program, arguments in jobs:
+    for program, words in jobs:
         if program == "benchmarks.speed":
-            load(SPEED[arguments[0]], None, arguments[1:])
+            load(SPEED[words[0]], None, words[1:])
             continue
-        config = ROOT / arguments[0] if arguments and "=" not in arguments[0] else None
-        load(COMMANDS[program], config, arguments[1:] if config else arguments)
+        if program == "benchmarks.data":
+            words = [f"name={words[0]}", *words[1:]]
+        if program == "benchmarks.transfer":
+            words = arguments(words)
+        config = ROOT / words[0] if words and "=" not in words[0] else None
+        load(COMMANDS[program], config, words[1:] if config else words)
     assert {program for program, _ in jobs} == {*COMMANDS, "benchmarks.speed"}
     assert len(jobs) >= 8
 
