@@ -38,7 +38,7 @@ def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flat |= {"points": [[0, 0], [1000, 500], [10, 1000]], "groups": [0, 1, 1]}
     (out / "map.json").write_text(json.dumps(flat))
     task = FakeTask(
-        "shop/churn", "churn", "auroc", {f"step {s}": s / 900 for s in range(0, 500, 100)}
+        "matching/food", "matching", "nats", {f"step {s}": s / 900 for s in range(0, 500, 100)}
     )
     checked = [
         cells.make(out / "steps", task, FakeModel(name), "linear", resamples=10, seed=0)
