@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import ndcg_score
 
 from benchmarks import ranking
-from benchmarks.ranking import Ranks, concatenated, rank
+from benchmarks.ranking import Ranks, concatenated, rank, rank_scores, top, top_scores
 from clue.data.corpus import Ragged
 from clue.train.evaluation import pair_ranks
 
@@ -96,3 +96,28 @@ def test_vectors_that_cannot_be_ranked_are_refused() -> None:
         rank(np.ones((2, 3)), np.ones((4, 2)), np.zeros(2, int))
     with pytest.raises(ValueError, match="NaN or infinity"):
         rank(np.full((1, 2), np.nan), np.ones((4, 2)), np.zeros(1, int))
+
+
+def test_scores_in_blocks_rank_as_their_vectors_do() -> None:
+    queries, candidates = vectors(9, 14, 3), vectors(10, 21, 3)
+    targets, seen = np.arange(14), Ragged(np.repeat(3, 14), np.arange(15))
+    whole = (queries.astype(np.float64) @ candidates.T.astype(np.float64)).copy()
+    blocks = [whole[:5].copy(), whole[5:].copy()]
+    found = rank_scores(blocks, targets, seen)
+    wanted = rank(queries, candidates, targets, seen)
+    assert found.better.tolist() == wanted.better.tolist()
+    assert found.of.tolist() == [20.0] * 3 + [21.0] + [20.0] * 10  # its own target stays
+    listed = top_scores([whole[:5].copy(), whole[5:].copy()], 4, seen)
+    assert listed.tolist() == top(queries, candidates, 4, seen).tolist()
+    assert 3 not in listed
+
+
+@pytest.mark.parametrize("rows", [5, 9])
+def test_scores_without_a_row_for_each_target_are_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match="for 7 targets"):
+        rank_scores([np.zeros((rows, 4))], np.zeros(7, int))
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="scores to rank hold NaN or infinity"):
+        rank_scores([np.full((2, 4), np.nan)], np.zeros(2, int))

@@ -42,7 +42,10 @@ class Given:
     name, seed, fingerprint = "given", 0, "given"
 
     def __init__(self, users: Callable[[Past], np.ndarray], items: np.ndarray | None) -> None:
-        self.users, self._items = users, items
+        self._users, self._items = users, items
+
+    def users(self, past: Past) -> np.ndarray:
+        return self._users(past)
 
     def items(self) -> np.ndarray | None:
         return self._items
