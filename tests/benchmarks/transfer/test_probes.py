@@ -73,6 +73,17 @@ def test_linear_of_a_number_equals_ridge_at_the_alpha_of_the_least_valid_error()
     assert found.values == pytest.approx(fits[best].predict(z[800:]))
 
 
+def test_a_ridge_of_single_precision_vectors_that_hardly_vary_is_solved_in_double() -> None:
+    x, y = people(10, "number", told=False)
+    x = (x[:, :2] @ np.ones((2, 12)) + 1e-3 * x).astype(np.float32)
+    one, two = (
+        ridge((f[:400], y[:400]), (f[400:800], y[400:800]), f[800:]).values
+        for f in (x, x.astype(np.float64))
+    )
+    assert one.dtype == np.float64
+    assert np.array_equal(one, two)
+
+
 def test_linear_of_a_class_equals_scikit_learn_at_the_c_that_it_chose() -> None:
     x, y = people(3, "class", told=False)
     x[:, 0] += y
