@@ -1,3 +1,4 @@
+# pyright: standard
 """Some processes of a test, joined over gloo: one that hangs shows where, and fails its test."""
 
 import faulthandler
@@ -22,14 +23,16 @@ def spawn(function: Callable[..., None], *arguments: Any, world: int) -> None:
     """
     # The store is this process's, on a port that the system chose: nobody races for it, nobody
     # polls a file, and no process waits for the one that holds it to be the last to end.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     work = (function, world, store.port, arguments)
     context = mp.spawn(_one, work, nprocs=world, join=False)  # pyright: ignore[reportPrivateImportUsage]
+    assert context is not None
     end = time.monotonic() + LIMIT
     while not context.join(timeout=1):
         if time.monotonic() > end:
-            alive = [rank for rank, process in enumerate(context.processes) if process.is_alive()]
-            for process in context.processes:
+            processes = [process for process in context.processes if process is not None]
+            alive = [rank for rank, process in enumerate(processes) if process.is_alive()]
+            for process in processes:
                 process.kill()
             raise TimeoutError(f"of {world} processes {alive} had not ended after {LIMIT} s")
 
@@ -40,7 +43,7 @@ def _one(
     faulthandler.dump_traceback_later(0.8 * LIMIT, exit=True)
     torch.set_num_threads(1)
     limit = timedelta(seconds=0.6 * LIMIT)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=limit)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=limit)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
     function(rank, world, *arguments)
     dist.destroy_process_group()
