@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ranx.metrics import hit_rate, ndcg
 
 from benchmarks.transfer.past import Past, as_of
 from benchmarks.transfer.tasks.next_item import NextItemConfig, NextItemTask
@@ -82,7 +81,10 @@ def test_a_past_that_holds_the_target_raises(corpus: Corpus) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unsafe cast from uint64")  # ranx's own code, compiled
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in ranx, at its first import
 def test_metrics_equal_those_of_ranx(corpus: Corpus) -> None:
+    from ranx.metrics import hit_rate, ndcg
+
     rng = np.random.default_rng(1)
     users, items = rng.normal(size=(USERS + 1, 6)), rng.normal(size=(corpus.num_items, 6))
     task = task_of(corpus)
