@@ -13,7 +13,7 @@ from torch import multiprocessing as mp
 
 # The longest of these tests takes 40 s on one busy core. Without a limit a process that waits for
 # another one does so for gloo's 30 minutes, and one that cannot end waits for ever.
-LIMIT = 240
+LIMIT = 600
 
 
 def spawn(function: Callable[..., None], *arguments: Any, world: int) -> None:
