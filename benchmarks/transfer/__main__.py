@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from benchmarks.transfer import cells, geometry
-from benchmarks.transfer.contract import Model, Probe, Ranker, Task
+from benchmarks.transfer.contract import Model, Probe, Rival, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.transfer.prepare import prepare
 from benchmarks.transfer.rival_coles import ColesConfig, ColesModel
@@ -33,7 +33,7 @@ from clue.data.corpus import Corpus
 from clue.settings import read_command_line
 
 SUITES = Path("configs/transfer")
-Wanted: TypeAlias = tuple[Task, Model | Ranker, Probe]
+Wanted: TypeAlias = tuple[Task, Model | Rival, Probe]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.statistics import Interval, bootstrap, summary
-from benchmarks.transfer.contract import Measure, Model, Probe, Ranker, Scored, Task
+from benchmarks.transfer.contract import Measure, Model, Probe, Rival, Scored, Task
 
 FORMAT = 2
 SLICE = "slice "
@@ -69,7 +69,7 @@ def place(out: Path, task: str, model: str, seed: int, probe: Probe) -> Path:
     return out / "cells" / task / f"{'.'.join(parts)}.json"
 
 
-def digest(task: Task, model: Model | Ranker, probe: Probe, resamples: int) -> str:
+def digest(task: Task, model: Model | Rival, probe: Probe, resamples: int) -> str:
     """Gives a hash of all that decides a cell."""
     told = [task.name, task.version, dict(task.recipe), model.fingerprint, probe, resamples, FORMAT]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -83,7 +83,7 @@ def is_there(file: Path, wanted: str) -> bool:
 
 
 def make(
-    out: Path, task: Task, model: Model | Ranker, probe: Probe, *, resamples: int, seed: int
+    out: Path, task: Task, model: Model | Rival, probe: Probe, *, resamples: int, seed: int
 ) -> Cell:
     """Scores the model and writes its cell, the queries first; gives the cell."""
     started, file = time.perf_counter(), place(out, task.name, model.name, model.seed, probe)
@@ -214,7 +214,7 @@ def commit() -> str:
 
 def wanted_cells(
     tasks: Sequence[Task], models: Sequence[Model]
-) -> list[tuple[Task, Model | Ranker, Probe]]:
+) -> list[tuple[Task, Model | Rival, Probe]]:
     """Gives what a suite measures, task by task: the models, then the task's own rivals."""
     return [
         (task, model, probe)

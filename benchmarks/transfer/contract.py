@@ -54,6 +54,14 @@ class Model(Protocol):
         ...
 
 
+class Rival(Protocol):
+    """A row that its own task alone can score: a linear floor, the truth, or a `Ranker`."""
+
+    name: str
+    seed: int
+    fingerprint: str
+
+
 class Ranker(Protocol):
     """A rival that scores items and has no user vector: popularity, kNN, EASE, iALS."""
 
@@ -148,18 +156,18 @@ class Task(Protocol):
     probes: tuple[Probe, ...]
     recipe: Mapping[str, Any]
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the rivals that this task alone has: aggregates of sales, popularity, EASE …
 
         `models` are those that every task is given, for a rival that stands beside one of them.
         """
         ...
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says whether the probe applies: a zero-shot one needs item vectors, a Ranker no probe."""
         ...
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives the model's answers; the test labels are looked at once, after every choice."""
         ...
 

@@ -19,7 +19,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     matrix,
@@ -115,19 +115,19 @@ class AttributesTask:
         }
         self._vectors = lru_cache(maxsize=1)(self._read)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the counts of common items, and the control that knows nothing."""
         train = self.labelled.users[self.parts[0]]
         return [ItemCounts(self.corpus, train, self.config.bag), Prior()]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users; the prior needs but one probe."""
         return hasattr(model, "users") and (probe == "linear" or not isinstance(model, Prior))
 
     def _read(self, model: Model) -> np.ndarray:
         return model.users(self.past)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each labelled user of the test split."""
         x, y = self._vectors(model), self.labelled.labels  # pyright: ignore[reportArgumentType]
         train, valid, test = self.parts

@@ -22,7 +22,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     popularity_slice,
@@ -179,13 +179,13 @@ class ClicksTask:
         }
         self._features = lru_cache(maxsize=1)(self._read)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the base rate, the item's rate, and the item's rate with the user's activity."""
         train, valid, _ = self.parts
         rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
         return [Prior(), *rates]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users; the rivals need but one probe."""
         plain = isinstance(model, Prior | ClickRates)
         return hasattr(model, "users") and (probe == "linear" or not plain)
@@ -213,7 +213,7 @@ class ClicksTask:
             found.append(np.concatenate([u, i, u * i], axis=1))
         return found
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each impression of a user of the test split."""
         x = self._features(model)  # pyright: ignore[reportArgumentType]
         train, valid, test = self.parts

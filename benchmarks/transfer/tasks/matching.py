@@ -5,7 +5,7 @@ with no probe. The linear floor is canonical correlation between TF-IDF + SVD of
 ridge and the weights chosen on valid users (benchmarks/baselines.py).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ import pyarrow as pa
 from benchmarks.baselines import documents, fit_floor, item_terms
 from benchmarks.entropy import refit_scale
 from benchmarks.matching import Matched, match
-from benchmarks.transfer.contract import Measure, Model, Probe, Ranker, Scored, history_slice
+from benchmarks.transfer.contract import Measure, Model, Probe, Rival, Scored, history_slice
 from benchmarks.transfer.models import RandomModel
-from benchmarks.transfer.past import Past, views
+from benchmarks.transfer.past import views
 from clue.data.corpus import Corpus
 from clue.train.evaluation import MatchingPairs, matching_pairs
 
@@ -54,16 +54,9 @@ class LinearFloor:
     name, seed = "linear floor (CCA)", 0
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
-        """Fits nothing yet."""
+        """Fits nothing: `MatchingTask` does, on the training users of each pair."""
         self.config, self.corpus = config, corpus
         self.fingerprint = f"cca-{config.floor_dims}-{corpus.fingerprint}"
-
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
-        """Learns in `score`, from the training users of each pair."""
-
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Refuses: it matches users and ranks no items."""
-        raise NotImplementedError("the linear floor ranks users, not items")
 
 
 class MatchingTask:
@@ -91,11 +84,11 @@ class MatchingTask:
             "gallery": [len(pairs.users) for pairs in self.galleries],
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the linear floor."""
         return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor.
 
         Not to a vector drawn for each user: it is the same from either service and matches itself.
@@ -104,7 +97,7 @@ class MatchingTask:
             return False
         return hasattr(model, "users") or isinstance(model, LinearFloor)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives two queries for each user of each pair: from either service to the other."""
         parts: list[pa.Table] = []
         chosen: dict[str, Any] = {}

@@ -30,7 +30,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     popularity_slice,
@@ -95,11 +95,11 @@ class NewServiceTask:
             "items": len(self.items),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives popularity in the new service."""
         return [Popularity()]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to all but a centred popularity."""
         return hasattr(model, "users") or probe != "centred"
 
@@ -108,7 +108,7 @@ class NewServiceTask:
         """The past of those asked, in all other services."""
         return as_of(self.corpus, self.asked, services=self.others)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each user asked, or for each and draw: where her first item stands."""
         if not hasattr(model, "users"):
             return self._popularity(model, probe)  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     popularity_slice,
@@ -96,7 +96,7 @@ class NextItemTask:
             "items": len(self.items),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives popularity, item-kNN, EASE, iALS, and the supervised ceiling where there is one."""
         config, filtered = self.config, self.config.filter_seen
         found: list[Tuned] = [
@@ -111,7 +111,7 @@ class NextItemTask:
             found.append(SupervisedItems(config.supervised, self.corpus, config.service))
         return found
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says "fitted" of the rankers, and the others of models that have vectors of users."""
         return hasattr(model, "users") != (probe == "fitted")
 
@@ -134,7 +134,7 @@ class NextItemTask:
         order = np.argsort(users)
         return as_of(self.corpus, users[order], until[order], [self.config.service])
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each user asked: where her last item stands."""
         if probe == "fitted":
             return self._fitted(copy(model))  # pyright: ignore[reportArgumentType]

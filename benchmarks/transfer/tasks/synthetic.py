@@ -20,7 +20,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     Task,
     history_slice,
@@ -85,15 +85,15 @@ class TrueMatchingTask:
         )
         self.recipe: Mapping[str, Any] = {**self.matching.recipe, "truth": truth.fingerprint}
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the ceiling and the linear floor."""
         return [TrueLatents(self.truth), *self.matching.rivals(models)]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor."""
         return self.matching.takes(model, probe)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives two queries for each user of each pair: from either service to the other."""
         if not isinstance(model, TrueLatents):
             return self.matching.score(model, probe)
@@ -157,15 +157,15 @@ class NextItemTask:
             "queries": len(users),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the ceiling and popularity."""
         return [TrueLatents(self.truth), Popular(self.corpus)]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users and of items."""
         return hasattr(model, "users") and not isinstance(model, Beside)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each user."""
         users = model.users(self.past)  # pyright: ignore[reportAttributeAccessIssue]
         items: np.ndarray = model.items()  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]

@@ -4,7 +4,7 @@ The probe (standardised logistic regression) is fitted on training users and cho
 test users are scored once. The ceiling's answers are the probabilities that the labels came from.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     matrix,
@@ -53,13 +53,6 @@ class Stated:
         """Keeps them."""
         self.name, self.answers = name, answers
         self.fingerprint = f"{name}-{truth.fingerprint}"
-
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
-        """Learns nothing."""
-
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Refuses: its answers are those to its task's own queries."""
-        raise NotImplementedError(f"{self.name} answers the queries of its task, not others")
 
 
 class Counts:
@@ -128,7 +121,7 @@ class LabelTask:
             "until": str(labels.until),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the ceiling, the classes' shares, and the numbers of events."""
         label, split = self.labels.label, self.truth.corpus.split
         return [
@@ -137,11 +130,11 @@ class LabelTask:
             Counts(),
         ]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to all that have vectors of users, and to what is stated."""
         return hasattr(model, "users") or isinstance(model, Stated)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each test user."""
         label, split = self.labels.label, self.truth.corpus.split
         if isinstance(model, Stated):
@@ -191,7 +184,7 @@ class ClicksTask:
         corpus = self.truth.corpus
         return as_of(corpus, np.arange(corpus.num_users), self.truth.config.window_start)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the ceiling and the share of clicks."""
         prior = shares(self.clicked, self.split)
         return [
@@ -199,12 +192,12 @@ class ClicksTask:
             Stated("prior", prior, self.truth),
         ]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to all that have vectors of users and items, and to what is stated."""
         has_items = hasattr(model, "users") and not isinstance(model, Beside)
         return has_items or isinstance(model, Stated)
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each impression of a test user."""
         if isinstance(model, Stated):
             found, chosen = model.answers[self.split == 2], {}

@@ -20,7 +20,7 @@ from benchmarks.transfer.contract import (
     Measure,
     Model,
     Probe,
-    Ranker,
+    Rival,
     Scored,
     history_slice,
     matrix,
@@ -127,20 +127,20 @@ class WindowsTask:
         labels = _labels(config.label, self.sales, users, (start, end), self.products)
         return Window(users, as_of(self.corpus, users, start, [config.service]), labels)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Ranker]:
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
         """Gives the aggregates, alone and beside every trained encoder."""
         counts = Aggregates(self.sales, self.products)
         trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [counts, *(Beside(f"{m.name} + aggregates", [m, counts]) for m in trained)]
 
-    def takes(self, model: Model | Ranker, probe: Probe) -> bool:
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users."""
         return hasattr(model, "users")
 
     def _read(self, model: Model) -> list[np.ndarray]:
         return [model.users(window.past) for window in self.windows]
 
-    def score(self, model: Model | Ranker, probe: Probe) -> Scored:
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
         """Gives a query for each active user of the test window."""
         train, valid, test = self.windows
         x = self._vectors(model)  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.baselines import unit
 from benchmarks.transfer.cells import measured
-from benchmarks.transfer.contract import Model, Ranker, Scored, Task
+from benchmarks.transfer.contract import Model, Rival, Scored, Task
 from benchmarks.transfer.models import RandomModel
 from benchmarks.transfer.past import Past
 from benchmarks.transfer.tasks.synthetic import SyntheticTaskConfig
@@ -95,7 +95,7 @@ def value(scored: Scored, measure: str | None = None) -> float:
     return values[measure or next(iter(values))].value
 
 
-def rows(task: Task) -> Iterator[tuple[str, Model | Ranker]]:
+def rows(task: Task) -> Iterator[tuple[str, Model | Rival]]:
     for rival in task.rivals([]):
         assert task.takes(rival, task.probes[0])
         yield rival.name, rival
