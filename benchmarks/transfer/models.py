@@ -5,6 +5,7 @@ is evaluated through `Past`.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from clue.data.corpus import Corpus, Ragged
 from clue.data.sequences import joined
 from clue.embed import ALL, AnyEncoder, load_encoder
 
+KEPT = 8  # pasts whose vectors an encoder remembers: the tasks of one shop share their windows
 FIT_ON = 20_000  # histories that TF-IDF + SVD is fitted on, drawn from those of the training users
 
 
@@ -38,6 +40,7 @@ class EncoderModel:
         self.untrained = untrained
         control = f"untrained-{seed}-" if untrained else ""
         self.fingerprint = control + self.source.fingerprint
+        self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @cached_property
     def _encoder(self) -> AnyEncoder:
@@ -49,6 +52,14 @@ class EncoderModel:
 
     def users(self, past: Past) -> np.ndarray:
         """Gives the unit mean (n, E) of the vectors of the services, or that of all as one."""
+        key = past.digest
+        if key not in self._remembered:
+            self._remembered[key] = self._read(past)
+            if len(self._remembered) > KEPT:
+                self._remembered.popitem(last=False)
+        return self._remembered[key]
+
+    def _read(self, past: Past) -> np.ndarray:
         model = self._vectors
         filled = [n for n, (items, _) in enumerate(past.parts) if len(items.values)]
         if model.join == "time" and len(filled) > 1:

@@ -1,5 +1,6 @@
 """The user encoder: the item vectors of one service's history become one unit vector."""
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -23,7 +24,11 @@ class UserEncoderConfig:
 
 
 class UserEncoder(nn.Module):
-    """Item vectors plus recency, blocks, the mean over events, a projection to the unit sphere."""
+    """Item vectors plus recency, blocks, the mean over events, a projection to the unit sphere.
+
+    The mean over events forgets how many there were, which tells who comes back: an embedding of
+    floor(2 log2 n) of n events stands beside it.
+    """
 
     def __init__(self, config: UserEncoderConfig, item_width: int) -> None:
         """`item_width` is D of the item encoder; the output has `config.embedding` E."""
@@ -35,10 +40,12 @@ class UserEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
+        self.activity = nn.Embedding(activity_level(config.max_events) + 1, config.width)
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.leave = nn.Linear(config.width, config.embedding, bias=False)
         initialise(self, config.layers)
         nn.init.zeros_(self.recency.weight)
+        nn.init.zeros_(self.activity.weight)
 
     def forward(self, events: Float[Tensor, "E D"], layout: Layout) -> Float[Tensor, "N E2"]:
         """Gives the unit vector of each of the N histories whose events lie in `layout`.
@@ -49,5 +56,12 @@ class UserEncoder(nn.Module):
         x = self.dropout(self.enter(events)) + self.recency(layout.ages)
         for block in self.blocks:
             x = block(x, layout)
-        users = self.leave(self.norm(layout.means(x)))
+        counts = layout.offsets.diff().clamp_min(1)  # a sequence of fixed shapes may be empty
+        levels = (2 * counts.double().log2() + 1e-9).long()
+        users = self.leave(self.norm(layout.means(x) + self.activity(levels)))
         return functional.normalize(users.float(), dim=-1)
+
+
+def activity_level(count: int) -> int:
+    """Gives floor(2 log2 n) of n events, from 1: two levels for each doubling."""
+    return int(2 * math.log2(count) + 1e-9)

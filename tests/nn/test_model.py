@@ -8,7 +8,7 @@ from clue.data.batches import Batch
 from clue.nn.attention import Layout
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.model import Clue, ClueConfig, PackedViews
-from clue.nn.user_encoder import UserEncoderConfig
+from clue.nn.user_encoder import UserEncoderConfig, activity_level
 from clue.train.packing import Budget, pack
 
 TOKENS = np.array([1, 1, 2, 2, 2, 4, 5, 6])
@@ -53,7 +53,7 @@ def gradients_of(model: Clue, views: PackedViews) -> dict[str, torch.Tensor]:
     users, scale, _ = model(views)
     ((users * weights).sum() * scale).sum().backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert len(found) == 26
+    assert len(found) == 27
     return {**found, "users": users.detach()}
 
 
@@ -103,3 +103,18 @@ def test_old_events_matter_by_their_distance_to_the_newest() -> None:
     vectors = torch.randn(3, 16)
     longer = model.users(vectors, Layout.of(np.array([3])))
     assert not torch.allclose(longer, model.users(vectors.flip(0), Layout.of(np.array([3]))))
+
+
+def test_activity_alone_tells_how_often_the_same_was_done() -> None:
+    model = small_model()  # recency starts at zero, and the mean of equal rows is the row
+    counts = np.arange(1, 7)
+    same = torch.ones(int(counts.sum()), 16)
+    blind = model.users(same, Layout.of(counts))
+    torch.testing.assert_close(blind, blind[:1].expand_as(blind))
+    torch.nn.init.normal_(model.users.activity.weight)
+    seen = model.users(same, Layout.of(counts))
+    levels = [activity_level(int(count)) for count in counts]
+    assert levels == [0, 2, 3, 4, 4, 5]  # floor(2 log2 n), by hand
+    told = torch.cdist(seen, seen) > 1e-3
+    apart = torch.tensor(levels)[:, None] != torch.tensor(levels)
+    assert torch.equal(told, apart)
