@@ -14,7 +14,10 @@ from clue.train.losses import LossConfig
 from clue.train.packing import Budget, fixed_shape
 from clue.train.step import contrastive_forward
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 TOKENS, EVENTS, PAIRS = 16, 64, 256
 
