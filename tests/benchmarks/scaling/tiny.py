@@ -51,10 +51,10 @@ class Forked:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # threads of the tests before
             self.pid = os.fork()
+        os.setpgid(self.pid, self.pid)  # in the parent and, of itself, in the child
         if self.pid == 0:
             status = 1
             try:
-                os.setsid()
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 torch.set_num_threads(1)
                 sys.stderr = (Path(command[-1]).with_suffix(".out")).open("w")
