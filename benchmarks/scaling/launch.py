@@ -34,13 +34,12 @@ class Running:
         return time.monotonic() - self.began
 
     def stop(self) -> None:
-        """Lets the run save a checkpoint and end."""
-        end = time.monotonic() + GRACE
-        sign = signal.SIGTERM
+        """Lets the run save a checkpoint and end; it is killed where it takes more than GRACE."""
+        signals = [(time.monotonic() + GRACE, signal.SIGKILL), (0.0, signal.SIGTERM)]
         while _alive(self.process):
-            os.killpg(self.process.pid, sign)  # the launcher passes nothing on: all of its group
-            sign = signal.SIGTERM if time.monotonic() < end else signal.SIGKILL
-            time.sleep(0.2)
+            if signals and time.monotonic() >= signals[-1][0]:  # once: a second SIGTERM would kill
+                os.killpg(self.process.pid, signals.pop()[1])  # the launcher passes nothing on
+            time.sleep(0.1)
 
 
 def command(run: Path, *, gpu: int | None, threads: int) -> list[str]:

@@ -18,10 +18,11 @@ from benchmarks.scaling.cost import batch_flops
 from benchmarks.scaling.points import Point, lay_out
 from benchmarks.scaling.record import finished
 from benchmarks.scaling.sweep import Sweep, sweep
+from clue import checkpoint
 from clue.config import PretrainConfig
 from clue.contrastive import Contrastive
 from clue.data.corpus import Corpus
-from clue.pretrain import pretrain
+from clue.pretrain import STOPPED, pretrain
 from clue.settings import load
 from tests.benchmarks.scaling import tiny
 from tests.benchmarks.scaling.tiny import Forked
@@ -173,6 +174,26 @@ def test_what_is_held_out_is_trained_only_when_asked_for_and_from_the_fitted_tru
     objective = Contrastive(held.run, world)
     counted = sum(batch_flops(objective, step) for step in range(20))
     assert found[held.name]["flops"] == pytest.approx(counted, rel=1e-9)
+
+
+def test_a_stopped_point_goes_on_from_its_checkpoint(world: Corpus, tmp_path: Path) -> None:
+    config = tiny.study(tmp_path, world, grids=[Grid(sizes=["a"], budgets=[200])])
+    (point,) = lay_out(config)
+    one = launch.start(point, None, place=0, gpus=0, threads=1)
+    log = point.run.run / "log.jsonl"
+    while not (log.is_file() and '"train"' in log.read_text(encoding="utf-8")):
+        assert one.process.poll() is None
+        time.sleep(0.01)
+    one.stop()
+    assert one.process.returncode == STOPPED
+    saved = checkpoint.find_last(point.run.run)
+    assert saved is not None and 0 < saved.step < 200
+    assert sweep(config) == 0
+    assert [line["step"] for line in lines(point, "start")] == [0, saved.step]
+    objective = Contrastive(point.run, world)
+    counted = sum(batch_flops(objective, step) for step in range(200))
+    # what lay between the last line and the stop is counted as the mean of what followed
+    assert rows(config)[point.name]["flops"] == pytest.approx(counted, rel=0.02)
 
 
 def test_a_point_in_training_elsewhere_is_not_trained_twice(world: Corpus, tmp_path: Path) -> None:
