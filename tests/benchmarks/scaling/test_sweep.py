@@ -177,7 +177,7 @@ def test_what_is_held_out_is_trained_only_when_asked_for_and_from_the_fitted_tru
 
 
 def test_a_stopped_point_goes_on_from_its_checkpoint(world: Corpus, tmp_path: Path) -> None:
-    config = tiny.study(tmp_path, world, grids=[Grid(sizes=["a"], budgets=[200])])
+    config = tiny.study(tmp_path, world, grids=[Grid(sizes=["a"], budgets=[100])])
     (point,) = lay_out(config)
     one = launch.start(point, None, place=0, gpus=0, threads=1)
     log = point.run.run / "log.jsonl"
@@ -187,13 +187,13 @@ def test_a_stopped_point_goes_on_from_its_checkpoint(world: Corpus, tmp_path: Pa
     one.stop()
     assert one.process.returncode == STOPPED
     saved = checkpoint.find_last(point.run.run)
-    assert saved is not None and 0 < saved.step < 200
+    assert saved is not None and 0 < saved.step < 100
     assert sweep(config) == 0
     assert [line["step"] for line in lines(point, "start")] == [0, saved.step]
     objective = Contrastive(point.run, world)
-    counted = sum(batch_flops(objective, step) for step in range(200))
+    counted = sum(batch_flops(objective, step) for step in range(100))
     # what lay between the last line and the stop is counted as the mean of what followed
-    assert rows(config)[point.name]["flops"] == pytest.approx(counted, rel=0.02)
+    assert rows(config)[point.name]["flops"] == pytest.approx(counted, rel=0.05)
 
 
 def test_a_point_in_training_elsewhere_is_not_trained_twice(world: Corpus, tmp_path: Path) -> None:
