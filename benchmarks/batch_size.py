@@ -22,16 +22,14 @@ import numpy as np
 
 from benchmarks.batch_figure import Cell, draw, table
 from benchmarks.models import EncoderVectors
+from benchmarks.scaling.cost import flops_a_step
 from benchmarks.statistics import Interval, bootstrap, mean_of, summary
 from clue.config import PretrainConfig
-from clue.data.batches import PairSampler, take
+from clue.data.batches import take
 from clue.data.corpus import Corpus
 from clue.settings import load, read_command_line
 from clue.text_encoder import Encoder
 from clue.train.evaluation import contrastive_entropy, fit_scale, newest, pair_ranks
-from clue.train.flops import Work, step_flops
-
-SAMPLED = 4  # batches whose FLOPs are counted; from step to step they differ by a few per cent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +95,8 @@ def plan(config: BatchSizeConfig, corpus: Corpus) -> list[Point]:
 
 
 def _flops(config: BatchSizeConfig, size: str, batch: int, corpus: Corpus) -> float:
-    run = load(PretrainConfig, config.pretrain, [*config.sizes[size], f"batch={batch}"])
-    sampler = PairSampler(corpus, run.views, batch=batch, seed=config.seed)
-    works = [Work.of(sampler.at(step)) for step in range(SAMPLED)]
-    return sum(step_flops(run.model, work).model for work in works) / SAMPLED
+    keys = [*config.sizes[size], f"batch={batch}", f"seed={config.seed}"]
+    return flops_a_step(load(PretrainConfig, config.pretrain, keys), corpus)
 
 
 def overrides(config: BatchSizeConfig, point: Point) -> list[str]:

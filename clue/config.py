@@ -8,6 +8,7 @@ from clue.data.sequences import SequencesConfig
 from clue.data.views import ViewsConfig
 from clue.nn.model import ClueConfig
 from clue.nn.next_item import DecoderConfig
+from clue.train.evaluation import GALLERY
 from clue.train.losses import LossConfig
 from clue.train.optimiser import OptimizerConfig, decay_start
 from clue.train.softmax import SoftmaxConfig
@@ -28,15 +29,18 @@ class PretrainConfig:
     `next_item` model over item ids, which `decoder`, `sequences` and `softmax` do.
 
     `batch` B is the contrastive batch over all processes: every user in it is a negative of every
-    other; or so many windows of item sequences. `validate_every`, `checkpoint_every` and
-    `log_every` count steps. `precision: auto` is bf16 where the processor is faster in it. `resume:
-    auto` goes on from the newest checkpoint of the run. `trunk` is another run, of the same config
-    but for `steps`, in whose constant phase this one begins (clue/start.py). Checkpoints at
-    multiples of `keep_every` stay, none at 0: clue/checkpoint.py has the rule. `best_by` is the
-    held-out figure that names the best, the loss or a next-item model's NDCG@10: where a model
-    grows too sure of itself, its loss rises long before its ranking falls. `warm_start` is a
-    next-item run of the same decoder, perhaps over another catalogue, whose weights but for the
-    items' this one begins with.
+    other; or so many windows of item sequences. `users` is how many training users are learnt from,
+    0 for all: the first of one fixed shuffle, so that small subsets lie in larger ones, and nobody
+    held out depends on it. `gallery` is the most held-out users told from each other, K + 1.
+
+    `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is bf16
+    where the processor is faster in it. `resume: auto` goes on from the newest checkpoint of the
+    run. `trunk` is another run, of the same config but for `steps`, in whose constant phase this
+    one begins (clue/start.py). Checkpoints at multiples of `keep_every` stay, none at 0:
+    clue/checkpoint.py has the rule. `best_by` is the held-out figure that names the best, the loss
+    or a next-item model's NDCG@10: where a model grows too sure of itself, its loss rises long
+    before its ranking falls. `warm_start` is a next-item run of the same decoder, perhaps over
+    another catalogue, whose weights but for the items' this one begins with.
 
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
@@ -47,6 +51,7 @@ class PretrainConfig:
     corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs")
     seed: int = 0
+    users: int = 0
     objective: Literal["contrastive", "next_item"] = "contrastive"
     model: ClueConfig = field(default_factory=ClueConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -57,6 +62,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 256
     steps: int = 400
+    gallery: int = GALLERY
     validate_every: int = 50
     checkpoint_every: int = 100
     keep_every: int = 0
@@ -75,6 +81,11 @@ class PretrainConfig:
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
+        if self.users < 0 or self.gallery < 2:
+            raise ValueError(
+                f"users is {self.users} and gallery {self.gallery}; give 0 (all) or more users, "
+                "and at least 2 in a gallery"
+            )
         self._check_objective()
         if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
@@ -141,8 +152,9 @@ def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """Names the keys that change what is learnt and differ between the two configs."""
     free = {"corpus", "runs", "resume", "trackers", "trunk"}
     free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
+    free |= {"gallery"}
     free |= {"chunk_tokens", "compile"}
     if now.optimizer.patience:  # measurements then decide when a phase ends
-        free -= {"validate_every"}
+        free -= {"validate_every", "gallery"}
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]

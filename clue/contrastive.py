@@ -36,9 +36,15 @@ class Contrastive:
             )
         self.config, self.corpus = config, corpus
         kind = GroupSampler if config.views.groups else PairSampler
-        self.sampler = kind(corpus, config.views, batch=config.batch, seed=config.seed)
-        held_out = corpus.users_in("valid")
-        self.pairs = matching_pairs(corpus, held_out, max_events=config.views.max_events)
+        self.sampler = kind(
+            corpus, config.views, batch=config.batch, seed=config.seed, users=config.users
+        )
+        self.pairs = matching_pairs(
+            corpus,
+            corpus.users_in("valid"),
+            max_events=config.views.max_events,
+            most=config.gallery,
+        )
 
     def check(self, world: int) -> None:
         """Raises ValueError where `world` processes cannot share a batch equally."""

@@ -30,7 +30,7 @@ class NextItemObjective:
     def __init__(self, config: PretrainConfig, corpus: Corpus) -> None:
         """Raises ValueError where the corpus leaves nothing to learn from or to ask."""
         self.config = config
-        sequences = Sequences(corpus, config.sequences)
+        sequences = Sequences(corpus, config.sequences, config.users)
         self.catalogue = len(sequences.catalogue)
         self.sampler = WindowSampler(
             sequences.training(),
@@ -101,7 +101,8 @@ class NextItemObjective:
 def evaluate(model: NextItem, questions: Questions) -> dict[str, float]:
     """Gives cross-entropy in nats, R@10 (= HR@10: there is one target), NDCG@10 and MRR.
 
-    The whole catalogue is ranked, items seen before included; ties count half.
+    The whole catalogue is ranked, items seen before included; ties count half. `entropy_se` is the
+    standard error of the cross-entropy over the questions.
     """
     table = model.decoder.item.weight.detach()
     states = last_states(model, questions.histories).to(table.device)
@@ -113,8 +114,10 @@ def evaluate(model: NextItem, questions: Questions) -> dict[str, float]:
         ]
     )
     top = ranks <= 10
+    losses = item_losses(states, targets, table).double()
     return {
-        "cross_entropy": item_losses(states, targets, table).double().mean().item(),
+        "cross_entropy": losses.mean().item(),
+        "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
         "recall_at_10": top.double().mean().item(),
         "ndcg_at_10": (top / (ranks + 1).log2()).double().mean().item(),
         "mrr": (1 / ranks).double().mean().item(),

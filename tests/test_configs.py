@@ -8,6 +8,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.hard_tasks.__main__ import HardTasksConfig
+from benchmarks.scaling.config import SweepConfig
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.transfer.__main__ import SuiteConfig
 from clue.config import PretrainConfig
@@ -18,6 +19,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 # By folder; a file directly under configs/ is a pretraining run.
 CLASSES = {
     "data": PrepareConfig,
+    "scaling": SweepConfig,
     "transfer": SuiteConfig,
     **dict.fromkeys(("pretrain", "ladder", "lsrm", "next_item"), PretrainConfig),
 }

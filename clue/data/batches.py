@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus, Ragged, first_users
 from clue.data.views import (
     ViewsConfig,
     content_hash,
@@ -89,18 +89,21 @@ class PairSampler:
         batch: int,
         seed: int,
         group: Group | None = None,
+        users: int = 0,
     ) -> None:
         """`batch` B is over all processes; with a `group` its services alone are drawn from.
+
+        Of the training users the first `users` are drawn from (`first_users`), all where it is 0.
 
         Raises ValueError where the corpus has too few users for a share of the batch.
         """
         self.corpus, self.views, self.batch, self.seed = corpus, views, batch, seed
         self.histories = Histories(corpus) if group is None else group.histories
         self.use = np.ones(len(corpus.services), bool) if group is None else group.use
-        users = corpus.users_in("train")
-        lengths = self.histories.lengths[self.use][:, users]
-        paired = users[(lengths > 0).sum(0) >= 2]
-        long = users[(lengths >= 2).any(0)]
+        chosen = first_users(corpus.users_in("train"), users)
+        lengths = self.histories.lengths[self.use][:, chosen]
+        paired = chosen[(lengths > 0).sum(0) >= 2]
+        long = chosen[(lengths >= 2).any(0)]
         self.pools = {"cross_service": paired, "past_future": long, "slices": long}
         self.shares = _shares(views, batch, group is not None and not len(paired))
         for kind, share in self.shares.items():
@@ -108,6 +111,7 @@ class PairSampler:
                 raise ValueError(
                     f"batch {batch} takes {share} {kind} users but the corpus's training split has "
                     f"{len(self.pools[kind])} that fit; lower batch or views.{kind}"
+                    + (f", or raise users from {users}" if users else "")
                 )
         expected = np.zeros(corpus.num_users)
         for kind, share in self.shares.items():

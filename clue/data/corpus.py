@@ -190,6 +190,21 @@ def seal(path: Path, manifest: Manifest) -> None:
         sync(written)
 
 
+def first_users(users: np.ndarray, count: int) -> np.ndarray:
+    """Gives `count` of the users, ascending; all of them where it is 0.
+
+    They are the first of one fixed shuffle: the smaller of two counts gives a part of the larger.
+    Raises ValueError where there are fewer.
+    """
+    if count > len(users):
+        raise ValueError(
+            f"users is {count}, and the corpus has {len(users)} to train on; lower it, or set 0 "
+            "for all of them"
+        )
+    order = np.random.default_rng(0).permutation(len(users))
+    return np.sort(users[order[: count or len(users)]])
+
+
 @contextmanager
 def building(target: Path, *, replace: bool) -> Generator[Path]:
     """Gives a scratch directory beside `target`; its `corpus/` becomes `target` at the end.

@@ -15,7 +15,9 @@ class GroupSampler:
     Batch k is a function of (seed, k, rank, world) alone, as it is for one `PairSampler`.
     """
 
-    def __init__(self, corpus: Corpus, views: ViewsConfig, *, batch: int, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, views: ViewsConfig, *, batch: int, seed: int, users: int = 0
+    ) -> None:
         """Raises ValueError for a service that the corpus lacks, and for a group of too few users
         or too small a share to get a turn.
         """
@@ -32,7 +34,12 @@ class GroupSampler:
             own = seed + 1_000_003 * number  # each group shuffles its users by a seed of its own
             try:
                 sampler = PairSampler(
-                    corpus, views, batch=batch, seed=own, group=Group(histories, use)
+                    corpus,
+                    views,
+                    batch=batch,
+                    seed=own,
+                    group=Group(histories, use),
+                    users=users,
                 )
             except ValueError as error:
                 raise ValueError(f"group {', '.join(group.services)}: {error}") from None

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus, Ragged, first_users
 from clue.data.views import keep, spans, uniform
 
 
@@ -120,22 +120,28 @@ class Sequences:
     the places of the held-out events, -1 where there is none.
     """
 
-    def __init__(self, corpus: Corpus, config: SequencesConfig) -> None:
-        """Raises ValueError where nothing is left to train on or to ask."""
+    def __init__(self, corpus: Corpus, config: SequencesConfig, users: int = 0) -> None:
+        """Trained on are the sequences of the first `users` (`first_users`), of all where it is 0.
+
+        Questions are asked of everybody. Raises ValueError where nothing is left to train on or to
+        ask.
+        """
         self.catalogue = Catalogue(corpus, config.services)
         parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in self.catalogue.services]
         if config.join == "time":
             histories, times = joined(parts)
-            users = np.arange(corpus.num_users)
+            owners = np.arange(corpus.num_users)
         else:
             histories = _stacked([items for items, _ in parts])
             times = _stacked([when for _, when in parts])
-            users = np.tile(np.arange(corpus.num_users), len(parts))
+            owners = np.tile(np.arange(corpus.num_users), len(parts))
         some = np.flatnonzero(histories.lengths)
         histories, times = take(histories, some), take(times, some)
-        self.users = users[some]
+        self.users = owners[some]
         self.rows = Ragged(self.catalogue.rows[histories.values], histories.offsets)
         self.trained, self.valid_at, self.test_at = _held_out(times, config)
+        chosen = np.isin(self.users, first_users(np.unique(self.users), users))
+        self.trained = np.where(chosen, self.trained, 0)
         if not ((self.trained >= 2).any() and (self.valid_at >= 0).any()):
             raise ValueError(
                 f"{corpus.path}: no sequence has two events to train on and one held out under "

@@ -41,11 +41,13 @@ class Matching:
 
     `contrastive_entropy` in nats over `negatives` = gallery - 1 negatives at the model's own
     temperature, chance ln(gallery); `calibrated_entropy` the same at the one temperature that
-    suits this gallery best, `calibrated_scale`; `median_rank` as a share of the gallery.
+    suits this gallery best, `calibrated_scale`, and `entropy_se` its standard error over the users;
+    `median_rank` as a share of the gallery.
     """
 
     contrastive_entropy: float
     calibrated_entropy: float
+    entropy_se: float
     calibrated_scale: float
     recall_at_1: float
     recall_at_10: float
@@ -157,9 +159,11 @@ def summarise(a: np.ndarray, b: np.ndarray, scale: float) -> Matching:
     """Gives the figures of one gallery of unit vectors (N, E), row i of both the same user."""
     ranks = np.concatenate(pair_ranks(a, b))
     calibrated = fit_scale(a, b)
+    nats = contrastive_entropy(a, b, calibrated)
     return Matching(
         contrastive_entropy=float(contrastive_entropy(a, b, scale).mean()),
-        calibrated_entropy=float(contrastive_entropy(a, b, calibrated).mean()),
+        calibrated_entropy=float(nats.mean()),
+        entropy_se=float(nats.std() / len(nats) ** 0.5),
         calibrated_scale=calibrated,
         recall_at_1=float((ranks <= 1).mean()),
         recall_at_10=float((ranks <= 10).mean()),

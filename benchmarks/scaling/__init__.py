@@ -1,0 +1,1 @@
+"""Scaling laws: runs over sizes, data and compute, the laws through them, and how far they hold."""

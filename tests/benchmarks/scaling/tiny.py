@@ -1,0 +1,73 @@
+"""A corpus of tastes, a study of it that trains in seconds, runs that are forked, not launched."""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.scaling.config import Grid, Size, SweepConfig
+from clue.config import PretrainConfig
+from clue.data.corpus import Corpus
+from clue.pretrain import STOPPED, pretrain
+from clue.settings import load
+from tests.benchmarks.worlds import corpus_of, parts, taste_events
+
+
+def corpus(directory: Path) -> Corpus:
+    split = parts(160)
+    return corpus_of(directory, taste_events(split, np.random.default_rng(0)), split)
+
+
+def study(directory: Path, made: Corpus, **keys: Any) -> SweepConfig:
+    """Two sizes at 10 and at 40 steps of 16 users, the tokens' texts of two words."""
+    settings: dict[str, Any] = {
+        "name": "tiny",
+        "pretrain": Path("configs/scaling_world.yaml"),
+        "overrides": [f"corpus={made.path}", "batch=16", "gallery=30", "compile=false"],
+        "unit": "steps",
+        "sizes": {"a": Size(width=8, layers=1, head=8), "b": Size(width=16, layers=1, head=8)},
+        "grids": [Grid(budgets=[10, 40])],
+        "threads": 1,
+        "validations": 2,
+        "runs": directory / "runs",
+        "out": directory / "out",
+    }
+    return SweepConfig(**{**settings, **keys})
+
+
+class Forked:
+    """What `subprocess.Popen` is to a launched run: the same training, without a start of 10 s."""
+
+    started: list[str]
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        self.returncode: int | None = None
+        type(self).started.append(Path(command[-1]).stem)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the tests before
+            self.pid = os.fork()
+        os.setpgid(self.pid, self.pid)  # in the parent and, of itself, in the child
+        if self.pid == 0:
+            status = 1
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                torch.set_num_threads(1)
+                sys.stderr = (Path(command[-1]).with_suffix(".out")).open("w")
+                status = 0 if pretrain(load(PretrainConfig, Path(command[-1]))) else STOPPED
+            except Exception as error:
+                sys.stderr.write(f"error: {error}\n")
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
