@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from benchmarks.speed.arms import ArmFailed
 from benchmarks.transfer import cells, geometry
 from benchmarks.transfer.contract import Model, Probe, Rival, Task
 from benchmarks.transfer.models import EncoderModel, ItemMeanModel, RandomModel, TextModel
@@ -178,7 +179,7 @@ def main() -> None:
     config = read_command_line(SuiteConfig, arguments(sys.argv[1:]), description=__doc__ or "")
     try:
         run(config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ArmFailed) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
 
