@@ -1,0 +1,1 @@
+"""Scaling laws: runs of many sizes, a law fitted on the small ones, a prediction of the large."""
