@@ -1,8 +1,7 @@
 """Fits a law to runs: the sum of Huber losses of log residuals, from many starts.
 
-`fit` is SciPy's least_squares with analytic derivatives, started all over a grid. `refit` solves
-the same problem for many weightings of the runs at once, from a start nearby: what a bootstrap
-needs, and a second implementation to check the first against.
+SciPy's least_squares with analytic derivatives, started all over a grid; newton.py is a second
+implementation to check it against.
 
 Why a sum: with the mean of residuals of 1e-3 an optimiser's default tolerances stop it at a wrong
 answer (on the Chinchilla data alpha 0.381 for 0.347). `stopped_early` says so of any answer.
@@ -15,8 +14,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from benchmarks.scaling.laws import Law
+from benchmarks.scaling.newton import DELTA, huber, refit
 
-DELTA = 1e-3  # of the Huber loss, on log residuals
+WIDE, TIGHT = 0.1, 1e-14  # the first delta, and the tolerances of the last
 NEAR = 0.01  # a start agrees if its objective is at most 1 % above the best
 AGREE = 0.5  # least share of starts that must agree
 EDGE = 1e-3  # share of a parameter's range that counts as its bound
@@ -75,12 +75,6 @@ class Fit:
         return found
 
 
-def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
-    """Gives r^2 / 2 up to delta, a straight line beyond, of residuals of any shape."""
-    size = np.abs(residuals)
-    return np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
-
-
 def fit(
     law: Law,
     x: np.ndarray,
@@ -99,14 +93,18 @@ def fit(
     low, high = law.bounds(losses)
     grid = law.starts(losses) if starts is None else starts
     grid = grid[:: max(1, -(-len(grid) // most))]
-    ends = np.array([_solve(law, x, logs, np.clip(start, low, high), delta) for start in grid])
-    objectives = huber(np.log(law.loss(ends, x)) - logs, delta).sum(-1)
-    best = int(np.argmin(objectives))
-    # a start may end at the optimum of another but for a digit: all else is taken from the best
-    theta = _solve(law, x, logs, ends[best], delta)
-    value = float(huber(np.log(law.loss(theta, x)) - logs, delta).sum())
-    if value > objectives[best]:
-        theta, value = ends[best], float(objectives[best])
+    # A wide delta first: more starts arrive. Those it brings to one point go on as one.
+    wide = max(WIDE, delta)
+    near = [_solve(law, x, logs, start, delta=wide, tolerance=1e-8) for start in grid]
+    scale = np.where(np.isfinite(high - low), high - low, 1.0)
+    places = np.round((np.array(near) - low) / scale, 5)
+    _, first, whose = np.unique(places, axis=0, return_index=True, return_inverse=True)
+    whose = whose.ravel()
+    ends = np.array(
+        [_solve(law, x, logs, near[row], delta=delta, tolerance=TIGHT) for row in first]
+    )
+    objectives = huber(np.log(law.loss(ends, x)) - logs, delta).sum(-1)[whose]
+    theta, value = ends[whose[np.argmin(objectives)]], float(objectives.min())
     agreeing = float((objectives <= value * (1 + NEAR) + 1e-15 * len(logs)).mean())
     return described(law, theta, x, losses, delta=delta, agreeing=agreeing, starts=len(grid))
 
@@ -134,105 +132,35 @@ def described(
 
 
 def _refuse_few(law: Law, x: np.ndarray, losses: np.ndarray) -> None:
+    for name, column in zip(law.factors, x.T, strict=True):
+        if len(np.unique(column)) < 2:
+            raise ValueError(f"{name} is {column[0]:g} in all runs; a law of {name} needs several")
     if len(losses) <= len(law.names):
         raise ValueError(
             f"{len(losses)} runs for {len(law.names)} parameters ({', '.join(law.names)}); a law "
             f"needs {len(law.names) + 1} or more"
         )
-    for name, column in zip(law.factors, x.T, strict=True):
-        if len(np.unique(column)) < 2:
-            raise ValueError(f"{name} is {column[0]:g} in all runs; a law of {name} needs several")
 
 
 def _solve(
-    law: Law, x: np.ndarray, logs: np.ndarray, start: np.ndarray, delta: float
+    law: Law, x: np.ndarray, logs: np.ndarray, start: np.ndarray, *, delta: float, tolerance: float
 ) -> np.ndarray:
     low, high = law.bounds(np.exp(logs))
-    theta = start
-    for step in (max(0.1, delta), delta):  # wide first: far more starts arrive, in less time
-        found = least_squares(
-            lambda theta: np.log(law.loss(theta, x)) - logs,
-            np.clip(theta, low, high),
-            jac=lambda theta: law.slopes(theta, x),  # pyright: ignore[reportArgumentType]
-            bounds=(low, high),
-            method="trf",
-            loss="huber",
-            f_scale=step,
-            x_scale="jac",
-            ftol=1e-14,
-            xtol=1e-14,
-            gtol=1e-14,
-            max_nfev=400,
-        )
-        theta = np.asarray(found.x, np.float64)
-    return theta
-
-
-def refit(
-    law: Law,
-    start: np.ndarray,
-    x: np.ndarray,
-    logs: np.ndarray,
-    weights: np.ndarray,
-    *,
-    delta: float = DELTA,
-    rounds: int = 200,
-) -> np.ndarray:
-    """Gives the parameters (R, p) for R weightings (R, n) of the runs, each from start (p,).
-
-    A damped Newton step: the curvature of residuals within delta, and of all the others what
-    iterated reweighting gives them, the more of it the more the step is damped. Parameters whose
-    bound holds them back are left out of a step.
-    """
-    low, high = law.bounds(np.exp(logs))
-    theta = np.clip(np.broadcast_to(start, (len(weights), start.shape[-1])), low, high).copy()
-    damping = np.full(len(theta), 1e-2)
-    value = (huber(np.log(law.loss(theta, x)) - logs, delta) * weights).sum(-1)
-    live = np.arange(len(theta))
-    for _ in range(rounds):
-        if not len(live):
-            break
-        here = theta[live]
-        off = np.log(law.loss(here, x)) - logs
-        edges = here <= low, here >= high
-        moved = _step(off, law.slopes(here, x), weights[live], damping[live], delta, edges)
-        new = np.clip(here + moved, low, high)
-        found = (huber(np.log(law.loss(new, x)) - logs, delta) * weights[live]).sum(-1)
-        gain = value[live] - found
-        better = gain > 0
-        theta[live[better]], value[live[better]] = new[better], found[better]
-        damping[live] = np.where(better, damping[live] / 5, damping[live] * 8)
-        done = (damping[live] > 1e12) | (
-            better & (damping[live] < 1) & (gain < 1e-12 * value[live])
-        )
-        live = live[~done]
-    return theta
-
-
-def _step(
-    residuals: np.ndarray,
-    slopes: np.ndarray,
-    weights: np.ndarray,
-    damping: np.ndarray,
-    delta: float,
-    edges: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """Gives the step (R, p) at residuals (R, n), derivatives (R, n, p); edges are (R, p) each."""
-    size = np.maximum(np.abs(residuals), 1e-300)
-    pull = np.clip(residuals, -delta, delta) * weights
-    gradient = np.einsum("rn,rnp->rp", pull, slopes)
-    flat = weights * np.minimum(1.0, delta / size)
-    bend = weights * (size <= delta) + damping[:, None] * flat
-    matrix = np.einsum("rn,rnp,rnq->rpq", bend, slopes, slopes, optimize=True)
-    stuck = (edges[0] & (gradient > 0)) | (edges[1] & (gradient < 0))
-    free = ~stuck
-    matrix *= free[:, :, None] & free[:, None, :]
-    scale = np.sqrt(np.einsum("rpp->rp", matrix))
-    scale = np.where(stuck | (scale < 1e-150), 1.0, scale)
-    matrix = matrix / (scale[:, :, None] * scale[:, None, :]) + 1e-11 * np.eye(matrix.shape[-1])
-    np.einsum("rpp->rp", matrix)[stuck] = 1.0
-    steps = np.linalg.solve(matrix, (gradient * free / scale)[..., None])[..., 0] / scale
-    return -np.where(np.isfinite(steps), steps, 0.0)
+    found = least_squares(
+        lambda theta: np.log(law.loss(theta, x)) - logs,
+        np.clip(start, low, high),
+        jac=lambda theta: law.slopes(theta, x),  # pyright: ignore[reportArgumentType]
+        bounds=(low, high),
+        method="trf",
+        loss="huber",
+        f_scale=delta,
+        x_scale="jac",
+        ftol=tolerance,
+        xtol=tolerance,
+        gtol=tolerance,
+        max_nfev=400,
+    )
+    return np.asarray(found.x, np.float64)
 
 
 def stopped_early(law: Law, theta: np.ndarray, x: np.ndarray, losses: np.ndarray) -> str | None:

@@ -1,5 +1,6 @@
 """The table of runs that a sweep writes and a fit reads, and what a fit refuses in it by name."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,3 +215,11 @@ def _refuse_training(runs: Runs) -> None:
 def _some(values: Sequence[Any] | np.ndarray) -> str:
     shown = [str(x) for x in values[:4]]
     return ", ".join(shown) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+
+
+def digest(runs: Runs) -> str:
+    """Gives the SHA-256 (hex) of what the rows hold, the same for the same runs in any file."""
+    found = hashlib.sha256()
+    for name in (*SAME, "point"):
+        found.update(repr([name, *runs[name].tolist()]).encode())
+    return found.hexdigest()

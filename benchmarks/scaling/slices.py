@@ -64,6 +64,12 @@ def budgets(flops: np.ndarray, tolerance: float = 0.25) -> np.ndarray:
     return found
 
 
+def main_grid(runs: Runs, held: Sequence[str] = ("batch", "max_events", "users")) -> Runs:
+    """Gives the largest group of runs that are equal in what the main grid holds."""
+    group = _groups(runs, held)
+    return runs.take(group == np.bincount(group).argmax())
+
+
 def frontier(runs: Runs) -> Runs:
     """Gives of each budget the run of least loss, where nothing cheaper is as good.
 
