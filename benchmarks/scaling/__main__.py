@@ -30,10 +30,14 @@ def command(name: str) -> tuple[Command, str]:
             from benchmarks.scaling import report
 
             return report.main, "table"
-        case "predict" | "verify":
+        case "predict":
             from benchmarks.scaling import predict
 
-            return (predict.main if name == "predict" else predict.main_verify), "fit.table"
+            return predict.main, "fit.table"
+        case "verify":
+            from benchmarks.scaling import verify
+
+            return verify.main, "fit.table"
         case "plan":
             from benchmarks.scaling import plan
 

@@ -1,8 +1,8 @@
 """Intervals of a law: trainings are drawn anew, budget by budget, and the law is fitted again.
 
 A training is drawn with all its rows, since they are not independent. Within a stratum of few
-trainings a bootstrap spreads too little, by (m - 1) / m in the variance: strata hold FEWEST or more
-and what is drawn is spread by sqrt(n / (n - p)) about the fit, as least squares would its errors.
+trainings a bootstrap spreads too little, by (m - 1) / m in the variance: strata hold FEWEST or
+more, and what comes of m trainings and p parameters is spread by sqrt(m / (m - p)) about the fit.
 """
 
 from collections.abc import Mapping
@@ -47,36 +47,50 @@ class Band:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A fit and its parameters on R resamples, thetas (R, p). `noise` is the sd of a log loss."""
+    """A fit and its parameters on R resamples, thetas (R, p).
+
+    `noise` is the sd of a log loss. `wider` is by how much draws are spread about the fit.
+    """
 
     fit: Fit
     thetas: np.ndarray
     noise: float
+    wider: float
 
     def coefficients(self) -> dict[str, Band]:
         """Gives the band of each coefficient: A and a hang together, so none of A alone is news."""
         law = self.fit.law
         drawn = [law.coefficients(theta) for theta in self.thetas]
-        return {
-            name: Band.of(value, np.array([one.get(name, np.nan) for one in drawn]))
-            for name, value in law.coefficients(self.fit.theta).items()
-        }
+        found: dict[str, Band] = {}
+        for name, value in law.coefficients(self.fit.theta).items():
+            each = np.array([one.get(name, np.nan) for one in drawn])
+            if name == "E" or name.startswith("a_"):  # those have a bound at 0, others are scales
+                spread = np.maximum(0.0, value + self.wider * (each - value))
+                found[name] = Band.of(value, spread)
+            else:
+                found[name] = self.scale(value, each)
+        return found
+
+    def scale(self, value: float, drawn: np.ndarray) -> Band:
+        """Gives the band of a positive value from its draws (R,), spread in their logs."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return Band.of(value, value * np.exp(self.wider * np.log(drawn / value)))
 
     def curve(self, x: np.ndarray) -> list[Band]:
         """Gives the band of the law itself at factors (m, k)."""
-        drawn = self.fit.law.loss(self.thetas, x)
-        return [Band.of(v, d) for v, d in zip(self.fit.loss(x).tolist(), drawn.T, strict=True)]
+        values, drawn = self.fit.loss(x).tolist(), self.fit.law.loss(self.thetas, x).T
+        return [self.scale(value, each) for value, each in zip(values, drawn, strict=True)]
 
     def predict(self, x: np.ndarray, *, seed: int = 0) -> list[Band]:
         """Gives the band of the loss of one new training at factors (m, k): curve and noise."""
-        drawn = self.predictive(x, seed=seed)
-        return [Band.of(v, d) for v, d in zip(self.fit.loss(x).tolist(), drawn.T, strict=True)]
+        values, drawn = self.fit.loss(x).tolist(), self.predictive(x, seed=seed).T
+        return [Band.of(value, each) for value, each in zip(values, drawn, strict=True)]
 
     def predictive(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Gives the losses (R, m) of new trainings: of each resample's law, with its own noise."""
-        drawn = self.fit.law.loss(self.thetas, x)
+        value, drawn = self.fit.loss(x), self.fit.law.loss(self.thetas, x)
         shift = np.random.default_rng(seed).normal(0, self.noise, drawn.shape)
-        return drawn * np.exp(shift)
+        return value * np.exp(self.wider * np.log(drawn / value) + shift)
 
 
 def bootstrap(
@@ -97,9 +111,8 @@ def bootstrap(
     thetas = refit(found.law, found.theta, sample.x, logs, weights, delta=found.delta)
     free = len(np.unique(sample.clusters))
     wider = np.sqrt(free / max(1.0, free - len(found.theta)))
-    low, high = found.law.bounds(sample.losses)
-    thetas = np.clip(found.theta + wider * (thetas - found.theta), low, high)
-    return Bootstrap(found, thetas, float(np.nanmax([noise, found.spread])))
+    sd = float(np.nanmax([noise, found.spread]))
+    return Bootstrap(found, thetas, sd, float(wider))
 
 
 def draws(clusters: np.ndarray, flops: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:

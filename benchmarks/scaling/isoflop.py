@@ -132,14 +132,14 @@ def optima(found: Bootstrap, cost: Cost, flops: np.ndarray) -> Optimum:
     exponents = theta[:, 4] / (theta[:, 2] + cost.power * theta[:, 4])
 
     def bands(values: np.ndarray, drawn: np.ndarray) -> list[Band]:
-        return [Band.of(float(v), d) for v, d in zip(values, drawn.T, strict=True)]
+        return [found.scale(float(v), d) for v, d in zip(values, drawn.T, strict=True)]
 
     return Optimum(
         flops,
         bands(size, sizes),
         bands(data, datas),
         bands(loss, losses),
-        Band.of(float(exponents[0]), exponents[1:]),
+        found.scale(float(exponents[0]), exponents[1:]),
     )
 
 

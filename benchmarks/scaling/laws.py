@@ -23,8 +23,15 @@ FARTHEST = 60.0  # bound of a logarithm; e^60 losses are no losses
 class Law(Protocol):
     """A form with its centre; parameters are E (where it has one), then c_i and a_i by factor."""
 
-    names: tuple[str, ...]
-    factors: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters in order."""
+        ...
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The columns of a run that it is a law of."""
+        ...
 
     def loss(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Gives the loss (..., n) at factors (n, k), which are not logarithms."""

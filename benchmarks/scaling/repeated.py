@@ -65,10 +65,9 @@ class RepeatedLaw:
     def _parts(self, theta: np.ndarray, x: np.ndarray) -> _Parts:
         size, read, distinct = (np.log(column) for column in x.T)
         distinct = np.minimum(distinct, read)
-        _, _, alpha, _, beta, r, s = (theta[..., i, None] for i in range(7))
         best = np.minimum(size, self._log_best(theta, distinct))
         excess, again = np.exp(size - best) - 1, np.exp(read - distinct) - 1
-        r, s = np.exp(r), np.exp(s)
+        r, s = np.exp(theta[..., 5, None]), np.exp(theta[..., 6, None])
         grown = np.exp(best) * (1 - s * np.expm1(-excess / s))
         data = np.exp(distinct) * (1 - r * np.expm1(-again / r))
         return _Parts(grown, data, best, excess, again)

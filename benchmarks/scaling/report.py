@@ -164,11 +164,11 @@ def study(config: FitConfig) -> dict[str, Any]:
         made = choices(laws.rows[name], sample.factors, found, reference)
         tree["sensitivity"][name] = [asdict(one) for one in made]
     tree = plain(tree)
+    if config.figures:
+        tree["not_drawn"] = figures.draw(config, runs, laws, tree)
     config.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(tree, indent=1, allow_nan=False)
     (config.out / "fit.json").write_text(text + "\n", encoding="utf-8")
-    if config.figures:
-        figures.draw(config, runs, laws, tree)
     return tree
 
 
@@ -215,6 +215,7 @@ def text(tree: Mapping[str, Any]) -> str:
     ]
     lines += ["", *(f"- {x}" for x in flags)]
     lines += [f"- no law of {name}: {why}" for name, why in tree["refused"].items()]
+    lines += [f"- no figure of {x}: {why}" for x, why in tree.get("not_drawn", {}).items()]
     for name, rungs in tree["ladder"].items():
         errors = [[abs(rung[key]) for rung in rungs] for key in ("error", "pure", "last")]
         if rungs:
@@ -222,7 +223,7 @@ def text(tree: Mapping[str, Any]) -> str:
             lines.append(
                 f"- ladder of {name}: {len(rungs)} extrapolations up to "
                 f"{max(rung['factor'] for rung in rungs):.3g} x compute, median error {law:.2%} "
-                f"(pure power law {pure:.2%}, best run so far {last:.2%})"
+                f"(pure power law {pure:.2%}, largest run so far {last:.2%})"
             )
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.scaling.fitting import Fit, fit
 from benchmarks.scaling.laws import PowerLaw
 from benchmarks.scaling.runs import Runs
-from benchmarks.scaling.slices import Sample, budgets
+from benchmarks.scaling.slices import Sample, budgets, largest
 
 DELTAS = (1e-4, 1e-2, 1e-1, 1.0)  # the last is least squares
 WORST = 5  # runs of the largest residual that one row leaves out
@@ -70,9 +70,9 @@ def _hidden(runs: Runs, factors: tuple[str, ...], reference: np.ndarray) -> np.n
     """Gives the reference point with its parameters as hidden ones, between those of the runs."""
     order = np.argsort(runs["params"], kind="stable")
     at = factors.index("params")
-    logs = [np.log(runs[name][order]) for name in ("params", "params_hidden")]
+    whole, hidden = (np.log(runs[name][order]) for name in ("params", "params_hidden"))
     moved = reference.copy()
-    moved[:, at] = np.exp(np.interp(np.log(reference[:, at]), *logs))
+    moved[:, at] = np.exp(np.interp(np.log(reference[:, at]), whole, hidden))
     return moved
 
 
@@ -100,7 +100,7 @@ class Rung:
     """A law fitted up to `cut` FLOPs and what it says of a run above.
 
     `factor` is the run's compute over the cut; errors are predicted / true - 1, of the law, of the
-    pure power law (E = 0) and of "no better than the best run below the cut".
+    pure power law (E = 0) and of "no better than the largest runs below the cut".
     """
 
     cut: float
@@ -122,7 +122,7 @@ def ladder(sample: Sample) -> list[Rung]:
             law, pure = fitted(below), fitted(below, irreducible=False)
         except ValueError:  # too few runs yet, or of one size
             continue
-        last, most = float(below.losses.min()), float(below.flops.max())
+        last, most = largest(below.flops, below.losses), float(below.flops.max())
         guesses = [law.loss(above.x), pure.loss(above.x), np.full(len(above), last)]
         errors = [guess / above.losses - 1 for guess in guesses]
         for row in range(len(above)):

@@ -64,6 +64,11 @@ def budgets(flops: np.ndarray, tolerance: float = 0.25) -> np.ndarray:
     return found
 
 
+def largest(flops: np.ndarray, losses: np.ndarray) -> float:
+    """Gives the least loss of the largest budget: the predictor that nothing gets better."""
+    return float(losses[budgets(flops) == budgets(flops).max()].min())
+
+
 def main_grid(runs: Runs, held: Sequence[str] = ("batch", "max_events", "users")) -> Runs:
     """Gives the largest group of runs that are equal in what the main grid holds."""
     group = _groups(runs, held)
