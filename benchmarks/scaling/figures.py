@@ -74,7 +74,8 @@ def law_of(laws: Laws, name: str) -> Bootstrap:
 
 def days(axis: Axes) -> None:
     """Puts PF-days above an axis of FLOPs."""
-    above = axis.secondary_xaxis("top", functions=(lambda x: x / DAY, lambda x: x * DAY))
+    ways = lambda x: np.asarray(x) / DAY, lambda x: np.asarray(x) * DAY
+    above = axis.secondary_xaxis("top", functions=ways)
     above.set_xlabel("PF-days")
 
 
