@@ -149,7 +149,7 @@ def doubts_of(
     """Says when not to believe the plan, a sentence each."""
     sample, rows = laws.sample("surface"), laws.rows["surface"]
     found = [*table_flags(laws.runs), *described("surface", laws)["flags"]]
-    rungs = ladder(sample)
+    rungs = ladder(sample, most=config.fit.few)
     tested = max((rung.factor for rung in rungs), default=1.0)
     if factor > tested:
         found.append(

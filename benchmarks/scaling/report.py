@@ -153,7 +153,10 @@ def study(config: FitConfig) -> dict[str, Any]:
         "flags": table_flags(laws.runs),
         "laws": {name: described(name, laws) for name in laws.found},
         "refused": dict(laws.refused),
-        "ladder": {name: [asdict(rung) for rung in ladder(laws.sample(name))] for name in both},
+        "ladder": {
+            name: [asdict(rung) for rung in ladder(laws.sample(name), most=config.few)]
+            for name in both
+        },
         "sensitivity": {},
         **isoflops(config, laws),
     }
@@ -161,7 +164,7 @@ def study(config: FitConfig) -> dict[str, Any]:
         sample, found = laws.sample(name), laws.found[name].fit
         # compared at the most expensive run, where a choice matters most
         reference = sample.x[[int(np.argmax(sample.flops))]]
-        made = choices(laws.rows[name], sample.factors, found, reference)
+        made = choices(laws.rows[name], sample.factors, found, reference, most=config.few)
         tree["sensitivity"][name] = [asdict(one) for one in made]
     tree = plain(tree)
     if config.figures:

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 from benchmarks.scaling.bootstrap import Band
 
 Form = Literal["logit", "offset"]
-FEWEST = 4
+FEWEST, DRAWS = 4, 400
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def read_scores(file: Path) -> dict[str, Points]:
 def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -> Band:
     """Gives the score expected at the losses (R,), draws of one loss whose first is the value.
 
-    Each draw of the loss goes with a resample of the checkpoints and the spread of their
-    residuals. ValueError under FEWEST checkpoints, or where all have one loss.
+    At most DRAWS of them are used. Each goes with a resample of the checkpoints and the spread of
+    their residuals. ValueError under FEWEST checkpoints, or where all have one loss.
     """
     count = len(points.losses)
     if count < FEWEST or len(np.unique(points.losses)) < 3:
@@ -69,6 +69,7 @@ def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -
     free = max(1, count - (3 if curved else 2))
     spread = np.sqrt(((predict(points.losses, y, points.losses) - y) ** 2).sum() / free)
     draw = np.random.default_rng(seed)
+    losses = losses[: 1 + DRAWS]
     drawn = np.full(len(losses), np.nan)
     for number, loss in enumerate(losses):
         rows = draw.integers(0, count, count)

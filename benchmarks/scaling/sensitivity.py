@@ -7,12 +7,13 @@ import numpy as np
 
 from benchmarks.scaling.fitting import Fit, fit
 from benchmarks.scaling.laws import PowerLaw
+from benchmarks.scaling.newton import DELTA
 from benchmarks.scaling.runs import Runs
 from benchmarks.scaling.slices import Sample, budgets, largest
 
 DELTAS = (1e-4, 1e-2, 1e-1, 1.0)  # the last is least squares
 WORST = 5  # runs of the largest residual that one row leaves out
-FEW = 9  # starts of each of these fits
+FEW = 9  # starts of each of these fits, unless told
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Choice:
 
 
 def fitted(
-    sample: Sample, *, irreducible: bool = True, delta: float = 1e-3, most: int = FEW
+    sample: Sample, *, irreducible: bool = True, delta: float = DELTA, most: int = FEW
 ) -> Fit:
     """Fits a power law of the sample's factors; raises what `fit` raises."""
     law = PowerLaw.on(sample.factors, sample.x, irreducible=irreducible)
@@ -38,7 +39,7 @@ def fitted(
 
 
 def choices(
-    runs: Runs, factors: tuple[str, ...], found: Fit, reference: np.ndarray
+    runs: Runs, factors: tuple[str, ...], found: Fit, reference: np.ndarray, *, most: int = FEW
 ) -> list[Choice]:
     """Gives the law of the factors under other choices; reference (1, k) is a point to compare at.
 
@@ -47,22 +48,33 @@ def choices(
     turn, every size and every budget (a jackknife).
     """
     sample = Sample.of(runs, factors)
-    made = [_choice("as reported", sample, reference)]
-    made += [_choice(f"delta {d:g}", sample, reference, delta=d) for d in DELTAS]
+
+    def choice(
+        name: str, sample: Sample, at: np.ndarray = reference, delta: float = DELTA
+    ) -> Choice:
+        try:
+            law = fitted(sample, delta=delta, most=most)
+        except ValueError as error:
+            return Choice(name, len(sample), {}, float("nan"), str(error))
+        told = law.law.coefficients(law.theta)
+        return Choice(name, len(sample), told, float(law.loss(at)[0]))
+
+    made = [choice("as reported", sample)]
+    made += [choice(f"delta {d:g}", sample, delta=d) for d in DELTAS]
     number = budgets(runs["flops"])
-    made.append(_choice("without the cheapest budget", sample.take(number > 0), reference))
+    made.append(choice("without the cheapest budget", sample.take(number > 0)))
     keep = np.argsort(np.abs(found.residuals), kind="stable")[: max(0, len(sample) - WORST)]
-    made.append(_choice(f"without the {WORST} worst", sample.take(np.sort(keep)), reference))
+    made.append(choice(f"without the {WORST} worst", sample.take(np.sort(keep))))
     upper = runs["flops"] >= np.median(runs["flops"])
-    made.append(_choice("upper half of compute", sample.take(upper), reference))
+    made.append(choice("upper half of compute", sample.take(upper)))
     if "params" in factors:
         other = Sample.of(runs, [f if f != "params" else "params_hidden" for f in factors])
-        made.append(_choice("hidden parameters", other, _hidden(runs, factors, reference)))
+        made.append(choice("hidden parameters", other, _hidden(runs, factors, reference)))
     for k in runs.negatives:
         if k != runs["negatives"][0]:
-            made.append(_choice(f"K = {k}", Sample.of(runs.at(k), factors), reference))
+            made.append(choice(f"K = {k}", Sample.of(runs.at(k), factors)))
     for name, mask in _groups(runs):
-        made.append(_choice(name, sample.take(mask), reference))
+        made.append(choice(name, sample.take(mask)))
     return made
 
 
@@ -86,15 +98,6 @@ def _groups(runs: Runs) -> Iterator[tuple[str, np.ndarray]]:
         yield f"without the budget {mean:.2g}", ~mine
 
 
-def _choice(name: str, sample: Sample, reference: np.ndarray, *, delta: float = 1e-3) -> Choice:
-    try:
-        found = fitted(sample, delta=delta)
-    except ValueError as error:
-        return Choice(name, len(sample), {}, float("nan"), str(error))
-    loss = float(found.loss(reference)[0])
-    return Choice(name, len(sample), found.law.coefficients(found.theta), loss)
-
-
 @dataclass(frozen=True)
 class Rung:
     """A law fitted up to `cut` FLOPs and what it says of a run above.
@@ -112,14 +115,15 @@ class Rung:
     last: float
 
 
-def ladder(sample: Sample) -> list[Rung]:
+def ladder(sample: Sample, *, most: int = FEW) -> list[Rung]:
     """Gives, for every cut between budgets from which a law can be fitted, all runs above it."""
     number = budgets(sample.flops)
     rungs: list[Rung] = []
     for cut in range(number.max()):
         below, above = sample.take(number <= cut), sample.take(number > cut)
         try:
-            law, pure = fitted(below), fitted(below, irreducible=False)
+            law = fitted(below, most=most)
+            pure = fitted(below, irreducible=False, most=most)
         except ValueError:  # too few runs yet, or of one size
             continue
         last, most = largest(below.flops, below.losses), float(below.flops.max())

@@ -12,6 +12,7 @@ from benchmarks.scaling.fitting import DELTA, fit
 from benchmarks.scaling.laws import Law, PowerLaw
 from benchmarks.scaling.repeated import RepeatedLaw
 from benchmarks.scaling.runs import Runs, fit_rows
+from benchmarks.scaling.sensitivity import FEW
 from benchmarks.scaling.slices import (
     HELD,
     Sample,
@@ -31,9 +32,9 @@ class FitConfig:
     """What is fitted: the runs of role "fit" in `table`.
 
     `size` and `data` are N and D of the surface. A table of fewer decades of compute than
-    `min_decades` is refused. `starts` is the most starts of a fit. `scores` is a Parquet or JSON of
-    (loss, task, score), for its figure. `curves` is a Parquet of (point, flops, loss) along the
-    trainings, for theirs.
+    `min_decades` is refused. `starts` is the most starts of a fit, `few` of those of the
+    sensitivity table and the ladder. `scores` is a Parquet or JSON of (loss, task, score), for its
+    figure. `curves` is a Parquet of (point, flops, loss) along the trainings, for theirs.
     """
 
     table: Path
@@ -44,6 +45,7 @@ class FitConfig:
     drop_unannealed: bool = False
     delta: float = DELTA
     starts: int = 54
+    few: int = FEW
     resamples: int = 2000
     seed: int = 0
     scores: Path | None = None
