@@ -7,7 +7,6 @@ Why a sum: with the mean of residuals of 1e-3 an optimiser's default tolerances 
 answer (on the Chinchilla data alpha 0.381 for 0.347). `stopped_early` says so of any answer.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,9 +178,3 @@ def stopped_early(law: Law, theta: np.ndarray, x: np.ndarray, losses: np.ndarray
         f"stopped early: the sum of Huber losses is {before:.6g} and falls to {after:.6g} from "
         "there; minimise the sum, not the mean, of centred factors, with tight tolerances"
     )
-
-
-def agreement(objectives: Sequence[float]) -> float:
-    """Gives the share of objectives at most 1 % above the least of them."""
-    found = np.array(objectives)
-    return float((found <= found.min() * (1 + NEAR)).mean())

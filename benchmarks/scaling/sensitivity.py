@@ -126,11 +126,11 @@ def ladder(sample: Sample, *, most: int = FEW) -> list[Rung]:
             pure = fitted(below, irreducible=False, most=most)
         except ValueError:  # too few runs yet, or of one size
             continue
-        last, most = largest(below.flops, below.losses), float(below.flops.max())
+        last, end = largest(below.flops, below.losses), float(below.flops.max())
         guesses = [law.loss(above.x), pure.loss(above.x), np.full(len(above), last)]
         errors = [guess / above.losses - 1 for guess in guesses]
         for row in range(len(above)):
             flops = float(above.flops[row])
             each = [float(error[row]) for error in errors]
-            rungs.append(Rung(most, len(below), flops, flops / most, *each))
+            rungs.append(Rung(end, len(below), flops, flops / end, *each))
     return rungs
