@@ -37,7 +37,7 @@ def chinchilla(folder: Path, *, outliers: bool = False) -> Sample:
     """Gives the 240 runs (245 with outliers) read off Hoffmann et al.'s figure: factors N and D."""
     table = pd.read_csv(folder / "epoch_chinchilla" / "svg_extracted_data.csv")
     size, flops, loss = (
-        table[name].to_numpy(np.float64) for name in ("Model Size", "Training FLOP", "loss")
+        np.array(table[name], np.float64) for name in ("Model Size", "Training FLOP", "loss")
     )
     keep = np.sort(np.argsort(loss, kind="stable")[: len(loss) - (0 if outliers else OUTLIERS)])
     x = np.stack([size, flops / (6 * size)], 1)[keep]
@@ -52,7 +52,7 @@ def openclip(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         mine = table[
             (table["downstream_dataset"] == name) & (table["upstream_dataset"] != "CLIP-WIT")
         ]
-        macs, right = (mine[column].to_numpy(np.float64) for column in ("gmacs_total", measure))
+        macs, right = (np.array(mine[column], np.float64) for column in ("gmacs_total", measure))
         found[name] = macs, 1 - right
     return found
 
@@ -61,6 +61,6 @@ def misfitting(folder: Path, size: str) -> Sample:
     """Gives the 261 runs of Li et al. 2025 (arXiv 2502.18969); `size` is N or N_no_emb."""
     table = pd.read_csv(folder / "misfitting_isoflop" / "scaling_results_last_ckpt_only.csv")
     size_of, read, loss, flops = (
-        table[name].to_numpy(np.float64) for name in (size, "D", "loss", "C")
+        np.array(table[name], np.float64) for name in (size, "D", "loss", "C")
     )
     return Sample((size, "D"), np.stack([size_of, read], 1), loss, np.arange(len(loss)), flops)

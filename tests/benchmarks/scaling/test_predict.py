@@ -1,6 +1,7 @@
 """A prediction is made once, before the runs; verifying it says how far off and inside or not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ def config(folder: Path, **changes: Any) -> PredictConfig:
         name=LATER["point"], flops=LATER["flops"], params=LATER["params"], pairs=LATER["pairs"]
     )
     fit = FitConfig(table=folder / "runs.parquet", starts=2, resamples=100, min_decades=3.2)
-    return PredictConfig(
-        **{"fit": fit, "targets": [target], "out": folder / "told.json", **changes}
-    )
+    asked = PredictConfig(fit=fit, targets=[target], out=folder / "told.json")
+    return replace(asked, **changes)
 
 
 @pytest.fixture
