@@ -72,7 +72,7 @@ def plan(config: PlanConfig) -> Plan:
     """Gives the plan; ValueError where the table allows no surface, or for no budget above 0."""
     if not config.budget > 0:
         raise ValueError(f"budget is {config.budget:g} FLOPs; it must be above 0")
-    laws = laws_of(config.fit, read_runs(config.fit.table))
+    laws = laws_of(config.fit, read_runs(config.fit.table), ("surface",))
     if "surface" not in laws.found:
         raise ValueError(f"no law of size and data to plan with: {laws.refused['surface']}")
     surface, rows = laws.found["surface"], laws.rows["surface"]

@@ -94,14 +94,15 @@ def matching(runs: Runs, target: Target) -> np.ndarray:
 
 
 def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
-    laws = laws_of(config.fit, runs)
+    simple = f"{config.law}, E = 0"
+    laws = laws_of(config.fit, runs, (config.law, simple))
     if config.law not in laws.found:
         raise ValueError(f"no law {config.law}: {laws.refused[config.law]}")
-    found, pure = laws.found[config.law], laws.found[f"{config.law}, E = 0"]
+    found, pure = laws.found[config.law], laws.found[simple]
     rows = laws.rows[config.law]
     most, last = float(rows["flops"].max()), largest(rows["flops"], rows["loss"])
     x = factors(config, found.fit.law.factors)
-    bands, simple = found.predict(x, seed=config.fit.seed), pure.fit.loss(x).tolist()
+    bands, trivials = found.predict(x, seed=config.fit.seed), pure.fit.loss(x).tolist()
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "law": config.law,
@@ -115,7 +116,7 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
                 "predicted": band.as_tree(),
                 "trivial": {"pure power law": trivial, "largest fitted run": last},
             }
-            for target, band, trivial in zip(config.targets, bands, simple, strict=True)
+            for target, band, trivial in zip(config.targets, bands, trivials, strict=True)
         ],
     }
 

@@ -1,6 +1,6 @@
 """Every law of a table of runs, each fitted on the runs that it is a law of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,14 +67,19 @@ class Laws:
         return Sample.of(self.rows[name], self.found[name].fit.law.factors)
 
 
-def laws_of(config: FitConfig, runs: Runs) -> Laws:
-    """Fits all laws that the rows of role "fit" allow; raises what `fit_rows` raises."""
+def laws_of(config: FitConfig, runs: Runs, only: Sequence[str] = ()) -> Laws:
+    """Fits all laws, or `only` those named, that the rows of role "fit" allow.
+
+    Raises what `fit_rows` raises.
+    """
     mine = fit_rows(runs, min_decades=config.min_decades, drop_unannealed=config.drop_unannealed)
     sd = noise(mine)[0]
     found: dict[str, Bootstrap] = {}
     rows: dict[str, Runs] = {}
     refused: dict[str, str] = {}
     for name, chosen, factors, form in wanted(config, mine):
+        if only and name not in only:
+            continue
         try:
             sample = Sample.of(chosen, factors)
             law = form(sample)
