@@ -1,1 +1,1 @@
-"""Scaling laws: runs over sizes, data and compute, the laws through them, and how far they hold."""
+"""Scaling laws: sweeps of runs, fits with intervals over runs, predictions made before the runs."""
