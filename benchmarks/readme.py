@@ -7,8 +7,8 @@ is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
 `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
-results/transfer/NAME/table.md; `batch_size`, `robustness` and `strategies` from the files that
-those commands wrote.
+results/transfer/NAME/table.md; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
+reference) from the files that those commands wrote.
 """
 
 import ast
@@ -22,11 +22,13 @@ from typing import Any
 from benchmarks import batch_figure, leave_one_out, rival_table, strategies
 from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.results import headlines, read_results
+from benchmarks.scaling import reference
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
 KINDS = (
     "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
+    "|scaling"
 )
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
@@ -59,8 +61,10 @@ def render(root: Path) -> str:
             case "rival":
                 ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
                 body = rival_table.table(theirs, ours)
-            case "strategies":
-                body = strategies.table(_json(root, "strategies", "results"))
+            case "strategies" | "scaling":
+                studies = {"strategies": strategies.table, "scaling": reference.markdown}
+                file = {"strategies": "results", "scaling": "reference"}[kind]
+                body = studies[kind](_json(root, kind, file))
             case "hard_tasks":
                 body = hard_tasks(root, name)
             case "transfer":

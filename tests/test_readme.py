@@ -19,6 +19,11 @@ from benchmarks.leave_one_out import LeaveOneOutConfig
 from benchmarks.readme import render
 from benchmarks.rival_sasrec import RivalSasrecConfig
 from benchmarks.robustness import RobustnessConfig
+from benchmarks.scaling import __main__ as scaling
+from benchmarks.scaling.config import SweepConfig
+from benchmarks.scaling.plan import PlanConfig
+from benchmarks.scaling.predict import PredictConfig
+from benchmarks.scaling.study import FitConfig
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.transfer.__main__ import SuiteConfig, arguments
@@ -61,6 +66,13 @@ SPEED: dict[str, type[Any]] = {
     "precision": precision.PrecisionConfig,
     "lr_width": lr_width.LrWidthConfig,
 }
+SCALING: dict[str, type[Any]] = {
+    "sweep": SweepConfig,
+    "fit": FitConfig,
+    "predict": PredictConfig,
+    "verify": PredictConfig,
+    "plan": PlanConfig,
+}
 REQUESTS: dict[str, type[Any]] = {
     "/v1/users/embed": EmbedRequest,
     "/v1/items/search": SearchItemsRequest,
@@ -95,6 +107,14 @@ def job_of(words: list[str]) -> tuple[str, list[str]] | None:
             return None
 
 
+def _load_scaling(words: list[str]) -> None:
+    if words[0] == "reference" and len(words) == 1:
+        return
+    words = [words[0], *scaling.arguments(words[1:], scaling.command(words[0])[1])]
+    config = ROOT / words[1] if words[1].endswith(".yaml") else None
+    load(SCALING[words[0]], config, words[2:] if config else words[1:])
+
+
 def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUE_DATA", "data")
     jobs = [job for words in commands() if (job := job_of(words))]
@@ -102,13 +122,16 @@ def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) 
         if program == "benchmarks.speed":
             load(SPEED[words[0]], None, words[1:])
             continue
+        if program == "benchmarks.scaling":
+            _load_scaling(words)
+            continue
         if program == "benchmarks.data":
             words = [f"name={words[0]}", *words[1:]]
         if program == "benchmarks.transfer":
             words = arguments(words)
         config = ROOT / words[0] if words and "=" not in words[0] else None
         load(COMMANDS[program], config, words[1:] if config else words)
-    assert {program for program, _ in jobs} == {*COMMANDS, "benchmarks.speed"}
+    assert {program for program, _ in jobs} == {*COMMANDS, "benchmarks.speed", "benchmarks.scaling"}
     assert len(jobs) >= 8
 
 

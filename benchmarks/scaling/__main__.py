@@ -23,9 +23,9 @@ def command(name: str) -> tuple[Command, str]:
     """
     match name:
         case "sweep":
-            from benchmarks.scaling import sweep  # pyright: ignore
+            from benchmarks.scaling import sweep
 
-            return sweep.main, "table"  # pyright: ignore
+            return sweep.main, "table"
         case "fit":
             from benchmarks.scaling import report
 

@@ -18,7 +18,7 @@ from clue.settings import load
 
 RUNS = pa.schema(
     [
-        *((name, pa.string()) for name in ("study", "point")),
+        *((name, pa.string()) for name in ("study", "point", "trunk")),
         ("seed", pa.int64()),
         ("objective", pa.string()),
         ("flops", pa.float64()),
@@ -167,7 +167,8 @@ def write_tables(config: SweepConfig, points: Sequence[Point]) -> int:
         if kept is None:
             continue
         who = {"study": config.name, "point": point.name, "role": point.role}
-        rows.append({**who, **kept["row"]})
+        # ends of one trunk share most of their steps: a bootstrap must draw them together
+        rows.append({**who, "trunk": point.family, **kept["row"]})
         curves += [{**who, "params": point.facts.params, **line} for line in kept["curve"]]
     config.out.mkdir(parents=True, exist_ok=True)
     for name, schema, found in (("runs", RUNS, rows), ("curves", CURVES, curves)):

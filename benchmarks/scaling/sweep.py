@@ -176,7 +176,7 @@ def sweep(config: SweepConfig) -> int:
     return Sweep(config).train()
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Runs the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
     config = read_command_line(SweepConfig, argv, description=__doc__ or "")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
