@@ -34,10 +34,11 @@ lint: $(STAMP) ## ruff and the import contracts
 types: $(STAMP) ## pyright
 	$(BIN)/pyright
 
-# Tests are many small operations: two threads took 10 minutes of processor time, one takes 4.
+# Tests are many small operations: a process a core, each of one thread. A file stays in one process,
+# whose fixtures its tests share.
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

@@ -68,8 +68,8 @@ def page_of(
     body = [
         f"<h1>Transfer of frozen user vectors</h1><p class='soft'>{escape(lead)}</p>",
         "<h2>Leaderboard</h2>",
-        "<p>The place among all rows of the task stands under each value, and the darker a cell "
-        "the better its place. Normalised gain is (x - untrained) / (best baseline - untrained), "
+        "<p>The place among all rows of the task stands under each value, and the stronger its "
+        "colour the better. Normalised gain is (x - untrained) / (best baseline - untrained), "
         "left out where no baseline beats the untrained encoder. The best baseline is chosen on "
         "the test users themselves, which flatters it. Ceilings are not ranked.</p>",
         f'<div class="card scroll">{leaderboard.html(found)}</div>',

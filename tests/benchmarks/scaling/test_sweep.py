@@ -22,6 +22,7 @@ from clue import checkpoint
 from clue.config import PretrainConfig
 from clue.contrastive import Contrastive
 from clue.data.corpus import Corpus
+from clue.nn.user_encoder import activity_level
 from clue.pretrain import STOPPED, pretrain
 from clue.settings import load
 from tests.benchmarks.scaling import tiny
@@ -113,7 +114,9 @@ def test_a_row_says_what_was_learnt_from_and_measured(swept: Killed, world: Corp
         assert row["events"] == 80 * 12 and row["annealed"] and 0 < row["loss_se"] < 1
         held = lines(point, "valid")[-1]["matching"]["food-tools"]
         assert row["loss"] == held["calibrated_entropy"]
-        tables = world.manifest.vocab_size + model.item.max_tokens + model.user.max_events
+        longest = model.user.max_events
+        tables = world.manifest.vocab_size + model.item.max_tokens + longest
+        tables += activity_level(longest) + 1
         assert row["params"] - row["params_hidden"] == tables * model.item.width
     assert len({row["eval_set"] for row in swept.table.values()}) == 1
 
