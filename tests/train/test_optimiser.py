@@ -52,6 +52,7 @@ def undecayed(model: Clue) -> set[str]:
     """Names the embeddings, the norms and the temperature."""
     return {
         *("log_scale", "items.token.weight", "items.position.weight", "users.recency.weight"),
+        "users.activity.weight",
         *(name for name, _ in model.named_parameters() if "norm" in name),
     }
 
@@ -201,4 +202,4 @@ def test_sgd_moves_every_weight_alike_and_decays_none(model: Clue) -> None:
         by_hand = start[name] - 0.2 * first[name] - 0.2 * (0.9 * first[name] + second[name])
         torch.testing.assert_close(w.detach(), by_hand)
         checked += 1
-    assert checked == len(start) == 20
+    assert checked == len(start) == 21
