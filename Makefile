@@ -35,10 +35,10 @@ types: $(STAMP) ## pyright
 	$(BIN)/pyright
 
 # Tests are many small operations: a process a core, each of one thread. A file stays in one process,
-# whose fixtures its tests share.
+# whose fixtures its tests share; in their order, else the longest file of one test comes last.
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
