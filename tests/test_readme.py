@@ -30,6 +30,7 @@ from benchmarks.transfer.__main__ import SuiteConfig, arguments
 from benchmarks.transfer.report import TransferReportConfig
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
+from clue.data.synthetic import SyntheticConfig
 from clue.embed import EmbedConfig
 from clue.settings import load
 from clue.text_encoder import Encoder
@@ -44,6 +45,7 @@ COMMANDS: dict[str, type[Any]] = {
     "clue/prepare.py": PrepareConfig,
     "clue/pretrain.py": PretrainConfig,
     "clue/embed.py": EmbedConfig,
+    "clue.data.synthetic": SyntheticConfig,
     "benchmarks.evaluate": EvaluateConfig,
     "benchmarks.batch_size": BatchSizeConfig,
     "benchmarks.hard_tasks": HardTasksConfig,
