@@ -14,7 +14,8 @@ class Size:
 
     `item_layers` and `embedding` E are of the contrastive objective alone, where they are `layers`
     and `width` unless set. Heads are `head` wide at every width: the rule for the learning rate
-    (clue/train/optimiser.py) wants them so.
+    (clue/train/optimiser.py) wants them so. `lr` is the learning rate that was found for this size,
+    null for that of `pretrain`.
     """
 
     width: int
@@ -22,6 +23,7 @@ class Size:
     item_layers: int | None = None
     embedding: int | None = None
     head: int = 16
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses heads that do not fill the width."""
@@ -38,15 +40,17 @@ class Size:
         """
         heads = self.width // self.head
         shape = [f"width={self.width}", f"heads={heads}"]
+        rate = [] if self.lr is None else [f"optimizer.lr={self.lr}"]
         if objective == "next_item":
             if self.item_layers is not None or self.embedding is not None:
                 raise ValueError(
                     "item_layers and embedding describe the contrastive encoders, and the "
                     "objective is next_item; leave them out"
                 )
-            return [f"decoder.{part}" for part in (*shape, f"layers={self.layers}")]
+            return [*rate, *(f"decoder.{part}" for part in (*shape, f"layers={self.layers}"))]
         items = self.layers if self.item_layers is None else self.item_layers
         return [
+            *rate,
             *(f"model.item.{part}" for part in (*shape, f"layers={items}")),
             *(f"model.user.{part}" for part in (*shape, f"layers={self.layers}")),
             f"model.user.embedding={self.embedding or self.width}",

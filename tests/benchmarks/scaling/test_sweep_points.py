@@ -152,6 +152,13 @@ def test_sizes_and_shares_that_mean_nothing_are_refused(world: Corpus, tmp_path:
         Size(width=16, layers=1, item_layers=0).overrides("next_item")
 
 
+def test_a_size_may_have_a_rate_of_its_own(world: Corpus, tmp_path: Path) -> None:
+    sizes = {"a": Size(width=8, layers=1, head=8, lr=3e-3), "b": Size(width=16, layers=1)}
+    both = lay_out(tiny.study(tmp_path, world, sizes=sizes, grids=[Grid(budgets=[20])]))
+    assert [point.run.optimizer.lr for point in both] == [3e-3, 8e-3]
+    assert "optimizer.lr=0.003" in sizes["a"].overrides("next_item")
+
+
 def test_subsets_of_users_are_nested_and_the_held_out_are_the_same(world: Corpus) -> None:
     users = world.users_in("train")
     subsets = [set(first_users(users, count).tolist()) for count in (10, 20, 40, 0)]
