@@ -7,8 +7,9 @@ is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
 `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
-results/transfer/NAME/table.md; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
-reference) from the files that those commands wrote.
+results/transfer/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
+`batch_size`, `robustness`, `strategies` and `scaling` (the fitter's reference) from the files that
+those commands wrote.
 """
 
 import ast
@@ -22,7 +23,7 @@ from typing import Any
 from benchmarks import batch_figure, leave_one_out, rival_table, strategies
 from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.results import headlines, read_results
-from benchmarks.scaling import reference
+from benchmarks.scaling import reference, tables
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
@@ -61,6 +62,8 @@ def render(root: Path) -> str:
             case "rival":
                 ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
                 body = rival_table.table(theirs, ours)
+            case "scaling" if name:
+                body = tables.markdown(root, name)
             case "strategies" | "scaling":
                 studies = {"strategies": strategies.table, "scaling": reference.markdown}
                 file = {"strategies": "results", "scaling": "reference"}[kind]
