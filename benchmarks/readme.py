@@ -62,14 +62,10 @@ def render(root: Path) -> str:
             case "rival":
                 ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
                 body = rival_table.table(theirs, ours)
-            case "scaling" if name:
-                body = tables.markdown(root, name)
-            case "strategies" | "scaling":
-                studies = {"strategies": strategies.table, "scaling": reference.markdown}
-                file = {"strategies": "results", "scaling": "reference"}[kind]
-                body = studies[kind](_json(root, kind, file))
-            case "hard_tasks":
-                body = hard_tasks(root, name)
+            case "strategies":
+                body = strategies.table(_json(root, kind, "results"))
+            case "hard_tasks" | "scaling":
+                body = {"hard_tasks": hard_tasks, "scaling": scaling}[kind](root, name)
             case "transfer":
                 file = root / "results" / "transfer" / name / "table.md"
                 body = file.read_text(encoding="utf-8").strip()
@@ -150,6 +146,13 @@ def hard_tasks(root: Path, name: str) -> str:
             parts.append(f"![{task.kind} by model, with intervals]({folder}/{file}.svg)")
         drawn.add(file)
     return "\n\n".join(parts)
+
+
+def scaling(root: Path, name: str) -> str:
+    """Gives a study of our own by its name; without one the fitter on published runs."""
+    if name:
+        return tables.markdown(root, name)
+    return reference.markdown(_json(root, "scaling", "reference"))
 
 
 def robustness(root: Path) -> str:
