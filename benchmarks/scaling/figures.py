@@ -133,7 +133,7 @@ def learning_curves(config: FitConfig, laws: Laws) -> Figure:
         bands(axis, over, laws.found["compute"].curve(over[:, None]), label="L(C)")
         axis.legend(frameon=False)
     axis.set(xscale="log", xlabel="training FLOPs", ylabel=named_loss(runs))
-    losses(axis, np.concatenate([y for _, _, y in lines]))
+    losses(axis, np.concatenate([runs["loss"], *(y for _, _, y in lines)]))
     days(axis)
     figure.colorbar(ScalarMappable(norm, SCALE), ax=axis, label="parameters")
     return figure
@@ -144,13 +144,18 @@ def _range(x: np.ndarray, beyond: float = 1.0) -> np.ndarray:
 
 
 def compute(runs: Runs, laws: Laws) -> Figure:
-    """L(C), and L - E which is a straight line if the floor is right; held-out runs hollow."""
+    """L(C), and L - E, a straight line if the floor E is right, unless that lies on its bound.
+
+    Held-out runs are hollow, with the interval that the law has for them.
+    """
     found, rows = law_of(laws, "compute"), laws.rows["compute"]
     held = runs.take(runs["role"] == "held_out")
     most = max(rows["flops"].max(), held["flops"].max() if len(held) else 0)
     over = np.geomspace(rows["flops"].min(), most * 1.5, 80)
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    for axis, minus in zip(figure.subplots(1, 2), (0.0, float(found.fit.theta[0])), strict=True):
+    floors = [0.0, *([] if "E" in found.fit.on_bounds else [float(found.fit.theta[0])])]
+    figure = Figure(figsize=(1 + 3.5 * len(floors), 4), layout="constrained")
+    axes = figure.subplots(1, len(floors), squeeze=False)[0]
+    for axis, minus in zip(axes, floors, strict=True):
         bands(axis, over, found.curve(over[:, None]), minus=minus, label="law, 80 and 95 %")
         pure = laws.found["compute, E = 0"].fit.loss(over[:, None]) - minus
         axis.plot(over, np.where(pure > 0, pure, np.nan), "--", color=OTHER, label="E = 0")

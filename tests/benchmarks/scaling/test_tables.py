@@ -51,5 +51,5 @@ def test_the_readme_takes_it_in_between_the_marks(root: Path) -> None:
 
 
 def test_a_study_without_files_is_missed(root: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has none of fit\.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no runs and no fit\.json"):
         markdown(root, "other")
