@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.scaling.scores import read_scores
 from benchmarks.scaling.sensitivity import fitted
@@ -59,6 +59,9 @@ def factors(laws: Laws) -> Figure:
         axis.set_title(f"a = {slope.value:.2g} [{slope.low95:.2g} {slope.high95:.2g}]", fontsize=9)
         axis.set(xscale="log", yscale="log", xlabel=LABELS[name])
         plain_numbers(axis, *axis.get_ylim())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_locator(NullLocator())
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     axes[0].set_ylabel(f"held-out CE_{laws.runs['negatives'][0]} (nats)")

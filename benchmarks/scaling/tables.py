@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scaling import check, transfer, verify
+from benchmarks.scaling.figures_of_checks import LABELS
 from benchmarks.scaling.report import band
-from benchmarks.scaling.runs import read_runs
+from benchmarks.scaling.runs import Runs, read_runs
+from benchmarks.scaling.slices import HELD, one_factor
 
+FACTORS = 3
 SHOWN = {  # the figures that say most, of those that `fit` draws
     "synthetic": {"compute": "loss over compute: the compute law, runs fitted and held out"},
     "next_item_ml1m": {"compute": "loss over compute: the compute law, runs fitted and held out"},
@@ -40,7 +43,9 @@ def markdown(root: Path, name: str) -> str:
         if (folder / file).is_file()
     ]
     if (folder / "runs.parquet").is_file():
-        parts.append(rates(folder / "runs.parquet"))
+        runs = read_runs(folder / "runs.parquet")
+        parts[1:1] = [factors(runs)]
+        parts += [rates(runs), spent(runs)]
     if not parts:
         raise FileNotFoundError(f"{folder} has no runs and no {', '.join(shown)}; run the study")
     parts += [
@@ -94,12 +99,40 @@ def prediction(tree: Mapping[str, Any]) -> str:
     return f"{said}; errors are predicted / observed - 1:\n\n{verify.table(tree)}"
 
 
-def rates(file: Path) -> str:
+def spent(runs: Runs) -> str:
+    """Gives how long the trainings took; a run that branched off a trunk shares most of its."""
+    longest = [runs["seconds"][runs.clusters == one].max() for one in np.unique(runs.clusters)]
+    return (
+        f"The {len(longest)} trainings took {sum(longest) / 60:.0f} minutes of one processor thread, "
+        "beside other work, and their branches and starts some more."
+    )
+
+
+def factors(runs: Runs) -> str:
+    """Gives what each factor alone does to the loss from its least to its greatest value.
+
+    "" for a study that varies fewer than FACTORS of them alone.
+    """
+    fitted = runs.take(runs["role"] == "fit")
+    found = {
+        factor: one_factor(fitted, factor) for factor in HELD if len(np.unique(fitted[factor])) > 2
+    }
+    if len(found) < FACTORS:
+        return ""
+    lines = ["| factor, the rest held | values | loss at each |", "|" + " --- |" * 3]
+    for factor, mine in found.items():
+        values = np.unique(mine[factor])
+        each = [f"{mine['loss'][mine[factor] == value].mean():.3f}" for value in values]
+        names = ", ".join(f"{value:,}" for value in values)
+        lines.append(f"| {LABELS[factor]} | {names} | {', '.join(each)} |")
+    return "\n".join(lines)
+
+
+def rates(runs: Runs) -> str:
     """Gives the losses of what was trained at several rates, "" where nothing was.
 
     A row is a size and a length; seeds are averaged.
     """
-    runs = read_runs(file)
     names = [str(point).split("-")[0] for point in runs["point"]]
     keys = list(
         zip(names, *(runs[x] for x in ("users", "batch", "max_events", "steps")), strict=True)
