@@ -103,8 +103,8 @@ def spent(runs: Runs) -> str:
     """Gives how long the trainings took; a run that branched off a trunk shares most of its."""
     longest = [runs["seconds"][runs.clusters == one].max() for one in np.unique(runs.clusters)]
     return (
-        f"The {len(longest)} trainings took {sum(longest) / 60:.0f} minutes of one processor thread, "
-        "beside other work, and their branches and starts some more."
+        f"Training took {sum(longest) / 60:.0f} minutes of one processor thread beside other work, "
+        "starts and branches not counted."
     )
 
 
