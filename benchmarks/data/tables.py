@@ -101,7 +101,10 @@ def work_of(out: Path) -> Path:
 
 def _write(db: duckdb.DuckDBPyConnection, name: str, sql: str, out: Path) -> int:
     file, partial = out / f"{name}.parquet", out / f"{name}.parquet.partial"
-    copy = f"COPY ({sql}) TO {quoted(str(partial))} (FORMAT parquet, COMPRESSION zstd)"
+    # In order: joins and windows on several threads give the same rows in any order, and a set that
+    # is made again must be the same file.
+    ordered = f"FROM ({sql}) ORDER BY ALL"
+    copy = f"COPY ({ordered}) TO {quoted(str(partial))} (FORMAT parquet, COMPRESSION zstd)"
     try:
         with _stage(f"writing {file}"):
             (rows,) = db.execute(copy).fetchall()[0]

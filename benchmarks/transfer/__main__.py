@@ -97,8 +97,8 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
     ]
 
 
-def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
-    """Gives the tasks that are asked for. ValueError where `only` names none of them."""
+def asked_of(config: SuiteConfig) -> list[Any]:
+    """Gives the configs of the tasks that are asked for. ValueError where `only` names none."""
     asked: list[Any] = [
         *config.matching,
         *config.windows,
@@ -116,17 +116,19 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
     ]
     if not chosen:
         raise ValueError(f"only={config.only} names no task; there are {', '.join(names)}")
-    return [one.build(corpus) for one in chosen]
+    return chosen
 
 
 def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
-    prepare(config.prepare, config.encoders)
+    asked = asked_of(config)
+    ceilings = [one.supervised for one in asked if isinstance(one, NextItemConfig)]
+    prepare(config.prepare, [*config.encoders, *filter(None, ceilings)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
-    wanted = cells.wanted_cells(tasks_of(config, corpus), models)
+    wanted = cells.wanted_cells([one.build(corpus) for one in asked], models)
     if config.probes:
         wanted = [one for one in wanted if one[2] in config.probes]
     made = fill(config, wanted)

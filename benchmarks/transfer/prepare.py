@@ -7,19 +7,19 @@ from pathlib import Path
 from benchmarks.stages import Stages
 
 
-def prepare(commands: Mapping[str, str], encoders: Sequence[Path]) -> list[str]:
+def prepare(commands: Mapping[str, str], runs: Sequence[Path]) -> list[str]:
     """Runs, in order, each command whose output is missing; gives the outputs that were made.
 
     `commands` are by the file or directory that the command writes last: one that is there is
-    complete. One in RUN/checkpoints is asked for where RUN is among the `encoders`: nobody who
-    measures one seed trains three. SystemExit with the command where it fails, ValueError where it
-    ends well and leaves no such output.
+    complete. One in RUN/checkpoints is asked for where RUN is among the `runs` that are measured:
+    nobody who measures one seed trains three. SystemExit with the command where it fails,
+    ValueError where it ends well and leaves no such output.
     """
     asked = [
         output
         for output in commands
         if "checkpoints" not in Path(output).parts
-        or any(run in Path(output).parents for run in encoders)
+        or any(run in Path(output).parents for run in runs)
     ]
     missing = [output for output in asked if not Path(output).exists()]
     if asked:

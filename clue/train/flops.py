@@ -105,12 +105,13 @@ def step_flops(config: ClueConfig, work: Work) -> StepFlops:
     """Gives the FLOPs of one process in one step."""
     item, user = config.item, config.user
     per_token = 24 * item.layers * item.width**2  # qkv 6, out 2, MLP 16
-    per_event = 24 * user.layers * user.width**2 + 2 * item.width * user.width  # and `enter`
+    per_event = 24 * user.layers * user.width**2
+    per_event += 2 * item.width * (user.width + user.bag)  # `enter` and `bag`
     item_scores = 4 * item.layers * item.width * work.token_squares  # q k, and the sum over values
     user_scores = 4 * user.layers * user.width * work.event_squares
     items = per_token * work.tokens + item_scores
     users = per_event * work.events + user_scores
-    users += 2 * user.width * user.embedding * 2 * work.pairs  # `leave`, on both views
+    users += 2 * user.width * (user.embedding - user.bag) * 2 * work.pairs  # `leave`, both views
     model = 3.0 * (items + users) + 6 * work.logits * user.embedding
     again = work.items_recomputed * items + work.users_recomputed * users
     # A padded position passes through the linear layers and attends to nothing.

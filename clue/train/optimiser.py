@@ -132,7 +132,7 @@ def parameter_groups(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Gives AdamW's groups and Muon's, none for Muon where `kind` is adamw.
 
-    Hidden are the blocks' matrices and `enter`, which leads from item vectors to the users' stream.
+    Hidden are the blocks' matrices and the two that read item vectors, `enter` and `bag`.
     The last matrix, `leave`, is the model's output and stays with AdamW, as in Muon's recipe. The
     three parts of `qkv` are one matrix to Muon, as they are one parameter.
     """

@@ -15,12 +15,12 @@ TOKENS = np.array([1, 1, 2, 2, 2, 4, 5, 6])
 EVENTS = np.array([1, 2, 2, 4])
 
 
-def small_model(dropout: float = 0.0) -> Clue:
+def small_model(dropout: float = 0.0, bag: int = 0) -> Clue:
     torch.manual_seed(0)
     config = ClueConfig(
         item=ItemEncoderConfig(layers=2, width=16, heads=2, max_tokens=8, dropout=dropout),
         user=UserEncoderConfig(
-            layers=1, width=24, heads=2, max_events=6, embedding=12, dropout=dropout
+            layers=1, width=24, heads=2, max_events=6, embedding=12, bag=bag, dropout=dropout
         ),
     )
     return Clue(config, vocab_size=50)
@@ -53,14 +53,15 @@ def gradients_of(model: Clue, views: PackedViews) -> dict[str, torch.Tensor]:
     users, scale, _ = model(views)
     ((users * weights).sum() * scale).sum().backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert len(found) == 27
+    assert len(found) == 27 + (model.users.bag is not None)
     return {**found, "users": users.detach()}
 
 
+@pytest.mark.parametrize("bag", [0, 5])
 @pytest.mark.parametrize("tokens", [1, 5, 9, 22])
-def test_chunked_equals_whole_with_gradients(tokens: int) -> None:
-    whole = gradients_of(small_model(), views_of(Budget(1000)))
-    chunked = gradients_of(small_model(), views_of(Budget(tokens)))
+def test_chunked_equals_whole_with_gradients(tokens: int, bag: int) -> None:
+    whole = gradients_of(small_model(bag=bag), views_of(Budget(1000)))
+    chunked = gradients_of(small_model(bag=bag), views_of(Budget(tokens)))
     for name, expected in whole.items():
         torch.testing.assert_close(chunked[name], expected, rtol=1e-4, atol=1e-5)
 
@@ -118,3 +119,27 @@ def test_activity_alone_tells_how_often_the_same_was_done() -> None:
     told = torch.cdist(seen, seen) > 1e-3
     apart = torch.tensor(levels)[:, None] != torch.tensor(levels)
     assert torch.equal(told, apart)
+
+
+def test_the_bag_is_half_of_a_cosine_and_the_newest_items_weigh_most() -> None:
+    model = small_model(bag=5)
+    assert model.users.bag is not None
+    events = torch.randn(7, 16)
+    users = model.users(events, Layout.of(np.array([3, 4])))
+    mixed, bag = users[:, :7].detach(), users[:, 7:].detach()
+    half = torch.full((2,), 0.5**0.5)
+    torch.testing.assert_close(mixed.norm(dim=1), half)
+    torch.testing.assert_close(bag.norm(dim=1), half)
+    rows = [row / np.linalg.norm(row) for row in model.users.bag(events).detach().numpy()]
+    first = rows[0] / 3 + rows[1] / 2 + rows[2]
+    second = rows[3] / 4 + rows[4] / 3 + rows[5] / 2 + rows[6]
+    by_hand = np.stack([total / np.linalg.norm(total) * 0.5**0.5 for total in (first, second)])
+    torch.testing.assert_close(bag, torch.from_numpy(by_hand))
+    alone = model.users(events, Layout.of(np.ones(7, int)))  # a user of one event is the item
+    torch.testing.assert_close(alone[:, 7:].detach(), torch.from_numpy(np.stack(rows)) * 0.5**0.5)
+
+
+@pytest.mark.parametrize("bag", [-1, 12, 13])
+def test_a_bag_that_is_no_part_of_the_vector_is_refused(bag: int) -> None:
+    with pytest.raises(ValueError, match=f"bag is {bag} and embedding 12; the bag is a part of"):
+        small_model(bag=bag)

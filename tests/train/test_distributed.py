@@ -39,7 +39,7 @@ def one_side(rank: int, world: int, path: Path, kind: str) -> dict[str, torch.Te
     torch.manual_seed(0)
     config = ClueConfig(
         item=ItemEncoderConfig(layers=1, width=16, heads=2),
-        user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=16),
+        user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=16, bag=8),
         initial_bias=-3.0 if kind == "sigmoid" else None,
     )
     core = Clue(config, corpus.manifest.vocab_size)

@@ -45,12 +45,20 @@ UNSEEN = {
 
 
 def shape(
-    layers: tuple[int, int] = (1, 1), widths: tuple[int, int] = (32, 48), embedding: int = 40
+    layers: tuple[int, int] = (1, 1),
+    widths: tuple[int, int] = (32, 48),
+    embedding: int = 40,
+    bag: int = 0,
 ) -> ClueConfig:
     return ClueConfig(
         item=ItemEncoderConfig(layers=layers[0], width=widths[0], heads=2, max_tokens=40),
         user=UserEncoderConfig(
-            layers=layers[1], width=widths[1], heads=4, max_events=50, embedding=embedding
+            layers=layers[1],
+            width=widths[1],
+            heads=4,
+            max_events=50,
+            embedding=embedding,
+            bag=bag,
         ),
     )
 
@@ -83,6 +91,7 @@ SHAPES = [
     (shape((0, 2), (64, 64)), drawn(16, 90, (2, 4), (45, 50))),
     (shape((2, 0)), drawn(64, 64, (5, 40), (2, 2))),
     (shape((1, 1)), drawn(400, 60, (2, 5), (2, 4))),
+    (shape((0, 1), bag=24), drawn(40, 60, (2, 5), (2, 9))),
 ]
 
 

@@ -20,6 +20,7 @@ ITEM_MATRICES = {
     for name in ("attention.qkv", "attention.out", "widen", "narrow")
 }
 USER_MATRICES = {name.replace("items", "users") for name in ITEM_MATRICES}
+ITEM_READERS = {"users.enter.weight", "users.bag.weight"}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def model() -> Clue:
     torch.manual_seed(0)
     config = ClueConfig(
         item=ItemEncoderConfig(layers=1, width=8, heads=2),
-        user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=4),
+        user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=6, bag=2),
     )
     return Clue(config, vocab_size=20)
 
@@ -109,7 +110,7 @@ def test_what_is_no_rate_share_or_width_is_refused(change: dict[str, float], mes
 def test_matrices_decay_and_embeddings_norms_and_temperature_do_not(model: Clue) -> None:
     config = OptimizerConfig(kind="adamw", weight_decay=0.3)
     found = sorted(groups_of(model, config), key=lambda group: group[2])
-    matrices = ITEM_MATRICES | USER_MATRICES | {"users.enter.weight", "users.leave.weight"}
+    matrices = ITEM_MATRICES | USER_MATRICES | ITEM_READERS | {"users.leave.weight"}
     assert found == [("AdamW", 1.0, 0.0, undecayed(model)), ("AdamW", 1.0, 0.3, matrices)]
 
 
@@ -119,17 +120,17 @@ def test_muon_takes_the_hidden_matrices_and_leaves_the_last_one(model: Clue) -> 
     assert found == [
         ("AdamW", 1.0, 0.0, undecayed(model)),
         ("AdamW", 1.0, 0.3, {"users.leave.weight"}),
-        ("Muon", 1.0, 0.3, ITEM_MATRICES | USER_MATRICES | {"users.enter.weight"}),
+        ("Muon", 1.0, 0.3, ITEM_MATRICES | USER_MATRICES | ITEM_READERS),
     ]
 
 
 def test_adamw_learns_a_matrix_at_base_width_over_its_width(model: Clue) -> None:
     config = OptimizerConfig(kind="adamw", weight_decay=0.3, base_width=4)
     found = sorted(groups_of(model, config), key=lambda group: -group[1])
-    # items have width 8 and `enter` reads it; users have width 16; lr x decay is .3 lr everywhere
+    # items have width 8 and two read it; users have width 16; lr x decay is .3 lr everywhere
     assert found == [
         ("AdamW", 1.0, 0.0, undecayed(model)),
-        ("AdamW", 0.5, 0.6, ITEM_MATRICES | {"users.enter.weight"}),
+        ("AdamW", 0.5, 0.6, ITEM_MATRICES | ITEM_READERS),
         ("AdamW", 0.25, 1.2, USER_MATRICES | {"users.leave.weight"}),
     ]
 
@@ -140,7 +141,7 @@ def test_muon_learns_a_matrix_at_the_root_of_that(model: Clue) -> None:
     assert found == {
         frozenset(undecayed(model)): ("AdamW", 1.0),
         frozenset({"users.leave.weight"}): ("AdamW", 0.25),
-        frozenset(ITEM_MATRICES | {"users.enter.weight"}): ("Muon", pytest.approx(0.5**0.5)),
+        frozenset(ITEM_MATRICES | ITEM_READERS): ("Muon", pytest.approx(0.5**0.5)),
         frozenset(USER_MATRICES): ("Muon", 0.5),
     }
 
@@ -172,7 +173,7 @@ def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(model:
         p.grad = torch.randn_like(p)
     hidden.step()
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == ITEM_MATRICES | USER_MATRICES | {"users.enter.weight"}
+    assert moved == ITEM_MATRICES | USER_MATRICES | ITEM_READERS
     for name in sorted(moved):
         update = before[name] - model.get_parameter(name).detach()
         # root mean square .2 lr; singular values alike, .7 to 1.2 after five Newton-Schulz steps
@@ -202,4 +203,4 @@ def test_sgd_moves_every_weight_alike_and_decays_none(model: Clue) -> None:
         by_hand = start[name] - 0.2 * first[name] - 0.2 * (0.9 * first[name] + second[name])
         torch.testing.assert_close(w.detach(), by_hand)
         checked += 1
-    assert checked == len(start) == 21
+    assert checked == len(start) == 22
