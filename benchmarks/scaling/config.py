@@ -12,16 +12,17 @@ ROLES: tuple[Role, ...] = ("fit", "held_out", "check")  # in the order in which 
 class Size:
     """A model: of both encoders of the contrastive objective, or of the next-item decoder.
 
-    `item_layers` and `embedding` E are of the contrastive objective alone, where they are `layers`
-    and `width` unless set. Heads are `head` wide at every width: the rule for the learning rate
-    (clue/train/optimiser.py) wants them so. `lr` is the learning rate that was found for this size,
-    null for that of `pretrain`.
+    `item_layers`, `embedding` E and the `bag` in it are of the contrastive objective alone, where
+    the first two are `layers` and `width` unless set. Heads are `head` wide at every width: the
+    rule for the learning rate (clue/train/optimiser.py) wants them so. `lr` is the learning rate
+    that was found for this size. `lr` and `bag` are those of `pretrain` unless set.
     """
 
     width: int
     layers: int
     item_layers: int | None = None
     embedding: int | None = None
+    bag: int | None = None
     head: int = 16
     lr: float | None = None
 
@@ -41,10 +42,11 @@ class Size:
         heads = self.width // self.head
         shape = [f"width={self.width}", f"heads={heads}"]
         rate = [] if self.lr is None else [f"optimizer.lr={self.lr}"]
+        bag = [] if self.bag is None else [f"model.user.bag={self.bag}"]
         if objective == "next_item":
-            if self.item_layers is not None or self.embedding is not None:
+            if (self.item_layers, self.embedding, self.bag) != (None, None, None):
                 raise ValueError(
-                    "item_layers and embedding describe the contrastive encoders, and the "
+                    "item_layers, embedding and bag describe the contrastive encoders, and the "
                     "objective is next_item; leave them out"
                 )
             return [*rate, *(f"decoder.{part}" for part in (*shape, f"layers={self.layers}"))]
@@ -54,6 +56,7 @@ class Size:
             *(f"model.item.{part}" for part in (*shape, f"layers={items}")),
             *(f"model.user.{part}" for part in (*shape, f"layers={self.layers}")),
             f"model.user.embedding={self.embedding or self.width}",
+            *bag,
         ]
 
 
