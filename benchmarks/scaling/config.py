@@ -101,8 +101,8 @@ class SweepConfig:
     refuses runs that read their data oftener, 0 allows it.
 
     All lengths of a run share one trunk: warm-up, constant rate, and in the last `decay_share` of
-    each the cooldown. The warm-up is `warmup_share` of the shortest of them, at most that of
-    `pretrain`. `validations` are the held-out measurements along a trunk.
+    each the cooldown. The warm-up is `warmup_share` of the shortest of them that is not held out,
+    at most that of `pretrain`. `validations` are the held-out measurements along a trunk.
 
     `jobs` points run at once, 0 for one on each GPU, or one where there is none; each has `threads`
     threads, 0 for an equal share of the cores. `dry` prints the plan and trains nothing.

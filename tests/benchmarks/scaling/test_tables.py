@@ -10,9 +10,9 @@ from benchmarks.readme import render
 from benchmarks.scaling.predict import PredictConfig, Target, predict
 from benchmarks.scaling.report import study
 from benchmarks.scaling.study import FitConfig
-from benchmarks.scaling.tables import markdown
+from benchmarks.scaling.tables import factors, markdown, rates
 from benchmarks.scaling.verify import verify
-from tests.benchmarks.scaling.tables import row, rows, write
+from tests.benchmarks.scaling.tables import row, rows, runs, write
 
 LATER = row(160, 2**22, role="held_out")
 
@@ -53,3 +53,18 @@ def test_the_readme_takes_it_in_between_the_marks(root: Path) -> None:
 def test_a_study_without_files_is_missed(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no runs and no fit\.json"):
         markdown(root, "other")
+
+
+def test_rates_and_factors_are_told_where_there_are_several() -> None:
+    alike = [row(48, 2**18, lr=lr, factor=f) for lr, f in ((0.01, 1.0), (0.02, 1.5))]
+    alike = [{**x, "point": f"48x1-b256-{n}"} for n, x in enumerate(alike)]
+    found = rates(runs([*rows()[:5], *alike]))
+    losses = " | ".join(f"{x['loss']:.3f}" for x in alike)
+    assert found.splitlines()[-1].startswith("| 48x1, 1,024 steps |") and losses in found
+    assert rates(runs(rows()[:5])) == "" and factors(runs(rows())) == ""
+    many = [row(w, 2**18) for w in (16, 32, 48)]
+    many += [row(48, 2**18, batch=b) for b in (64, 128)]
+    many += [row(48, 2**18, users=u) for u in (1000, 2000)]
+    told = factors(runs(many))
+    assert f"| distinct users | 1,000, 2,000, 1,000,000 | {many[2]['loss']:.3f}, " in told
+    assert "| batch (equal pairs) | 64, 128, 256 |" in told and "| parameters |" in told
