@@ -7,8 +7,9 @@ is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
 `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
-results/transfer/NAME/table.md; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
-reference) from the files that those commands wrote.
+results/transfer/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
+`batch_size`, `robustness`, `strategies` and `scaling` (the fitter's reference) from the files that
+those commands wrote.
 """
 
 import ast
@@ -22,7 +23,7 @@ from typing import Any
 from benchmarks import batch_figure, leave_one_out, rival_table, strategies
 from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.results import headlines, read_results
-from benchmarks.scaling import reference
+from benchmarks.scaling import reference, tables
 from benchmarks.speed.report import markdown, read_report
 from clue.settings import read_command_line
 
@@ -61,12 +62,10 @@ def render(root: Path) -> str:
             case "rival":
                 ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
                 body = rival_table.table(theirs, ours)
-            case "strategies" | "scaling":
-                studies = {"strategies": strategies.table, "scaling": reference.markdown}
-                file = {"strategies": "results", "scaling": "reference"}[kind]
-                body = studies[kind](_json(root, kind, file))
-            case "hard_tasks":
-                body = hard_tasks(root, name)
+            case "strategies":
+                body = strategies.table(_json(root, kind, "results"))
+            case "hard_tasks" | "scaling":
+                body = {"hard_tasks": hard_tasks, "scaling": scaling}[kind](root, name)
             case "transfer":
                 file = root / "results" / "transfer" / name / "table.md"
                 body = file.read_text(encoding="utf-8").strip()
@@ -147,6 +146,13 @@ def hard_tasks(root: Path, name: str) -> str:
             parts.append(f"![{task.kind} by model, with intervals]({folder}/{file}.svg)")
         drawn.add(file)
     return "\n\n".join(parts)
+
+
+def scaling(root: Path, name: str) -> str:
+    """Gives a study of our own by its name; without one the fitter on published runs."""
+    if name:
+        return tables.markdown(root, name)
+    return reference.markdown(_json(root, "scaling", "reference"))
 
 
 def robustness(root: Path) -> str:

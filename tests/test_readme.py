@@ -20,10 +20,12 @@ from benchmarks.readme import render
 from benchmarks.rival_sasrec import RivalSasrecConfig
 from benchmarks.robustness import RobustnessConfig
 from benchmarks.scaling import __main__ as scaling
+from benchmarks.scaling.check import CheckConfig
 from benchmarks.scaling.config import SweepConfig
 from benchmarks.scaling.plan import PlanConfig
 from benchmarks.scaling.predict import PredictConfig
 from benchmarks.scaling.study import FitConfig
+from benchmarks.scaling.transfer import TransferConfig
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.transfer.__main__ import SuiteConfig, arguments
@@ -74,6 +76,8 @@ SCALING: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "verify": PredictConfig,
     "plan": PlanConfig,
+    "check": CheckConfig,
+    "transfer": TransferConfig,
 }
 REQUESTS: dict[str, type[Any]] = {
     "/v1/users/embed": EmbedRequest,

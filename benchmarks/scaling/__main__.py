@@ -5,6 +5,8 @@
     predict     what the law says of runs that are not trained yet, written once and hashed
     verify      the prediction beside the runs, once they are there
     plan        what to train for a budget: plan TABLE --budget 1e18
+    check       a plan beside the run that it asked for, once that is trained
+    transfer    the runs on tasks of transfer, and whether a lower loss meant a better score
     reference   the fitter on published runs whose coefficients are known
 
 `WHAT --help` prints the keys and their defaults. A name that ends in .parquet is the table of runs.
@@ -42,13 +44,22 @@ def command(name: str) -> tuple[Command, str]:
             from benchmarks.scaling import plan
 
             return plan.main, "fit.table"
+        case "check":
+            from benchmarks.scaling import check
+
+            return check.main, "table"
+        case "transfer":
+            from benchmarks.scaling import transfer
+
+            return transfer.main, "table"
         case "reference":
             from benchmarks.scaling import reference
 
             return reference.main, "table"
         case _:
             raise ValueError(
-                f"no command {name!r}; there are sweep, fit, predict, verify, plan and reference"
+                f"no command {name!r}; there are sweep, fit, predict, verify, plan, check, "
+                "transfer and reference"
             )
 
 

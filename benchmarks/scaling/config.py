@@ -14,7 +14,8 @@ class Size:
 
     `item_layers` and `embedding` E are of the contrastive objective alone, where they are `layers`
     and `width` unless set. Heads are `head` wide at every width: the rule for the learning rate
-    (clue/train/optimiser.py) wants them so.
+    (clue/train/optimiser.py) wants them so. `lr` is the learning rate that was found for this size,
+    null for that of `pretrain`.
     """
 
     width: int
@@ -22,6 +23,7 @@ class Size:
     item_layers: int | None = None
     embedding: int | None = None
     head: int = 16
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses heads that do not fill the width."""
@@ -38,15 +40,17 @@ class Size:
         """
         heads = self.width // self.head
         shape = [f"width={self.width}", f"heads={heads}"]
+        rate = [] if self.lr is None else [f"optimizer.lr={self.lr}"]
         if objective == "next_item":
             if self.item_layers is not None or self.embedding is not None:
                 raise ValueError(
                     "item_layers and embedding describe the contrastive encoders, and the "
                     "objective is next_item; leave them out"
                 )
-            return [f"decoder.{part}" for part in (*shape, f"layers={self.layers}")]
+            return [*rate, *(f"decoder.{part}" for part in (*shape, f"layers={self.layers}"))]
         items = self.layers if self.item_layers is None else self.item_layers
         return [
+            *rate,
             *(f"model.item.{part}" for part in (*shape, f"layers={items}")),
             *(f"model.user.{part}" for part in (*shape, f"layers={self.layers}")),
             f"model.user.embedding={self.embedding or self.width}",
@@ -94,8 +98,8 @@ class SweepConfig:
     refuses runs that read their data oftener, 0 allows it.
 
     All lengths of a run share one trunk: warm-up, constant rate, and in the last `decay_share` of
-    each the cooldown. The warm-up is `warmup_share` of the shortest of them, at most that of
-    `pretrain`. `validations` are the held-out measurements along a trunk.
+    each the cooldown. The warm-up is `warmup_share` of the shortest of them that is not held out,
+    at most that of `pretrain`. `validations` are the held-out measurements along a trunk.
 
     `jobs` points run at once, 0 for one on each GPU, or one where there is none; each has `threads`
     threads, 0 for an equal share of the cores. `dry` prints the plan and trains nothing.

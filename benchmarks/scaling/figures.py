@@ -87,6 +87,16 @@ def bands(axis: Axes, x: np.ndarray, found: list[Band], *, minus: float = 0.0, l
     axis.plot(x, np.array([b.value for b in found]) - minus, color=LAW, label=label)
 
 
+def losses(axis: Axes, shown: np.ndarray) -> None:
+    """Makes the axis of losses (n,) logarithmic, with plain numbers, and as high as these need.
+
+    A band may be many times as high as the runs, and would leave them a corner.
+    """
+    known = np.log(shown[shown > 0])
+    room = max(0.02, 0.15 * np.ptp(known))
+    checks.plain_numbers(axis, *np.exp([known.min() - room, known.max() + room]))
+
+
 def named_loss(runs: Runs) -> str:
     """Gives the loss with its K: exponents of different K do not compare."""
     return f"held-out CE_{runs['negatives'][0]} (nats)"
@@ -122,7 +132,8 @@ def learning_curves(config: FitConfig, laws: Laws) -> Figure:
         over = _range(laws.rows["compute"]["flops"])
         bands(axis, over, laws.found["compute"].curve(over[:, None]), label="L(C)")
         axis.legend(frameon=False)
-    axis.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=named_loss(runs))
+    axis.set(xscale="log", xlabel="training FLOPs", ylabel=named_loss(runs))
+    losses(axis, np.concatenate([runs["loss"], *(y for _, _, y in lines)]))
     days(axis)
     figure.colorbar(ScalarMappable(norm, SCALE), ax=axis, label="parameters")
     return figure
@@ -133,17 +144,23 @@ def _range(x: np.ndarray, beyond: float = 1.0) -> np.ndarray:
 
 
 def compute(runs: Runs, laws: Laws) -> Figure:
-    """L(C), and L - E which is a straight line if the floor is right; held-out runs hollow."""
+    """L(C), and L - E, a straight line if the floor E is right, unless that lies on its bound.
+
+    Held-out runs are hollow, with the interval that the law has for them.
+    """
     found, rows = law_of(laws, "compute"), laws.rows["compute"]
     held = runs.take(runs["role"] == "held_out")
     most = max(rows["flops"].max(), held["flops"].max() if len(held) else 0)
     over = np.geomspace(rows["flops"].min(), most * 1.5, 80)
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    for axis, minus in zip(figure.subplots(1, 2), (0.0, float(found.fit.theta[0])), strict=True):
+    floors = [0.0, *([] if "E" in found.fit.on_bounds else [float(found.fit.theta[0])])]
+    figure = Figure(figsize=(1 + 3.5 * len(floors), 4), layout="constrained")
+    axes = figure.subplots(1, len(floors), squeeze=False)[0]
+    for axis, minus in zip(axes, floors, strict=True):
         bands(axis, over, found.curve(over[:, None]), minus=minus, label="law, 80 and 95 %")
         pure = laws.found["compute, E = 0"].fit.loss(over[:, None]) - minus
         axis.plot(over, np.where(pure > 0, pure, np.nan), "--", color=OTHER, label="E = 0")
         axis.plot(rows["flops"], rows["loss"] - minus, "o", color="black", ms=4, label="fitted")
+        shown = [*(rows["loss"] - minus)]
         if len(held):
             told = found.predict(held["flops"][:, None].astype(np.float64))
             edges = [[b.value - b.low95 for b in told], [b.high95 - b.value for b in told]]
@@ -154,8 +171,11 @@ def compute(runs: Runs, laws: Laws) -> Figure:
             axis.plot(
                 held["flops"], held["loss"] - minus, "o", mfc="white", mec="black", label="held out"
             )
+            shown += [*(held["loss"] - minus), *(b.low95 - minus for b in told)]
+            shown += [b.high95 - minus for b in told]
         name = named_loss(rows)
-        axis.set(xscale="log", yscale="log", xlabel="training FLOPs")
+        axis.set(xscale="log", xlabel="training FLOPs")
+        losses(axis, np.array(shown))
         axis.set_ylabel(f"{name} - {minus:.3g}" if minus else name)
         days(axis)
     figure.axes[0].legend(frameon=False)
@@ -177,6 +197,8 @@ def isoflop(laws: Laws, tree: Mapping[str, Any], size: str) -> Figure:
         colour, mark = colours(norm(mine["flops"].mean())), MARKS[budget % len(MARKS)]
         left.plot(mine[size], mine["loss"], mark, color=colour, ms=4)
     found = tree["isoflop"]["parabolas"]
+    if not found:
+        raise ValueError(f"no budget has {SIZES} sizes: no curve of equal compute")
     for one in found:
         x = np.geomspace(min(one["sizes"]), max(one["sizes"]), 50)
         left.plot(x, np.polyval(one["polynomial"], np.log(x)), color=colours(norm(one["flops"])))

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.scaling.scores import read_scores
 from benchmarks.scaling.sensitivity import fitted
@@ -23,6 +25,16 @@ LABELS = {
     "batch": "batch (equal pairs)",
     "batch at equal steps": "batch (equal steps)",
 }
+
+
+def plain_numbers(axis: Axes, low: float, high: float) -> None:
+    """Makes y logarithmic from low to high, with numbers at round places: 4.5, not 10^0.65."""
+    axis.set_yscale("log")
+    axis.set_ylim(low, high)
+    wide = high > 10 * low
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def factors(laws: Laws) -> Figure:
@@ -46,6 +58,10 @@ def factors(laws: Laws) -> Figure:
         slope = found.coefficients()[f"a_{sample.factors[0]}"]
         axis.set_title(f"a = {slope.value:.2g} [{slope.low95:.2g} {slope.high95:.2g}]", fontsize=9)
         axis.set(xscale="log", yscale="log", xlabel=LABELS[name])
+        plain_numbers(axis, *axis.get_ylim())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_locator(NullLocator())
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     axes[0].set_ylabel(f"held-out CE_{laws.runs['negatives'][0]} (nats)")

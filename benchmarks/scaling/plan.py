@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import nnls
 
 from benchmarks.scaling.bootstrap import Band
 from benchmarks.scaling.isoflop import Cost, optima, power
@@ -105,15 +106,15 @@ def plan(config: PlanConfig) -> Plan:
 def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
     """Gives the shape nearest to a size among widths and layers in the proportion of the runs.
 
-    A shape's parameters are interpolated by layers x width^2 of the runs; of shapes within 5 % of
-    the size, or the nearest, that of the runs' proportion is taken.
+    A shape's parameters are a multiple of the width, its tables, and one of layers x width^2, both
+    fitted to the runs; of shapes within 5 % of the size, or the nearest, that of the runs'
+    proportion is taken.
     """
     volume = runs["layers"] * runs["width"].astype(np.float64) ** 2
-    order = np.argsort(volume, kind="stable")
-    known, first = np.unique(volume[order], return_index=True)
-    sizes = runs[config.fit.size][order][first].astype(np.float64)
-    if len(known) < 2:
+    if len(np.unique(volume)) < 2:
         raise ValueError("all runs have one shape; a plan needs several widths or depths")
+    parts = np.stack([runs["width"], volume], 1) / runs[config.fit.size][:, None]
+    table, hidden = nnls(parts, np.ones(len(parts)))[0]
     proportion = power(runs["width"], runs["layers"]) if np.ptp(runs["layers"]) else None
     widest = config.width_step * (8 + int(8 * runs["width"].max() / config.width_step))
     shapes = [
@@ -122,7 +123,7 @@ def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
         for layers in range(1, DEEPEST + 1)
     ]
     width, layers = np.array(shapes, np.float64).T
-    made = np.exp(_line(np.log(known), np.log(sizes), np.log(layers * width**2)))
+    made = table * width + hidden * layers * width**2
     usual = proportion[0] * width ** proportion[1] if proportion else float(runs["layers"][0])
     miss = np.abs(np.log(made / size))
     odd = np.abs(np.log(layers / usual))
@@ -133,14 +134,6 @@ def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
     a, b = power(*rates) if len(np.unique(rates[0])) > 1 else (float(rates[1][0]), 0.0)
     lr = a * float(made[at]) ** b
     return Build(int(width[at]), int(layers[at]), float(made[at]), batch, steps, steps * batch, lr)
-
-
-def _line(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Gives y at places: straight lines between the points, beyond them the nearest goes on."""
-    inside = np.interp(at, x, y)
-    low, high = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2])
-    below = y[0] + low * (at - x[0])
-    return np.where(at < x[0], below, np.where(at > x[-1], y[-1] + high * (at - x[-1]), inside))
 
 
 def doubts_of(

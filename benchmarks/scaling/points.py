@@ -160,8 +160,9 @@ def _named(
     base = load(PretrainConfig, config.pretrain, config.overrides).optimizer.warmup_steps
     points: list[Point] = []
     for members in families.values():
-        fitted = [one.run.steps for one in members if one.role == "fit"]
-        shortest = min(fitted or [one.run.steps for one in members])
+        # what is held out may be chosen last, and must not change the runs before it
+        early = [one.run.steps for one in members if one.role != "held_out"]
+        shortest = min(early or [one.run.steps for one in members])
         warmup = max(LEAST_WARMUP, min(base, round(config.warmup_share * shortest)))
         found: dict[str, Point] = {}
         for one in sorted(members, key=lambda one: (ROLES.index(one.role), -one.run.steps)):

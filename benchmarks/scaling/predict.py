@@ -1,27 +1,30 @@
 """Command: a prediction of runs that are not there yet, written once and hashed.
 
-    python -m benchmarks.scaling predict configs/scaling/NAME.yaml
+    python -m benchmarks.scaling predict results/scaling/NAME/runs.parquet \\
+        sweep=configs/scaling/NAME.yaml out=results/scaling/NAME/prediction.json
 
 Writes OUT with the SHA-256 of its content: commit it before the runs are trained. It refuses where
 one of them is in the table, or where OUT holds another prediction. What became of it: verify.py.
+A sweep trains its held-out points only once OUT, in its folder and of this name, predicts them.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.scaling.config import SweepConfig
 from benchmarks.scaling.report import about, described, plain, table_flags
 from benchmarks.scaling.runs import Runs, read_runs
 from benchmarks.scaling.slices import largest
 from benchmarks.scaling.study import FitConfig, laws_of
-from clue.settings import read_command_line
+from clue.settings import load, read_command_line
 
 SAME = 0.01  # relative difference of size and data up to which a run is the target
 
@@ -44,12 +47,13 @@ class PredictConfig:
     """What is predicted by which law, chosen before the runs are there.
 
     `fit` says what is fitted and how. The law "surface" takes size and data, "compute" the FLOPs
-    of runs of the best size.
+    of runs of the best size. `sweep` is the config of a study: its held-out points are targets.
     """
 
     fit: FitConfig
     law: Literal["surface", "compute"] = "surface"
     targets: list[Target] = field(default_factory=list[Target])
+    sweep: Path | None = None
     out: Path = Path("results/scaling/prediction.json")
 
 
@@ -59,8 +63,13 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     ValueError without targets, for a target that was trained already, and for another prediction in
     OUT. The same prediction made again changes nothing.
     """
+    if config.sweep:
+        config = replace(config, targets=[*config.targets, *held_out(config.sweep)])
     if not config.targets:
-        raise ValueError("targets is empty; name the runs to be: targets=[{name: ..., flops: ...}]")
+        raise ValueError(
+            "targets is empty; name the study whose held-out points are predicted, sweep=FILE, or "
+            "the runs to be: targets=[{name: ..., flops: ...}]"
+        )
     runs = read_runs(config.fit.table)
     for target in config.targets:
         there = np.flatnonzero(matching(runs, target))
@@ -83,6 +92,25 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return tree
+
+
+def held_out(sweep: Path) -> list[Target]:
+    """Gives the held-out points of a study's config; raises what laying it out raises."""
+    from benchmarks.scaling.points import lay_out  # late: laws alone need no torch
+
+    return [
+        Target(
+            name=point.name,
+            flops=point.flops,
+            params=point.facts.params,
+            params_hidden=point.facts.params_hidden,
+            pairs=point.run.batch * point.run.steps,
+            users=point.facts.users,
+            events=point.facts.events,
+        )
+        for point in lay_out(load(SweepConfig, sweep))
+        if point.role == "held_out"
+    ]
 
 
 def matching(runs: Runs, target: Target) -> np.ndarray:

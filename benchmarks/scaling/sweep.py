@@ -9,6 +9,7 @@ that differ in their length alone, the shorter ones branch off the longest: they
 cooldown. The same command again goes on: a finished point is never repeated, a stopped one goes on
 from its checkpoint, a failed one is tried again. OUT/runs.parquet has a row for each finished point
 (benchmarks/scaling/record.py), OUT/curves.parquet the held-out loss along each run.
+Held-out points are trained only once OUT/prediction.json says what their losses will be.
 """
 
 import os
@@ -23,6 +24,7 @@ import torch
 from benchmarks.scaling.config import ROLES, SweepConfig
 from benchmarks.scaling.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.points import Point, lay_out
+from benchmarks.scaling.predict import read_prediction
 from benchmarks.scaling.progress import Board, work_left
 from benchmarks.scaling.record import finished, record, write_tables
 from benchmarks.speed import machine
@@ -168,12 +170,30 @@ def plan(points: Sequence[Point]) -> str:
 def sweep(config: SweepConfig) -> int:
     """Trains what is missing, or prints the plan where `dry`; gives how many points failed.
 
-    Raises ValueError or FileNotFoundError, before any run, where a point cannot work.
+    Raises ValueError or FileNotFoundError, before any run, where a point cannot work, or is held
+    out and not predicted.
     """
     if config.dry:
         sys.stdout.write(plan(lay_out(config)))
         return 0
-    return Sweep(config).train()
+    made = Sweep(config)
+    _refuse_unpredicted(config, made)
+    return made.train()
+
+
+def _refuse_unpredicted(config: SweepConfig, made: Sweep) -> None:
+    """Refuses to train what is held out before it is predicted: later it would be no prediction."""
+    left = [point.name for point in made.asked if point.name not in made.board.done]
+    held = {point.name for point in made.points if point.role == "held_out"}.intersection(left)
+    file = config.out / "prediction.json"
+    told = read_prediction(file)["targets"] if held and file.is_file() else []
+    unknown = sorted(held - {target["name"] for target in told})
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]} is held out, and {file} does not say what its loss will be; predict it "
+            f"first: python -m benchmarks.scaling predict {config.out / 'runs.parquet'} "
+            f"sweep=CONFIG out={file}"
+        )
 
 
 def main(argv: Sequence[str]) -> None:

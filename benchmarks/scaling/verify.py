@@ -1,8 +1,9 @@
 """Command: a prediction beside the runs that it is of, and beside the trivial predictors.
 
-    python -m benchmarks.scaling verify configs/scaling/NAME.yaml
+    python -m benchmarks.scaling verify results/scaling/NAME/runs.parquet \\
+        out=results/scaling/NAME/prediction.json
 
-Takes the config of `predict` and writes its OUT with `.verified` in the name. Errors are
+Takes the keys of `predict` and writes its OUT with `.verified` in the name. Errors are
 predicted / observed - 1: above 0 where the loss came out lower than the law said.
 """
 

@@ -59,3 +59,10 @@ def test_depth_follows_the_runs_where_it_varies(config: PlanConfig) -> None:
     made = [{**x, "layers": x["width"] // 8, "params": 12 * x["width"] ** 3 // 8} for x in rows()]
     build = nearest(runs(made), config, 12 * 144**3 / 8, Cost(6, 1, 0))
     assert (build.width, build.layers) == (144, 18)
+
+
+def test_tables_count_where_they_are_most_of_a_model(config: PlanConfig) -> None:
+    made = [{**x, "params": 5000 * x["width"] + 2 * x["width"] ** 2} for x in rows()]
+    build = nearest(runs(made), config, 5000 * 160 + 2 * 160**2, Cost(6, 1, 0))
+    assert (build.width, build.layers) == (160, 2)
+    assert build.params == pytest.approx(5000 * 160 + 2 * 160**2)

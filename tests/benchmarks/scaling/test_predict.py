@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scaling.config import Grid
+from benchmarks.scaling.points import lay_out
 from benchmarks.scaling.predict import PredictConfig, Target, predict, read_prediction
 from benchmarks.scaling.study import FitConfig
 from benchmarks.scaling.verify import table, verify
+from clue.settings import to_yaml
+from tests.benchmarks.scaling import tiny
 from tests.benchmarks.scaling.tables import row, rows, write
 
 LATER = row(160, 2**22, role="held_out", factor=1.002)
@@ -105,6 +109,19 @@ def test_the_compute_law_needs_only_flops(tmp_path: Path) -> None:
     tree = predict(config(tmp_path, law="compute"))
     told = tree["content"]["targets"][0]["predicted"]
     assert told["low95"] < LATER["loss"] * 1.05 and told["high95"] > 2
+
+
+def test_the_targets_may_be_the_held_out_points_of_a_study(tmp_path: Path) -> None:
+    made = tiny.corpus(tmp_path / "tastes")
+    grids = [Grid(budgets=[10]), Grid(sizes=["b"], budgets=[40], role="held_out")]
+    study = tiny.study(tmp_path, made, grids=grids)
+    (tmp_path / "study.yaml").write_text(to_yaml(study))
+    (held,) = (point for point in lay_out(study) if point.role == "held_out")
+    write(rows(), tmp_path / "runs.parquet")
+    tree = predict(config(tmp_path, targets=[], sweep=tmp_path / "study.yaml"))
+    (target,) = tree["content"]["targets"]
+    assert (target["name"], target["pairs"]) == (held.name, 40 * 16)
+    assert (target["params"], target["flops"]) == (held.facts.params, held.flops)
 
 
 def test_without_targets_nothing_is_predicted(tmp_path: Path) -> None:

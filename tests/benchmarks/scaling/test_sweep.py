@@ -16,6 +16,7 @@ from benchmarks.scaling import sweep as command
 from benchmarks.scaling.config import Grid, SweepConfig
 from benchmarks.scaling.cost import batch_flops
 from benchmarks.scaling.points import Point, lay_out
+from benchmarks.scaling.predict import hashed
 from benchmarks.scaling.record import finished
 from benchmarks.scaling.sweep import Sweep, sweep
 from clue import checkpoint
@@ -162,15 +163,24 @@ def test_a_failed_point_is_told_and_tried_again_and_the_others_go_on(
     assert set(rows(config)) == {broken.name, other.name}
 
 
-def test_what_is_held_out_is_trained_only_when_asked_for_and_from_the_fitted_trunk(
+def test_what_is_held_out_is_trained_only_once_predicted_and_from_the_fitted_trunk(
     world: Corpus, tmp_path: Path, forked: list[str]
 ) -> None:
     grids = [Grid(sizes=["a"], budgets=[10]), Grid(sizes=["a"], budgets=[20], role="held_out")]
     config = tiny.study(tmp_path, world, grids=grids)
     fit, held = lay_out(config)
     assert sweep(config) == 0 and forked == [fit.name]
-    assert sweep(replace(config, roles=["fit", "held_out"])) == 0
+    both = replace(config, roles=["fit", "held_out"])
+    for told in (fit.name, held.name):
+        with pytest.raises(ValueError, match=f"{held.name} is held out, .* predict it first"):
+            sweep(both)
+        content = {"targets": [{"name": told}]}
+        tree = {"sha256": hashed(content), "content": content}
+        (config.out / "prediction.json").write_text(json.dumps(tree))
+    assert sweep(both) == 0
     assert forked == [fit.name, held.name]
+    (config.out / "prediction.json").unlink()
+    assert sweep(both) == 0  # nothing is left to be predicted
     assert lines(held, "start")[0]["step"] == 8  # of the fitted run's constant phase
     found = rows(config)
     assert [found[p.name]["role"] for p in (fit, held)] == ["fit", "held_out"]

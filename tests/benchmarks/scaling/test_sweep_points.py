@@ -57,10 +57,15 @@ def test_axes_multiply_and_the_same_point_of_two_grids_is_one(
     assert {point.facts.users for point in points} == {40, 80}
 
 
-def test_the_warm_up_is_that_of_the_shortest_fitted_run(world: Corpus, tmp_path: Path) -> None:
-    grids = [Grid(budgets=[100, 400]), Grid(budgets=[60], role="check")]
+def test_the_warm_up_is_that_of_the_shortest_run_not_held_out(
+    world: Corpus, tmp_path: Path
+) -> None:
+    grids = [Grid(budgets=[100, 400]), Grid(budgets=[60], role="held_out")]
     points = lay_out(tiny.study(tmp_path, world, grids=grids))
     assert {point.run.optimizer.warmup_steps for point in points} == {10}
+    grids = [Grid(budgets=[100, 400]), Grid(budgets=[60], role="check")]
+    points = lay_out(tiny.study(tmp_path, world, grids=grids))
+    assert {point.run.optimizer.warmup_steps for point in points} == {6}
     roles = [(p.role, p.run.steps, p.leads) for p in points if p.size == "a"]
     assert roles == [("fit", 400, True), ("fit", 100, False), ("check", 60, True)]
 
@@ -150,6 +155,13 @@ def test_sizes_and_shares_that_mean_nothing_are_refused(world: Corpus, tmp_path:
         tiny.study(tmp_path, world, warmup_share=0.9)
     with pytest.raises(ValueError, match="item_layers and embedding describe"):
         Size(width=16, layers=1, item_layers=0).overrides("next_item")
+
+
+def test_a_size_may_have_a_rate_of_its_own(world: Corpus, tmp_path: Path) -> None:
+    sizes = {"a": Size(width=8, layers=1, head=8, lr=3e-3), "b": Size(width=16, layers=1)}
+    both = lay_out(tiny.study(tmp_path, world, sizes=sizes, grids=[Grid(budgets=[20])]))
+    assert [point.run.optimizer.lr for point in both] == [3e-3, 2e-3]
+    assert "optimizer.lr=0.003" in sizes["a"].overrides("next_item")
 
 
 def test_subsets_of_users_are_nested_and_the_held_out_are_the_same(world: Corpus) -> None:

@@ -1,0 +1,154 @@
+"""A study's part of the README, from the files that its commands wrote into its folder."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scaling import check, transfer, verify
+from benchmarks.scaling.figures_of_checks import LABELS
+from benchmarks.scaling.report import band
+from benchmarks.scaling.runs import Runs, read_runs
+from benchmarks.scaling.slices import HELD, one_factor
+
+FACTORS = 3
+SHOWN = {  # the figures that say most, of those that `fit` draws
+    "synthetic": {"compute": "loss over compute: the compute law, runs fitted and held out"},
+    "next_item_ml1m": {"compute": "loss over compute: the compute law, runs fitted and held out"},
+    "multi8": {
+        "factors": "loss over each factor alone, with the law of each",
+        "scores": "scores of four tasks over the loss",
+    },
+}
+
+
+def markdown(root: Path, name: str) -> str:
+    """Gives, of what there is: laws, predictions, plan, transfer, rates that were tried, figures.
+
+    FileNotFoundError where results/scaling/NAME holds none of these.
+    """
+    folder = root / "results" / "scaling" / name
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "fit.json": laws,
+        "prediction.verified.json": prediction,
+        "prediction_compute.verified.json": prediction,
+        "check.json": check.sentence,
+        "tau.json": transfer.table,
+    }
+    parts = [
+        show(json.loads((folder / file).read_text(encoding="utf-8")))
+        for file, show in shown.items()
+        if (folder / file).is_file()
+    ]
+    if (folder / "runs.parquet").is_file():
+        runs = read_runs(folder / "runs.parquet")
+        parts[1:1] = [factors(runs)]
+        parts += [rates(runs), spent(runs)]
+    if not parts:
+        raise FileNotFoundError(f"{folder} has no runs and no {', '.join(shown)}; run the study")
+    parts += [
+        f"![{text}](results/scaling/{name}/figures/{figure}.svg)"
+        for figure, text in SHOWN.get(name, {}).items()
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def laws(tree: Mapping[str, Any]) -> str:
+    """Gives what was fitted and each law: E, exponents, and which of them mean nothing."""
+    about = tree["table"]
+    least, most = about["flops"]
+    first = next(iter(tree["laws"].values()))
+    noise = first["seed_sd"]
+    seeds = f"seeds differ by {noise:.1%} (sd)" if noise else "the noise of a seed is unknown"
+    lines = [
+        f"{about['rows']} fitted runs of {about['trainings']} trainings, {about['sizes']} sizes, "
+        f"{least:.2g} to {most:.2g} FLOPs ({about['decades']:.2f} decades), "
+        f"K = {about['negatives']:,}; {seeds}. A star marks what the runs do not identify: on its "
+        "bound, or with an interval that spans a factor of two.",
+        "",
+        "| law, with 95 % intervals | E | exponents | runs | residual sd |",
+        "|" + " --- |" * 5,
+    ]
+    for name, law in tree["laws"].items():
+        found = law["coefficients"]
+        floor = "left out"
+        if law["irreducible"]:
+            floor = "0 (its bound) *" if "E" in law["on_bounds"] else band(found["E"])
+        powers = [
+            f"{x} {band(found[x])}{' *' if unsure(law, x) else ''}"
+            for x in found
+            if x.startswith(("a_", "r_"))
+        ]
+        lines.append(
+            f"| {name} | {floor} | {'; '.join(powers)} | {law['runs']} | {law['residual_sd']:.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def unsure(law: Mapping[str, Any], name: str) -> bool:
+    """Says whether a coefficient has a flag of its own."""
+    return any(flag.startswith((f"{name} ", f"log_{name} ")) for flag in law["flags"])
+
+
+def prediction(tree: Mapping[str, Any]) -> str:
+    """Gives when it was made and hashed, and how it and the trivial predictors fared."""
+    made, mark = tree["made"], tree["prediction"][:12]
+    said = f"Predicted on {made[:10]} at {made[11:16]} UTC, before these runs (SHA-256 {mark})"
+    return f"{said}; errors are predicted / observed - 1:\n\n{verify.table(tree)}"
+
+
+def spent(runs: Runs) -> str:
+    """Gives how long the trainings took; a run that branched off a trunk shares most of its."""
+    longest = [runs["seconds"][runs.clusters == one].max() for one in np.unique(runs.clusters)]
+    return (
+        f"Training took {sum(longest) / 60:.0f} minutes of one processor thread beside other work, "
+        "starts and branches not counted."
+    )
+
+
+def factors(runs: Runs) -> str:
+    """Gives what each factor alone does to the loss from its least to its greatest value.
+
+    "" for a study that varies fewer than FACTORS of them alone.
+    """
+    fitted = runs.take(runs["role"] == "fit")
+    found = {
+        factor: one_factor(fitted, factor) for factor in HELD if len(np.unique(fitted[factor])) > 2
+    }
+    if len(found) < FACTORS:
+        return ""
+    lines = ["| factor, the rest held | values | loss at each |", "|" + " --- |" * 3]
+    for factor, mine in found.items():
+        values = np.unique(mine[factor])
+        each = [f"{mine['loss'][mine[factor] == value].mean():.3f}" for value in values]
+        names = ", ".join(f"{value:,}" for value in values)
+        lines.append(f"| {LABELS[factor]} | {names} | {', '.join(each)} |")
+    return "\n".join(lines)
+
+
+def rates(runs: Runs) -> str:
+    """Gives the losses of what was trained at several rates, "" where nothing was.
+
+    A row is a size and a length; seeds are averaged.
+    """
+    names = [str(point).split("-")[0] for point in runs["point"]]
+    keys = list(
+        zip(names, *(runs[x] for x in ("users", "batch", "max_events", "steps")), strict=True)
+    )
+    tried: dict[tuple[Any, ...], dict[float, list[float]]] = {}
+    for key, rate, loss in zip(keys, runs["lr"], runs["loss"], strict=True):
+        tried.setdefault(key, {}).setdefault(float(rate), []).append(float(loss))
+    several = {key: found for key, found in sorted(tried.items()) if len(found) > 1}
+    if not several:
+        return ""
+    every = sorted({rate for found in several.values() for rate in found})
+    lines = [
+        "| loss by learning rate | " + " | ".join(f"{rate:.2g}" for rate in every) + " |",
+        "|" + " --- |" * (1 + len(every)),
+    ]
+    for (name, *_, steps), found in several.items():
+        cells = [f"{np.mean(found[rate]):.3f}" if rate in found else "" for rate in every]
+        lines.append(f"| {name}, {steps:,} steps | {' | '.join(cells)} |")
+    return "\n".join(lines)
