@@ -16,6 +16,7 @@ from benchmarks.scaling.slices import HELD, one_factor
 FACTORS = 3
 SHOWN = {  # the figures that say most, of those that `fit` draws
     "synthetic": {"compute": "loss over compute: the compute law, runs fitted and held out"},
+    "synthetic_bag": {"compute": "loss over compute with a bag: the law, runs fitted and held out"},
     "next_item_ml1m": {"compute": "loss over compute: the compute law, runs fitted and held out"},
     "multi8": {
         "factors": "loss over each factor alone, with the law of each",
