@@ -153,7 +153,7 @@ def test_sizes_and_shares_that_mean_nothing_are_refused(world: Corpus, tmp_path:
         Grid(budgets=[])
     with pytest.raises(ValueError, match="leave steps of a constant rate"):
         tiny.study(tmp_path, world, warmup_share=0.9)
-    with pytest.raises(ValueError, match="item_layers and embedding describe"):
+    with pytest.raises(ValueError, match="item_layers, embedding and bag describe"):
         Size(width=16, layers=1, item_layers=0).overrides("next_item")
 
 
