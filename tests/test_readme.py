@@ -30,6 +30,7 @@ from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, st
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.transfer.__main__ import SuiteConfig, arguments
 from benchmarks.transfer.report import TransferReportConfig
+from benchmarks.transfer.sources import SourcesConfig
 from clue.config import PretrainConfig
 from clue.data.recipe import PrepareConfig
 from clue.data.synthetic import SyntheticConfig
@@ -58,6 +59,7 @@ COMMANDS: dict[str, type[Any]] = {
     "benchmarks.robustness": RobustnessConfig,
     "benchmarks.transfer": SuiteConfig,
     "benchmarks.transfer.report": TransferReportConfig,
+    "benchmarks.transfer.sources": SourcesConfig,
     "benchmarks.data": DataConfig,
     "serving.build_index": BuildConfig,
 }

@@ -47,7 +47,7 @@ def measure(config: TransferConfig) -> dict[str, Any]:
     runs = read_runs(config.table)
     asked = load(suites.SuiteConfig, config.suite, [f"only={json.dumps(config.only)}"])
     corpus = Corpus.open(asked.corpus)
-    tasks = [one.build(corpus) for one in suites.asked_of(asked)]
+    tasks = suites.tasks_of(asked, corpus)
     file = config.out / "scores.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     there = {(row["point"], row["task"]) for row in rows}

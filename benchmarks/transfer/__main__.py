@@ -119,16 +119,20 @@ def asked_of(config: SuiteConfig) -> list[Any]:
     return chosen
 
 
+def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
+    """Gives the tasks that are asked for."""
+    return [one.build(corpus) for one in asked_of(config)]
+
+
 def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
     if not config.encoders:
         raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
-    asked = asked_of(config)
-    ceilings = [one.supervised for one in asked if isinstance(one, NextItemConfig)]
+    ceilings = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
     prepare(config.prepare, [*config.encoders, *filter(None, ceilings)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
-    wanted = cells.wanted_cells([one.build(corpus) for one in asked], models)
+    wanted = cells.wanted_cells(tasks_of(config, corpus), models)
     if config.probes:
         wanted = [one for one in wanted if one[2] in config.probes]
     made = fill(config, wanted)

@@ -51,7 +51,7 @@ def measure(config: CheckpointsConfig) -> Path:
     models = {step: model_of(config.run, corpus, step, config.seed) for step in losses}
     wanted = [
         (task, model, probe)
-        for task in (one.build(corpus) for one in suite.asked_of(asked))
+        for task in suite.tasks_of(asked, corpus)
         for model in models.values()
         if (probe := next((p for p in task.probes if task.takes(model, p)), None)) is not None
     ]

@@ -40,8 +40,7 @@ class Follows:
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Follows]:
     made = [Follows("up", False), Follows("down", True)]
-    asked = [SimpleNamespace(build=lambda _, task=task: task) for task in made]
-    monkeypatch.setattr(transfer.suites, "asked_of", lambda _: asked)
+    monkeypatch.setattr(transfer.suites, "tasks_of", lambda *_: made)
     monkeypatch.setattr(transfer.Corpus, "open", lambda _: None)
     monkeypatch.setattr(transfer, "EncoderModel", lambda name, *_, **__: SimpleNamespace(name=name))
     return made
