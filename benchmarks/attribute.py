@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.baselines.probe_head import Probed, probe
+from benchmarks.metrics.bootstrap import Statistic, macro_auroc_of, mean_of
 from benchmarks.models import Vectors, user_vectors
-from benchmarks.probe import Probed, probe
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
-from benchmarks.statistics import Statistic, macro_auroc_of, mean_of
 from clue.data.corpus import Corpus
 
 NOTE = (
@@ -35,7 +35,7 @@ class Labelled:
 
 
 def read_labels(corpus: Corpus, file: Path, column: str) -> Labelled:
-    """Gives the labels of the corpus' users from a Parquet table with `user_id` and `column`.
+    """Return the labels of the corpus' users from a Parquet table with `user_id` and `column`.
 
     Users without a row or with a null label are left out, and so are labels that no training user
     has. Raises FileNotFoundError without the file and ValueError naming a missing column, a user
@@ -74,7 +74,7 @@ def evaluate_attribute(
     resamples: int,
     seed: int,
 ) -> Outcome:
-    """Gives the AUROC (macro one-versus-rest for several classes) and accuracy of every row.
+    """Return the AUROC (macro one-versus-rest for several classes) and accuracy of every row.
 
     Raises ValueError where a split has no labelled user.
     """

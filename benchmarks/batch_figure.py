@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from benchmarks.metrics.bootstrap import Interval
 from benchmarks.results import show
-from benchmarks.statistics import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Cell:
 
 
 def read_cells(file: Path) -> tuple[list[Cell], list[str]]:
-    """Gives the cells that the study wrote and the names of its sizes."""
+    """Return the cells that the study wrote and the names of its sizes."""
     tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     cells: list[Cell] = []
     for fields in tree["cells"]:
@@ -46,7 +46,7 @@ def read_cells(file: Path) -> tuple[list[Cell], list[str]]:
 
 
 def table(cells: Sequence[Cell], sizes: Sequence[str]) -> str:
-    """Gives the study as Markdown, a table for each comparison."""
+    """Return the study as Markdown, a table for each comparison."""
     parts: list[str] = []
     for mode in dict.fromkeys(cell.mode for cell in cells):
         mine = [cell for cell in cells if cell.mode == mode]

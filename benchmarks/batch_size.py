@@ -21,15 +21,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.batch_figure import Cell, draw, table
+from benchmarks.metrics.bootstrap import Interval, bootstrap, mean_of, summary
 from benchmarks.models import EncoderVectors
-from benchmarks.scaling.cost import flops_a_step
-from benchmarks.statistics import Interval, bootstrap, mean_of, summary
-from clue.config import PretrainConfig
+from benchmarks.scaling.sweep.cost import flops_a_step
+from clue.config import load, read_command_line
 from clue.data.batches import take
 from clue.data.corpus import Corpus
-from clue.settings import load, read_command_line
-from clue.text_encoder import Encoder
-from clue.train.evaluation import contrastive_entropy, fit_scale, newest, pair_ranks
+from clue.evaluation.matching import (
+    contrastive_entropy,
+    fit_scale,
+    newest,
+    pair_ranks,
+)
+from clue.inference.text_encoder import TextEncoder
+from clue.run.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class BatchSizeConfig:
     """
 
     name: str = "multi8"
-    pretrain: Path = Path("configs/multi8.yaml")
+    pretrain: Path = Path("configs/pretrain/multi8.yaml")
     corpus: Path = Path("corpora/multi8")
     runs: Path = Path("runs/batch_size")
     out: Path = Path("results/batch_size")
@@ -55,7 +60,7 @@ class BatchSizeConfig:
     resamples: int = 10_000
 
     def __post_init__(self) -> None:
-        """Refuses a grid without points."""
+        """Refuse a grid without points."""
         if len(self.sizes) != 2:
             raise ValueError(f"sizes are {list(self.sizes)}; name two, the smaller first")
         if not self.batches or not self.rates:
@@ -80,7 +85,7 @@ class Point:
 
 
 def plan(config: BatchSizeConfig, corpus: Corpus) -> list[Point]:
-    """Gives all points, the small size and the small batches first, their rates still open."""
+    """Return all points, the small size and the small batches first, their rates still open."""
     points: list[Point] = []
     for size in config.sizes:
         flops = {batch: _flops(config, size, batch, corpus) for batch in config.batches}
@@ -100,7 +105,7 @@ def _flops(config: BatchSizeConfig, size: str, batch: int, corpus: Corpus) -> fl
 
 
 def overrides(config: BatchSizeConfig, point: Point) -> list[str]:
-    """Gives what the run of a point changes in the config `pretrain`."""
+    """Return what the run of a point changes in the config `pretrain`."""
     return [
         *config.sizes[point.size],
         *(f"batch={point.batch}", f"corpus={config.corpus}", f"runs={config.runs}"),
@@ -123,7 +128,7 @@ def train(config: BatchSizeConfig, point: Point) -> None:
 def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) -> None:
     """Writes each held-out user's entropy (nats) and ranks, both splits, and the run's seconds."""
     run = config.runs / point.name
-    encoder = Encoder.load(run / "checkpoints" / f"step_{point.steps:08d}")
+    encoder = TextEncoder.load(run / "checkpoints" / f"step_{point.steps:08d}")
     model = EncoderVectors(encoder, corpus)
     found: dict[str, np.ndarray] = {}
     scale = None
@@ -144,7 +149,7 @@ def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) ->
 def gallery(
     corpus: Corpus, users: np.ndarray, pool: int
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Gives at most `pool` of the users who have two services, and two services of each.
+    """Return at most `pool` of the users who have two services, and two services of each.
 
     Who and which depends on the corpus alone.
     """
@@ -160,7 +165,7 @@ def gallery(
 def _vectors(
     model: EncoderVectors, corpus: Corpus, users: np.ndarray, services: np.ndarray, events: int
 ) -> np.ndarray:
-    """Gives the unit vector (n, E) of each user's newest events in the service named for them."""
+    """Return the unit vector (n, E) of each user's newest events in the service named for them."""
     rows = [np.flatnonzero(services == number) for number in range(len(corpus.services))]
     parts = [
         model.histories(service, newest(take(corpus.items_of(number), users[mine]), events))
@@ -190,7 +195,7 @@ def chosen(config: BatchSizeConfig, corpus: Corpus) -> dict[tuple[str, str, int]
 
 
 def summarise(config: BatchSizeConfig, points: Mapping[tuple[str, str, int], Point]) -> list[Cell]:
-    """Gives a cell for each comparison and batch."""
+    """Return a cell for each comparison and batch."""
     cells: list[Cell] = []
     for mode in dict.fromkeys(mode for mode, _, _ in points):
         for batch in sorted(config.batches):
@@ -220,7 +225,7 @@ def summarise(config: BatchSizeConfig, points: Mapping[tuple[str, str, int], Poi
 
 
 def tried(config: BatchSizeConfig) -> dict[str, float]:
-    """Gives the entropy on valid users of every measured run, by its name."""
+    """Return the entropy on valid users of every measured run, by its name."""
     return {
         file.stem: float(np.load(file)["valid_entropy"].mean())
         for file in sorted(config.runs.glob("*.npz"))

@@ -20,11 +20,11 @@ import numpy as np
 import yaml
 
 from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_results
-from benchmarks.stages import Stages
-from clue.config import PretrainConfig
+from benchmarks.suite.pipeline import Stages
+from clue.config import load, read_command_line
 from clue.data.corpus import Corpus
-from clue.data.events import columns_of
-from clue.settings import load, read_command_line
+from clue.data.ingest.staging import columns_of
+from clue.run.pretrain_config import PretrainConfig
 
 WORLD = Path("data/synthetic")
 NEEDED = ("user_id", "item_id", "timestamp")
@@ -40,16 +40,16 @@ class DemoConfig:
 
     events: Path | None = None
     name: str | None = None
-    pretrain: Path = Path("configs/demo.yaml")
+    pretrain: Path = Path("configs/pretrain/demo.yaml")
 
     def __post_init__(self) -> None:
-        """Refuses a name that is no name of a directory."""
+        """Refuse a name that is no name of a directory."""
         if self.name is not None and not re.fullmatch(r"\w[\w.-]*", self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, dots and dashes")
 
 
 def demo(config: DemoConfig) -> str:
-    """Gives what to print at the end: the small table, where the report is, what to try next.
+    """Return what to print at the end: the small table, where the report is, what to try next.
 
     Raises ValueError or FileNotFoundError, naming it, for a log that cannot be used, and
     SystemExit where a stage fails.
@@ -57,7 +57,7 @@ def demo(config: DemoConfig) -> str:
     own = config.events is not None
     name = config.name or ("demo" if config.events is None else plain_name(config.events))
     corpus, run, results = Path("corpora") / name, Path("runs") / name, Path("results") / name
-    data, truth, tasks = Path("configs/data/synthetic.yaml"), "", ""
+    data, truth, tasks = Path("configs/prepare/synthetic.yaml"), "", ""
     if config.events is not None:
         data = write_data_config(config.events, name, run)
         tasks = " attributes=[]"
@@ -65,7 +65,7 @@ def demo(config: DemoConfig) -> str:
         truth = f" users={WORLD}/users.parquet label=category"
     stages = Stages()
     if not own:
-        stages.run("synthetic world", f"python -m clue.data.synthetic out={WORLD}")
+        stages.run("synthetic world", f"python -m clue.synthetic.world out={WORLD}")
     stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
     asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
@@ -78,14 +78,14 @@ def demo(config: DemoConfig) -> str:
     noted = json.dumps(stages.seconds, indent=1)
     (run / "stages.json").write_text(noted + "\n", encoding="utf-8")
     asked = f"run={run} corpus={corpus} results={results}{truth}"
-    stages.run("report", f"python -m benchmarks.report {asked}")
+    stages.run("report", f"python -m benchmarks.report.run_page {asked}")
     tables, _ = read_results(results / "results.json")
     advice = what_next(Corpus.open(corpus), run, index)
     return "\n".join([summary(tables), f"report: {run}/report.html", "", *advice])
 
 
 def plain_name(log: Path) -> str:
-    """Gives a name for the run of a log: its file's, in plain characters and never `demo`."""
+    """Return a name for the run of a log: its file's, in plain characters and never `demo`."""
     name = re.sub(r"\W+", "_", log.name.split(".")[0]).strip("_") or "log"
     return f"{name}_log" if name == "demo" else name
 
@@ -115,7 +115,7 @@ def write_data_config(log: Path, name: str, run: Path) -> Path:
 
 
 def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
-    """Gives the overrides by which a run's batch and views suit the users that there are.
+    """Return the overrides by which a run's batch and views suit the users that there are.
 
     Cross-service views need users of two services, the others users of two events in one. Raises
     ValueError where too few training users have either.
@@ -146,7 +146,7 @@ def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
 
 
 def summary(tables: Sequence[Table]) -> str:
-    """Gives the small table of the test users, and where the trained encoder is clearly ahead."""
+    """Return the small table of the test users, and where the trained encoder is clearly ahead."""
     main = [table for table in tables if table.main and table.users == "test alone"]
     main = main or [table for table in tables if table.main]
     ahead = 0
@@ -162,7 +162,7 @@ def summary(tables: Sequence[Table]) -> str:
 
 
 def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
-    """Gives the lines that serve this model and ask it for the items nearest to a behaviour."""
+    """Return the lines that serve this model and ask it for the items nearest to a behaviour."""
     text, service = str(corpus.item_texts[0]), corpus.services[int(corpus.item_service[0])]
     asked = {"events": [{"service": service, "text": text}], "service": corpus.services[-1], "k": 5}
     body = shlex.quote(json.dumps(asked, ensure_ascii=False))

@@ -15,7 +15,7 @@ SCALES = (1e-2, 1e3)
 
 
 def refit_scale(a: np.ndarray, b: np.ndarray, queries: np.ndarray | None = None) -> float:
-    """Gives the scale of least contrastive entropy of the `queries` among all N candidates.
+    """Return the scale of least contrastive entropy of the `queries` among all N candidates.
 
     Rows i of a and b (N, E) are the same user; `queries` are rows (all when None; where the
     gallery is so large that the scores would not fit, the first that do). The loss is convex in

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.attribute import evaluate_attribute, read_labels
-from benchmarks.baselines import TextVectors, item_terms
+from benchmarks.baselines.tfidf import TextVectors, item_terms
 from benchmarks.matching import evaluate_matching
 from benchmarks.models import EncoderVectors, Vectors
 from benchmarks.next_item import Past, evaluate_next_item
 from benchmarks.results import Outcome, aligned, as_text, headlines, write_results
+from clue.config import read_command_line
 from clue.data.corpus import Corpus
 from clue.embed import AnyEncoder, load_encoder
-from clue.settings import read_command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class EvaluateConfig:
     untrained_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses sizes that mean nothing, and a benchmark without a task."""
+        """Refuse sizes that mean nothing, and a benchmark without a task."""
         for name in ("text_dims", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
@@ -78,7 +78,7 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> str:
-    """Gives the printed tables, having written all results into `out`.
+    """Return the printed tables, having written all results into `out`.
 
     Raises FileNotFoundError and ValueError, naming it, for what is missing or does not fit.
     """
@@ -167,7 +167,7 @@ def _outcomes(
 
 
 def _plain(value: Any) -> Any:
-    """Gives the value as JSON can hold it."""
+    """Return the value as JSON can hold it."""
     if isinstance(value, dict):
         return {key: _plain(below) for key, below in value.items()}
     if isinstance(value, list):

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from benchmarks.statistics import Interval
+from benchmarks.metrics.bootstrap import Interval
 
 WIDTH, HEIGHT = 440, 270
 LEFT, TOP, BOTTOM = 46, 14, 36
@@ -40,7 +40,7 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], *, x_label: str, level: tuple[str, float] | None) -> str:
-    """Gives a chart of `lines` over a common axis, with a named horizontal `level` (chance)."""
+    """Return a chart of `lines` over a common axis, with a named horizontal `level` (chance)."""
     xs = [x for line in lines for x in line.x]
     ys = [y for line in lines for y in line.y] + ([level[1]] if level else [])
     x_axis, y_axis = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys), 5)
@@ -76,7 +76,7 @@ def line_chart(lines: Sequence[Line], *, x_label: str, level: tuple[str, float] 
 
 
 def scatter(points: np.ndarray, groups: Sequence[int], names: Sequence[str]) -> str:
-    """Gives a map of `points` (n, 2), each with the shape and colour of its group, groups named.
+    """Return a map of `points` (n, 2), each with the shape and colour of its group, groups named.
 
     `groups` (n,) index `names`; a group's name stands at the median of its points.
     """
@@ -98,7 +98,7 @@ def scatter(points: np.ndarray, groups: Sequence[int], names: Sequence[str]) -> 
 
 
 def interval_bar(found: Interval, low: float, high: float) -> str:
-    """Gives a bar over the interval with its value marked, on the scale low..high."""
+    """Return a bar over the interval with its value marked, on the scale low..high."""
     width, span = 96, (high - low) or 1
     a, b, c = ((x - low) / span * (width - 8) + 4 for x in (found.low, found.high, found.value))
     return (
@@ -109,13 +109,13 @@ def interval_bar(found: Interval, low: float, high: float) -> str:
 
 
 def shape(group: int) -> str:
-    """Gives the mark of a group alone, for a legend."""
+    """Return the mark of a group alone, for a legend."""
     mark = f'<g transform="translate(6 6)" class="p k{group % KINDS}">{SHAPES[group % KINDS]}</g>'
     return f'<svg class="mark" viewBox="0 0 12 12" aria-hidden="true">{mark}</svg>'
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Gives about `count` round numbers that lie in and around low..high, ascending."""
+    """Return about `count` round numbers that lie in and around low..high, ascending."""
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     rough = (high - low) / count
@@ -127,12 +127,12 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def shortened(name: str) -> str:
-    """Gives the name, or its first NAME characters and an ellipsis."""
+    """Return the name, or its first NAME characters and an ellipsis."""
     return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def spread(labels: Sequence[tuple[float, str, str]], *, gap: float) -> list[tuple[float, str, str]]:
-    """Gives the labels (height, text, style) from top to bottom, at least `gap` apart."""
+    """Return the labels (height, text, style) from top to bottom, at least `gap` apart."""
     placed: list[tuple[float, str, str]] = []
     for height, text, style in sorted(labels):
         above = placed[-1][0] + gap if placed else height

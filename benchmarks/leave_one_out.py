@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.item_models import (
+from benchmarks.baselines.next_item_models import (
     ItemModel,
     Popularity,
     TrainedItems,
@@ -33,10 +33,7 @@ from benchmarks.item_models import (
     same_questions,
     training_seconds,
 )
-from benchmarks.ranking import Ranks, losses, rank, top
-from benchmarks.results import aligned, show
-from benchmarks.rival_table import our_curve
-from benchmarks.statistics import (
+from benchmarks.metrics.bootstrap import (
     Interval,
     Statistic,
     bootstrap,
@@ -45,9 +42,12 @@ from benchmarks.statistics import (
     mean_of,
     summary,
 )
+from benchmarks.results import aligned, show
+from benchmarks.rival_table import our_curve
+from clue.config import read_command_line
 from clue.data.corpus import Corpus
-from clue.data.sequences import Questions, Sequences
-from clue.settings import read_command_line
+from clue.data.sequences import EvalQueries, Sequences
+from clue.evaluation.ranking import Ranks, losses, rank, top
 
 SEEN = ("seen kept", "seen left out")
 MEASURES = ("HR@10", "NDCG@10", "MRR", "cross-entropy", "coverage@10")
@@ -71,7 +71,7 @@ class LeaveOneOutConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses no model, two ways of naming one, and counts that mean nothing."""
+        """Refuse no model, two ways of naming one, and counts that mean nothing."""
         if (self.checkpoint is None) == (not self.checkpoints):
             raise ValueError("give either checkpoint=RUN or checkpoints=[RUN,RUN,...]")
         for name in ("questions", "resamples"):
@@ -94,7 +94,7 @@ class Answers:
     items: int
 
     def statistics(self) -> list[Statistic]:
-        """Gives the MEASURES in their order."""
+        """Return the MEASURES in their order."""
         return [
             mean_of(self.ranks.hit(10)),
             mean_of(self.ranks.ndcg(10)),
@@ -104,8 +104,8 @@ class Answers:
         ]
 
 
-def answers(model: ItemModel, asked: Questions, *, filter_seen: bool) -> Answers:
-    """Gives the answers of a model among all items, or without those of the histories."""
+def answers(model: ItemModel, asked: EvalQueries, *, filter_seen: bool) -> Answers:
+    """Return the answers of a model among all items, or without those of the histories."""
     states, table = model.states(asked.histories), model.table
     seen = asked.histories if filter_seen else None
     return Answers(
@@ -119,7 +119,7 @@ def answers(model: ItemModel, asked: Questions, *, filter_seen: bool) -> Answers
 def measured(
     found: Mapping[str, Answers], users: np.ndarray, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
-    """Gives the measures of each row, the mean of all but `popularity`, and the gain over it.
+    """Return the measures of each row, the mean of all but `popularity`, and the gain over it.
 
     `users` (Q,) says whose each question is; all rows see the same resamples.
     """
@@ -141,7 +141,7 @@ def measured(
 
 
 def spread(table: Mapping[str, Mapping[str, Interval]], models: Sequence[str]) -> dict[str, float]:
-    """Gives each measure's standard deviation over the models, which differ in their seed alone."""
+    """Return each measure's standard deviation over the models, that differ in their seed."""
     return {
         name: float(np.std([table[model][name].value for model in models], ddof=1))
         for name in MEASURES
@@ -149,7 +149,7 @@ def spread(table: Mapping[str, Mapping[str, Interval]], models: Sequence[str]) -
 
 
 def per_user(named: Mapping[str, Answers], ids: pa.Array, seen: str) -> pa.Table:
-    """Gives a line per model and question: rank among the candidates, and nats."""
+    """Return a line per model and question: rank among the candidates, and nats."""
     return pa.concat_tables(
         pa.table(
             {
@@ -166,7 +166,7 @@ def per_user(named: Mapping[str, Answers], ids: pa.Array, seen: str) -> pa.Table
 
 
 def about_model(model: TrainedItems) -> dict[str, Any]:
-    """Gives what a row of the results is the result of."""
+    """Return what a row of the results is the result of."""
     decoder = model.checkpoint.config.decoder
     return {
         "fingerprint": model.checkpoint.fingerprint,
@@ -181,7 +181,7 @@ def about_model(model: TrainedItems) -> dict[str, Any]:
 
 
 def evaluate(config: LeaveOneOutConfig) -> str:
-    """Gives the printed tables, having written the results.
+    """Return the printed tables, having written the results.
 
     Raises FileNotFoundError and ValueError, naming it, for what is missing or does not fit.
     """
@@ -229,7 +229,7 @@ def evaluate(config: LeaveOneOutConfig) -> str:
 
 
 def as_text(about: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
-    """Gives the tables for the terminal, intervals of 95 % over users in brackets."""
+    """Return the tables for the terminal, intervals of 95 % over users in brackets."""
     parts: list[str] = []
     for seen, table in tables.items():
         head = f"{about['questions']:,} test items among {about['items']:,}, {seen}"
@@ -243,7 +243,7 @@ def as_text(about: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
 
 
 def markdown(about: Mapping[str, Any]) -> str:
-    """Gives the results as Markdown: each model, their mean, popularity, by what is ranked."""
+    """Return the results as Markdown: each model, their mean, popularity, by what is ranked."""
     named = ("HR@10", "NDCG@10", "MRR", "coverage@10")
     lines = [f"| seen items | row | {' | '.join(named)} | s |", "|" + " --- |" * (len(named) + 3)]
     for seen in (about["headline"], *(s for s in SEEN if s != about["headline"])):

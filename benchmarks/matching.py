@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines import Counts, documents, fit_floor
+from benchmarks.baselines.tfidf import Counts, documents, fit_floor
 from benchmarks.entropy import refit_scale
+from benchmarks.metrics.bootstrap import Statistic, mean_of, median_of
 from benchmarks.models import Vectors
-from benchmarks.ranking import Ranks, concatenated, rank
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
-from benchmarks.statistics import Statistic, mean_of, median_of
 from clue.data.corpus import Corpus
-from clue.train.evaluation import MatchingPairs, contrastive_entropy, matching_pairs
+from clue.evaluation.matching import (
+    MatchingPairs,
+    contrastive_entropy,
+    matching_pairs,
+)
+from clue.evaluation.ranking import Ranks, concatenated, rank
 
 EVERY = 1_000_000_000  # events to read and users to learn from: all; an encoder reads its newest
 NOTE = (
@@ -63,7 +67,7 @@ def evaluate_matching(
     resamples: int,
     seed: int,
 ) -> Outcome:
-    """Gives a table per pair of services, and over all pairs; valid + test, then test alone.
+    """Return a table per pair of services, and over all pairs; valid + test, then test alone.
 
     Rows are the models, the linear floor (`dims` of SVD on the catalogue's `terms`) and popularity.
     Raises ValueError where no two held-out users can be matched.
@@ -105,7 +109,7 @@ def evaluate_matching(
 
 
 def match(a: np.ndarray, b: np.ndarray, scale: float, own_scale: float | None) -> Matched:
-    """Gives the ranks and entropies of the gallery whose row i is one user in a and in b (n, E)."""
+    """Return ranks and entropies of the gallery whose row i is one user in a and in b (n, E)."""
     same = np.arange(len(a))
     own = None if own_scale is None else contrastive_entropy(a, b, own_scale)
     return Matched(rank(a, b, same), rank(b, a, same), contrastive_entropy(a, b, scale), own, scale)

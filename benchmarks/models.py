@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from benchmarks.baselines import unit
+from benchmarks.baselines.tfidf import unit
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.data.sequences import joined
@@ -21,11 +21,11 @@ class Vectors(Protocol):
     join: Literal["time", "service"]
 
     def histories(self, service: str, histories: Ragged) -> np.ndarray:
-        """Gives unit vectors (rows, E) of histories of catalogue items of one service."""
+        """Return unit vectors (rows, E) of histories of catalogue items of one service."""
         ...
 
     def items(self) -> np.ndarray:
-        """Gives unit vectors (num_items, E) of the catalogue."""
+        """Return unit vectors (num_items, E) of the catalogue."""
         ...
 
 
@@ -41,16 +41,16 @@ class EncoderVectors:
         self.join: Literal["time", "service"] = encoder.join
 
     def histories(self, service: str, histories: Ragged) -> np.ndarray:
-        """Gives unit vectors (rows, E); of a history the newest `max_events` are read."""
+        """Return unit vectors (rows, E); of a history the newest `max_events` are read."""
         return self._encoder.embed_histories(self._corpus, histories, items=self._items)
 
     def items(self) -> np.ndarray:
-        """Gives unit vectors (num_items, E), by whose cosine the model ranks."""
+        """Return unit vectors (num_items, E), by whose cosine the model ranks."""
         return self._encoder.catalogue(self._corpus, items=self._items)
 
 
 def user_vectors(model: Vectors, corpus: Corpus, users: np.ndarray) -> np.ndarray:
-    """Gives vectors (users, E) over all services: the unit mean of the services' unit vectors.
+    """Return vectors (users, E) over all services: the unit mean of the services' unit vectors.
 
     A model that reads all services as one history gives its vector of that.
     """

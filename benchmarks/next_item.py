@@ -13,14 +13,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines import popularity, unit
+from benchmarks.baselines.tfidf import popularity, unit
+from benchmarks.metrics.bootstrap import Statistic, mean_of
 from benchmarks.models import Vectors
-from benchmarks.ranking import Ranks, concatenated, rank
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
-from benchmarks.statistics import Statistic, mean_of
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.data.views import keep, spans
+from clue.evaluation.ranking import Ranks, concatenated, rank
 
 Past: TypeAlias = Literal["same", "other"]
 NOTE = (
@@ -48,7 +48,7 @@ class Questions:
 
 
 def questions(corpus: Corpus, service: int, users: np.ndarray, past: Past = "same") -> Questions:
-    """Gives the questions of those `users` who have a history and an event after it."""
+    """Return the questions of those `users` who have a history and an event after it."""
     history, times = corpus.items_of(service), corpus.timestamps_of(service)
     asked = users[history.lengths[users] >= (2 if past == "same" else 1)]
     last = history.offsets[asked + 1] - 1
@@ -75,14 +75,14 @@ def questions(corpus: Corpus, service: int, users: np.ndarray, past: Past = "sam
 
 
 def _before(corpus: Corpus, service: int, users: np.ndarray, times: np.ndarray) -> Ragged:
-    """Gives each user's items in `service` from before her entry of `times` (users,)."""
+    """Return each user's items in `service` from before her entry of `times` (users,)."""
     theirs = take(corpus.timestamps_of(service), users)
     early = theirs.values < np.repeat(times, theirs.lengths)
     return keep(take(corpus.items_of(service), users), early)
 
 
 def _vectors(model: Vectors, asked: Questions) -> np.ndarray:
-    """Gives the users' vectors (n, E): the unit mean over the services of their history."""
+    """Return the users' vectors (n, E): the unit mean over the services of their history."""
     parts = [
         np.where(past.lengths[:, None] > 0, model.histories(service, past), 0)
         for service, past in asked.past.items()
@@ -93,7 +93,7 @@ def _vectors(model: Vectors, asked: Questions) -> np.ndarray:
 def standings(
     corpus: Corpus, asked: Questions, models: Mapping[str, Vectors], *, filter_seen: bool
 ) -> dict[str, Ranks]:
-    """Gives every row's ranks of the targets: the models, then popularity."""
+    """Return every row's ranks of the targets: the models, then popularity."""
     seen = asked.seen if filter_seen else None
     found = {
         row: rank(
@@ -118,7 +118,7 @@ def evaluate_next_item(
     seed: int,
     past: Past = "same",
 ) -> Outcome:
-    """Gives a table per service, and over all services; valid + test, then test alone.
+    """Return a table per service, and over all services; valid + test, then test alone.
 
     Raises ValueError where no held-out user has a history and an event after it.
     """

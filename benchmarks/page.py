@@ -97,5 +97,5 @@ $made
 
 
 def page(parts: dict[str, str]) -> str:
-    """Gives the whole page; `parts` are HTML fragments by the frame's names, KeyError for none."""
+    """Return the whole page; `parts` are HTML fragments by the frame's names, KeyError for none."""
     return FRAME.substitute(parts, style=STYLE)

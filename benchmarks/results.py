@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.statistics import Interval, Statistic, bootstrap, summary
+from benchmarks.metrics.bootstrap import Interval, Statistic, bootstrap, summary
 
 FORMAT = 1
 TITLES = {
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def measure_rows(slices: Sequence[Slice], *, resamples: int, seed: int) -> dict[str, Row]:
-    """Gives every row's measures with intervals, and its paired difference to the row `trained`."""
+    """Return every row's measures with intervals, and its paired difference to `trained`."""
     rows: dict[str, Row] = {}
     for part in slices:
         keys = [(row, name) for row, named in part.statistics.items() for name in named]
@@ -97,7 +97,7 @@ def per_user_rows(
     candidates: np.ndarray | None = None,
     loss: np.ndarray | None = None,
 ) -> pa.Table:
-    """Gives one line per query in the long form that every task writes.
+    """Return one line per query in the long form that every task writes.
 
     `named` is (task, part, row); `better` and `equal` count the candidates above and beside the
     target among `candidates`; `loss` is nats. What a task does not measure is null.
@@ -124,7 +124,7 @@ def write_results(file: Path, tables: Sequence[Table], about: Mapping[str, Any])
 
 
 def read_results(file: Path) -> tuple[list[Table], dict[str, Any]]:
-    """Gives the tables and everything else that `write_results` wrote.
+    """Return the tables and everything else that `write_results` wrote.
 
     Raises FileNotFoundError without the file and ValueError for another format.
     """
@@ -155,7 +155,7 @@ def digits(measure: str) -> int:
 
 
 def show(measure: str, found: Interval) -> str:
-    """Gives `.057 [.048 .067]`, with two decimals for nats."""
+    """Return `.057 [.048 .067]`, with two decimals for nats."""
     texts = [f"{x:.{digits(measure)}f}" for x in (found.value, found.low, found.high)]
     value, low, high = (t.replace("0.", ".", 1) if t.startswith("0.") else t for t in texts)
     return f"{value} [{low} {high}]"
@@ -166,7 +166,7 @@ def _cell(row: Row, name: str) -> str:
 
 
 def as_text(table: Table) -> str:
-    """Gives a table for the terminal: a line per measure, a column per row, intervals of 95 %."""
+    """Return a table for the terminal: a line per measure, a column per row, intervals of 95 %."""
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row.measures))
     head = ["", *(TITLES.get(row, row) for row in table.rows)]
     body = [[name, *(_cell(row, name) for row in table.rows.values())] for name in names]
@@ -175,7 +175,7 @@ def as_text(table: Table) -> str:
 
 
 def headlines(tables: Sequence[Table]) -> list[list[str]]:
-    """Gives the small table: a line per task and headline measure, a column per row; head first."""
+    """Return small table: a line per task and headline measure, a column per row; head first."""
     rows = [row for row in TITLES if any(row in table.rows for table in tables)]
     lines = [["task", "measure", *(TITLES[row] for row in rows)]]
     for table in tables:
@@ -187,7 +187,7 @@ def headlines(tables: Sequence[Table]) -> list[list[str]]:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Gives the lines as text in columns of equal width."""
+    """Return the lines as text in columns of equal width."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -28,7 +28,7 @@ class LeaveOneOut:
         return found
 
     def table(self) -> pa.Table:
-        """Gives a row per event: user, item, order (its place in the history), part."""
+        """Return a row per event: user, item, order (its place in the history), part."""
         lengths = self.histories.lengths
         first = np.repeat(self.histories.offsets[:-1], lengths)
         columns = {
@@ -40,7 +40,7 @@ class LeaveOneOut:
         return pa.table(columns)
 
     def question(self, part: int) -> tuple[np.ndarray, Ragged]:
-        """Gives the targets (users,) of part 1 or 2 and the items of the history before each."""
+        """Return the targets (users,) of part 1 or 2 and the items of the history before each."""
         left = 3 - part
         targets = self.histories.values[self.histories.offsets[1:] - left]
         kept = self.part() < part
@@ -49,7 +49,7 @@ class LeaveOneOut:
 
 
 def leave_one_out(corpus: Corpus, users: int = 0) -> LeaveOneOut:
-    """Gives the split of the users with at least three events, the first `users` of them (0: all).
+    """Return the split of the users with at least three events, the first `users` of them (0: all).
 
     Raises ValueError for a corpus of several services and for one that leaves nothing to ask.
     """

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.external.rectools_sasrec import Curve, seconds_to
+from benchmarks.metrics.bootstrap import Interval
 from benchmarks.results import show
-from benchmarks.rival_sasrec import Curve, seconds_to
-from benchmarks.statistics import Interval
 
 CLOCK = "processor_seconds"
 # as the rival's curve calls what our log calls otherwise
@@ -19,7 +19,7 @@ LOGGED = {
 
 
 def our_curve(log: Path) -> list[dict[str, float]]:
-    """Gives a line per held-out measurement of a run's log: processor seconds so far, figures.
+    """Return a line per held-out measurement of a run's log: processor seconds so far, figures.
 
     Only steps count, as in the rival's curve. A checkpoint that was moved away from its log has no
     such lines.
@@ -38,7 +38,7 @@ def our_curve(log: Path) -> list[dict[str, float]]:
 
 
 def table(rival: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Gives both systems as Markdown: `rival` is rival_sasrec's report, `ours` leave_one_out's.
+    """Return both systems as Markdown: `rival` is rival_sasrec's report, `ours` leave_one_out's.
 
     The last column is the processor time after which each had the better one of the two lowest
     validation losses that both reached.

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from clue import checkpoint
-from clue.config import PretrainConfig
-from clue.data.synthetic import SyntheticConfig, write_world
+from clue.config import load, read_command_line
 from clue.prepare import prepare
 from clue.pretrain import demo_recipe, pretrain
-from clue.settings import load, read_command_line
+from clue.run import checkpoint
+from clue.run.pretrain_config import PretrainConfig
+from clue.synthetic.world import SyntheticConfig, write_world
 
 # Children begin with torch and clue imported, or 50 starts would take longer than all the training.
 FORK = multiprocessing.get_context("fork")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(config: RobustnessConfig, work: Path) -> dict[str, Any]:
-    """Gives the kills and what was lost in all. Raises AssertionError where anything was."""
+    """Return the kills and what was lost in all. Raises AssertionError where anything was."""
     straight = tiny_run(work, steps=MOST_STEPS * config.kills + 10)
     began = time.monotonic()
     finish(child(make_corpus, straight.corpus, work))
@@ -107,7 +107,7 @@ def measure(config: RobustnessConfig, work: Path) -> dict[str, Any]:
 
 
 def tiny_run(work: Path, *, steps: int) -> PretrainConfig:
-    """Gives a run whose save takes a visible share of a step: 3 M parameters and a small batch."""
+    """Return a run whose save takes a visible share of a step: 3 M parameters and a small batch."""
     return load(
         PretrainConfig,
         None,
@@ -129,7 +129,7 @@ def make_corpus(corpus: Path, work: Path) -> None:
 
 
 def child(task: Callable[..., object], *arguments: object) -> BaseProcess:
-    """Gives the process, begun, that runs `task`."""
+    """Return the process, begun, that runs `task`."""
     process = FORK.Process(target=task, args=arguments)
     process.start()
     return process
@@ -178,7 +178,7 @@ def kill_once(config: PretrainConfig, delay: float, *, inside: bool) -> Kill:
 
 
 def being_written(folder: Path) -> set[tuple[str, int]]:
-    """Gives name and time of what saves have begun and not finished."""
+    """Return name and time of what saves have begun and not finished."""
     try:
         return {(path.name, path.stat().st_mtime_ns) for path in folder.glob(".writing-*")}
     except FileNotFoundError:  # renamed while we looked: too late for this save, not for the next
@@ -194,7 +194,7 @@ def wait_until(happened: Callable[[], object], most: float = 120.0) -> None:
 
 
 def whole_lines(log: Path) -> list[dict[str, Any]]:
-    """Gives the lines of a log; a kill may have torn the last."""
+    """Return the lines of a log; a kill may have torn the last."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     found: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks.speed.points import paired
-from clue import checkpoint
-from clue.checkpoint import Checkpoint
-from clue.config import PretrainConfig
+from clue.config import load, read_command_line
 from clue.data.corpus import Corpus
 from clue.data.sequences import Sequences
-from clue.next_item import evaluate
-from clue.nn.next_item import NextItem
-from clue.settings import load, read_command_line
+from clue.nn.decoder import NextItemDecoder
+from clue.run import checkpoint
+from clue.run.checkpoint import Checkpoint
+from clue.run.objectives.next_item import evaluate
+from clue.run.pretrain_config import PretrainConfig
 
 MEASURES = ("cross_entropy", "recall_at_10", "ndcg_at_10")
 DROPOUTS = ("falling", "constant")
@@ -47,7 +47,7 @@ class StrategiesConfig:
     lowest layer and at the top.
     """
 
-    pretrain: Path = Path("configs/lsrm/98k.yaml")
+    pretrain: Path = Path("configs/pretrain/lsrm/98k.yaml")
     corpus: Path = Path("corpora/ml1m")
     runs: Path = Path("runs/strategies")
     out: Path = Path("results/strategies")
@@ -56,7 +56,7 @@ class StrategiesConfig:
     seeds: list[int]
 
     def __post_init__(self) -> None:
-        """Refuses a study that could not show a difference."""
+        """Refuse a study that could not show a difference."""
         if len(self.seeds) < 2:
             raise ValueError(f"seeds are {self.seeds}; an interval needs two at least")
         if len(self.dropout) != 2:
@@ -78,7 +78,7 @@ class Point:
 
 
 def overrides(config: StrategiesConfig, point: Point) -> list[str]:
-    """Gives what the run of a point changes in the config `pretrain`."""
+    """Return what the run of a point changes in the config `pretrain`."""
     rates = config.dropout if point.dropout == "falling" else [sum(config.dropout) / 2]
     return [
         *config.sizes[point.size],
@@ -106,7 +106,7 @@ def train(config: StrategiesConfig, point: Point) -> PretrainConfig:
 
 
 def measure(run: Path, corpus: Corpus) -> dict[str, Any]:
-    """Gives the test figures of the best checkpoint of both phases and of the first alone."""
+    """Return the test figures of the best checkpoint of both phases and of the first alone."""
     every = [checkpoint.find(path) for path in sorted(run.glob("checkpoints/step_*"))]
     # the checkpoint of the switch itself holds the last weights of the first phase
     switched = [c.progress.began for c in every if c.progress.phase == "sgd"]
@@ -120,16 +120,16 @@ def measure(run: Path, corpus: Corpus) -> dict[str, Any]:
 
 
 def figures(best: Checkpoint, corpus: Corpus) -> dict[str, float]:
-    """Gives a checkpoint's figures on the test items."""
+    """Return a checkpoint's figures on the test items."""
     sequences = Sequences(corpus, best.config.sequences)
-    model = NextItem(best.config.decoder, len(sequences.catalogue))
+    model = NextItemDecoder(best.config.decoder, len(sequences.catalogue))
     model.load_state_dict(best.weights())
     found = evaluate(model, sequences.questions("test"))
     return {name: found[name] for name in MEASURES}
 
 
 def study(config: StrategiesConfig) -> dict[str, Any]:
-    """Gives all cells and their differences, training what is missing."""
+    """Return all cells and their differences, training what is missing."""
     corpus = Corpus.open(config.corpus)
     cells: dict[str, dict[str, Any]] = {}
     # a seed's arms one after another: seeds that are finished are whole pairs
@@ -163,7 +163,7 @@ def study(config: StrategiesConfig) -> dict[str, Any]:
 
 
 def effects(config: StrategiesConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives per size what each strategy changes in the test cross-entropy, over paired seeds.
+    """Return per size what each strategy changes in the test cross-entropy, over paired seeds.
 
     In nats, below 0 is a gain; with its interval of 95 % by Student's t over the seeds.
     """
@@ -185,7 +185,7 @@ def effects(config: StrategiesConfig, cells: Mapping[str, Any]) -> dict[str, Any
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """Gives the study as Markdown: the four cells of each size, and the differences."""
+    """Return the study as Markdown: the four cells of each size, and the differences."""
     lines = [
         "| size | dropout | switch | test cross-entropy | HR@10 | NDCG@10 |",
         "|" + " --- |" * 6,

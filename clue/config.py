@@ -1,160 +1,148 @@
-"""What a pretraining run is: the parts' own configs side by side. The defaults are the demo."""
+"""One door for configuration: YAML and `section.key=value` in, a frozen dataclass out."""
 
-from dataclasses import asdict, dataclass, field
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from clue.data.sequences import SequencesConfig
-from clue.data.views import ViewsConfig
-from clue.nn.model import ClueConfig
-from clue.nn.next_item import DecoderConfig
-from clue.train.evaluation import GALLERY
-from clue.train.losses import LossConfig
-from clue.train.optimiser import OptimizerConfig, decay_start
-from clue.train.softmax import SoftmaxConfig
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-SECTIONS = {
-    "contrastive": ("model", "views", "loss"),
-    "next_item": ("decoder", "sequences", "softmax"),
-}
-
-Tracker = Literal["tensorboard", "wandb", "trackio"]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """A run: the directory `runs/NAME` that it writes, what it reads, and how it learns.
+def load(cls: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+    """Return a `cls` from a YAML file (or from its defaults) with overrides laid on top.
 
-    `objective`: the `contrastive` user encoder, which `model`, `views` and `loss` describe; or the
-    `next_item` model over item ids, which `decoder`, `sequences` and `softmax` do.
-
-    `batch` B is the contrastive batch over all processes: every user in it is a negative of every
-    other; or so many windows of item sequences. `users` is how many training users are learnt from,
-    0 for all: the first of one fixed shuffle, so that small subsets lie in larger ones, and nobody
-    held out depends on it. `gallery` is the most held-out users told from each other, K + 1.
-
-    `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is bf16
-    where the processor is faster in it. `resume: auto` goes on from the newest checkpoint of the
-    run. `trunk` is another run, of the same config but for `steps`, in whose constant phase this
-    one begins (clue/start.py). Checkpoints at multiples of `keep_every` stay, none at 0:
-    clue/checkpoint.py has the rule. `best_by` is the held-out figure that names the best, the loss
-    or a next-item model's NDCG@10: where a model grows too sure of itself, its loss rises long
-    before its ranking falls. `warm_start` is a next-item run of the same decoder, perhaps over
-    another catalogue, whose weights but for the items' this one begins with.
-
-    `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
-    chunks of so many positions, and what does not fit into the free memory is computed twice.
-    `compile` compiles the encoders where shapes are fixed: on CUDA in bf16.
+    `cls` is a frozen keyword-only dataclass, nested ones included. An override is `key=value` or
+    `section.key=value`, its value read as YAML; `${NAME}` in any text is the environment variable.
+    Raises FileNotFoundError for a missing file and ValueError for an unknown key, a wrong value, an
+    unset variable or an override without `=`; each names the dotted path.
     """
-
-    name: str = "demo"
-    corpus: Path = Path("corpora/demo")
-    runs: Path = Path("runs")
-    seed: int = 0
-    users: int = 0
-    objective: Literal["contrastive", "next_item"] = "contrastive"
-    model: ClueConfig = field(default_factory=ClueConfig)
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    sequences: SequencesConfig = field(default_factory=SequencesConfig)
-    softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    batch: int = 256
-    steps: int = 400
-    gallery: int = GALLERY
-    validate_every: int = 50
-    checkpoint_every: int = 100
-    keep_every: int = 0
-    best_by: Literal["loss", "ndcg"] = "loss"
-    log_every: int = 10
-    chunk_tokens: int | Literal["auto"] = "auto"
-    compile: bool = True
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    resume: Literal["auto", "never"] = "auto"
-    trunk: Path | None = None
-    warm_start: Path | None = None
-    trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
-
-    def __post_init__(self) -> None:
-        """Refuses what does not fit together; touches no disk."""
-        for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < (2 if name == "batch" else 1):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
-        if self.users < 0 or self.gallery < 2:
-            raise ValueError(
-                f"users is {self.users} and gallery {self.gallery}; give 0 (all) or more users, "
-                "and at least 2 in a gallery"
-            )
-        self._check_objective()
-        if self.chunk_tokens != "auto" and self.chunk_tokens < 1:
-            raise ValueError(f"chunk_tokens is {self.chunk_tokens}; give a positive count or auto")
-        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
-            raise ValueError(
-                f"keep_every {self.keep_every} is no multiple of checkpoint_every "
-                f"{self.checkpoint_every}: what is not written cannot be kept; make it one, or 0"
-            )
-        if self.optimizer.schedule == "wsd":
-            start = decay_start(self.optimizer, self.steps)
-            if start < self.optimizer.warmup_steps:
-                raise ValueError(
-                    f"optimizer.warmup_steps {self.optimizer.warmup_steps} last longer than the "
-                    f"{start} of {self.steps} steps before the decay; raise steps or lower it"
-                )
-        elif self.trunk is not None:
-            raise ValueError(
-                f"trunk={self.trunk} needs optimizer.schedule=wsd: a cosine falls from its first "
-                "step on, so that no two lengths share their beginning"
-            )
-
-    def _check_objective(self) -> None:
-        other = "next_item" if self.objective == "contrastive" else "contrastive"
-        for name in SECTIONS[other]:
-            kind = type(getattr(self, name))
-            if getattr(self, name) != kind():
-                raise ValueError(
-                    f"{name} describes objective: {other}, and this run's is {self.objective}; "
-                    f"its own sections are {', '.join(SECTIONS[self.objective])}"
-                )
-        if self.best_by == "ndcg" and self.objective != "next_item":
-            raise ValueError("best_by: ndcg is for objective: next_item; matching has no NDCG")
-        if self.warm_start is not None and self.objective != "next_item":
-            raise ValueError(
-                f"warm_start={self.warm_start} is for objective: next_item; a contrastive run goes "
-                "on from a trunk"
-            )
-        if self.views.max_events > self.model.user.max_events:
-            raise ValueError(
-                f"views.max_events {self.views.max_events} is longer than the user encoder reads; "
-                f"raise model.user.max_events {self.model.user.max_events} or lower it"
-            )
-        if (self.loss.kind == "sigmoid") != (self.model.initial_bias is not None):
-            raise ValueError(
-                f"loss.kind is {self.loss.kind} and model.initial_bias {self.model.initial_bias}; "
-                "the sigmoid loss needs a bias, model.initial_bias=-10 with model.initial_scale=10 "
-                "(Zhai et al. 2023), and InfoNCE has none"
-            )
-
-    @property
-    def narrowest(self) -> int:
-        """The least width of the objective's model."""
-        if self.objective == "next_item":
-            return self.decoder.width
-        return min(self.model.item.width, self.model.user.width)
-
-    @property
-    def run(self) -> Path:
-        """Where the run's log, config and checkpoints lie."""
-        return self.runs / self.name
+    tree: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no config file {path}; the shipped ones are under configs/")
+        loaded = _parse(path.read_text(encoding="utf-8"), str(path))
+        if not isinstance(loaded, dict | None):
+            raise ValueError(f"{path}: expected a mapping of keys, found {type(loaded).__name__}")
+        tree = cast("dict[str, Any]", loaded or {})
+    for override in overrides:
+        _lay(tree, override)
+    # pydantic ignores unknown keys of plain dataclasses unless told: `dpeth: 3` would train at 4.
+    adapter = TypeAdapter(_strict(cls), config=None)
+    try:
+        return adapter.validate_python(_expand(tree))
+    except ValidationError as error:
+        raise ValueError(_explain(cls, path, error)) from None
 
 
-def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
-    """Names the keys that change what is learnt and differ between the two configs."""
-    free = {"corpus", "runs", "resume", "trackers", "trunk"}
-    free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
-    free |= {"gallery"}
-    free |= {"chunk_tokens", "compile"}
-    if now.optimizer.patience:  # measurements then decide when a phase ends
-        free -= {"validate_every", "gallery"}
-    old, new = asdict(before), asdict(now)
-    return [key for key in old if key not in free and old[key] != new[key]]
+def to_yaml(config: Any) -> str:
+    """Return the YAML text that `load` reads back to an equal dataclass."""
+    plain = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def read_command_line(cls: type[T], argv: Sequence[str], *, description: str) -> T:
+    """Return the config that `[CONFIG.yaml] [key=value ...]` asks for; `--help` explains and exits.
+
+    A wrong command line ends the process with status 2 and one line that says what is wrong.
+    """
+    if "--help" in argv or "-h" in argv:
+        sys.stdout.write(f"{description}\n\nKeys and their defaults:\n")
+        sys.stdout.writelines(f"  {line}\n" for line in _describe(cls, ""))
+        raise SystemExit(0)
+    path = Path(argv[0]) if argv and "=" not in argv[0] else None
+    try:
+        return load(cls, path, argv[1:] if path else argv)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _strict(cls: type[T]) -> type[T]:
+    """Forbids unknown keys in `cls` and in every dataclass that its fields name."""
+    for kind in _dataclasses_in(cls):
+        kind.__pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportAttributeAccessIssue]
+    return cls
+
+
+def _dataclasses_in(kind: Any) -> Iterator[Any]:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        yield kind
+        for hint in get_type_hints(kind).values():
+            yield from _dataclasses_in(hint)
+    for part in get_args(kind):
+        yield from _dataclasses_in(part)
+
+
+def _lay(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{override!r} is not an override; write section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ValueError(f"{key}: {section} is a value, not a section")
+        tree = cast("dict[str, Any]", below)
+    tree[last] = _parse(value, key)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _expand(value: Any) -> Any:
+    if isinstance(value, str):
+        expanded = os.path.expandvars(value)
+        unset = re.search(r"\$\{(\w+)\}", expanded)
+        if unset:
+            raise ValueError(f"{value!r} needs the environment variable {unset.group(1)}; set it")
+        return expanded
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, Any]", value)
+        return {key: _expand(below) for key, below in mapping.items()}
+    if isinstance(value, list):
+        return [_expand(below) for below in cast("list[Any]", value)]
+    return value
+
+
+def _explain(cls: type[Any], path: Path | None, error: ValidationError) -> str:
+    known = {line.split(":")[0].split("=")[0].strip() for line in _describe(cls, "")}
+    lines: list[str] = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            above = where.rpartition(".")[0]
+            start = f"{above}." if above else ""
+            beside = sorted({k[len(start) :].split(".")[0] for k in known if k.startswith(start)})
+            lines.append(f"unknown key {where}; there are {', '.join(beside) or 'none here'}")
+        elif problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            lines.append(f"missing key {where}; write {where}=... or put it in the file")
+        else:
+            lines.append(f"{where}: {problem['msg']}, got {problem['input']!r}")
+    return f"{path or 'command line'}: " + "; ".join(lines)
+
+
+def _describe(cls: Any, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        name, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _describe(kind, f"{name}.")
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        choices = (
+            f"  ({' | '.join(map(str, get_args(kind)))})" if get_origin(kind) is Literal else ""
+        )
+        required = default is dataclasses.MISSING
+        yield f"{name}: required{choices}" if required else f"{name}={default}{choices}"

@@ -2,7 +2,7 @@
 
     accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
 
-The checkpoint's model reads texts (clue/text_encoder.py) or item ids (clue/sequence_encoder.py).
+The checkpoint's model reads texts or item ids (clue/inference).
 The command reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
 it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
 and one for all services together: user_id, service, as_of, vector. Processes share the users.
@@ -23,18 +23,18 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from clue import checkpoint
+from clue.config import load, read_command_line
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.data.sequences import joined
 from clue.data.views import keep
-from clue.encode import normalised
+from clue.evaluation.encode import normalised
+from clue.inference.item_id_encoder import ItemIdEncoder
+from clue.inference.text_encoder import TextEncoder
 from clue.prepare import PrepareConfig, prepare
-from clue.sequence_encoder import SequenceEncoder
-from clue.settings import load, read_command_line
-from clue.text_encoder import Encoder
+from clue.run import checkpoint
 
-AnyEncoder: TypeAlias = Encoder | SequenceEncoder
+AnyEncoder: TypeAlias = TextEncoder | ItemIdEncoder
 Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
 
 USERS = 16_384  # users whose vectors are alive at once and a row group of the output
@@ -42,12 +42,12 @@ ALL = "all"  # the service name of the vector over all services
 
 
 def load_encoder(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> AnyEncoder:
-    """Gives the model of a run or a checkpoint directory, whichever its objective made.
+    """Return the model of a run or a checkpoint directory, whichever its objective made.
 
-    With a `seed`, fresh weights drawn by it instead. Raises as `Encoder.load` does.
+    With a `seed`, fresh weights drawn by it instead. Raises as `TextEncoder.load` does.
     """
     source = checkpoint.find(Path(path))
-    kind = SequenceEncoder if source.config.objective == "next_item" else Encoder
+    kind = ItemIdEncoder if source.config.objective == "next_item" else TextEncoder
     return kind.of(source, device, seed)
 
 
@@ -63,7 +63,7 @@ class EmbedConfig:
     untrained: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses two inputs and none."""
+        """Refuse two inputs and none."""
         if (self.corpus is None) == (self.data is None):
             raise ValueError("give either corpus=DIRECTORY or data=CONFIG.yaml")
 
@@ -103,7 +103,7 @@ def embed(config: EmbedConfig) -> int:
 
 
 def prepared(config: EmbedConfig, encoder: AnyEncoder) -> Path:
-    """Gives the corpus of the raw logs that `data` describes, with the model's tokenizer."""
+    """Return the corpus of the raw logs that `data` describes, with the model's tokenizer."""
     assert config.data is not None
     logs = load(PrepareConfig, config.data)
     tokenizer = dataclasses.replace(logs.tokenizer, path=encoder.tokenizer_path)
@@ -115,7 +115,7 @@ def prepared(config: EmbedConfig, encoder: AnyEncoder) -> Path:
 
 
 def schema(encoder: AnyEncoder, corpus: Corpus) -> pa.Schema:
-    """Gives the columns of an embedding table and, as metadata, what its vectors came from."""
+    """Return the columns of an embedding table and, as metadata, what its vectors came from."""
     fields = [
         pa.field("user_id", pa.string()),
         pa.field("service", pa.string()),
@@ -151,7 +151,7 @@ def rows_of(
     users: np.ndarray,
     before: float | None,
 ) -> Iterator[pa.RecordBatch]:
-    """Gives the rows of `users` for each service, then those over all services."""
+    """Return the rows of `users` for each service, then those over all services."""
     parts: list[Part] = []
     found: list[np.ndarray] = []
     latest = np.full(len(users), -np.inf)
@@ -180,7 +180,7 @@ def over_services(
     vectors: Iterable[np.ndarray],
     items: torch.Tensor,
 ) -> np.ndarray:
-    """Gives the vectors (n, E) of users over all services; without any event, zero.
+    """Return the vectors (n, E) of users over all services; without any event, zero.
 
     `parts` are their events in each service and `vectors` those parts' vectors (n, E), taken one by
     one. They are averaged, unless the model reads a user's services as one history, by time.
@@ -204,7 +204,7 @@ def merge(parts: Sequence[Path], out: Path) -> int:
 
 
 def read_embeddings(path: Path) -> pa.Table:
-    """Gives the embedding table at `path`; `schema.metadata` names its model and its corpus.
+    """Return the embedding table at `path`; `schema.metadata` names its model and its corpus.
 
     Raises FileNotFoundError where there is none and ValueError for another kind of Parquet file.
     """

@@ -1,4 +1,4 @@
-"""Command: raw behaviour logs -> corpus. `python clue/prepare.py configs/data/food_kitchen.yaml`.
+"""Command: raw behaviour logs -> corpus. `python clue/prepare.py configs/prepare/synthetic.yaml`.
 
 Read top to bottom: files are found and checked, rows are judged, the catalogue and the users are
 numbered, the tokenizer is learned, and the corpus is written and renamed into place.
@@ -19,9 +19,17 @@ import duckdb
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from clue.data import checks, tables
+from clue.atomic import sha256
+from clue.config import read_command_line
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
-from clue.data.events import (
+from clue.data.ingest import validation, writer
+from clue.data.ingest.config import (
+    PrepareConfig,
+    TokenizerConfig,
+    check_values,
+    split_sql,
+)
+from clue.data.ingest.staging import (
     Layout,
     check_template,
     create_tables,
@@ -29,14 +37,11 @@ from clue.data.events import (
     stage_events,
     stage_items,
 )
-from clue.data.recipe import PrepareConfig, TokenizerConfig, check_values, split_sql
 from clue.data.text import learn_tokenizer, read_tokenizer
-from clue.durable import sha256
-from clue.settings import read_command_line
 
 HELP = """Makes a corpus out of behaviour logs.
 
-    python clue/prepare.py configs/data/synthetic.yaml
+    python clue/prepare.py configs/prepare/synthetic.yaml
     python clue/prepare.py name=mine events='[logs/*.parquet]' columns.user_id=customer
 
 A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""
@@ -45,7 +50,7 @@ HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time 
 
 
 def prepare(config: PrepareConfig, progress: bool = True) -> Path:
-    """Gives the directory of the corpus made from the logs that `config` names.
+    """Return the directory of the corpus made from the logs that `config` names.
 
     Does nothing where that very corpus is there already. Raises FileNotFoundError or ValueError,
     with the next step, for missing files, wrong columns, bad rows (file, row and value), or an
@@ -63,7 +68,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         show.line(f"{out} is already there, made from the same logs with the same settings")
         return out
     with building(out, replace=config.overwrite) as scratch:
-        with closing(tables.connect(scratch / "work", config.memory_limit)) as db:
+        with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
             dropped = _read(db, event_log, item_log, layout, config.on_bad_row, show)
             services = _number(db, config, layout, show)
             manifest = _write(db, scratch, services, config, show)
@@ -83,7 +88,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     return out
 
 
-def _open_logs(config: PrepareConfig) -> tuple[checks.Log, checks.Log | None]:
+def _open_logs(config: PrepareConfig) -> tuple[validation.Log, validation.Log | None]:
     columns = config.columns
     service = [] if config.service else [columns.service]
     split = [config.split.column] if config.split.column else []
@@ -95,8 +100,8 @@ def _open_logs(config: PrepareConfig) -> tuple[checks.Log, checks.Log | None]:
     return event_log, item_log
 
 
-def _layout(config: PrepareConfig, texts: checks.Log) -> Layout:
-    """Gives how to read rows, every template checked against the columns there are."""
+def _layout(config: PrepareConfig, texts: validation.Log) -> Layout:
+    """Return how to read rows, every template checked against the columns there are."""
     has_text = any(config.columns.text in names for names in texts.columns)
     default = "{text}" if has_text else "{item_id}"
     templates = {name: each.template or default for name, each in config.services.items()}
@@ -121,7 +126,7 @@ def _identify(file: Path) -> dict[str, Any]:
 
 
 def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
-    """Gives a hash of all that decides what the corpus will hold."""
+    """Return a hash of all that decides what the corpus will hold."""
     settled = dataclasses.replace(config, out=None, overwrite=False, memory_limit="")
     path = config.tokenizer.path
     parts = [dataclasses.asdict(settled), source, sha256(path) if path and path.is_file() else ""]
@@ -129,7 +134,7 @@ def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
 
 
 def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
-    """Tells whether `out` is the corpus asked for; ValueError where it must not be replaced."""
+    """Return whether `out` is the corpus asked for; ValueError where it must not be replaced."""
     if not out.exists():
         return False
     if not (out / "manifest.json").is_file():
@@ -149,8 +154,8 @@ def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
 
 def _read(
     db: duckdb.DuckDBPyConnection,
-    event_log: checks.Log,
-    item_log: checks.Log | None,
+    event_log: validation.Log,
+    item_log: validation.Log | None,
     layout: Layout,
     on_bad_row: str,
     show: "_Progress",
@@ -166,13 +171,13 @@ def _read(
             stage_events(db, event_log, number, layout, with_text=item_log is None)
     with show.stage("checking rows"):
         if layout.split:
-            checks.flag_split_conflicts(db)
-        checks.build_catalogue(db, "items" if item_log else "events")
+            validation.flag_split_conflicts(db)
+        validation.build_catalogue(db, "items" if item_log else "events")
         present = [event_log, item_log] if item_log else [event_log]
-        bad = checks.bad_rows(db, present)
-        bad += checks.conflicting_texts(db, item_log or event_log)
+        bad = validation.bad_rows(db, present)
+        bad += validation.conflicting_texts(db, item_log or event_log)
     if bad and on_bad_row == "error":
-        raise ValueError(checks.explain(bad))
+        raise ValueError(validation.explain(bad))
     dropped: dict[str, int] = {}
     for each in bad:
         dropped[each.reason] = dropped.get(each.reason, 0) + each.count
@@ -195,21 +200,21 @@ def _number(
             f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
         )
     with show.stage("numbering users and items"):
-        tables.number_users(db, split_sql(config))
-        tables.number_items(db, services)
+        writer.number_users(db, split_sql(config))
+        writer.number_items(db, services)
     return services
 
 
 def _tokenizer(
     db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: "_Progress"
 ) -> Tokenizer:
-    """Gives the tokenizer to use, its file written."""
+    """Return the tokenizer to use, its file written."""
     if config.path:
         tokenizer = read_tokenizer(config.path)
         shutil.copyfile(config.path, file)
         return tokenizer
     with show.stage("learning the tokenizer"):
-        tokenizer = learn_tokenizer(tables.distinct_texts(db), config.vocab_size)
+        tokenizer = learn_tokenizer(writer.distinct_texts(db), config.vocab_size)
         tokenizer.save(str(file))
     return tokenizer
 
@@ -224,16 +229,16 @@ def _write(
     """Writes everything but the manifest into `scratch/corpus`; gives its counts."""
     corpus = scratch / "corpus"
     tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
-    users = tables.write_users(db, corpus / "users.arrow")
+    users = writer.write_users(db, corpus / "users.arrow")
     with show.stage("encoding items") as seen:
-        items, tokens = tables.write_items(
+        items, tokens = writer.write_items(
             db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
         )
     events: dict[str, int] = {}
     for service in services:
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
-            events[service] = tables.write_histories(db, service, file, scratch / "work", seen)
+            events[service] = writer.write_histories(db, service, file, scratch / "work", seen)
     return Manifest(
         name=config.name,
         services=list(services),

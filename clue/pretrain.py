@@ -14,8 +14,8 @@ container or a scheduler should then run `exec python clue/pretrain.py`, which n
 
 Without arguments it trains the demo on the synthetic world, which it makes where it is missing:
     accelerate launch clue/pretrain.py
-    accelerate launch clue/pretrain.py configs/food_kitchen.yaml batch=4096 optimizer.lr=3e-3
-    accelerate launch clue/pretrain.py configs/next_item/ml1m.yaml
+    accelerate launch clue/pretrain.py configs/pretrain/food_kitchen.yaml batch=4096
+    accelerate launch clue/pretrain.py configs/pretrain/next_item/ml1m.yaml
 """
 
 import sys
@@ -28,26 +28,26 @@ from pathlib import Path
 
 import torch
 
-from clue import checkpoint
-from clue.config import PretrainConfig
-from clue.contrastive import Contrastive
+from clue.config import read_command_line
 from clue.data.corpus import Corpus
-from clue.data.recipe import PrepareConfig, ServiceText, TokenizerConfig
-from clue.data.synthetic import SyntheticConfig, write_world
-from clue.learner import Learner, prepared
-from clue.meter import Spent
-from clue.next_item import NextItemObjective
-from clue.objective import Drawn, Objective
+from clue.data.ingest.config import PrepareConfig, ServiceText, TokenizerConfig
+from clue.evaluation.matching import badness, mean_entropy
+from clue.monitor.run_log import RunLog, installed
+from clue.monitor.throughput import StepTiming
 from clue.prepare import prepare
-from clue.runlog import RunLog, installed
-from clue.settings import read_command_line
-from clue.start import find_start
+from clue.run import checkpoint
+from clue.run.objectives.base import Drawn, Objective
+from clue.run.objectives.contrastive import Contrastive
+from clue.run.objectives.next_item import NextItemObjective
+from clue.run.pretrain_config import PretrainConfig
+from clue.run.resume import find_start
+from clue.run.train_state import TrainState, prepared
+from clue.synthetic.world import SyntheticConfig, write_world
 from clue.train import phases
-from clue.train.evaluation import badness, mean_entropy
+from clue.train.distributed import agreed, join, stop_vote, told
 from clue.train.optimiser import set_learning_rate
 from clue.train.precision import uses_bf16
-from clue.train.processes import agreed, join, stop_vote, told
-from clue.train.state import gather
+from clue.train.state_dict import gather
 from clue.train.step import train_step
 
 STOPPED = 143  # the exit status of a process that SIGTERM ended
@@ -121,7 +121,7 @@ def pretrain(config: PretrainConfig) -> bool:
                 )
             learner.average.update(learner.core, step)
             spent = waited + time.perf_counter() - began, waited, time.process_time() - busy
-            log.train(done, report, rate, Spent(*spent))
+            log.train(done, report, rate, StepTiming(*spent))
 
             stopping = asked_to_stop() and done < config.steps
             # whoever stops has little time, but a measurement left out could end a phase later
@@ -148,7 +148,7 @@ class Run:
 
 
 def measure_and_save(
-    run: Run, learner: Learner, done: int, *, validating: bool, saving: bool
+    run: Run, learner: TrainState, done: int, *, validating: bool, saving: bool
 ) -> None:
     """Measures the held-out events after `done` steps, and writes a checkpoint where one is due.
 
@@ -177,7 +177,7 @@ def measure_and_save(
 def drawn_ahead(
     objective: Objective, steps: range, rank: int, world: int
 ) -> Iterator[tuple[int, Drawn, float]]:
-    """Gives each step, this process's part of its batch, and the seconds it was waited for.
+    """Return each step, this process's part of its batch, and the seconds it was waited for.
 
     The next batch is drawn in a thread of its own meanwhile.
     """
@@ -191,26 +191,26 @@ def drawn_ahead(
 
 
 def due(done: int, every: int, steps: int) -> bool:
-    """Says whether what happens every so many steps, and at the end, happens after `done` steps."""
+    """Return whether what comes every so many steps, and at the end, is due after `done` steps."""
     return done % every == 0 or done == steps
 
 
 def open_corpus(config: PretrainConfig) -> Corpus:
-    """Gives the corpus of the run; the demo's is made where it is missing."""
+    """Return the corpus of the run; the demo's is made where it is missing."""
     if not config.corpus.exists() and config.corpus == PretrainConfig().corpus:
         make_demo_corpus(config.corpus)
     return Corpus.open(config.corpus)
 
 
 def make_demo_corpus(path: Path) -> None:
-    """Writes the synthetic world's logs and prepares them, as configs/data/synthetic.yaml says."""
+    """Write the synthetic world's logs and prepare them by configs/prepare/synthetic.yaml."""
     world = SyntheticConfig()
     write_world(world, world.out)
     prepare(demo_recipe(world, path))
 
 
 def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
-    """Gives how the logs of `world` become the corpus `out`."""
+    """Return how the logs of `world` become the corpus `out`."""
     return PrepareConfig(
         name=out.name,
         out=out,

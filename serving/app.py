@@ -58,12 +58,12 @@ class Live:
     batcher: Batcher[Query, Answer]
 
     def stamp(self) -> dict[str, Any]:
-        """Gives what every answer says about its origin."""
+        """Return what every answer says about its origin."""
         return {"model": self.engine.encoder.fingerprint, "index": self.engine.index.name}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Gives the ASGI application; model and index are loaded when it starts up.
+    """Return the ASGI application; model and index are loaded when it starts up.
 
     Settings come from the environment when not given. Where the model or the index cannot be loaded
     or do not belong together the process still starts: /livez is 200, /readyz and every /v1 path
@@ -131,7 +131,7 @@ def load(settings: Settings) -> Live | Problem:
 
 
 def live_service(request: Request) -> Live:
-    """Gives what answers requests; raises Problem 503 when nothing does."""
+    """Return what answers requests; raises Problem 503 when nothing does."""
     service: Live | Problem = request.app.state.service
     if isinstance(service, Problem):
         raise service.with_traceback(None)  # else each raise of the one object would lengthen it
@@ -192,7 +192,7 @@ async def models(live: Ready) -> Response:
 
 @router.post("/users/embed", response_model=EmbedAnswer)
 async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Response:
-    """Gives one unit vector per user, over all services together."""
+    """Return one unit vector per user, over all services together."""
     query = embed_query(body, live.engine.encoder, live.settings)
     answer = await ask(live, request, query)
     vectors = answer.vectors.tolist()
@@ -206,7 +206,7 @@ async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Resp
 
 @router.post("/items/search", response_model=ItemsAnswer)
 async def search_items(body: SearchItemsRequest, request: Request, live: Ready) -> Response:
-    """Gives the catalogue items nearest to a user."""
+    """Return the catalogue items nearest to a user."""
     index = live.engine.index
     answer = await ask(live, request, items_query(body, live.engine, live.settings))
     assert answer.hits is not None
@@ -219,7 +219,7 @@ async def search_items(body: SearchItemsRequest, request: Request, live: Ready) 
 
 @router.post("/users/similar", response_model=UsersAnswer)
 async def similar_users(body: SimilarUsersRequest, request: Request, live: Ready) -> Response:
-    """Gives the users of the index nearest to a user."""
+    """Return the users of the index nearest to a user."""
     index = live.engine.index
     answer = await ask(live, request, users_query(body, live.engine, live.settings))
     assert answer.hits is not None
@@ -229,7 +229,7 @@ async def similar_users(body: SimilarUsersRequest, request: Request, live: Ready
 
 
 async def ask(live: Live, request: Request, query: Query) -> Answer:
-    """Gives the model thread's answer.
+    """Return the model thread's answer.
 
     Raises Problem 429 when too much waits, 504 when the time is over, 503 when the thread has
     ended. A client that leaves takes its query out of the queue.
@@ -272,5 +272,5 @@ def _not_ready(detail: str, *, fingerprints: dict[str, str] | None = None) -> Pr
 
 
 def _json(value: dict[str, Any]) -> Response:
-    """Gives the JSON response without FastAPI's encoder, which takes 1,657 µs for 768 floats."""
+    """Return the JSON response without FastAPI's encoder, which takes 1,657 µs for 768 floats."""
     return Response(to_json(value), media_type="application/json")

@@ -96,7 +96,7 @@ class Batcher(Generic[Query, Answer]):
         self._thread.join()
 
     async def submit(self, query: Query, cost: int) -> Answer:
-        """Gives the answer. Cancelling the call takes the query out of the queue.
+        """Return the answer. Cancelling the call takes the query out of the queue.
 
         Raises QueueFull when as many wait as may, or when what waits would by the rate so far take
         longer than `max_wait_seconds`; BatcherStopped when the thread has ended; or the query's own

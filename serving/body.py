@@ -73,7 +73,7 @@ class StrictRequest(Request):
     """A request whose JSON is UTF-8 without BOM, NaN, Infinity or a key given twice."""
 
     async def json(self) -> Any:
-        """Gives the parsed body; raises Problem 400."""
+        """Return the parsed body; raises Problem 400."""
         body = await self.body()
         if len(body) > OFF_LOOP_BYTES:
             return await run_in_threadpool(parse_json, body)
@@ -84,7 +84,7 @@ class StrictRoute(APIRoute):
     """A route that reads its body as StrictRequest and takes nothing but application/json."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Gives FastAPI's handler behind the two checks."""
+        """Return FastAPI's handler behind the two checks."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -96,7 +96,7 @@ class StrictRoute(APIRoute):
 
 
 def parse_json(body: bytes) -> Any:
-    """Gives the value of a JSON text; raises Problem 400 naming the rule it breaks."""
+    """Return the value of a JSON text; raises Problem 400 naming the rule it breaks."""
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant
@@ -139,7 +139,7 @@ def _closing(status: int, kind: str, detail: str) -> Problem:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives a `receive` that yields the body once and then whatever the connection says."""
+    """Return a `receive` that yields the body once and then whatever the connection says."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clue.config import read_command_line
 from clue.data.corpus import Corpus
 from clue.embed import AnyEncoder, load_encoder, over_services
-from clue.settings import read_command_line
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -44,7 +44,7 @@ def build(config: BuildConfig) -> str:
 
 
 def embed(encoder: AnyEncoder, corpus: Corpus) -> Contents:
-    """Gives the vectors of all items and of all users, each user over all services together.
+    """Return the vectors of all items and of all users, each user over all services together.
 
     A user's vector is that of the encoder's `embed_events`. Users without any event have none and
     are left out. Raises ValueError for a corpus of another tokenizer or catalogue.
@@ -78,7 +78,7 @@ def embed(encoder: AnyEncoder, corpus: Corpus) -> Contents:
 
 
 def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the item indices (int32) of each of `users` over all services, and their offsets."""
+    """Return the item indices (int32) of each of `users` over all services, and their offsets."""
     histories = [corpus.items_of(service) for service in range(len(corpus.services))]
     owners = np.concatenate([np.repeat(np.arange(len(h)), h.lengths) for h in histories])
     values = np.concatenate([h.values for h in histories])

@@ -47,7 +47,7 @@ class Engine:
         self._threads = threads
 
     def run(self, queries: Sequence[Query]) -> list[Answer | Exception]:
-        """Gives the answer of each query; BadVector stands for one whose vector is none."""
+        """Return the answer of each query; BadVector stands for one whose vector is none."""
         # FAISS and torch keep this setting per thread, and this is the thread that counts.
         faiss.omp_set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
-from clue.durable import sync
+from clue.atomic import sync
 
 FORMAT = 1
 CURRENT = "CURRENT"
@@ -81,7 +81,7 @@ class Contents:
 
 
 def content_of(service: str, what: str) -> int:
-    """Gives the 64-bit hash by which what the model reads of an event finds its catalogue items."""
+    """Return 64-bit hash by which what the model reads of an event finds its catalogue items."""
     digest = hashlib.blake2b(f"{service}\0{what}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -135,7 +135,7 @@ def publish(out: Path, contents: Contents) -> str:
 
 
 def read(out: Path) -> tuple[str, Contents]:
-    """Gives the name and the contents of the current generation of `out`.
+    """Return the name and the contents of the current generation of `out`.
 
     Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
     """
@@ -241,7 +241,7 @@ def _read_hashed(path: Path, digest: str) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """Gives the file's bytes: what is hashed is what is used, not what is mapped later."""
+    """Return the file's bytes: what is hashed is what is used, not what is mapped later."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

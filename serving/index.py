@@ -71,11 +71,11 @@ class Index:
 
     @classmethod
     def load(cls, out: Path) -> "Index":
-        """Gives the current generation in `out`; raises as `generation.read` does."""
+        """Return the current generation in `out`; raises as `generation.read` does."""
         return cls(*read(out))
 
     def search(self, vectors: np.ndarray, searches: Sequence[Search]) -> list[Hits]:
-        """Gives for each row of `vectors` (n, E) the hits of the search beside it.
+        """Return for each row of `vectors` (n, E) the hits of the search beside it.
 
         A result is shorter than `k` only when fewer remain. Raises ValueError for a wrong width, a
         vector that is not finite and of length one, or k below 1: FAISS would answer these
@@ -93,25 +93,25 @@ class Index:
         return [_best(found, search) for found, search in zip(parts, searches, strict=True)]
 
     def user_row(self, user_id: str) -> int | None:
-        """Gives the row of a user, or None for one the index does not hold."""
+        """Return the row of a user, or None for one the index does not hold."""
         # The ids are sorted as UTF-8 bytes, which is how Python compares strings too.
         row = bisect_left(range(self.num_users), user_id, key=self.user_id)
         return row if row < self.num_users and self.user_id(row) == user_id else None
 
     def user_id(self, row: int) -> str:
-        """Gives the id of a user row."""
+        """Return the id of a user row."""
         return self._user_ids[row].as_py()
 
     def user_vector(self, row: int) -> np.ndarray:
-        """Gives the unit vector (E,) of a user row."""
+        """Return the unit vector (E,) of a user row."""
         return np.asarray(self._users.faiss.reconstruct(row))
 
     def seen_by(self, row: int) -> np.ndarray:
-        """Gives the item rows in a user's history."""
+        """Return the item rows in a user's history."""
         return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
 
     def seen_in(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        """Gives the item rows of events (service, what the model reads: text or item id)."""
+        """Return the item rows of events (service, what the model reads: text or item id)."""
         wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
         first = np.searchsorted(self._contents, wanted, side="left")
         last = np.searchsorted(self._contents, wanted, side="right")
@@ -119,7 +119,7 @@ class Index:
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def item(self, row: int) -> tuple[str, str, str]:
-        """Gives the id, the service and the text of an item row."""
+        """Return the id, the service and the text of an item row."""
         service = self.services[self._item_service[row]]
         return self._item_ids[row].as_py(), service, self._item_texts[row].as_py()
 

@@ -54,14 +54,14 @@ class Problem(HTTPException):
 
 
 def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
-    """Gives the 422 for (JSON pointer, what is wrong) pairs."""
+    """Return the 422 for (JSON pointer, what is wrong) pairs."""
     listed = [{"pointer": pointer, "detail": detail} for pointer, detail in errors]
     detail = "the body does not fit the schema; errors says where, /openapi.json what is expected"
     return Problem(422, "invalid-body", detail, extra={"errors": listed})
 
 
 def respond(problem: Problem) -> Response:
-    """Gives the response of a refusal; ASCII JSON, so that no text can fail to encode."""
+    """Return the response of a refusal; ASCII JSON, so that no text can fail to encode."""
     body = {
         "type": f"urn:clue:problem:{problem.kind}",
         "title": problem.kind.replace("-", " ").capitalize(),

@@ -16,7 +16,7 @@ NOTHING = np.empty(0, np.int64)
 
 
 def embed_query(body: EmbedRequest, encoder: AnyEncoder, settings: Settings) -> Query:
-    """Gives the query of an embed request; Problem 422 beyond a limit or for unknown items."""
+    """Return the query of an embed request; Problem 422 beyond a limit or for unknown items."""
     if len(body.users) > settings.max_users:
         raise invalid([("/users", f"more than {settings.max_users} users; send several requests")])
     histories = [
@@ -27,7 +27,7 @@ def embed_query(body: EmbedRequest, encoder: AnyEncoder, settings: Settings) -> 
 
 
 def items_query(body: SearchItemsRequest, engine: Engine, settings: Settings) -> Query:
-    """Gives the query of an item search; Problem as `embed_query`, and 404 for an unknown user."""
+    """Return the query of an item search; Problem as `embed_query`, and 404 for an unknown user."""
     index = engine.index
     service = None
     if body.service is not None:
@@ -46,7 +46,7 @@ def items_query(body: SearchItemsRequest, engine: Engine, settings: Settings) ->
 
 
 def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -> Query:
-    """Gives the query of a user search; raises as `items_query` does."""
+    """Return the query of a user search; raises as `items_query` does."""
     query, row = _target(body, engine, settings)
     exclude = NOTHING if row is None else np.array([row], np.int64)
     return replace(query, search=Search(kind="users", k=body.k, exclude=exclude))
@@ -55,7 +55,7 @@ def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -
 def history_of(
     events: Sequence[Event], pointer: str, encoder: AnyEncoder, settings: Settings
 ) -> History:
-    """Gives what the model reads of each event, oldest first. `pointer` is where they stand.
+    """Return what the model reads of each event, oldest first. `pointer` is where they stand.
 
     By timestamp when every event has one, ties in the order given; else in the order given. Raises
     Problem 422 beyond a limit, for an event without what is read, and for unknown items.
@@ -73,7 +73,7 @@ def history_of(
 
 
 def _read(event: Event, pointer: str, encoder: AnyEncoder, settings: Settings) -> tuple[str, str]:
-    """Gives the service and what the model reads of an event: its text, or its item id."""
+    """Return the service and what the model reads of an event: its text, or its item id."""
     if len((event.text or "").encode()) > settings.max_text_bytes:
         raise invalid([(f"{pointer}/text", f"is longer than {settings.max_text_bytes} bytes")])
     what = event.item_id if encoder.reads == "item_id" else event.text
@@ -90,12 +90,12 @@ def _read(event: Event, pointer: str, encoder: AnyEncoder, settings: Settings) -
 
 
 def unseen(histories: Sequence[History], services: Sequence[str]) -> list[str]:
-    """Gives the services of `histories` that are not among `services`, sorted."""
+    """Return the services of `histories` that are not among `services`, sorted."""
     return sorted({name for history in histories for name, _ in history}.difference(services))
 
 
 def _target(body: Target, engine: Engine, settings: Settings) -> tuple[Query, int | None]:
-    """Gives the query for the user that `body` means, and her row where it names one."""
+    """Return the query for the user that `body` means, and her row where it names one."""
     if body.k > settings.max_k:
         raise invalid([("/k", f"is at most {settings.max_k}")])
     if body.events is not None:

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Gives paths and limits from `CLUE_*` variables; raises ValidationError naming a wrong one.
+    """Return paths and limits from `CLUE_*` variables; raises ValidationError naming a wrong one.
 
     Set `OMP_NUM_THREADS=1` beside them, before Python starts: OpenMP reads it once, FAISS's own
     setter reaches only the calling thread, and on two busy cores a second OpenMP thread turned an

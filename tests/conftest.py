@@ -22,7 +22,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Made by the project's own commands: synthetic world, prepare, a few steps of pretraining."""
     root = tmp_path_factory.mktemp("tiny")
     logs, corpus = root / "logs", root / "corpus"
-    _command("-m", "clue.data.synthetic", "users=300", "items_per_service=120", f"out={logs}")
+    _command("-m", "clue.synthetic.world", "users=300", "items_per_service=120", f"out={logs}")
     texts = ", ".join(f"{name}: {{template: '{{title}}'}}" for name in ("shop", "news", "films"))
     _command(
         *("clue/prepare.py", "name=tiny", f"out={corpus}", f"services={{{texts}}}"),

@@ -8,20 +8,20 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.hard_tasks.__main__ import HardTasksConfig
-from benchmarks.scaling.config import SweepConfig
+from benchmarks.scaling.sweep.config import SweepConfig
 from benchmarks.strategies import StrategiesConfig
-from benchmarks.transfer.__main__ import SuiteConfig
-from clue.config import PretrainConfig
+from benchmarks.suite.runner import SuiteConfig
+from clue.config import load, to_yaml
 from clue.prepare import PrepareConfig
-from clue.settings import load, to_yaml
+from clue.run.pretrain_config import PretrainConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# By folder; a file directly under configs/ is a pretraining run.
+# A folder is a schema.
 CLASSES = {
-    "data": PrepareConfig,
-    "scaling": SweepConfig,
-    "transfer": SuiteConfig,
-    **dict.fromkeys(("pretrain", "ladder", "lsrm", "next_item"), PretrainConfig),
+    "prepare": PrepareConfig,
+    "pretrain": PretrainConfig,
+    "suite": SuiteConfig,
+    "sweep": SweepConfig,
 }
 # The others there are of benchmarks.evaluate.
 BENCHMARKS = {
@@ -37,8 +37,7 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [path for path in CONFIGS.rglob("*") if path.is_file()]
     loaded = 0
     for path in files:
-        kind = path.relative_to(CONFIGS).parts[0] if path.parent != CONFIGS else "pretrain"
-        kind = "pretrain" if path.stem == "mini_pretrain" and kind != "data" else kind
+        kind = path.relative_to(CONFIGS).parts[0]
         if kind == "accelerate":
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1

@@ -11,15 +11,15 @@ import pytest
 from clue.data.batches import take
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, read_embeddings
-from clue.sequence_encoder import SequenceEncoder
-from clue.text_encoder import Encoder
+from clue.inference.item_id_encoder import ItemIdEncoder
+from clue.inference.text_encoder import TextEncoder
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_run: TinyRun) -> Encoder:
-    return Encoder.load(tiny_run.run)
+def encoder(tiny_run: TinyRun) -> TextEncoder:
+    return TextEncoder.load(tiny_run.run)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def vectors_of(path: Path) -> dict[tuple[str, str], np.ndarray]:
 
 
 def test_texts_and_corpus_give_the_same_vectors(
-    tiny_run: TinyRun, encoder: Encoder, corpus: Corpus, tmp_path: Path
+    tiny_run: TinyRun, encoder: TextEncoder, corpus: Corpus, tmp_path: Path
 ) -> None:
     out = tmp_path / "users.parquet"
     rows = embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out))
@@ -62,7 +62,7 @@ def test_texts_and_corpus_give_the_same_vectors(
     assert metadata[b"corpus_fingerprint"].decode() == corpus.fingerprint
 
 
-def test_vectors_do_not_depend_on_company(encoder: Encoder, corpus: Corpus) -> None:
+def test_vectors_do_not_depend_on_company(encoder: TextEncoder, corpus: Corpus) -> None:
     users = [texts_of(corpus, user) for user in range(12)]
     together = encoder.embed_users(users)
     alone = np.stack([encoder.embed(user) for user in users])
@@ -70,7 +70,7 @@ def test_vectors_do_not_depend_on_company(encoder: Encoder, corpus: Corpus) -> N
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
-def test_an_item_is_a_history_of_one(encoder: Encoder, corpus: Corpus) -> None:
+def test_an_item_is_a_history_of_one(encoder: TextEncoder, corpus: Corpus) -> None:
     texts = [corpus.item_texts[i].as_py() for i in (0, 5, 9)]
     found = encoder.embed_items(texts)
     for text, vector in zip(texts, found, strict=True):
@@ -79,7 +79,7 @@ def test_an_item_is_a_history_of_one(encoder: Encoder, corpus: Corpus) -> None:
 
 
 def test_events_at_and_after_the_time_are_not_read(
-    tiny_run: TinyRun, encoder: Encoder, corpus: Corpus, tmp_path: Path
+    tiny_run: TinyRun, encoder: TextEncoder, corpus: Corpus, tmp_path: Path
 ) -> None:
     times = corpus.timestamps_of(0)
     before = float(np.median(times.values))
@@ -97,31 +97,33 @@ def test_events_at_and_after_the_time_are_not_read(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_only_the_newest_events_are_read(encoder: Encoder, corpus: Corpus) -> None:
+def test_only_the_newest_events_are_read(encoder: TextEncoder, corpus: Corpus) -> None:
     texts = [corpus.item_texts[i].as_py() for i in range(encoder.max_events + 10)]
     whole, cut = encoder.embed({"x": texts}), encoder.embed({"x": texts[-encoder.max_events :]})
     assert np.array_equal(whole, cut)
 
 
-def test_untrained_is_another_model_of_the_same_shape(tiny_run: TinyRun, encoder: Encoder) -> None:
-    control = Encoder.untrained(tiny_run.run)
+def test_untrained_is_another_model_of_the_same_shape(
+    tiny_run: TinyRun, encoder: TextEncoder
+) -> None:
+    control = TextEncoder.untrained(tiny_run.run)
     assert control.width == encoder.width
     assert control.fingerprint != encoder.fingerprint
     user = {"x": ["one", "two"]}
     assert not np.allclose(control.embed(user), encoder.embed(user))
-    assert np.array_equal(control.embed(user), Encoder.untrained(tiny_run.run).embed(user))
+    assert np.array_equal(control.embed(user), TextEncoder.untrained(tiny_run.run).embed(user))
 
 
 @pytest.mark.parametrize(("user", "message"), [({}, "no events"), ({"x": [""]}, "empty")])
 def test_users_and_texts_without_content_are_refused(
-    encoder: Encoder, user: dict[str, list[str]], message: str
+    encoder: TextEncoder, user: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         encoder.embed(user)
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(
-    encoder: Encoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    encoder: TextEncoder, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "tokenizer_sha256", "0" * 64)
     with pytest.raises(ValueError, match=r"tokenizer\.path="):
@@ -152,7 +154,7 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
 
 
 def test_a_next_item_checkpoint_writes_the_same_table(tiny_items: TinyRun, tmp_path: Path) -> None:
-    encoder, corpus = SequenceEncoder.load(tiny_items.run), Corpus.open(tiny_items.corpus)
+    encoder, corpus = ItemIdEncoder.load(tiny_items.run), Corpus.open(tiny_items.corpus)
     out, before = tmp_path / "users.parquet", float(np.median(corpus.timestamps_of(0).values))
     config = EmbedConfig(checkpoint=tiny_items.run, corpus=tiny_items.corpus, out=out)
     checked = 0

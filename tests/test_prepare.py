@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from clue.config import load
 from clue.data.corpus import Corpus
-from clue.data.recipe import PrepareConfig
+from clue.data.ingest.config import PrepareConfig
 from clue.prepare import prepare
-from clue.settings import load
 from tests.data.logs import (
     EVENTS,
     config,
@@ -249,7 +249,9 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("CLUE_DATA" not in os.environ, reason="needs the real logs: set CLUE_DATA")
 def test_food_kitchen_has_its_published_counts(tmp_path: Path) -> None:
-    settings = load(PrepareConfig, ROOT / "configs/data/food_kitchen.yaml", [f"out={tmp_path}/c"])
+    settings = load(
+        PrepareConfig, ROOT / "configs/prepare/food_kitchen.yaml", [f"out={tmp_path}/c"]
+    )
     corpus = Corpus.open(prepare(settings, progress=False))
     assert (corpus.num_users, corpus.num_items) == (53_061, 36_298)
     assert sum(corpus.manifest.num_events.values()) == 436_127

@@ -14,13 +14,13 @@ from typing import Literal
 import pytest
 import torch
 
-from clue import checkpoint
 from clue import pretrain as trainer
-from clue.config import PretrainConfig
+from clue.config import load, to_yaml
 from clue.data.corpus import Corpus
-from clue.data.recipe import PrepareConfig
-from clue.data.synthetic import SyntheticConfig
-from clue.settings import load, to_yaml
+from clue.data.ingest.config import PrepareConfig
+from clue.run import checkpoint
+from clue.run.pretrain_config import PretrainConfig
+from clue.synthetic.world import SyntheticConfig
 from tests.conftest import ROOT, TinyRun
 
 Step = Callable[..., object]
@@ -194,9 +194,9 @@ def test_the_command_line_names_a_wrong_key() -> None:
 
 def test_the_demo_corpus_is_the_one_that_its_yaml_describes() -> None:
     recipe = trainer.demo_recipe(SyntheticConfig(), PretrainConfig().corpus)
-    described = load(PrepareConfig, ROOT / "configs/data/synthetic.yaml")
+    described = load(PrepareConfig, ROOT / "configs/prepare/synthetic.yaml")
     assert replace(recipe, out=None) == described
-    assert load(PretrainConfig, ROOT / "configs/demo.yaml") == PretrainConfig()
+    assert load(PretrainConfig, ROOT / "configs/pretrain/demo.yaml") == PretrainConfig()
 
 
 def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_path: Path) -> None:

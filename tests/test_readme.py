@@ -11,32 +11,32 @@ import pytest
 import yaml
 
 from benchmarks.batch_size import BatchSizeConfig
-from benchmarks.data.__main__ import DataConfig
+from benchmarks.datasets.__main__ import DataConfig
+from benchmarks.datasets.multi_service import SourcesConfig
 from benchmarks.evaluate import EvaluateConfig
+from benchmarks.external.rectools_sasrec import RivalSasrecConfig
 from benchmarks.hard_tasks.__main__ import HardTasksConfig
-from benchmarks.ladder import LadderConfig
 from benchmarks.leave_one_out import LeaveOneOutConfig
-from benchmarks.readme import render
-from benchmarks.rival_sasrec import RivalSasrecConfig
+from benchmarks.report.docs import render
+from benchmarks.report.suite_page import TransferReportConfig
 from benchmarks.robustness import RobustnessConfig
 from benchmarks.scaling import __main__ as scaling
-from benchmarks.scaling.check import CheckConfig
-from benchmarks.scaling.config import SweepConfig
-from benchmarks.scaling.plan import PlanConfig
-from benchmarks.scaling.predict import PredictConfig
-from benchmarks.scaling.study import FitConfig
-from benchmarks.scaling.transfer import TransferConfig
+from benchmarks.scaling.fit.study import FitConfig
+from benchmarks.scaling.predict.check_plan import CheckConfig
+from benchmarks.scaling.predict.downstream import TransferConfig
+from benchmarks.scaling.predict.plan import PlanConfig
+from benchmarks.scaling.predict.predict import PredictConfig
+from benchmarks.scaling.sweep.config import SweepConfig
+from benchmarks.scaling.sweep.ladder import LadderConfig
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
 from benchmarks.strategies import StrategiesConfig
-from benchmarks.transfer.__main__ import SuiteConfig, arguments
-from benchmarks.transfer.report import TransferReportConfig
-from benchmarks.transfer.sources import SourcesConfig
-from clue.config import PretrainConfig
-from clue.data.recipe import PrepareConfig
-from clue.data.synthetic import SyntheticConfig
+from benchmarks.suite.runner import SuiteConfig, arguments
+from clue.config import load
+from clue.data.ingest.config import PrepareConfig
 from clue.embed import EmbedConfig
-from clue.settings import load
-from clue.text_encoder import Encoder
+from clue.inference.text_encoder import TextEncoder
+from clue.run.pretrain_config import PretrainConfig
+from clue.synthetic.world import SyntheticConfig
 from serving.build_index import BuildConfig
 from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
 from serving.settings import Settings
@@ -48,19 +48,19 @@ COMMANDS: dict[str, type[Any]] = {
     "clue/prepare.py": PrepareConfig,
     "clue/pretrain.py": PretrainConfig,
     "clue/embed.py": EmbedConfig,
-    "clue.data.synthetic": SyntheticConfig,
+    "clue.synthetic.world": SyntheticConfig,
     "benchmarks.evaluate": EvaluateConfig,
     "benchmarks.batch_size": BatchSizeConfig,
     "benchmarks.hard_tasks": HardTasksConfig,
-    "benchmarks.ladder": LadderConfig,
+    "benchmarks.scaling.sweep.ladder": LadderConfig,
     "benchmarks.leave_one_out": LeaveOneOutConfig,
-    "benchmarks.rival_sasrec": RivalSasrecConfig,
+    "benchmarks.external.rectools_sasrec": RivalSasrecConfig,
     "benchmarks.strategies": StrategiesConfig,
     "benchmarks.robustness": RobustnessConfig,
-    "benchmarks.transfer": SuiteConfig,
-    "benchmarks.transfer.report": TransferReportConfig,
-    "benchmarks.transfer.sources": SourcesConfig,
-    "benchmarks.data": DataConfig,
+    "benchmarks.suite": SuiteConfig,
+    "benchmarks.report.suite_page": TransferReportConfig,
+    "benchmarks.datasets.multi_service": SourcesConfig,
+    "benchmarks.datasets": DataConfig,
     "serving.build_index": BuildConfig,
 }
 SPEED: dict[str, type[Any]] = {
@@ -89,18 +89,18 @@ REQUESTS: dict[str, type[Any]] = {
 
 
 def blocks(language: str) -> list[str]:
-    """Gives the code blocks of a language."""
+    """Return the code blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[list[str]]:
-    """Gives the words of each command in the shell blocks."""
+    """Return the words of each command in the shell blocks."""
     lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def job_of(words: list[str]) -> tuple[str, list[str]] | None:
-    """Gives which of our programs a command runs, and its arguments; None where it runs none."""
+    """Return which of our programs a command runs, and its arguments; None where it runs none."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     match words:
@@ -133,9 +133,9 @@ def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) 
         if program == "benchmarks.scaling":
             _load_scaling(words)
             continue
-        if program == "benchmarks.data":
+        if program == "benchmarks.datasets":
             words = [f"name={words[0]}", *words[1:]]
-        if program == "benchmarks.transfer":
+        if program == "benchmarks.suite":
             words = arguments(words)
         config = ROOT / words[0] if words and "=" not in words[0] else None
         load(COMMANDS[program], config, words[1:] if config else words)
@@ -185,7 +185,7 @@ def test_the_python_door_opens(tiny_run: TinyRun) -> None:
     (code,) = blocks("python")
     scope: dict[str, Any] = {}
     exec(code.replace("runs/demo", str(tiny_run.run)), scope)
-    assert isinstance(scope["encoder"], Encoder)
+    assert isinstance(scope["encoder"], TextEncoder)
     assert scope["vector"].shape == (scope["encoder"].width,)
 
 
@@ -196,7 +196,7 @@ def test_linked_files_are_there() -> None:
 
 
 def test_the_file_map_and_the_tables_are_those_of_the_code() -> None:
-    assert render(ROOT) == README, "run python -m benchmarks.readme"
+    assert render(ROOT) == README, "run python -m benchmarks.report.docs"
 
 
 def test_make_lists_its_commands() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from clue import checkpoint
 from clue import pretrain as trainer
-from clue.config import PretrainConfig
-from clue.settings import load, to_yaml
+from clue.config import load, to_yaml
+from clue.run import checkpoint
+from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
 
 STEPS = 12

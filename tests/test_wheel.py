@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TEMPLATES = "services={shop: {template: '{title}'}, news: {template: '{title}'}}"
 JOB = [
-    "clue.data.synthetic users=120 items_per_service=80 services=[shop,news] out=world",
+    "clue.synthetic.world users=120 items_per_service=80 services=[shop,news] out=world",
     "clue.prepare name=tiny events=[world/events.parquet] items=[world/items.parquet]",
     "clue.pretrain name=tiny corpus=corpora/tiny steps=2 batch=16 trackers=[] model.item.layers=1",
     "clue.embed checkpoint=runs/tiny corpus=corpora/tiny out=vectors.parquet",
@@ -21,7 +21,7 @@ JOB = [
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Gives what a process printed, in an environment that knows nothing of the checkout."""
+    """Return what a process printed, in an environment that knows nothing of the checkout."""
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True

@@ -19,15 +19,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.baselines.next_item_models import (
+    ItemModel,
+    Popularity,
+    TrainedItems,
+    asked_of,
+    same_questions,
+)
 from benchmarks.hard_tasks.figure import CONTROL, Task, as_tree, draw, table
-from benchmarks.hard_tasks.questions import cold_start, long_tail, robustness
 from benchmarks.hard_tasks.scores import Cell, Scores, measure, read_cell, write_cell
-from benchmarks.hard_tasks.trajectory import futures, trajectory
 from benchmarks.hard_tasks.transfer import on_target, target_sequences, transfer
-from benchmarks.item_models import ItemModel, Popularity, TrainedItems, asked_of, same_questions
+from benchmarks.tasks.rollout import futures, trajectory
+from benchmarks.tasks.stress import cold_start, long_tail, robustness
+from clue.config import read_command_line
 from clue.data.corpus import Corpus
 from clue.data.sequences import Sequences
-from clue.settings import read_command_line
 
 NOTES = {
     "long tail": "Items in groups of falling training counts, a quarter of the questions each.",
@@ -72,7 +78,7 @@ class HardTasksConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses an empty ladder, a name that is taken, and conditions that mean nothing."""
+        """Refuse an empty ladder, a name that is taken, and conditions that mean nothing."""
         if not (self.models or self.trajectory or self.transfer):
             raise ValueError("no runs to measure; name some in models, trajectory or transfer")
         if CONTROL in {*self.models, *self.trajectory}:
@@ -107,7 +113,7 @@ class Study:
         settings: Mapping[str, Any],
         score: Callable[[], Scores],
     ) -> Cell:
-        """Gives the finished cell of a task and a model, or measures and keeps it."""
+        """Return the finished cell of a task and a model, or measures and keeps it."""
         of = {"task": task, "model": model, "fingerprints": dict(fingerprints)}
         of |= {"corpus": self.corpus.fingerprint, "settings": {**self.settings, **settings}}
         name = f"{task}-{model}".replace(": ", "-").replace(" ", "_").replace("/", "_")
@@ -121,7 +127,7 @@ class Study:
         return found
 
     def task(self, name: str, cells: Mapping[str, Cell]) -> Task:
-        """Gives the task's intervals, and the largest model minus the smallest."""
+        """Return the task's intervals, and the largest model minus the smallest."""
         trained = [cell for model, cell in cells.items() if model != CONTROL]
         return Task(
             name,
@@ -133,21 +139,21 @@ class Study:
 
 
 def opened(runs: Mapping[str, Path], corpus: Corpus) -> dict[str, TrainedItems]:
-    """Gives the models of a ladder; FileNotFoundError and ValueError name the run that is wrong."""
+    """Return models of a ladder; FileNotFoundError and ValueError name the run that is wrong."""
     return {name: TrainedItems.open(run, corpus) for name, run in runs.items()}
 
 
 def with_control(
     models: Mapping[str, TrainedItems], sequences: Sequences
 ) -> list[tuple[str, ItemModel, dict[str, str]]]:
-    """Gives the control, then the models, each with its fingerprint."""
+    """Return the control, then the models, each with its fingerprint."""
     trained = [(name, m, {name: m.checkpoint.fingerprint}) for name, m in models.items()]
     held_out = {"sequences": str(next(iter(models.values())).sequences)}
     return [(CONTROL, Popularity(sequences.counts()), held_out), *trained]
 
 
 def on_questions(study: Study) -> list[Task]:
-    """Gives long tail, cold start and robustness."""
+    """Return long tail, cold start and robustness."""
     config = study.config
     models = opened(config.models, study.corpus)
     sequences = Sequences(study.corpus, same_questions(list(models.values())))
@@ -177,7 +183,7 @@ def on_questions(study: Study) -> list[Task]:
 
 
 def on_trajectories(study: Study) -> list[Task]:
-    """Gives the trajectory."""
+    """Return the trajectory."""
     config = study.config
     models = opened(config.trajectory, study.corpus)
     sequences = Sequences(study.corpus, same_questions(list(models.values())))
@@ -196,7 +202,7 @@ def on_trajectories(study: Study) -> list[Task]:
 
 
 def on_transfer(study: Study) -> list[Task]:
-    """Gives the transfer to each target."""
+    """Return the transfer to each target."""
     config, corpus = study.config, study.corpus
     found: list[Task] = []
     for target, kinds in config.transfer.items():

@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.metrics.bootstrap import Interval
 from benchmarks.results import show
-from benchmarks.statistics import Interval
 
 # Lines are told apart in grey by their marks and dashes; the colours are Okabe and Ito's.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -59,7 +59,7 @@ class Task:
 
 
 def as_tree(task: Task) -> dict[str, Any]:
-    """Gives the task as JSON can hold it."""
+    """Return the task as JSON can hold it."""
 
     def lines(found: Mapping[tuple[str, str], Interval]) -> list[dict[str, Any]]:
         return [{"condition": c, "measure": m, **vars(x)} for (c, m), x in found.items()]
@@ -70,7 +70,7 @@ def as_tree(task: Task) -> dict[str, Any]:
 
 
 def read_tasks(file: Path) -> list[Task]:
-    """Gives the tasks that the command wrote; FileNotFoundError where it did not."""
+    """Return the tasks that the command wrote; FileNotFoundError where it did not."""
     if not file.is_file():
         raise FileNotFoundError(f"no results in {file}; run python -m benchmarks.hard_tasks")
 
@@ -93,7 +93,7 @@ def read_tasks(file: Path) -> list[Task]:
 
 
 def table(task: Task) -> str:
-    """Gives a task as Markdown: a line for each condition, a column for each model."""
+    """Return a task as Markdown: a line for each condition, a column for each model."""
     sizes = [model for model in task.rows if model != CONTROL]
     head = ["measure", "at", *task.rows]
     head += [f"{sizes[-1]} - {sizes[0]}"] if task.gain else []
@@ -136,7 +136,7 @@ Panel = tuple[str, str, str, Lines]
 
 
 def _panels(task: Task) -> list[Panel]:
-    """Gives a panel for each measure, or, of robustness, for each way to break the input."""
+    """Return a panel for each measure, or, of robustness, for each way to break the input."""
 
     def lines(name: str, start: str) -> Lines:
         return {
@@ -157,7 +157,7 @@ def _panels(task: Task) -> list[Panel]:
 
 
 def _transfer_panels(tasks: Sequence[Task]) -> list[Panel]:
-    """Gives a panel for each target: NDCG@10 over the sizes, a line for each kind."""
+    """Return a panel for each target: NDCG@10 over the sizes, a line for each kind."""
     panels: list[Panel] = []
     for task in tasks:
         kinds = [condition for condition, measure in task.shown if measure == "NDCG@10"]

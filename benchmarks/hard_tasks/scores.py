@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.statistics import (
+from benchmarks.metrics.bootstrap import (
     Interval,
     Statistic,
     bootstrap,
@@ -36,7 +36,7 @@ class Scores:
     ratios: dict[Key, tuple[Key, Key]] = field(default_factory=dict[Key, tuple[Key, Key]])
 
     def statistics(self) -> dict[Key, Statistic]:
-        """Gives all measures as functions of the questions' weights."""
+        """Return all measures as functions of the questions' weights."""
         found: dict[Key, Statistic] = {}
         for key, column in self.columns.items():
             lists = column.ndim == 2
@@ -47,7 +47,7 @@ class Scores:
 
 
 def known_mean(values: np.ndarray) -> Statistic:
-    """Gives the statistic "weighted mean of those values (Q,) that are not NaN"."""
+    """Return the statistic "weighted mean of those values (Q,) that are not NaN"."""
     known = np.isfinite(values).astype(np.float64)
     filled = np.where(known > 0, values, 0)
 
@@ -78,11 +78,11 @@ class Cell:
     drawn: np.ndarray
 
     def measures(self) -> dict[Key, Interval]:
-        """Gives the intervals of 95 %."""
+        """Return the intervals of 95 %."""
         return dict(zip(self.keys, summary(self.values, self.drawn), strict=True))
 
     def minus(self, other: "Cell") -> dict[Key, Interval]:
-        """Gives the paired differences to another cell; ValueError where others were asked."""
+        """Return the paired differences to another cell; ValueError where others were asked."""
         if self.keys != other.keys or not np.array_equal(self.users, other.users):
             raise ValueError(
                 "the two models answered different questions; delete their cells and run again"
@@ -92,7 +92,7 @@ class Cell:
 
 
 def measure(scores: Scores, *, resamples: int, seed: int) -> Cell:
-    """Gives the cell of a model's scores, by a bootstrap over users."""
+    """Return the cell of a model's scores, by a bootstrap over users."""
     statistics = scores.statistics()
     keys = list(statistics)
     values, drawn = bootstrap(
@@ -124,7 +124,7 @@ def write_cell(cell: Cell, file: Path, of: Mapping[str, Any]) -> None:
 
 
 def read_cell(file: Path, of: Mapping[str, Any]) -> Cell | None:
-    """Gives the finished cell at `file`, or None where there is none of just this."""
+    """Return the finished cell at `file`, or None where there is none of just this."""
     if not (file.is_file() and file.with_suffix(".npz").is_file()):
         return None
     tree = json.loads(file.read_text(encoding="utf-8"))

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from benchmarks.baselines.next_item_models import ItemModel, TrainedItems
 from benchmarks.hard_tasks.scores import Key, Scores
-from benchmarks.item_models import ItemModel, TrainedItems
-from benchmarks.ranking import rank
 from clue.data.corpus import Corpus, Ragged
-from clue.data.sequences import Catalogue, Questions, Sequences, SequencesConfig
+from clue.data.sequences import Catalogue, EvalQueries, Sequences, SequencesConfig
+from clue.evaluation.ranking import rank
 
 
 class OneService:
@@ -28,17 +28,17 @@ class OneService:
         self.table: np.ndarray = model.table[rows]
 
     def states(self, histories: Ragged) -> np.ndarray:
-        """Gives the state (n, D) after each history of the service's rows."""
+        """Return the state (n, D) after each history of the service's rows."""
         return self.model.states(Ragged(self.rows[histories.values], histories.offsets))
 
 
 def target_sequences(corpus: Corpus, target: str) -> Sequences:
-    """Gives the target service's own sequences; ValueError where the corpus lacks it."""
+    """Return the target service's own sequences; ValueError where the corpus lacks it."""
     return Sequences(corpus, SequencesConfig(services=[target], join="service"))
 
 
 def on_target(model: TrainedItems, corpus: Corpus, target: str) -> OneService:
-    """Gives a trained model over the items of the target service.
+    """Return a trained model over the items of the target service.
 
     Raises ValueError where it does not know them, and where it was trained on the answers: only
     sequences of one service each, leave-one-out, hold out the last event of every service.
@@ -57,8 +57,8 @@ def on_target(model: TrainedItems, corpus: Corpus, target: str) -> OneService:
     return OneService(model, all_rows[Catalogue(corpus, [target]).items])
 
 
-def transfer(models: Mapping[str, ItemModel], asked: Questions, *, filter_seen: bool) -> Scores:
-    """Gives HR@10 and NDCG@10 of each kind, and by how much NDCG@10 is above that of `scratch`."""
+def transfer(models: Mapping[str, ItemModel], asked: EvalQueries, *, filter_seen: bool) -> Scores:
+    """Return HR@10 and NDCG@10 of each kind, and by how much NDCG@10 is above that of `scratch`."""
     seen = asked.histories if filter_seen else None
     columns: dict[Key, np.ndarray] = {}
     for kind, model in models.items():

@@ -19,41 +19,41 @@ Command = Callable[[Sequence[str]], None]
 
 
 def command(name: str) -> tuple[Command, str]:
-    """Gives a command and its key for the table; ValueError for a name that is none of them.
+    """Return a command and its key for the table; ValueError for a name that is none of them.
 
     Imports are late: a sweep needs torch and no SciPy, a fit the reverse.
     """
     match name:
         case "sweep":
-            from benchmarks.scaling import sweep
+            from benchmarks.scaling.sweep import run
 
-            return sweep.main, "table"
+            return run.main, "table"
         case "fit":
-            from benchmarks.scaling import report
+            from benchmarks.scaling.fit import summary
 
-            return report.main, "table"
+            return summary.main, "table"
         case "predict":
-            from benchmarks.scaling import predict
+            from benchmarks.scaling.predict import predict
 
             return predict.main, "fit.table"
         case "verify":
-            from benchmarks.scaling import verify
+            from benchmarks.scaling.predict import verify
 
             return verify.main, "fit.table"
         case "plan":
-            from benchmarks.scaling import plan
+            from benchmarks.scaling.predict import plan
 
             return plan.main, "fit.table"
         case "check":
-            from benchmarks.scaling import check
+            from benchmarks.scaling.predict import check_plan
 
-            return check.main, "table"
+            return check_plan.main, "table"
         case "transfer":
-            from benchmarks.scaling import transfer
+            from benchmarks.scaling.predict import downstream
 
-            return transfer.main, "table"
+            return downstream.main, "table"
         case "reference":
-            from benchmarks.scaling import reference
+            from benchmarks.scaling.validation import reference
 
             return reference.main, "table"
         case _:
@@ -64,7 +64,7 @@ def command(name: str) -> tuple[Command, str]:
 
 
 def arguments(argv: Sequence[str], table: str) -> list[str]:
-    """Gives the words with TABLE.parquet and `--budget X` as `key=value`."""
+    """Return the words with TABLE.parquet and `--budget X` as `key=value`."""
     words: list[str] = []
     given = iter(argv)
     for word in given:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling import check, transfer, verify
-from benchmarks.scaling.figures_of_checks import LABELS
-from benchmarks.scaling.report import band
-from benchmarks.scaling.runs import Runs, read_runs
-from benchmarks.scaling.slices import HELD, one_factor
+from benchmarks.scaling.fit.diagnostic_figures import LABELS
+from benchmarks.scaling.fit.run_table import Runs, read_runs
+from benchmarks.scaling.fit.selection import HELD, one_factor
+from benchmarks.scaling.fit.summary import band
+from benchmarks.scaling.predict import check_plan, downstream, verify
 
 FACTORS = 3
 SHOWN = {  # the figures that say most, of those that `fit` draws
@@ -35,8 +35,8 @@ def markdown(root: Path, name: str) -> str:
         "fit.json": laws,
         "prediction.verified.json": prediction,
         "prediction_compute.verified.json": prediction,
-        "check.json": check.sentence,
-        "tau.json": transfer.table,
+        "check.json": check_plan.sentence,
+        "tau.json": downstream.table,
     }
     parts = [
         show(json.loads((folder / file).read_text(encoding="utf-8")))
@@ -57,7 +57,7 @@ def markdown(root: Path, name: str) -> str:
 
 
 def laws(tree: Mapping[str, Any]) -> str:
-    """Gives what was fitted and each law: E, exponents, and which of them mean nothing."""
+    """Return what was fitted and each law: E, exponents, and which of them mean nothing."""
     about = tree["table"]
     least, most = about["flops"]
     first = next(iter(tree["laws"].values()))
@@ -89,19 +89,19 @@ def laws(tree: Mapping[str, Any]) -> str:
 
 
 def unsure(law: Mapping[str, Any], name: str) -> bool:
-    """Says whether a coefficient has a flag of its own."""
+    """Return whether a coefficient has a flag of its own."""
     return any(flag.startswith((f"{name} ", f"log_{name} ")) for flag in law["flags"])
 
 
 def prediction(tree: Mapping[str, Any]) -> str:
-    """Gives when it was made and hashed, and how it and the trivial predictors fared."""
+    """Return when it was made and hashed, and how it and the trivial predictors fared."""
     made, mark = tree["made"], tree["prediction"][:12]
     said = f"Predicted on {made[:10]} at {made[11:16]} UTC, before these runs (SHA-256 {mark})"
     return f"{said}; errors are predicted / observed - 1:\n\n{verify.table(tree)}"
 
 
 def spent(runs: Runs) -> str:
-    """Gives how long the trainings took; a run that branched off a trunk shares most of its."""
+    """Return how long the trainings took; a run that branched off a trunk shares most of its."""
     longest = [runs["seconds"][runs.clusters == one].max() for one in np.unique(runs.clusters)]
     return (
         f"Training took {sum(longest) / 60:.0f} minutes of one processor thread beside other work, "
@@ -110,7 +110,7 @@ def spent(runs: Runs) -> str:
 
 
 def factors(runs: Runs) -> str:
-    """Gives what each factor alone does to the loss from its least to its greatest value.
+    """Return what each factor alone does to the loss from its least to its greatest value.
 
     "" for a study that varies fewer than FACTORS of them alone.
     """
@@ -130,7 +130,7 @@ def factors(runs: Runs) -> str:
 
 
 def rates(runs: Runs) -> str:
-    """Gives the losses of what was trained at several rates, "" where nothing was.
+    """Return the losses of what was trained at several rates, "" where nothing was.
 
     A row is a size and a length; seeds are averaged.
     """

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import machine
-from benchmarks.speed.arms import Arm, ArmFailed, Comparison, run
+from benchmarks.external import machine
 from benchmarks.speed.command import finish, read
+from benchmarks.speed.interleave import Arm, ArmFailed, Comparison, run
 from benchmarks.speed.report import Claim, Report
 from benchmarks.speed.step import refuse_short
 from benchmarks.speed.world import WorldConfig, open_world
 from clue.data.corpus import read_manifest
+from clue.nn.dual_encoder import DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
 
 SMALL = 16  # pairs of the gate
@@ -31,9 +31,9 @@ OURS, WHOLE = "ours, in chunks", "without chunks"
 KILLED = ("status -6", "status -9", "status -11", "memory", "bad_alloc")
 
 
-def small_model() -> ClueConfig:
-    """Gives a model whose largest batches still take seconds: the search tries a dozen."""
-    return ClueConfig(
+def small_model() -> DualEncoderConfig:
+    """Return a model whose largest batches still take seconds: the search tries a dozen."""
+    return DualEncoderConfig(
         item=ItemEncoderConfig(width=64, max_tokens=64), user=UserEncoderConfig(width=64)
     )
 
@@ -48,14 +48,14 @@ class BatchConfig:
     corpus: Path | None = None
     world: WorldConfig = field(default_factory=lambda: WorldConfig(users=16_384, items=8))
     worlds: Path = Path("data/speed")
-    model: ClueConfig = field(default_factory=small_model)
+    model: DualEncoderConfig = field(default_factory=small_model)
     rounds: int = 3
     repeats: int = 1
     threads: int = 2
     out: Path = Path("results/speed/batch.json")
 
     def __post_init__(self) -> None:
-        """Refuses a world smaller than the search."""
+        """Refuse a world smaller than the search."""
         if self.corpus is not None:
             return
         if self.most > self.world.users:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(config: BatchConfig) -> tuple[Report, Path]:
-    """Gives the report and where it belongs."""
+    """Return the report and where it belongs."""
     facts = machine.describe("cpu", config.threads)
     if config.corpus is None:
         open_world(config.world, config.worlds)
@@ -98,7 +98,7 @@ def measure(config: BatchConfig) -> tuple[Report, Path]:
 
 
 def largest(fits: Callable[[int], bool], config: BatchConfig) -> int:
-    """Gives the largest batch that fits, to a tenth: doubled from `first`, then halved between.
+    """Return the largest batch that fits, to a tenth: doubled from `first`, then halved between.
 
     Raises ValueError where `first` does not fit. `most` is the answer where all fits.
     """
@@ -116,7 +116,7 @@ def largest(fits: Callable[[int], bool], config: BatchConfig) -> int:
 
 
 def fits(config: BatchConfig, name: str, batch: int) -> bool:
-    """Says whether two steps at `batch` stay below the limit; what else fails is raised."""
+    """Return whether two steps at `batch` stay below the limit; what else fails is raised."""
     try:
         found = bool(run(arm(config, name, batch), {})["fits"])
     except ArmFailed as error:  # an allocation that fails inside a thread ends the process
@@ -128,7 +128,7 @@ def fits(config: BatchConfig, name: str, batch: int) -> bool:
 
 
 def arm(config: BatchConfig, name: str, batch: int) -> Arm:
-    """Gives the trainer's step at `batch`, with or without chunks."""
+    """Return the trainer's step at `batch`, with or without chunks."""
     spec: dict[str, Any] = {
         "batch": batch,
         "corpus": None if config.corpus is None else str(config.corpus),
@@ -145,7 +145,7 @@ def arm(config: BatchConfig, name: str, batch: int) -> Arm:
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Gives what a row shows of one round."""
+    """Return what a row shows of one round."""
     return {
         "pairs/s": result["pairs"] / result["seconds"],
         "peak MiB": result["peak_mib"],
@@ -154,7 +154,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def claims(comparison: Comparison, most: Mapping[str, int], at: str, full: str) -> list[Claim]:
-    """Gives the two aims: the batch, and the throughput at it."""
+    """Return the two aims: the batch, and the throughput at it."""
     before = comparison.median(at, WHOLE, "pairs/s")
     after = comparison.median(full, OURS, "pairs/s")
     lost = 1 - after / before if after is not None and before is not None else None

@@ -15,7 +15,7 @@ from benchmarks.speed.step_arm import WHOLE, make_model, make_sampler
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.data.views import ViewsConfig
-from clue.train.losses import LossConfig
+from clue.train.losses.contrastive import LossConfig
 from clue.train.memory import find_budget, free_memory
 from clue.train.optimiser import OptimizerConfig, make_optimizers
 from clue.train.packing import Budget
@@ -25,7 +25,7 @@ SPENT = ("memory", "could not create a primitive")  # torch's words and oneDNN's
 
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
-    """Gives the figures of steps at `batch`, or `fits: False` where memory did not suffice.
+    """Return the figures of steps at `batch`, or `fits: False` where memory did not suffice.
 
     The process may hold `limit_mib` more private memory (RLIMIT_DATA) than it did with the model
     and the corpus open and before the first step, which brings the optimiser's state too.

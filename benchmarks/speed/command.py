@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.speed.report import Report, markdown, write_report
-from clue.settings import read_command_line
+from clue.config import read_command_line
 
 T = TypeVar("T")
 
 
 def read(cls: type[T], argv: Sequence[str], description: str | None) -> T:
-    """Gives the config of the command line; a wrong one ends the process with status 2."""
+    """Return the config of the command line; a wrong one ends the process with status 2."""
     return read_command_line(cls, argv, description=description or "")
 
 
 def recorded(config: Any) -> dict[str, Any]:
-    """Gives the fields of a dataclass for a report.
+    """Return the fields of a dataclass for a report.
 
     Of an absolute path the name alone: where things lie on one machine is no part of a result.
     """

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import machine
-from benchmarks.speed.arms import Arm, Comparison
+from benchmarks.external import machine
+from benchmarks.external.environments import LIFESTREAM
 from benchmarks.speed.command import finish, read
+from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report
-from benchmarks.speed.rivals import LIFESTREAM
 from benchmarks.speed.world import SERVICES, WorldConfig, open_world
 from clue.data.batches import stack
 
@@ -44,7 +44,7 @@ class LoaderConfig:
     out: Path = Path("results/speed/loader.json")
 
     def __post_init__(self) -> None:
-        """Refuses a batch that is no part of an epoch, and rivals that there are not."""
+        """Refuse a batch that is no part of an epoch, and rivals that there are not."""
         if max(self.batches) > self.world.users:
             raise ValueError(f"batches {self.batches} need as many users; set world.users")
         if set(self.rivals) - {THEIRS}:
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(config: LoaderConfig) -> tuple[Report, Path]:
-    """Gives the report and where it belongs."""
+    """Return the report and where it belongs."""
     facts = machine.describe("cpu", 1)
     log = config.worlds / "loader.npz"
     export(config, log)
@@ -91,7 +91,7 @@ def export(config: LoaderConfig, file: Path) -> None:
 
 
 def arms(config: LoaderConfig, batch: int, log: Path) -> list[Arm]:
-    """Gives ours and theirs, without workers and with."""
+    """Return ours and theirs, without workers and with."""
     spec: dict[str, Any] = {
         "batch": batch,
         "world": asdict(config.world),
@@ -112,7 +112,7 @@ def arms(config: LoaderConfig, batch: int, log: Path) -> list[Arm]:
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Gives what a row shows of one round."""
+    """Return what a row shows of one round."""
     return {
         "views/s": result["views"] / result["seconds"],
         "events a view": result["events"] / result["views"],
@@ -121,7 +121,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def claims(comparison: Comparison, config: LoaderConfig) -> list[Claim]:
-    """Gives the aim at each batch size, against one process of theirs."""
+    """Return the aim at each batch size, against one process of theirs."""
     found: list[Claim] = []
     for batch in config.batches:
         case = f"batch {batch:,}"

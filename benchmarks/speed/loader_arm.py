@@ -15,7 +15,7 @@ Views = Iterator[tuple[int, int]]  # of each batch: its views, their events
 
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
-    """Gives views a second over `spec["steps"]` batches; the first batch counts as warm-up.
+    """Return views a second over `spec["steps"]` batches; the first batch counts as warm-up.
 
     The clock also covers the start of an epoch, which a loader that shuffles has to pay.
     """

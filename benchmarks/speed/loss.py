@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.speed import machine
-from benchmarks.speed.arms import Arm, Comparison
+from benchmarks.external import machine
+from benchmarks.external.environments import OPEN_CLIP, SENTENCE_TRANSFORMERS
 from benchmarks.speed.command import finish, read
+from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report
-from benchmarks.speed.rivals import OPEN_CLIP, SENTENCE_TRANSFORMERS
 
 SMALL = 96  # pairs of the gate
 RIVALS = ("open_clip", "sentence-transformers", "linear_cross_entropy")
@@ -38,7 +38,7 @@ class LossConfig:
     out: Path = Path("results/speed/loss.json")
 
     def __post_init__(self) -> None:
-        """Refuses rivals that there are not."""
+        """Refuse rivals that there are not."""
         wrong = set(self.rivals) - set(RIVALS)
         if wrong:
             raise ValueError(f"rivals has {sorted(wrong)}; there are {', '.join(RIVALS)}")
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(config: LossConfig) -> tuple[Report, Path]:
-    """Gives the report and where it belongs."""
+    """Return the report and where it belongs."""
     facts = machine.describe(config.device, config.threads)
     comparison = Comparison(config.rounds, figures)
     for batch in config.batches:
@@ -67,7 +67,7 @@ def measure(config: LossConfig) -> tuple[Report, Path]:
 
 
 def arms(config: LossConfig, batch: int) -> list[Arm]:
-    """Gives the arms at one batch size: dense, which is the reference, ours, and the rivals."""
+    """Return the arms at one batch size: dense, which is the reference, ours, and the rivals."""
     spec = {"batch": batch, "width": config.width, "threads": config.threads}
     spec |= {"device": config.device, "repeats": config.repeats}
 
@@ -88,7 +88,7 @@ def arms(config: LossConfig, batch: int) -> list[Arm]:
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Gives what a row shows of one round."""
+    """Return what a row shows of one round."""
     return {
         "seconds": result["seconds"],
         "peak MiB": result["peak_mib"],
@@ -97,7 +97,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def claims(comparison: Comparison, config: LossConfig) -> list[Claim]:
-    """Gives the three aims: time and memory at the largest batch, growth between the last two."""
+    """Return the three aims: time and memory at the largest batch, growth between the last two."""
     case = f"B = {config.batches[-1]:,}"
     measured = [r for r in comparison.rows if r.case == case and r.status == "measured"]
     others = [r.figures["seconds"].median for r in measured if r.arm != "ours"]

@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
-    """Gives the figures of `spec["impl"]` on `batch` noisy pairs of unit vectors of width `width`.
+    """Return the figures of `spec["impl"]` on `batch` noisy pairs of unit vectors of width `width`.
 
     The gradient norm is that of both sides; the temperature is fixed at 1/20, since
     sentence-transformers cannot train it.
@@ -61,7 +61,7 @@ def dense(spec: dict[str, Any]) -> Loss:
 
 def ours(spec: dict[str, Any]) -> Loss:
     """The trainer's loss, with its masks for false negatives: it looks for them and finds none."""
-    from clue.train.losses import Identity, contrastive_loss
+    from clue.train.losses.contrastive import Identity, contrastive_loss
 
     device = spec["device"]
     own = torch.arange(spec["batch"], device=device)

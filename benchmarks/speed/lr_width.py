@@ -20,12 +20,12 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmarks.speed import machine
+from benchmarks.external import machine
 from benchmarks.speed.command import finish, read, recorded
 from benchmarks.speed.measure import versions
 from benchmarks.speed.points import short_run, train
 from benchmarks.speed.report import Claim, Report, Row, Spread
-from clue.config import PretrainConfig
+from clue.run.pretrain_config import PretrainConfig
 
 Kind = Literal["muon", "adamw"]
 RULES = {"rule": "with the rule", "none": "without"}
@@ -37,7 +37,7 @@ Curves = dict[int, list[Curve]]  # width -> a curve a seed
 class LrWidthConfig:
     """Heads of 16 at every width, `widths[0]` is the base; `rates` is a grid for each optimiser."""
 
-    config: Path = Path("configs/demo.yaml")
+    config: Path = Path("configs/pretrain/demo.yaml")
     corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs/speed/lr_width")
     rates: dict[Kind, list[float]] = field(
@@ -55,7 +55,7 @@ class LrWidthConfig:
     out: Path = Path("results/speed/lr_width.json")
 
     def __post_init__(self) -> None:
-        """Refuses widths that heads of 16 do not fill, and what leaves nothing to compare."""
+        """Refuse widths that heads of 16 do not fill, and what leaves nothing to compare."""
         if any(width % 16 for width in self.widths):
             raise ValueError(f"widths {self.widths} must be multiples of 16, the width of a head")
         if len(self.widths) < 2:
@@ -94,7 +94,7 @@ def measure(config: LrWidthConfig) -> tuple[Report, Path]:
 def sweep(
     config: LrWidthConfig, kind: Kind, facts: Mapping[str, Any], points: list[dict[str, Any]]
 ) -> dict[str, Curves]:
-    """Gives the curves of one optimiser with the rule and without; adds each run to `points`."""
+    """Return the curves of one optimiser with the rule and without; adds each run to `points`."""
 
     def curve(rule: str, width: int, seed: int) -> Curve:
         found: Curve = {}
@@ -117,7 +117,7 @@ def sweep(
 def run_of(
     config: LrWidthConfig, kind: Kind, rule: str, width: int, where: tuple[float, int]
 ) -> PretrainConfig:
-    """Gives the run at `where`, a rate and a seed."""
+    """Return the run at `where`, a rate and a seed."""
     rate, seed = where
     heads = width // 16
     keys = [f"name={kind}-{rule}-{width}-lr{rate:g}-seed{seed}", f"corpus={config.corpus}"]
@@ -132,12 +132,12 @@ def run_of(
 
 
 def case_of(kind: str, width: int) -> str:
-    """Gives how a width is called in the table."""
+    """Return how a width is called in the table."""
     return f"{kind}, width {width}"
 
 
 def kind_rows(kind: str, rules: Mapping[str, Curves]) -> list[Row]:
-    """Gives an optimiser's rows: best rates, entropies there and regrets, of each width and rule.
+    """Return an optimiser's rows: best rates, entropies there and regrets, of each width and rule.
 
     The rate that is taken over is the best of the first width by the mean over seeds, and a regret
     is against the best rate of its width, found in the same way.
@@ -160,17 +160,17 @@ def kind_rows(kind: str, rules: Mapping[str, Curves]) -> list[Row]:
 
 
 def mean(curves: Sequence[Curve]) -> Curve:
-    """Gives the curve of the means over seeds."""
+    """Return the curve of the means over seeds."""
     return {rate: statistics.fmean(curve[rate] for curve in curves) for rate in curves[0]}
 
 
 def best_of(curve: Curve) -> float:
-    """Gives the rate of the grid with the lowest entropy."""
+    """Return the rate of the grid with the lowest entropy."""
     return min(curve, key=lambda rate: curve[rate])
 
 
 def lowest(curve: Curve) -> float:
-    """Gives the rate where the parabola through the best point and its neighbours is lowest.
+    """Return the rate where the parabola through the best point and its neighbours is lowest.
 
     In the logarithm of the rate, whose grid must be even; at an edge of the grid the edge itself.
     """
@@ -184,7 +184,7 @@ def lowest(curve: Curve) -> float:
 
 
 def claims(rows: Sequence[Row], kinds: Sequence[str], widths: Sequence[int]) -> list[Claim]:
-    """Gives the aim for each optimiser: at the largest width the rule's regret is no larger."""
+    """Return the aim for each optimiser: at the largest width the rule's regret is no larger."""
     regrets = {(row.case, row.arm): row.figures["regret"].median for row in rows}
     found: list[Claim] = []
     for kind in kinds:
@@ -196,7 +196,7 @@ def claims(rows: Sequence[Row], kinds: Sequence[str], widths: Sequence[int]) -> 
 
 
 def notes(config: LrWidthConfig, curves: Mapping[str, Mapping[str, Curves]]) -> tuple[str, ...]:
-    """Gives what was run, and which best rates are edges of their grid."""
+    """Return what was run, and which best rates are edges of their grid."""
     edges = [
         f"{case_of(kind, width)} {RULES[rule]}"
         for kind, rules in curves.items()

@@ -38,7 +38,7 @@ def run_arm(arm: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def timed(step: Callable[[], tuple[Tensor, Tensor]], spec: dict[str, Any]) -> dict[str, Any]:
-    """Gives the figures of `step`, which gives its loss and its gradient norm.
+    """Return the figures of `step`, which gives its loss and its gradient norm.
 
     One warm-up, whose seconds stand apart; then `spec["repeats"]` timed runs, none for a gate. The
     peak is that of all of them above what the process held before, in MiB; on CUDA of what torch
@@ -63,7 +63,7 @@ def timed(step: Callable[[], tuple[Tensor, Tensor]], spec: dict[str, Any]) -> di
 
 
 def gradient_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Gives the norm of the gradients of `tensors` together, and drops them."""
+    """Return the norm of the gradients of `tensors` together, and drops them."""
     squares: list[Tensor] = []
     for tensor in tensors:
         assert tensor.grad is not None
@@ -73,7 +73,7 @@ def gradient_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def versions() -> dict[str, str]:
-    """Gives the versions of Python and of the packages that decide, those that are here."""
+    """Return the versions of Python and of the packages that decide, those that are here."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
 
 
 def memory(field: str) -> int:
-    """Gives a field of /proc/self/status (VmRSS, VmHWM, VmData) in bytes."""
+    """Return a field of /proc/self/status (VmRSS, VmHWM, VmData) in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

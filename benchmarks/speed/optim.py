@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed optim
 
-Reads corpora/food_kitchen (`python clue/prepare.py configs/data/food_kitchen.yaml` makes it).
+Reads corpora/food_kitchen (`python clue/prepare.py configs/prepare/food_kitchen.yaml` makes it).
 AdamW comes twice: with one rate, and with a lower rate for the matrices than for the embeddings.
 Each arm's rate is the best of a grid by held-out entropy on one seed, the grid widened until the
 best is not at its edge; the arms then meet on other seeds. Lower entropy is better.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import machine
+from benchmarks.external import machine
 from benchmarks.speed.command import finish, read, recorded
 from benchmarks.speed.measure import versions
 from benchmarks.speed.points import (
@@ -30,9 +30,9 @@ from benchmarks.speed.points import (
     train,
 )
 from benchmarks.speed.report import Claim, Report, Row, Spread
-from clue.config import PretrainConfig
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
+from clue.run.pretrain_config import PretrainConfig
 from clue.train.optimiser import OptimizerConfig
 
 ARMS = {"adamw": "adamw", "split": "adamw, split rates", "muon": "muon"}
@@ -46,7 +46,7 @@ Found = Mapping[str, float]
 class OptimConfig:
     """The run that the arms do: `config` with a smaller model; `rates` are the first grids."""
 
-    config: Path = Path("configs/food_kitchen.yaml")
+    config: Path = Path("configs/pretrain/food_kitchen.yaml")
     corpus: Path = Path("corpora/food_kitchen")
     runs: Path = Path("runs/speed/optim")
     width: int = 64
@@ -67,7 +67,7 @@ class OptimConfig:
     out: Path = Path("results/speed/optim.json")
 
     def __post_init__(self) -> None:
-        """Refuses what leaves nothing to compare."""
+        """Refuse what leaves nothing to compare."""
         if len(self.seeds) < 2 or self.tuning_seed in self.seeds:
             raise ValueError(
                 f"seeds {self.seeds}: a difference needs two for its interval, and none of them "
@@ -119,7 +119,7 @@ def measure(config: OptimConfig) -> tuple[Report, Path]:
 
 
 def run_of(config: OptimConfig, arm: str, rate: float, seed: int) -> PretrainConfig:
-    """Gives the run of one point.
+    """Return the run of one point.
 
     The split arm takes its lower rate from the rule for widths, with a base so many times narrower.
     The rule holds lr x weight_decay; we lower the decay as much, for it is to be AdamW's own, in
@@ -141,7 +141,7 @@ def run_of(config: OptimConfig, arm: str, rate: float, seed: int) -> PretrainCon
 
 
 def best_rate(rates: Sequence[float], entropy: Callable[[float], float]) -> float:
-    """Gives the best rate of a grid that grows by factors of two until its best is inside.
+    """Return the best rate of a grid that grows by factors of two until its best is inside.
 
     Raises ValueError where it is at the edge still after MOST rates.
     """
@@ -160,7 +160,7 @@ def best_rate(rates: Sequence[float], entropy: Callable[[float], float]) -> floa
 
 
 def step_times(config: OptimConfig, best: Mapping[str, float]) -> dict[str, Any]:
-    """Gives each arm's seconds of steps on one batch, the arms in turn."""
+    """Return each arm's seconds of steps on one batch, the arms in turn."""
     corpus = Corpus.open(config.corpus)
     runs = {arm: run_of(config, arm, best[arm], 0) for arm in ARMS}
     batch = PairSampler(corpus, runs["muon"].views, batch=config.batch, seed=0).at(0)
@@ -173,7 +173,7 @@ def step_times(config: OptimConfig, best: Mapping[str, float]) -> dict[str, Any]
 def arm_rows(
     best: Mapping[str, float], found: Mapping[str, Sequence[Found]], times: Times
 ) -> list[Row]:
-    """Gives a row for each arm: its rate, what it reached over seeds, and its steps' seconds."""
+    """Return a row for each arm: its rate, what it reached over seeds, and its steps' seconds."""
     return [
         Row(
             case="at its best rate",
@@ -190,7 +190,7 @@ def arm_rows(
 
 
 def difference_rows(found: Mapping[str, Sequence[Found]]) -> list[Row]:
-    """Gives a row for Muon minus each AdamW, paired over the seeds."""
+    """Return a row for Muon minus each AdamW, paired over the seeds."""
     rows: list[Row] = []
     for arm in ("adamw", "split"):
         pairs = {
@@ -203,7 +203,7 @@ def difference_rows(found: Mapping[str, Sequence[Found]]) -> list[Row]:
 
 
 def claims(rows: Sequence[Row]) -> list[Claim]:
-    """Gives what was aimed at: Muon ahead of both, the winner our default, a step no dearer."""
+    """Return what was aimed at: Muon ahead of both, the winner our default, a step no dearer."""
     by_arm = {row.arm: row.figures for row in rows}
     found: list[Claim] = []
     for arm in ("adamw", "split"):
@@ -227,7 +227,7 @@ def notes(
     found: Mapping[str, Sequence[Found]],
     trainings: int,
 ) -> tuple[str, ...]:
-    """Gives what a reader needs beside the rows."""
+    """Return what a reader needs beside the rows."""
     negatives = statistics.fmean(f["negatives"] for f in found["muon"])
     rates = ", ".join(f"{title} {best[arm]:g}" for arm, title in ARMS.items())
     seeds = ", ".join(map(str, config.seeds))

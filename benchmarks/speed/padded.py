@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clue.nn.model import Clue
+from clue.nn.dual_encoder import DualEncoder
 from clue.nn.transformer import Block
 
 
@@ -19,13 +19,13 @@ class PaddedViews(nn.Module):
     longest; otherwise every slot is computed.
     """
 
-    def __init__(self, model: Clue, *, strong: bool) -> None:
+    def __init__(self, model: DualEncoder, *, strong: bool) -> None:
         """`model` keeps its weights."""
         super().__init__()
         self.model, self.strong = model, strong
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gives the unit vector of each history: `input_ids` (B, L, W), `attention_mask` (B, L)."""
+        """Return unit vector of each history: `input_ids` (B, L, W), `attention_mask` (B, L)."""
         tokens, present = features["input_ids"], features["attention_mask"].bool()
         if self.strong:
             items = tokens[present]
@@ -37,15 +37,15 @@ class PaddedViews(nn.Module):
         return {"sentence_embedding": encode_histories(self.model, vectors, present)}
 
 
-def encode_items(model: Clue, tokens: Tensor) -> Tensor:
-    """Gives the vector (N, D) of each text of `tokens` (N, W); one without tokens is not read."""
+def encode_items(model: DualEncoder, tokens: Tensor) -> Tensor:
+    """Return the vector (N, D) of each text of `tokens` (N, W); one without tokens is not read."""
     real = tokens > 0
     x = model.items.token(tokens) + model.items.position.weight[: tokens.shape[1]]
     return model.items.norm(_through(model.items.blocks, x, real))
 
 
-def encode_histories(model: Clue, vectors: Tensor, present: Tensor) -> Tensor:
-    """Gives the unit vector (B, E) of each history of item vectors (B, L, D), oldest first."""
+def encode_histories(model: DualEncoder, vectors: Tensor, present: Tensor) -> Tensor:
+    """Return the unit vector (B, E) of each history of item vectors (B, L, D), oldest first."""
     users = model.users
     ages = present.flip(1).cumsum(1).flip(1) - 1  # padding stands last, so its count is of no use
     x = users.enter(vectors) + users.recency(ages.clamp(min=0))
@@ -53,7 +53,7 @@ def encode_histories(model: Clue, vectors: Tensor, present: Tensor) -> Tensor:
 
 
 def _through(blocks: nn.ModuleList, x: Tensor, real: Tensor) -> Tensor:
-    """Gives the mean over the real positions after all blocks."""
+    """Return the mean over the real positions after all blocks."""
     count, length, width = x.shape
     seen = real.clone()
     seen[:, 0] = True  # a softmax needs one key, even where a slot is empty
@@ -71,7 +71,7 @@ def _through(blocks: nn.ModuleList, x: Tensor, real: Tensor) -> Tensor:
 
 
 def pad(values: Tensor, lengths: Tensor) -> Tensor:
-    """Gives flat rows of these lengths (N,) as (N, longest), zeros behind each."""
+    """Return flat rows of these lengths (N,) as (N, longest), zeros behind each."""
     place = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     padded = values.new_zeros(place.shape)
     padded[place] = values

@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from scipy import stats
 
 from benchmarks.speed.report import Spread
-from clue.config import PretrainConfig
+from clue.config import load, to_yaml
 from clue.data.batches import Batch
-from clue.nn.model import Clue
+from clue.nn.dual_encoder import DualEncoder
 from clue.pretrain import STOPPED, pretrain
-from clue.settings import load, to_yaml
+from clue.run.pretrain_config import PretrainConfig
 from clue.train.optimiser import make_optimizers
 from clue.train.packing import Budget
 from clue.train.step import StepReport, contrastive_forward, train_step
@@ -30,7 +30,7 @@ Times = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> clock -> seconds o
 
 
 def short_run(file: Path, steps: int, keys: Sequence[str]) -> PretrainConfig:
-    """Gives the run of `file` with `keys`, cut to `steps`: one validation, at its end.
+    """Return the run of `file` with `keys`, cut to `steps`: one validation, at its end.
 
     The warm-up is at most a sixth of it.
     """
@@ -41,7 +41,7 @@ def short_run(file: Path, steps: int, keys: Sequence[str]) -> PretrainConfig:
 
 
 def train(config: PretrainConfig, machine: Mapping[str, Any]) -> dict[str, float]:
-    """Gives the held-out figures at the end of a run: entropy (nats), R@10, seconds a step.
+    """Return the held-out figures at the end of a run: entropy (nats), R@10, seconds a step.
 
     They are kept beside where it lay, RUN.json, so that a command that was cut off goes on; they
     count for the same config and commit alone (`machine` as `machine.describe` gives it), and never
@@ -76,7 +76,7 @@ def _figures(log: Path) -> dict[str, float]:
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Spread:
-    """Gives the mean of a_i - b_i over n >= 2 seeds and its interval of 95 % by Student's t.
+    """Return the mean of a_i - b_i over n >= 2 seeds and its interval of 95 % by Student's t.
 
     The mean stands where a spread has its median, the interval where it has its extremes.
     """
@@ -89,12 +89,12 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Spread:
 def make_step(
     config: PretrainConfig, vocab_size: int, batch: Batch, *, bf16: bool = False
 ) -> Callable[[], StepReport]:
-    """Gives a function that takes a step on `batch`, always the same one; no dropout.
+    """Return a function that takes a step on `batch`, always the same one; no dropout.
 
     The weights are those of seed 0 and change with every call.
     """
     torch.manual_seed(0)
-    model = Clue(config.model, vocab_size).eval()
+    model = DualEncoder(config.model, vocab_size).eval()
     if bf16:  # around the forward pass alone, as Accelerate does it
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     optimizers = make_optimizers(model, config.optimizer)
@@ -116,7 +116,7 @@ def make_step(
 def interleaved(
     arms: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Gives each arm's wall and processor seconds of `rounds` calls, in turn: A B A B.
+    """Return each arm's wall and processor seconds of `rounds` calls, in turn: A B A B.
 
     A call before the first, whose time is not kept, warms each arm up.
     """
@@ -133,7 +133,7 @@ def interleaved(
 
 
 def clock_figures(times: Times, arm: str, reference: str) -> dict[str, Spread]:
-    """Gives an arm's seconds by both clocks and, round by round, what part of the reference's."""
+    """Return an arm's seconds by both clocks and, round by round, what part of the reference's."""
     figures = {f"{clock} s": Spread.of(seconds) for clock, seconds in times[arm].items()}
     if arm != reference:
         for clock, seconds in times[arm].items():

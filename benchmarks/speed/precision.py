@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed precision
 
-Reads corpora/food_kitchen (`python clue/prepare.py configs/data/food_kitchen.yaml` makes it). Times
+Reads corpora/food_kitchen, made by `python clue/prepare.py configs/prepare/food_kitchen.yaml`. Times
 a step of each shape on one batch, the precisions in turn, after both have taken the first step from
 the same weights: a loss further apart than 5e-3 of itself, or a gradient norm than 5e-2, is no
 comparison (bf16 keeps 8 bits, 4e-3). Then trains one shape in both, over seeds.
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import machine
+from benchmarks.external import machine
 from benchmarks.speed.command import finish, read, recorded
 from benchmarks.speed.measure import versions
 from benchmarks.speed.points import (
@@ -31,9 +31,9 @@ from benchmarks.speed.points import (
     train,
 )
 from benchmarks.speed.report import Claim, Report, Row, Spread
-from clue.config import PretrainConfig
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
+from clue.run.pretrain_config import PretrainConfig
 from clue.train.precision import BF16_WIDTH
 from clue.train.step import StepReport
 
@@ -49,7 +49,7 @@ Shape = tuple[int, int, int]
 class PrecisionConfig:
     """`shapes` are (width, layers over tokens, layers over events); `trained` is one of them."""
 
-    config: Path = Path("configs/food_kitchen.yaml")
+    config: Path = Path("configs/pretrain/food_kitchen.yaml")
     corpus: Path = Path("corpora/food_kitchen")
     runs: Path = Path("runs/speed/precision")
     shapes: list[Shape] = field(
@@ -70,7 +70,7 @@ class PrecisionConfig:
     out: Path = Path("results/speed/precision.json")
 
     def __post_init__(self) -> None:
-        """Refuses what leaves nothing to compare."""
+        """Refuse what leaves nothing to compare."""
         if len(self.seeds) < 2:
             raise ValueError(f"seeds {self.seeds}: a difference needs two for its interval")
 
@@ -109,13 +109,13 @@ def measure(config: PrecisionConfig) -> tuple[Report, Path]:
 
 
 def case_of(shape: Shape) -> str:
-    """Gives how a shape is called in the table."""
+    """Return how a shape is called in the table."""
     width, item_layers, user_layers = shape
     return f"width {width}, layers {item_layers} + {user_layers}"
 
 
 def run_of(config: PrecisionConfig, shape: Shape, precision: str, seed: int) -> PretrainConfig:
-    """Gives the run of one shape."""
+    """Return the run of one shape."""
     width, item_layers, user_layers = shape
     keys = [f"name={precision}-seed{seed}", f"corpus={config.corpus}", f"runs={config.runs}"]
     keys += [f"seed={seed}", f"batch={config.trained_batch}", f"precision={precision}"]
@@ -127,7 +127,7 @@ def run_of(config: PrecisionConfig, shape: Shape, precision: str, seed: int) -> 
 
 
 def step_point(config: PrecisionConfig, shape: Shape) -> dict[str, Any]:
-    """Gives one shape's losses and gradient norms of the first step and seconds of the next.
+    """Return one shape's losses and gradient norms of the first step and seconds of the next.
 
     `unequal` says how the first steps differ beyond the gate; nothing is timed then.
     """
@@ -158,7 +158,7 @@ def difference(bf16: StepReport, fp32: StepReport) -> str:
 
 
 def step_rows(point: Mapping[str, Any]) -> list[Row]:
-    """Gives the rows of one shape: seconds, and bf16's part of fp32's, round by round."""
+    """Return the rows of one shape: seconds, and bf16's part of fp32's, round by round."""
     case, unequal, times = case_of(point["shape"]), point["unequal"], point["step_seconds"]
     if unequal:
         return [Row(case=case, arm="bf16", status="not comparable", note=unequal)]
@@ -171,7 +171,7 @@ def step_rows(point: Mapping[str, Any]) -> list[Row]:
 def trainings(
     config: PrecisionConfig, precision: str, facts: Mapping[str, Any]
 ) -> list[dict[str, float]]:
-    """Gives the figures of one precision's runs, in a process of their own.
+    """Return the figures of one precision's runs, in a process of their own.
 
     Accelerate lets a process have one precision.
     """
@@ -188,7 +188,7 @@ def trainings(
 def training_rows(
     config: PrecisionConfig, reached: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> list[Row]:
-    """Gives what each precision reached over the seeds, and the paired difference."""
+    """Return what each precision reached over the seeds, and the paired difference."""
     case = f"{case_of(config.trained)}, {config.steps} steps"
     rows = [
         Row(
@@ -208,17 +208,17 @@ def training_rows(
 
 
 def timed_rows(rows: Sequence[Row]) -> dict[str, Row]:
-    """Gives bf16's rows that say how much of fp32's time a step took, by case."""
+    """Return bf16's rows that say how much of fp32's time a step took, by case."""
     return {row.case: row for row in rows if row.arm == "bf16" and RATIOS[0] in row.figures}
 
 
 def gains(row: Row) -> bool:
-    """Says whether bf16 is clearly faster: by both clocks, in every round."""
+    """Return whether bf16 is clearly faster: by both clocks, in every round."""
     return all(row.figures[ratio].high < 1 for ratio in RATIOS)
 
 
 def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> list[Claim]:
-    """Gives the three aims: bf16 gains from BF16_WIDTH on, not below, and learns the same."""
+    """Return the three aims: bf16 gains from BF16_WIDTH on, not below, and learns the same."""
     timed = timed_rows(rows)
     wide = [timed.get(case_of(shape)) for shape in shapes if shape[0] >= BF16_WIDTH]
     narrow = [timed.get(case_of(shape)) for shape in shapes if shape[0] < BF16_WIDTH]
@@ -251,7 +251,7 @@ def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> list[Claim]:
 
 
 def notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Gives which shapes gain, and how the table is to be read."""
+    """Return which shapes gain, and how the table is to be read."""
     timed = timed_rows(rows)
     gaining = "; ".join(case for case, row in timed.items() if gains(row)) or "none"
     others = "; ".join(case for case, row in timed.items() if not gains(row)) or "none"

@@ -22,7 +22,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """Gives the spread of one value a round; ValueError where there is none."""
+        """Return the spread of one value a round; ValueError where there is none."""
         if not values:
             raise ValueError("a spread needs at least one round; run with rounds=3 or more")
         return Spread(median(values), min(values), max(values), tuple(values))
@@ -80,7 +80,7 @@ def write_report(report: Report, file: Path) -> None:
 
 
 def read_report(file: Path) -> Report:
-    """Gives what `write_report` wrote; FileNotFoundError or ValueError say what to run."""
+    """Return what `write_report` wrote; FileNotFoundError or ValueError say what to run."""
     if not file.is_file():
         raise FileNotFoundError(f"no {file}; make it with python -m benchmarks.speed {file.stem}")
     tree = json.loads(file.read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def read_report(file: Path) -> Report:
 
 
 def markdown(report: Report) -> str:
-    """Gives the command, the table of all rows, and each claim with what was found."""
+    """Return the command, the table of all rows, and each claim with what was found."""
     names = list(dict.fromkeys(name for row in report.rows for name in row.figures))
     head = ["", "arm", *names]
     lines = [
@@ -116,7 +116,7 @@ def markdown(report: Report) -> str:
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
-    """Gives one sentence: processor, threads, load, commit. Median [least greatest] of rounds."""
+    """Return one sentence: processor, threads, load, commit. Median [least greatest] of rounds."""
     changed = " and changes" if machine["uncommitted"] else ""
     return (
         f"Median [least greatest] over the rounds; {machine['device']}, {machine['threads']} "
@@ -126,7 +126,7 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """Gives three significant digits, thousands with commas: `0.0123`, `7.40`, `43,523`."""
+    """Return three significant digits, thousands with commas: `0.0123`, `7.40`, `43,523`."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 100:

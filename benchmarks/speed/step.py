@@ -15,25 +15,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.speed import machine
-from benchmarks.speed.arms import Arm, Comparison
+from benchmarks.external import machine
+from benchmarks.external.environments import SENTENCE_TRANSFORMERS
 from benchmarks.speed.command import finish, read
+from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report, Row
-from benchmarks.speed.rivals import SENTENCE_TRANSFORMERS
 from benchmarks.speed.world import WorldConfig, open_world
-from clue.config import PretrainConfig
+from clue.config import load
+from clue.nn.dual_encoder import DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.settings import load
+from clue.run.pretrain_config import PretrainConfig
 
 SMALL = 16  # pairs of the gate
 ZIPF, CONTROL = "Zipf", "control"
 
 
-def reference_model() -> ClueConfig:
-    """Gives the model of the CPU runs: a step of some seconds on two cores."""
-    return ClueConfig(
+def reference_model() -> DualEncoderConfig:
+    """Return the model of the CPU runs: a step of some seconds on two cores."""
+    return DualEncoderConfig(
         item=ItemEncoderConfig(max_tokens=64),
         user=UserEncoderConfig(),
         initial_scale=20.0,
@@ -52,7 +52,7 @@ class StepConfig:
     control_pairs: int = 64
     world: WorldConfig = field(default_factory=WorldConfig)
     worlds: Path = Path("data/speed")
-    model: ClueConfig = field(default_factory=reference_model)
+    model: DualEncoderConfig = field(default_factory=reference_model)
     preset: Path | None = None
     chunk_tokens: int = 4096
     variants: tuple[str, ...] = ("ours", "without de-duplication", "without length sort")
@@ -68,13 +68,13 @@ class StepConfig:
     out: Path = Path("results/speed/step.json")
 
     def __post_init__(self) -> None:
-        """Refuses more pairs than the world has users, and a model that cannot read the world."""
+        """Refuse more pairs than the world has users, and a model that cannot read the world."""
         if max(self.pairs, self.control_pairs) > self.world.users:
             raise ValueError(f"pairs {self.pairs} needs as many users; set world.users")
         refuse_short(self.model, self.world)
 
 
-def refuse_short(model: ClueConfig, world: WorldConfig) -> None:
+def refuse_short(model: DualEncoderConfig, world: WorldConfig) -> None:
     """Raises ValueError where `model` reads shorter texts or histories than `world` holds."""
     if model.item.max_tokens < world.max_tokens:
         raise ValueError(
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(config: StepConfig) -> tuple[Report, Path]:
-    """Gives the report and where it belongs."""
+    """Return the report and where it belongs."""
     if config.preset is not None:
         preset = load(PretrainConfig, config.preset).model
         item = replace(preset.item, max_tokens=max(preset.item.max_tokens, config.world.max_tokens))
@@ -129,7 +129,7 @@ def measure(config: StepConfig) -> tuple[Report, Path]:
 
 
 def arms(config: StepConfig, world: WorldConfig, pairs: int, *, alone: bool) -> list[Arm]:
-    """Gives ours first, which is the reference, then the rival's; `alone` leaves out variants."""
+    """Return ours first, which is the reference, then the rival's; `alone` leaves out variants."""
     spec: dict[str, Any] = {
         "batch": pairs,
         "world": asdict(world),
@@ -156,7 +156,7 @@ def arms(config: StepConfig, world: WorldConfig, pairs: int, *, alone: bool) -> 
 
 
 def figures(result: Mapping[str, Any], peak_tflops: float) -> dict[str, float]:
-    """Gives what a row shows of one round."""
+    """Return what a row shows of one round."""
     rate = result["flops"] / result["seconds"] / 1e12
     found = {
         "seconds": result["seconds"],
@@ -169,7 +169,7 @@ def figures(result: Mapping[str, Any], peak_tflops: float) -> dict[str, float]:
 
 
 def claims(comparison: Comparison) -> list[Claim]:
-    """Gives the aims: speed and memory against the rival's fastest arm, level on the control."""
+    """Return the aims: speed and memory against the rival's fastest arm, level on the control."""
     found: list[Claim] = []
     for case, aim in ((ZIPF, 4.0), (CONTROL, 1.0)):
         ours, best = _ours_and_best(comparison.rows, case)
@@ -200,7 +200,7 @@ def claims(comparison: Comparison) -> list[Claim]:
 
 
 def counts(comparison: Comparison, case: str) -> str:
-    """Gives what the case's batch holds."""
+    """Return what the case's batch holds."""
     for result in comparison.results:
         if case == result.get("case") and result["pairs"] > SMALL:
             return (

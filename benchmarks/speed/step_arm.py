@@ -17,10 +17,10 @@ from benchmarks.speed.world import WorldConfig, open_world, views
 from clue.data.batches import Batch, PairSampler, take
 from clue.data.corpus import Ragged
 from clue.nn.attention import Layout
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.losses import Identity, contrastive_loss
+from clue.train.losses.contrastive import Identity, contrastive_loss
 from clue.train.packing import Budget, pack
 
 Step = Callable[[], Tensor]
@@ -28,7 +28,7 @@ WHOLE = 2**40  # positions of a chunk that holds any batch
 
 
 def arm(spec: dict[str, Any]) -> dict[str, Any]:
-    """Gives the figures of `spec["impl"]` on batch 0 of the world.
+    """Return the figures of `spec["impl"]` on batch 0 of the world.
 
     The gradient norm leaves the temperature out: sentence-transformers' is a constant.
     """
@@ -49,43 +49,45 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_sampler(spec: dict[str, Any]) -> PairSampler:
-    """Gives the trainer's sampler over the synthetic world, or over the corpus that spec names."""
+    """Return the trainer's sampler over the synthetic world, or over the corpus that spec names."""
     world = WorldConfig(**spec["world"])
     corpus = open_world(world, Path(spec["worlds"]))
     return PairSampler(corpus, views(world), batch=spec["batch"], seed=0)
 
 
-def make_model(spec: dict[str, Any]) -> Clue:
-    """Gives the model of spec, its weights drawn from torch's generator."""
+def make_model(spec: dict[str, Any]) -> DualEncoder:
+    """Return the model of spec, its weights drawn from torch's generator."""
     shape = dict(spec["model"])
     item, user = ItemEncoderConfig(**shape.pop("item")), UserEncoderConfig(**shape.pop("user"))
-    return Clue(ClueConfig(**shape, item=item, user=user), spec["world"]["vocabulary"])
+    return DualEncoder(
+        DualEncoderConfig(**shape, item=item, user=user), spec["world"]["vocabulary"]
+    )
 
 
 def budget(spec: dict[str, Any]) -> Budget:
-    """Gives chunks of `chunk_tokens`, all of them recomputed, as the rival does; at 0 one whole."""
+    """Return chunks of `chunk_tokens`, all recomputed, as the rival does; at 0 one whole."""
     return Budget(spec["chunk_tokens"], 0.0, 1.0, 1.0) if spec["chunk_tokens"] else Budget(WHOLE)
 
 
 def precision(spec: dict[str, Any]) -> AbstractContextManager[Any]:
-    """Gives bf16 autocast where spec asks for it."""
+    """Return bf16 autocast where spec asks for it."""
     if spec["precision"] == "bf16":
         return torch.autocast(spec["device"], dtype=torch.bfloat16)
     return nullcontext()
 
 
-def ours(model: Clue, sampler: PairSampler, spec: dict[str, Any]) -> Step:
+def ours(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
     """The trainer's own functions, sampling and packing of the batch included."""
     run = torch.compile(model) if spec["compile"] else model
     return lambda: _loss_of_packed(run, sampler.at(0), spec)
 
 
-def without_deduplication(model: Clue, sampler: PairSampler, spec: dict[str, Any]) -> Step:
+def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
     """The same, but every event's item is encoded by itself."""
     return lambda: _loss_of_packed(model, repeated(sampler.at(0)), spec)
 
 
-def without_length_sort(model: Clue, sampler: PairSampler, spec: dict[str, Any]) -> Step:
+def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
     """The same, but the distinct items lie in any order, in chunks padded to their longest."""
 
     def encode(tokens: Tensor) -> Tensor:
@@ -113,7 +115,7 @@ def without_length_sort(model: Clue, sampler: PairSampler, spec: dict[str, Any])
     return forward
 
 
-def sentence_transformers(model: Clue, sampler: PairSampler, spec: dict[str, Any]) -> Step:
+def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
     """Its cached ranking loss, symmetric, around the same model; the padded batch is given."""
     from sentence_transformers.sentence_transformer import losses  # pyright: ignore
     from sentence_transformers.util import dot_score  # pyright: ignore
@@ -132,7 +134,7 @@ def sentence_transformers(model: Clue, sampler: PairSampler, spec: dict[str, Any
 
 
 def padded_pair(batch: Batch, spec: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """Gives both sides of the batch as (B, longest history, longest text) tokens and a mask."""
+    """Return both sides of the batch as (B, longest history, longest text) tokens and a mask."""
     tokens = pad(_tensor(batch.tokens, spec), _tensor(batch.token_lengths, spec))
     events = pad(_tensor(batch.events, spec) + 1, _tensor(batch.event_lengths, spec))
     events = events[_tensor(batch.rows, spec)]
@@ -145,7 +147,7 @@ def padded_pair(batch: Batch, spec: dict[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def repeated(batch: Batch) -> Batch:
-    """Gives the batch with an item of its own for each event, shortest text first."""
+    """Return the batch with an item of its own for each event, shortest text first."""
     starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
     order = np.argsort(batch.token_lengths[batch.events], kind="stable")
     texts = take(Ragged(batch.tokens, starts), batch.events[order])
@@ -154,8 +156,8 @@ def repeated(batch: Batch) -> Batch:
     )
 
 
-def sizes(model: Clue, batch: Batch) -> dict[str, float]:
-    """Gives what the batch holds, and the FLOPs of its matrix products (6 a weight and token).
+def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
+    """Return what the batch holds, and the FLOPs of its matrix products (6 a weight and token).
 
     Of distinct items only, whatever the arm computes; attention's own products are left out.
     """
@@ -183,7 +185,7 @@ def _loss_of_packed(run: Callable[..., Any], batch: Batch, spec: dict[str, Any])
 
 
 def uniform(identity: Identity) -> Identity:
-    """Gives the ids without log q: all users count the same."""
+    """Return the ids without log q: all users count the same."""
     return replace(identity, log_q=None)
 
 
@@ -191,7 +193,7 @@ def _tensor(values: np.ndarray, spec: dict[str, Any]) -> Tensor:
     return torch.from_numpy(values.astype(np.int64)).to(spec["device"])
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Clue, PairSampler, dict[str, Any]], Step]] = {
+IMPLEMENTATIONS: dict[str, Callable[[DualEncoder, PairSampler, dict[str, Any]], Step]] = {
     "ours": ours,
     "without de-duplication": without_deduplication,
     "without length sort": without_length_sort,

@@ -44,13 +44,13 @@ class WorldConfig:
     tokens: int = 16
 
     def __post_init__(self) -> None:
-        """Refuses histories that no length fits."""
+        """Refuse histories that no length fits."""
         if not 1 <= self.least_items <= self.items:
             raise ValueError(f"least_items {self.least_items} must lie in 1 .. items {self.items}")
 
 
 def open_world(config: WorldConfig, home: Path) -> Corpus:
-    """Gives the corpus of `config`, which is written below `home` where it is missing."""
+    """Return the corpus of `config`, which is written below `home` where it is missing."""
     name = "-".join(str(value) for value in asdict(config).values())
     if not (home / name / "manifest.json").is_file():
         with building(home / name, replace=True) as scratch:
@@ -59,7 +59,7 @@ def open_world(config: WorldConfig, home: Path) -> Corpus:
 
 
 def views(config: WorldConfig) -> ViewsConfig:
-    """Gives the views that are the whole histories of the two services."""
+    """Return the views that are the whole histories of the two services."""
     return ViewsConfig(cross_service=1.0, past_future=0.0, slices=0.0, max_events=config.items)
 
 

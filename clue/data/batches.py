@@ -61,7 +61,7 @@ class Histories:
         self.lengths = np.stack([part.lengths for part in self.parts])
 
     def items(self, positions: np.ndarray) -> np.ndarray:
-        """Gives the catalogue item at each flat position."""
+        """Return the catalogue item at each flat position."""
         found = np.empty(len(positions), np.int64)
         service = np.searchsorted(self.shifts, positions, side="right") - 1
         for number, part in enumerate(self.parts):
@@ -125,7 +125,7 @@ class PairSampler:
             raise ValueError(f"batch {self.batch} is no multiple of {world} processes; change it")
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Gives this process's part of batch `step` (from 0)."""
+        """Return this process's part of batch `step` (from 0)."""
         self.check(world)
         share = self.batch // world
         users, kinds = self._draw(step)
@@ -138,7 +138,7 @@ class PairSampler:
         return self._pack(a, b, users[mine], step)
 
     def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gives the user and the kind of each row of the whole batch, in shuffled order.
+        """Return the user and the kind of each row of the whole batch, in shuffled order.
 
         Within one pass over a pool no user comes twice; the rest of a pass that fills no share is
         left out, and differs from pass to pass.
@@ -158,7 +158,7 @@ class PairSampler:
     def _views(
         self, users: np.ndarray, kinds: np.ndarray, rows: np.ndarray, step: int
     ) -> tuple[Ragged, Ragged]:
-        """Gives both views of each row as flat positions in the histories."""
+        """Return both views of each row as flat positions in the histories."""
         limit = self.views.max_events
         firsts: list[Ragged] = []
         seconds: list[Ragged] = []
@@ -192,7 +192,7 @@ class PairSampler:
     def _services(
         self, users: np.ndarray, least: int, keys: tuple[np.ndarray | int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gives two services for each user, of those with `least` events; distinct if two are."""
+        """Return two services for each user, of those with `least` events; distinct if two are."""
         fits = (self.histories.lengths[:, users] >= least) & self.use[:, None]
         service = np.arange(len(fits))[:, None]
         draw = np.where(fits, uniform(*keys, 5, service), -1.0)
@@ -227,13 +227,13 @@ class PairSampler:
 
 
 def take(ragged: Ragged, rows: np.ndarray) -> Ragged:
-    """Gives the chosen rows, in the order asked for."""
+    """Return the chosen rows, in the order asked for."""
     places = spans(ragged.offsets[rows], ragged.lengths[rows])
     return Ragged(ragged.values[places.values], places.offsets)
 
 
 def stack(parts: list[Ragged]) -> Ragged:
-    """Gives the rows of all parts, one after the other."""
+    """Return the rows of all parts, one after the other."""
     values = np.concatenate([part.values for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from clue.durable import sha256, sync
+from clue.atomic import sha256, sync
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -123,7 +123,7 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path) -> "Corpus":
-        """Gives the corpus in directory `path`.
+        """Return the corpus in directory `path`.
 
         Raises FileNotFoundError where there is none and ValueError for another format or for files
         that do not belong together; both name the next step.
@@ -146,7 +146,7 @@ class Corpus:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Gives the manifest of the corpus in `path`; raises as `Corpus.open` does."""
+    """Return the manifest of the corpus in `path`; raises as `Corpus.open` does."""
     file = path / "manifest.json"
     if not file.is_file():
         raise FileNotFoundError(f"no corpus in {path}; make one with `python clue/prepare.py`")
@@ -171,7 +171,7 @@ def write_columns(file: Path, columns: Mapping[str, pa.Array]) -> None:
 
 
 def ragged_column(rows: Ragged) -> pa.Array:
-    """Gives `rows` as an Arrow large_list column over the same memory."""
+    """Return `rows` as an Arrow large_list column over the same memory."""
     return pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(rows.values))
 
 
@@ -191,7 +191,7 @@ def seal(path: Path, manifest: Manifest) -> None:
 
 
 def first_users(users: np.ndarray, count: int) -> np.ndarray:
-    """Gives `count` of the users, ascending; all of them where it is 0.
+    """Return `count` of the users, ascending; all of them where it is 0.
 
     They are the first of one fixed shuffle: the smaller of two counts gives a part of the larger.
     Raises ValueError where there are fewer.
@@ -207,7 +207,7 @@ def first_users(users: np.ndarray, count: int) -> np.ndarray:
 
 @contextmanager
 def building(target: Path, *, replace: bool) -> Generator[Path]:
-    """Gives a scratch directory beside `target`; its `corpus/` becomes `target` at the end.
+    """Return a scratch directory beside `target`; its `corpus/` becomes `target` at the end.
 
     The rename comes last, so a killed run leaves no half corpus, and what it did leave is removed
     by the next. A block that raises leaves `target` as it was. ValueError when another process is

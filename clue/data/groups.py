@@ -51,7 +51,7 @@ class GroupSampler:
         self.samplers[0].check(world)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Gives this process's part of batch `step` (from 0)."""
+        """Return this process's part of batch `step` (from 0)."""
         cycle, place = divmod(step, CYCLE)
         group = self.turns[place]
         turn = cycle * int((self.turns == group).sum()) + int((self.turns[:place] == group).sum())
@@ -59,7 +59,7 @@ class GroupSampler:
 
 
 def _turns(shares: np.ndarray, seed: int) -> np.ndarray:
-    """Gives the group of each batch of a cycle (CYCLE,), by largest remainder, shuffled."""
+    """Return the group of each batch of a cycle (CYCLE,), by largest remainder, shuffled."""
     exact = CYCLE * shares / shares.sum()
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: CYCLE - counts.sum()]] += 1

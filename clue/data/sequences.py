@@ -49,7 +49,7 @@ class SequencesConfig:
     test_share: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses shares that leave nothing to learn from, and a tail without both items."""
+        """Refuse shares that leave nothing to learn from, and a tail without both items."""
         if self.held_out < 2 or (self.held_out > 2 and self.split == "temporal"):
             raise ValueError(
                 f"held_out is {self.held_out} with split={self.split}; leave_one_out holds out at "
@@ -63,7 +63,7 @@ class SequencesConfig:
 
 
 @dataclass(frozen=True)
-class Questions:
+class EvalQueries:
     """Q held-out events: `histories` before them, newest last, and `targets` (Q,), catalogue rows.
 
     `users` (Q,) index the corpus's users.
@@ -73,14 +73,14 @@ class Questions:
     histories: Ragged
     targets: np.ndarray
 
-    def some(self, most: int) -> "Questions":
-        """Gives at most so many of them, the first of a fixed shuffle, in order."""
+    def some(self, most: int) -> "EvalQueries":
+        """Return at most so many of them, the first of a fixed shuffle, in order."""
         rows = np.random.default_rng(0).permutation(len(self.targets))[:most]
         return self.at(np.sort(rows))
 
-    def at(self, rows: np.ndarray) -> "Questions":
-        """Gives those of the chosen rows, in the order asked for."""
-        return Questions(self.users[rows], take(self.histories, rows), self.targets[rows])
+    def at(self, rows: np.ndarray) -> "EvalQueries":
+        """Return those of the chosen rows, in the order asked for."""
+        return EvalQueries(self.users[rows], take(self.histories, rows), self.targets[rows])
 
 
 class Catalogue:
@@ -108,7 +108,7 @@ class Catalogue:
         return len(self.items)
 
     def columns(self) -> dict[str, pa.Array]:
-        """Gives `service` and `item_id` of each row, as a checkpoint keeps them."""
+        """Return `service` and `item_id` of each row, as a checkpoint keeps them."""
         names = pa.array([self.corpus.services[n] for n in self.corpus.item_service[self.items]])
         return {"service": names, "item_id": self.corpus.item_ids.take(pa.array(self.items))}
 
@@ -148,22 +148,22 @@ class Sequences:
                 f"sequences.split={config.split}; give longer histories"
             )
 
-    def questions(self, part: Literal["valid", "test"]) -> Questions:
-        """Gives the held-out events of a part, with all that lies before them."""
+    def questions(self, part: Literal["valid", "test"]) -> EvalQueries:
+        """Return the held-out events of a part, with all that lies before them."""
         at = self.valid_at if part == "valid" else self.test_at
         asked = np.flatnonzero(at >= 0)
         starts, size = self.rows.offsets[asked], at[asked]
         places = spans(starts, size)
         histories = Ragged(self.rows.values[places.values], places.offsets)
-        return Questions(self.users[asked], histories, self.rows.values[starts + size])
+        return EvalQueries(self.users[asked], histories, self.rows.values[starts + size])
 
     def training(self) -> Ragged:
-        """Gives the part of each sequence that is trained on."""
+        """Return the part of each sequence that is trained on."""
         places = spans(self.rows.offsets[:-1], self.trained)
         return Ragged(self.rows.values[places.values], places.offsets)
 
     def counts(self) -> np.ndarray:
-        """Gives how often each item is trained on, int64 (V,)."""
+        """Return how often each item is trained on, int64 (V,)."""
         return np.bincount(self.training().values, minlength=len(self.catalogue))
 
 
@@ -188,7 +188,7 @@ def _stacked(parts: list[Ragged]) -> Ragged:
 
 
 def _held_out(times: Ragged, config: SequencesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gives `trained`, `valid_at` and `test_at` of sequences with these times."""
+    """Return `trained`, `valid_at` and `test_at` of sequences with these times."""
     size = times.lengths
     if config.split == "leave_one_out":
         first = size - config.held_out
@@ -254,7 +254,7 @@ class WindowSampler:
             )
 
     def windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gives start and length of all W windows: where in `values`, and how many are asked."""
+        """Return start and length of all W windows: where in `values`, and how many are asked."""
         sequence, slack = self.sequence, self.slack[self.sequence]
         # a shifted grid covers as much with as many windows while the shift is within the slack
         whole = self.asked[sequence] > self.max_events
@@ -265,7 +265,7 @@ class WindowSampler:
         return self.starts[sequence] + begin, end - begin
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gives an epoch's windows and their order: made once an epoch, not once a step."""
+        """Return an epoch's windows and their order: made once an epoch, not once a step."""
         if self._kept is None or self._kept[0] != epoch:
             starts, lengths = self.windows(epoch)
             order = np.random.default_rng((self.seed, epoch)).permutation(len(starts))
@@ -278,7 +278,7 @@ class WindowSampler:
             raise ValueError(f"batch {self.batch} is no multiple of {world} processes; change it")
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> SequenceBatch:
-        """Gives this process's part of batch `step` (from 0).
+        """Return this process's part of batch `step` (from 0).
 
         What fills no batch at an epoch's end is left out, and differs from epoch to epoch.
         """

@@ -14,7 +14,7 @@ LEAST_VOCAB = 257  # the pad and every byte
 
 
 def template_fields(template: str) -> list[tuple[str, str | None]]:
-    """Gives a template in pairs: "by {name}." -> [("by ", "name"), (".", None)].
+    """Return a template in pairs: "by {name}." -> [("by ", "name"), (".", None)].
 
     Raises ValueError for a template that is not plain `{column}` fields or has none of them.
     """
@@ -33,7 +33,7 @@ def template_fields(template: str) -> list[tuple[str, str | None]]:
 
 
 def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenizer:
-    """Gives a byte-level BPE learned from batches of distinct texts; the same texts, the same BPE.
+    """Return a byte-level BPE learned from batches of distinct texts; the same texts, the same BPE.
 
     Id 0 is `PAD`. The vocabulary is smaller than asked where the texts hold too few pairs.
     `vocab_size` is at least `LEAST_VOCAB`.
@@ -55,7 +55,7 @@ def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenize
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Gives the tokenizer in a `tokenizer.json`; raises ValueError where there is none."""
+    """Return the tokenizer in a `tokenizer.json`; raises ValueError where there is none."""
     if not path.is_file():
         raise FileNotFoundError(f"tokenizer.path: no file {path}")
     try:
@@ -65,7 +65,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the first `limit` tokens of every text end to end (int32), and their counts (int64)."""
+    """Return first `limit` tokens of every text end to end (int32), and their counts (int64)."""
     encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ids = [one.ids[:limit] for one in encoded]
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32)

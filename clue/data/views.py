@@ -45,7 +45,7 @@ class ViewsConfig:
     groups: list[GroupConfig] = field(default_factory=list[GroupConfig])
 
     def __post_init__(self) -> None:
-        """Refuses weights and rates that mean nothing."""
+        """Refuse weights and rates that mean nothing."""
         named = [service for group in self.groups for service in group.services]
         if len(set(named)) < len(named) or not all(group.services for group in self.groups):
             raise ValueError(
@@ -65,7 +65,7 @@ class ViewsConfig:
 
 
 def uniform(*keys: np.ndarray | int) -> np.ndarray:
-    """Gives a number in [0, 1) for each (broadcast) tuple of integer keys, by splitmix64 mixing.
+    """Return a number in [0, 1) for each (broadcast) tuple of integer keys, by splitmix64 mixing.
 
     Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
@@ -84,7 +84,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def content_hash(contents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Gives an int64 for each segment that depends on its multiset of contents, not their order."""
+    """Return an int64 for each segment of its multiset of contents, whatever their order."""
     with np.errstate(over="ignore"):
         mixed = _mix(contents.astype(np.uint64))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
@@ -92,14 +92,14 @@ def content_hash(contents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> Ragged:
-    """Gives the indices starts[i], starts[i] + 1, … (lengths[i] of them) of each row, flat."""
+    """Return the indices starts[i], starts[i] + 1, … (lengths[i] of them) of each row, flat."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     return Ragged(flat, offsets)
 
 
 def keep(ragged: Ragged, mask: np.ndarray) -> Ragged:
-    """Gives the rows with only the values where `mask` is true."""
+    """Return the rows with only the values where `mask` is true."""
     counts = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[ragged.offsets]
     return Ragged(ragged.values[mask], counts)
 
@@ -107,7 +107,7 @@ def keep(ragged: Ragged, mask: np.ndarray) -> Ragged:
 def cross_service(
     starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
 ) -> Ragged:
-    """Gives a random window of at most `max_events` of each history, as flat event indices.
+    """Return a random window of at most `max_events` of each history, as flat event indices.
 
     `starts` and `lengths` (R,) place the histories in the service's flat events; `keys` seed row r.
     """
@@ -124,7 +124,7 @@ def past_future(
     *,
     short: bool = False,
 ) -> tuple[Ragged, Ragged]:
-    """Gives what lies just before and just after a random cut of each history of two or more.
+    """Return what lies just before and just after a random cut of each history of two or more.
 
     Where `short`, only the first of the future is read, a number uniform in its logarithm.
     """
@@ -138,7 +138,7 @@ def past_future(
 def slices(
     starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
 ) -> tuple[Ragged, Ragged]:
-    """Gives two disjoint non-empty random subsets, in order, of a window of each history."""
+    """Return two disjoint non-empty random subsets, in order, of a window of each history."""
     window = cross_service(starts, lengths, 2 * max_events, (*keys, 0))
     size = window.lengths
     first = 1 + (uniform(*keys, 1) * (size - 1)).astype(np.int64)
@@ -155,7 +155,7 @@ def slices(
 
 
 def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -> Ragged:
-    """Gives each row without a random share `rate` of its values, one of them always kept."""
+    """Return each row without a random share `rate` of its values, one of them always kept."""
     if not rate:
         return view
     size = view.lengths

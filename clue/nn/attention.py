@@ -34,7 +34,7 @@ class Layout:
 
     @staticmethod
     def of(lengths: np.ndarray, device: torch.device | str = "cpu") -> "Layout":
-        """Gives the layout of sequences of these lengths (N,), which are positive and ascend."""
+        """Return the layout of sequences of these lengths (N,), which are positive and ascend."""
         if len(lengths) and (lengths[0] < 1 or (np.diff(lengths) < 0).any()):
             raise ValueError("lengths must be positive and ascending; sort the sequences first")
         values, counts = np.unique(lengths, return_counts=True)
@@ -45,7 +45,7 @@ class Layout:
     def fixed(
         lengths: np.ndarray, shape: "FixedShape", device: torch.device | str = "cpu"
     ) -> "Layout":
-        """Gives a layout of exactly `shape` that begins with sequences of these lengths (N,).
+        """Return a layout of exactly `shape` that begins with sequences of these lengths (N,).
 
         The rest of the positions are sequences of padding and the rest of the sequences are empty:
         an attention kernel leaves positions of no sequence unwritten, and what lies there times a
@@ -71,7 +71,7 @@ class Layout:
         return len(self.offsets) - 1
 
     def means(self, flat: Float[Tensor, "T D"]) -> Float[Tensor, "N D"]:
-        """Gives the mean of each sequence's rows; zeros where it is empty."""
+        """Return the mean of each sequence's rows; zeros where it is empty."""
         if self.runs:
             blocks = zip(self.split(flat), self.runs, strict=True)
             return torch.cat([x.view(count, length, -1).mean(1) for x, (length, count) in blocks])
@@ -82,7 +82,7 @@ class Layout:
         return sums / self.offsets.diff().clamp_min(1)[:, None]
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """Gives the rows of each run of equal lengths.
+        """Return the rows of each run of equal lengths.
 
         One split, not a slice a run: a slice's gradient is a zero tensor of the whole, which made
         the backward pass of 32 runs five times slower.
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
-        """Gives each position the mixture of its own sequence's values."""
+        """Return each position the mixture of its own sequence's values."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.heads, -1)
         if self.rotary:
             qkv = torch.cat([rotated(qkv[:, :2], layout.places), qkv[:, 2:]], dim=1)
@@ -160,7 +160,7 @@ def rotated(x: Float[Tensor, "T n H d"], places: Int[Tensor, " T"]) -> Float[Ten
 def attend_by_runs(
     qkv: Float[Tensor, "T 3 H d"], layout: Layout, *, causal: bool = False
 ) -> Float[Tensor, "T H d"]:
-    """Gives softmax(q k / sqrt d) v within each sequence, a dense call for each distinct length.
+    """Return softmax(q k / sqrt d) v within each sequence, a dense call for each distinct length.
 
     Where `causal`, a query reads no key of a later place.
     """

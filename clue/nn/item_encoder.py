@@ -38,7 +38,7 @@ class ItemEncoder(nn.Module):
         nn.init.zeros_(self.position.weight)
 
     def forward(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:
-        """Gives the vector of each of the U items whose tokens lie in `layout`."""
+        """Return the vector of each of the U items whose tokens lie in `layout`."""
         x = self.token(tokens) + self.position(layout.places)
         for block in self.blocks:
             x = block(x, layout)

@@ -23,7 +23,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
-        """Gives the next residual stream of each packed position."""
+        """Return the next residual stream of each packed position."""
         x = x + self.dropout(self.attention(self.norm_attention(x), layout))
         inner = functional.gelu(self.widen(self.norm_mlp(x)))
         return x + self.dropout(self.narrow(inner))

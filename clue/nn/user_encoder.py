@@ -28,7 +28,7 @@ class UserEncoderConfig:
     bag: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses a bag that leaves nothing for the rest."""
+        """Refuse a bag that leaves nothing for the rest."""
         if not 0 <= self.bag < self.embedding:
             raise ValueError(
                 f"bag is {self.bag} and embedding {self.embedding}; the bag is a part of the "
@@ -67,7 +67,7 @@ class UserEncoder(nn.Module):
         nn.init.zeros_(self.activity.weight)
 
     def forward(self, events: Float[Tensor, "E D"], layout: Layout) -> Float[Tensor, "N E2"]:
-        """Gives the unit vector of each of the N histories whose events lie in `layout`.
+        """Return the unit vector of each of the N histories whose events lie in `layout`.
 
         Events are oldest first; places count from the newest, so that a history cut at
         `max_events` and the whole one agree on "the last", "the one before".
@@ -87,5 +87,5 @@ class UserEncoder(nn.Module):
 
 
 def activity_level(count: int) -> int:
-    """Gives floor(2 log2 n) of n events, from 1: two levels for each doubling."""
+    """Return floor(2 log2 n) of n events, from 1: two levels for each doubling."""
     return int(2 * math.log2(count) + 1e-9)

@@ -9,17 +9,17 @@ from torch import distributed as dist
 
 
 def world() -> int:
-    """Gives the number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Gives this process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gathered(mine: Tensor, further: Tensor | None = None) -> Tensor:
-    """Gives the rows of all processes by rank, then the further ones of all; without gradient."""
+    """Return the rows of all processes by rank, then the further ones of all; without gradient."""
     parts = [_gathered(x) for x in (mine, further) if x is not None]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -33,14 +33,14 @@ def _gathered(mine: Tensor) -> Tensor:
 
 
 def summed(x: Tensor) -> Tensor:
-    """Gives the sum over all processes, in place."""
+    """Return the sum over all processes, in place."""
     if world() > 1:
         dist.all_reduce(x)
     return x
 
 
 def scattered_sum(x: Tensor) -> Tensor:
-    """Gives this process's rows of the sum over all processes: the adjoint of `gathered`.
+    """Return this process's rows of the sum over all processes: the adjoint of `gathered`.
 
     A reduce-scatter sends (n - 1)/n of `x` from each of n processes, half of what an all-reduce
     does, and gloo has it as well as NCCL.
@@ -54,7 +54,7 @@ def scattered_sum(x: Tensor) -> Tensor:
 
 
 def log_of_summed_exponentials(log_sums: Tensor) -> Tensor:
-    """Gives log sum_r exp(log_sums of process r), by the maximum first: no overflow."""
+    """Return log sum_r exp(log_sums of process r), by the maximum first: no overflow."""
     if world() == 1:
         return log_sums
     top = log_sums.clone()

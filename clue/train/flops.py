@@ -22,8 +22,8 @@ import torch
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
-from clue.nn.model import Chunk, Clue, ClueConfig, PackedViews
-from clue.nn.next_item import DecoderConfig, PackedSequences
+from clue.nn.decoder import DecoderConfig, PackedSequences
+from clue.nn.dual_encoder import Chunk, DualEncoder, DualEncoderConfig, PackedViews
 
 # Dense bf16 FLOP/s as published (the data sheets' figures with sparsity, halved), by a part of the
 # name that CUDA gives the device; the first that fits. H200 has the H100 SXM's processor.
@@ -64,7 +64,7 @@ class Work:
 
     @staticmethod
     def of(batch: Batch, processes: int = 1, views: PackedViews | None = None) -> "Work":
-        """Gives the work of this process's part of a batch that `processes` share equally.
+        """Return the work of this process's part of a batch that `processes` share equally.
 
         How it was packed says what is computed beyond.
         """
@@ -87,7 +87,7 @@ class Work:
 
 
 def _beyond(chunks: tuple[Chunk, ...]) -> tuple[int, float]:
-    """Gives the positions of all chunks, and the share of them in chunks computed twice."""
+    """Return the positions of all chunks, and the share of them in chunks computed twice."""
     positions = [len(chunk.values) for chunk in chunks]
     again = sum(n for n, chunk in zip(positions, chunks, strict=True) if chunk.recompute)
     return sum(positions), again / max(1, sum(positions))
@@ -101,8 +101,8 @@ class StepFlops:
     hardware: float
 
 
-def step_flops(config: ClueConfig, work: Work) -> StepFlops:
-    """Gives the FLOPs of one process in one step."""
+def step_flops(config: DualEncoderConfig, work: Work) -> StepFlops:
+    """Return the FLOPs of one process in one step."""
     item, user = config.item, config.user
     per_token = 24 * item.layers * item.width**2  # qkv 6, out 2, MLP 16
     per_event = 24 * user.layers * user.width**2
@@ -123,7 +123,7 @@ def step_flops(config: ClueConfig, work: Work) -> StepFlops:
 
 
 def sequence_work(batch: SequenceBatch, views: PackedSequences, catalogue: int) -> Work:
-    """Gives the work of this process's windows: pairs are windows, events their places."""
+    """Return the work of this process's windows: pairs are windows, events their places."""
     slots, again = _beyond(views.chunks)
     return Work(
         pairs=len(batch.lengths),
@@ -139,7 +139,7 @@ def sequence_work(batch: SequenceBatch, views: PackedSequences, catalogue: int) 
 
 
 def sequence_flops(config: DecoderConfig, work: Work) -> StepFlops:
-    """Gives the FLOPs of one process in one step of the next-item model.
+    """Return the FLOPs of one process in one step of the next-item model.
 
     A causal score is computed for half of the pairs of places.
     """
@@ -153,9 +153,9 @@ def sequence_flops(config: DecoderConfig, work: Work) -> StepFlops:
 
 
 def flops_per_pair(
-    config: ClueConfig, *, batch: int, events: float, tokens: float, events_per_item: float
+    config: DualEncoderConfig, *, batch: int, events: float, tokens: float, events_per_item: float
 ) -> float:
-    """Gives the model FLOPs of a pair in a batch B whose views hold `events` L of `tokens` W each.
+    """Return the model FLOPs of a pair in a batch B whose views hold `events` L of `tokens` W each.
 
     `events_per_item` is the de-duplication ratio: events in the batch / distinct items in it.
     """
@@ -172,10 +172,10 @@ def flops_per_pair(
     return step_flops(config, work).model / batch
 
 
-def count_parameters(config: ClueConfig, vocab_size: int) -> int:
-    """Gives the number of parameters of the model of this shape, without making its weights."""
+def count_parameters(config: DualEncoderConfig, vocab_size: int) -> int:
+    """Return the number of parameters of the model of this shape, without making its weights."""
     with torch.device("meta"):
-        model = Clue(config, vocab_size)
+        model = DualEncoder(config, vocab_size)
     return sum(weight.numel() for weight in model.parameters())
 
 
@@ -189,7 +189,7 @@ class Peak:
 
 @cache
 def peak_flops(device: torch.device, precision: str) -> Peak:
-    """Gives the peak of `device` for "bf16" or "fp32": published for a known GPU, else measured.
+    """Return the peak of `device` for "bf16" or "fp32": published for a known GPU, else measured.
 
     A slice of a GPU (MIG) bears the GPU's name and is measured. Measuring takes .3 s, once
     a process, and uses the threads that torch has.
@@ -203,7 +203,7 @@ def peak_flops(device: torch.device, precision: str) -> Peak:
 
 
 def published_peak(name: str) -> float | None:
-    """Gives the published dense bf16 FLOP/s of the GPU with this name; None where unknown."""
+    """Return the published dense bf16 FLOP/s of the GPU with this name; None where unknown."""
     if "MIG" in name.split():
         return None
     padded = f" {name.replace('-', ' ')} "

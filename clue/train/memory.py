@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
 from clue.nn.attention import Layout
-from clue.nn.model import Clue
-from clue.nn.next_item import NextItem
+from clue.nn.decoder import NextItemDecoder
+from clue.nn.dual_encoder import DualEncoder
+from clue.train.losses.tiles import rows_per_tile
 from clue.train.packing import Budget, fixed_shape, ranges
-from clue.train.tiles import rows_per_tile
 
 # Positions of a chunk. On a processor small chunks stay in its cache; a GPU needs large ones to be
 # busy: 32,768 x 512 wide in bf16 are 32 MiB a tensor.
@@ -34,7 +34,7 @@ CGROUPS = (  # limit and use of a container: version 2 and version 1
 
 
 def free_memory(device: torch.device, processes: int) -> int:
-    """Gives the bytes that this process may still take on `device`.
+    """Return the bytes that this process may still take on `device`.
 
     On a processor `processes` share what the machine, its container and the limits of the process
     (`ulimit -v`, `ulimit -d`) leave.
@@ -54,7 +54,7 @@ def free_memory(device: torch.device, processes: int) -> int:
 
 
 def find_budget(
-    core: Clue,
+    core: DualEncoder,
     batch: Batch,
     *,
     chunk_tokens: int | None,
@@ -62,7 +62,7 @@ def find_budget(
     fixed: bool,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> Budget:
-    """Gives the budget of steps on batches like `batch`, of which `free` bytes may be taken.
+    """Return the budget of steps on batches like `batch`, of which `free` bytes may be taken.
 
     Chunks have `chunk_tokens` positions, or where that is None the device's usual number, halved
     until the activations of one take at most a quarter of what is free. What they take is measured
@@ -98,7 +98,7 @@ def find_budget(
 
 
 def find_sequence_budget(
-    core: NextItem,
+    core: NextItemDecoder,
     batch: SequenceBatch,
     *,
     chunk_tokens: int | None,
@@ -106,7 +106,7 @@ def find_sequence_budget(
     fixed: bool,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> Budget:
-    """Gives the budget of steps on windows like `batch`; `find_budget` has the words and errors."""
+    """Return budget of steps on windows like `batch`; `find_budget` has the words and errors."""
     device = core.decoder.norm.weight.device
     weights = sum(p.numel() * p.element_size() for p in core.parameters())
     places, width = len(batch.items), core.config.width
@@ -136,8 +136,8 @@ def find_sequence_budget(
     )
 
 
-def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, float]:
-    """Gives the bytes that a position of an item, and of a history, leaves for backward."""
+def activation_bytes(core: DualEncoder, batch: Batch, tokens: int) -> tuple[float, float]:
+    """Return the bytes that a position of an item, and of a history, leaves for backward."""
     device = core.log_scale.device
     vectors = torch.zeros(1, core.config.item.width, device=device)
 
@@ -160,7 +160,7 @@ def activation_bytes(core: Clue, batch: Batch, tokens: int) -> tuple[float, floa
 def _saved_bytes(
     encode: Callable[[Tensor, Layout], Tensor], values: Tensor, layout: Layout, core: nn.Module
 ) -> int:
-    """Gives the bytes that autograd keeps of one call, each storage once, weights not counted."""
+    """Return the bytes that autograd keeps of one call, each storage once, weights not counted."""
     weights = {storage_of(p): 0 for p in core.parameters()}
     kept: dict[int, int] = {}
 
@@ -174,5 +174,5 @@ def _saved_bytes(
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Gives what tells storages apart, those without memory (device meta) too."""
+    """Return what tells storages apart, those without memory (device meta) too."""
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

@@ -69,7 +69,7 @@ class OptimizerConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what is no rate, share or width."""
+        """Refuse what is no rate, share or width."""
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}; it must be positive, such as 2e-3")
         if not 0 <= self.decay_share <= 1:
@@ -94,7 +94,7 @@ class OptimizerConfig:
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Gives AdamW over all of `model`, or Muon over the hidden matrices and AdamW over the rest.
+    """Return AdamW over all of `model`, or Muon over the hidden matrices and AdamW over the rest.
 
     Matrices decay. Embeddings, norms, temperature and bias do not: decay pulls a temperature
     towards 1 and unlearns rare tokens between their few gradients. Every group carries `lr_share`,
@@ -112,7 +112,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
 
 
 def make_sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Gives SGD with momentum .9 (Nesterov's off) over all of `model`: the second phase.
+    """Return SGD with momentum .9 (Nesterov's off) over all of `model`: the second phase.
 
         b <- .9 b + g,   w <- w - sgd_lr b,   b = g in its first step
 
@@ -130,7 +130,7 @@ def make_sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer
 def parameter_groups(
     model: nn.Module, config: OptimizerConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Gives AdamW's groups and Muon's, none for Muon where `kind` is adamw.
+    """Return AdamW's groups and Muon's, none for Muon where `kind` is adamw.
 
     Hidden are the blocks' matrices and the two that read item vectors, `enter` and `bag`.
     The last matrix, `leave`, is the model's output and stays with AdamW, as in Muon's recipe. The
@@ -160,7 +160,7 @@ def parameter_groups(
 
 
 def width_share(config: OptimizerConfig, name: str, weight: nn.Parameter, by_muon: bool) -> float:
-    """Gives a matrix's part of the rate by the rule above; 1 without `base_width`."""
+    """Return a matrix's part of the rate by the rule above; 1 without `base_width`."""
     if config.base_width is None:
         return 1.0
     width = weight.shape[1] // 4 if name.endswith("narrow.weight") else weight.shape[1]
@@ -169,7 +169,7 @@ def width_share(config: OptimizerConfig, name: str, weight: nn.Parameter, by_muo
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Gives the rate of step `step` (from 0) of `steps`.
+    """Return the rate of step `step` (from 0) of `steps`.
 
     The decay of `wsd` is 1 - sqrt: better than linear in Haegele et al. 2024, arXiv 2405.18392.
     """
@@ -185,12 +185,12 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def decay_start(config: OptimizerConfig, steps: int) -> int:
-    """Gives the first step of the decay of `wsd`: earlier steps do not depend on `steps`."""
+    """Return the first step of the decay of `wsd`: earlier steps do not depend on `steps`."""
     return steps - round(config.decay_share * steps)
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
-    """Gives every group its share of `rate`."""
+    """Return every group its share of `rate`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_share"]

@@ -16,9 +16,9 @@ import torch
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
 from clue.nn.attention import FixedShape, Layout
-from clue.nn.model import Chunk, PackedViews
-from clue.nn.next_item import PackedSequences
-from clue.train.losses import Identity
+from clue.nn.decoder import PackedSequences
+from clue.nn.dual_encoder import Chunk, PackedViews
+from clue.train.losses.contrastive import Identity
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Budget:
 def pack(
     batch: Batch, budget: Budget, device: torch.device | str = "cpu"
 ) -> tuple[PackedViews, Identity]:
-    """Gives this process's part of a batch as the model and the loss read it, on `device`."""
+    """Return this process's part of a batch as the model and the loss read it, on `device`."""
     item_shape, history_shape = budget.fixed or (None, None)
     items = ranges(batch.token_lengths, budget.tokens, item_shape)
     histories = ranges(batch.event_lengths, budget.tokens, history_shape)
@@ -68,7 +68,7 @@ def pack(
 def pack_sequences(
     batch: SequenceBatch, budget: Budget, device: torch.device | str = "cpu"
 ) -> PackedSequences:
-    """Gives this process's windows as the next-item model reads them, on `device`."""
+    """Return this process's windows as the next-item model reads them, on `device`."""
     shape = budget.fixed[1] if budget.fixed else None
     parts = ranges(batch.lengths, budget.tokens, shape)
     sizes = [int(batch.lengths[start:stop].sum()) for start, stop in parts]
@@ -85,7 +85,7 @@ def pack_sequences(
 def ranges(
     lengths: np.ndarray, tokens: int, shape: FixedShape | None = None
 ) -> list[tuple[int, int]]:
-    """Gives (start, stop) of groups of neighbouring sequences with at most `tokens` positions.
+    """Return (start, stop) of groups of neighbouring sequences with at most `tokens` positions.
 
     A single longer sequence is a group of its own. With a `shape`, a group and its padding fit it.
     """
@@ -105,7 +105,7 @@ def ranges(
 
 
 def fixed_shape(tokens: int, longest: int) -> FixedShape:
-    """Gives the shape of chunks of `tokens` positions whose sequences have at most `longest`.
+    """Return the shape of chunks of `tokens` positions whose sequences have at most `longest`.
 
     Half as many sequences as positions: shorter ones on average would leave positions unused.
     """
@@ -118,7 +118,7 @@ def _padding_sequences(shape: FixedShape) -> int:
 
 
 def _rows(parts: list[tuple[int, int]], shape: FixedShape | None) -> np.ndarray:
-    """Gives where each sequence's vector lies among those of all chunks, padding included."""
+    """Return where each sequence's vector lies among those of all chunks, padding included."""
     if not parts:
         return np.zeros(0, np.int64)
     firsts = [start if shape is None else n * shape.sequences for n, (start, _) in enumerate(parts)]

@@ -37,7 +37,7 @@ class Progress:
 
 
 def advance(progress: Progress, config: OptimizerConfig, step: int, held_out: float) -> Progress:
-    """Gives where the run stands after `step` steps, when `held_out` nats were measured.
+    """Return where the run stands after `step` steps, when `held_out` nats were measured.
 
     A loss that is not finite is no lower one. SGD has to beat the best of the first phase. All
     processes must be told the same loss, and a measurement counts only where a run without a stop
@@ -55,7 +55,7 @@ def advance(progress: Progress, config: OptimizerConfig, step: int, held_out: fl
 
 
 def rate(progress: Progress, config: OptimizerConfig, step: int, steps: int) -> float:
-    """Gives the rate of step `step` (from 0) of `steps`: the schedule's, and `sgd_lr` under SGD.
+    """Return the rate of step `step` (from 0) of `steps`: the schedule's, and `sgd_lr` under SGD.
 
     SGD has no warm-up: without moments there is no estimate to wait for.
     """
@@ -67,7 +67,7 @@ def rate(progress: Progress, config: OptimizerConfig, step: int, steps: int) -> 
 def active(
     progress: Progress, first: Sequence[Optimizer], sgd: Optimizer | None
 ) -> Sequence[Optimizer]:
-    """Gives the optimisers that step, and whose state a checkpoint holds.
+    """Return the optimisers that step, and whose state a checkpoint holds.
 
     `sgd` is None where the run has no such phase. Of a run that is done, those of its last phase.
     """

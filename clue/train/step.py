@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from clue.data.batches import Batch
 from clue.train.collectives import world
 from clue.train.flops import Work
-from clue.train.losses import LossConfig, contrastive_loss
+from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 
 
@@ -70,7 +70,7 @@ def train_step(
 def contrastive_forward(
     model: nn.Module, batch: Batch, budget: Budget, loss: LossConfig, device: torch.device
 ) -> Forward:
-    """Gives the contrastive loss of this process's part of a batch.
+    """Return the contrastive loss of this process's part of a batch.
 
     Of the figures, `scale` is 1/temperature, `positive` and `negative` are mean cosines.
     """
@@ -91,7 +91,7 @@ def contrastive_forward(
 
 
 def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Gives one-element tensors as numbers, in one transfer: each `item()` waits for the device.
+    """Return one-element tensors as numbers, in one transfer: each `item()` waits for the device.
 
     A sharded model's gradient norm lies in parts: every process must come here.
     """

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from clue import checkpoint
-from clue.config import PretrainConfig
 from clue.data.corpus import Corpus
 from clue.data.sequences import Catalogue, SequencesConfig
-from clue.nn.next_item import DecoderConfig, NextItem
-from clue.train.state import State
+from clue.nn.decoder import DecoderConfig, NextItemDecoder
+from clue.run import checkpoint
+from clue.run.pretrain_config import PretrainConfig
+from clue.train.state_dict import StateDict
 from tests.benchmarks.worlds import Event, corpus_of, parts
 
 
@@ -37,9 +37,9 @@ def saved_run(
         sequences=sequences,
     )
     torch.manual_seed(width + len(name))
-    model = NextItem(config.decoder, len(Catalogue(corpus, sequences.services)))
+    model = NextItemDecoder(config.decoder, len(Catalogue(corpus, sequences.services)))
     with torch.no_grad():  # at their start all scores are nearly equal
         model.decoder.item.weight.mul_(30)
     weights = {key: value.detach() for key, value in model.state_dict().items()}
-    checkpoint.save(config, corpus, State(weights, {}), 5, {})
+    checkpoint.save(config, corpus, StateDict(weights, {}), 5, {})
     return config.run

@@ -9,10 +9,10 @@ import pytest
 from benchmarks import batch_size
 from benchmarks.batch_figure import read_cells, table
 from benchmarks.batch_size import BatchSizeConfig, Point, gallery, overrides, plan, study
-from clue.config import PretrainConfig
+from clue.config import load
 from clue.data.corpus import Corpus
 from clue.pretrain import pretrain
-from clue.settings import load
+from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import TinyRun
 
 
@@ -20,7 +20,7 @@ from tests.conftest import TinyRun
 def config(tiny_run: TinyRun, tmp_path: Path) -> BatchSizeConfig:
     shape = "model.item.layers=0", "model.user.layers=1"
     return BatchSizeConfig(
-        pretrain=Path("configs/demo.yaml"),
+        pretrain=Path("configs/pretrain/demo.yaml"),
         corpus=tiny_run.corpus,
         runs=tmp_path / "runs",
         out=tmp_path / "out",

@@ -18,13 +18,13 @@ from benchmarks.demo import (
     what_next,
     write_data_config,
 )
-from benchmarks.stages import Stages
-from clue.config import PretrainConfig
+from benchmarks.suite.pipeline import Stages
+from clue.config import load
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
-from clue.data.recipe import PrepareConfig
+from clue.data.ingest.config import PrepareConfig
 from clue.prepare import prepare
-from clue.settings import load
+from clue.run.pretrain_config import PretrainConfig
 from tests.benchmarks.worlds import corpus_of
 
 

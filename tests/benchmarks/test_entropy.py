@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.entropy import SCALES, refit_scale
-from clue.train.evaluation import contrastive_entropy
+from clue.evaluation.matching import contrastive_entropy
 
 
 def planted(scale: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,13 @@ from benchmarks.demo import summary
 from benchmarks.evaluate import AttributeConfig, EvaluateConfig, evaluate, main
 from benchmarks.models import EncoderVectors
 from benchmarks.next_item import questions, standings
-from benchmarks.people import groups_of
-from benchmarks.report import ReportConfig, report
+from benchmarks.report.run_page import ReportConfig, report
 from benchmarks.results import read_results
+from benchmarks.suite.user_map import groups_of
 from clue.data.corpus import Corpus
-from clue.encode import last_states
-from clue.next_item import expected_ranks
-from clue.sequence_encoder import SequenceEncoder
+from clue.evaluation.encode import last_states
+from clue.inference.item_id_encoder import ItemIdEncoder
+from clue.run.objectives.next_item import expected_ranks
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import TinyRun
 
@@ -97,7 +97,7 @@ def test_a_next_item_checkpoint_has_the_same_rows(
 
 
 def test_next_items_are_ranked_as_the_model_ranks_them(tiny_items: TinyRun) -> None:
-    corpus, encoder = Corpus.open(tiny_items.corpus), SequenceEncoder.load(tiny_items.run)
+    corpus, encoder = Corpus.open(tiny_items.corpus), ItemIdEncoder.load(tiny_items.run)
     asked = questions(corpus, 0, np.flatnonzero(corpus.split > 0))
     vectors = EncoderVectors(encoder, corpus)
     found = standings(corpus, asked, {"trained": vectors}, filter_seen=False)["trained"]

@@ -9,13 +9,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.item_models import Popularity, TrainedItems, training_seconds
+from benchmarks.baselines.next_item_models import (
+    Popularity,
+    TrainedItems,
+    training_seconds,
+)
 from benchmarks.leave_one_out import LeaveOneOutConfig, answers, evaluate
-from clue import checkpoint
 from clue.data.corpus import Corpus
-from clue.data.sequences import Questions, Sequences, SequencesConfig
-from tests.benchmarks.hard_tasks.ring import Ring, questions
+from clue.data.sequences import EvalQueries, Sequences, SequencesConfig
+from clue.run import checkpoint
 from tests.benchmarks.item_runs import saved_run, two_services
+from tests.benchmarks.tasks.ring import Ring, questions
 from tests.conftest import TinyRun
 
 BOTH = SequencesConfig(join="service")
@@ -26,7 +30,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return two_services(tmp_path_factory.mktemp("two"))
 
 
-def by_sorting(model: TrainedItems, asked: Questions, filtered: bool) -> tuple[list, list]:
+def by_sorting(model: TrainedItems, asked: EvalQueries, filtered: bool) -> tuple[list, list]:
     ranks, nats = [], []
     states = model.states(asked.histories).astype(np.float64)
     for row, (state, target) in enumerate(zip(states, asked.targets, strict=True)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.baselines import item_terms
+from benchmarks.baselines.tfidf import item_terms
 from benchmarks.matching import evaluate_matching
 from benchmarks.results import Outcome, Table
 from clue.data.corpus import Corpus

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.metrics.bootstrap import Interval, mean_of
 from benchmarks.results import (
     Slice,
     Table,
@@ -16,7 +17,6 @@ from benchmarks.results import (
     show,
     write_results,
 )
-from benchmarks.statistics import Interval, mean_of
 
 
 def table() -> Table:

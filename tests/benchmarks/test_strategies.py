@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.strategies import DROPOUTS, Point, StrategiesConfig, effects, measure, table
-from clue import checkpoint
 from clue import pretrain as trainer
-from clue.config import PretrainConfig
+from clue.config import load
 from clue.data.corpus import Corpus
-from clue.settings import load
+from clue.run import checkpoint
+from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import TinyRun
 
 
@@ -33,7 +33,8 @@ def test_the_arm_without_the_switch_is_the_best_of_the_first_phase(
     known = {"recall_at_10": 0.3, "ndcg_at_10": 0.2, "negatives": 9.0}
     with monkeypatch.context() as patch:
         patch.setattr(
-            "clue.next_item.evaluate", lambda *_: {"cross_entropy": next(losses), **known}
+            "clue.run.objectives.next_item.evaluate",
+            lambda *_: {"cross_entropy": next(losses), **known},
         )
         assert trainer.pretrain(config)
     found = measure(config.run, Corpus.open(tiny_run.corpus))
@@ -45,7 +46,8 @@ def test_the_arm_without_the_switch_is_the_best_of_the_first_phase(
     losses = iter([5.0, 4.0, 4.5, 4.6])
     with monkeypatch.context() as patch:
         patch.setattr(
-            "clue.next_item.evaluate", lambda *_: {"cross_entropy": next(losses), **known}
+            "clue.run.objectives.next_item.evaluate",
+            lambda *_: {"cross_entropy": next(losses), **known},
         )
         assert trainer.pretrain(without)
     both, alone = (

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clue.config import load
 from clue.data.corpus import Corpus
 from clue.prepare import PrepareConfig, prepare
-from clue.settings import load
 
 Row = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def write_log(file: Path, rows: Sequence[Row]) -> Path:
 
 
 def config(out: Path, *overrides: str) -> PrepareConfig:
-    """Gives a data config with a small tokenizer, writing to `out`."""
+    """Return a data config with a small tokenizer, writing to `out`."""
     common = ["name=test", f"out={out}", "tokenizer.vocab_size=300"]
     return load(PrepareConfig, None, [*common, *overrides])
 
@@ -61,7 +61,7 @@ def corpus_of(out: Path, *overrides: str) -> Corpus:
 
 
 def histories(corpus: Corpus) -> dict[tuple[str, str], list[tuple[str, float]]]:
-    """Gives (user, service) -> [(item, time)], read the slow way; no empty histories."""
+    """Return (user, service) -> [(item, time)], read the slow way; no empty histories."""
     users, items = corpus.user_ids.to_pylist(), corpus.item_ids.to_pylist()
     found: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for number, service in enumerate(corpus.services):

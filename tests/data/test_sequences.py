@@ -36,7 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def items(sequences: Sequences, rows: np.ndarray | Sequence[int]) -> str:
-    """Gives the item ids of catalogue rows as one word."""
+    """Return the item ids of catalogue rows as one word."""
     ids = sequences.catalogue.columns()["item_id"].to_pylist()
     return "".join(ids[row] for row in rows)
 

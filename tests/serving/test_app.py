@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from clue.text_encoder import Encoder
+from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
 from serving.settings import Settings
 from tests.conftest import TinyRun
@@ -17,7 +17,7 @@ def test_http_equals_python_whatever_shares_the_batch(
     settings: Settings, tiny_run: TinyRun, tiny_index: Path
 ) -> None:
     users = users_of(read(tiny_index)[1], 40)
-    truth = np.concatenate([Encoder.load(tiny_run.run).embed_users([user]) for user in users])
+    truth = np.concatenate([TextEncoder.load(tiny_run.run).embed_users([user]) for user in users])
 
     async def test() -> None:
         async with serving(settings) as (client, app):
@@ -35,7 +35,7 @@ def test_http_equals_python_whatever_shares_the_batch(
 
 
 def test_events_are_read_in_the_order_of_their_times(settings: Settings, tiny_run: TinyRun) -> None:
-    encoder = Encoder.load(tiny_run.run)
+    encoder = TextEncoder.load(tiny_run.run)
     # More than the encoder reads, so that the order decides which are read at all.
     texts = [f"text {n}" for n in range(encoder.max_events + 20)]
     plain = events_of({"films": texts})
@@ -65,7 +65,7 @@ def test_events_are_read_in_the_order_of_their_times(settings: Settings, tiny_ru
 
 
 def test_an_answer_says_whose_it_is(settings: Settings, tiny_run: TinyRun) -> None:
-    encoder = Encoder.load(tiny_run.run)
+    encoder = TextEncoder.load(tiny_run.run)
     known = encoder.services[0]
     users = [
         {"user_id": "né\U0001f600", "events": [{"service": known, "text": "tea"}]},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.text_encoder import Encoder
+from clue.inference.text_encoder import TextEncoder
 from serving.build_index import BuildConfig, build, main
 from serving.generation import read
 from serving.index import Index
@@ -18,7 +18,7 @@ from tests.conftest import ROOT, TinyRun
 
 
 def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: Path) -> None:
-    corpus, encoder = Corpus.open(tiny_run.corpus), Encoder.load(tiny_run.run)
+    corpus, encoder = Corpus.open(tiny_run.corpus), TextEncoder.load(tiny_run.run)
     contents = read(tiny_index)[1]
     assert contents.item_ids.to_pylist() == corpus.item_ids.to_pylist()
     texts = corpus.item_texts.to_pylist()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clue.text_encoder import Encoder
+from clue.inference.text_encoder import TextEncoder
 from serving.generation import publish, read, writing
 from serving.settings import Settings
 from tests.conftest import TinyRun
@@ -20,9 +20,9 @@ from tests.serving.planted import contents
 def test_a_vector_that_is_none_is_a_fault_and_fails_its_user_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Encoder.embed_users
+    real = TextEncoder.embed_users
 
-    def poisoned(self: Encoder, users: Sequence[User]) -> np.ndarray:
+    def poisoned(self: TextEncoder, users: Sequence[User]) -> np.ndarray:
         vectors = real(self, users)
         for row, user in enumerate(users):
             if "poison" in user:
@@ -33,7 +33,7 @@ def test_a_vector_that_is_none_is_a_fault_and_fails_its_user_alone(
 
     async def test() -> None:
         async with serving(settings) as (client, _):
-            monkeypatch.setattr(Encoder, "embed_users", poisoned)
+            monkeypatch.setattr(TextEncoder, "embed_users", poisoned)
             bad = [{"poison": [kind]} for kind in ("nan", "zero", "inf")] + [{"crash": ["x"]}]
             good = [{"films": [f"text {n}"]} for n in range(4)]
             answers = await asyncio.gather(
@@ -56,15 +56,15 @@ class Held:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.go = threading.Event(), threading.Event()
         self.given: set[str] = set()
-        real = Encoder.embed_users
+        real = TextEncoder.embed_users
 
-        def slow(encoder: Encoder, users: Sequence[User]) -> np.ndarray:
+        def slow(encoder: TextEncoder, users: Sequence[User]) -> np.ndarray:
             self.given |= {name for user in users for name in user}
             self.entered.set()
             assert self.go.wait(20)
             return real(encoder, users)
 
-        monkeypatch.setattr(Encoder, "embed_users", slow)
+        monkeypatch.setattr(TextEncoder, "embed_users", slow)
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_again(
@@ -158,7 +158,7 @@ def test_the_end_of_the_model_thread_is_seen(
     async def test() -> None:
         async with serving(settings) as (client, app):
             assert (await client.get("/readyz")).status_code == 200
-            monkeypatch.setattr(Encoder, "embed_users", die)
+            monkeypatch.setattr(TextEncoder, "embed_users", die)
             body = body_of([{"films": ["one"]}])
             problem(await client.post("/v1/users/embed", json=body), 503)
             await asyncio.to_thread(until, lambda: not live(app).batcher.alive)
@@ -187,7 +187,7 @@ async def refused_with(settings: Settings) -> dict[str, Any]:
 def test_an_index_of_another_model_is_never_searched(
     settings: Settings, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    encoder = Encoder.load(tiny_run.run)
+    encoder = TextEncoder.load(tiny_run.run)
     other = contents(width=encoder.width)  # the same width: only the fingerprint tells
     with writing(tmp_path / "other", overwrite=False):
         publish(tmp_path / "other", other)

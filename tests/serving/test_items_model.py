@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.encode import last_states, packed
-from clue.sequence_encoder import SequenceEncoder
+from clue.evaluation.encode import last_states, packed
+from clue.inference.item_id_encoder import ItemIdEncoder
 from serving.engine import Query, cost_of
 from serving.generation import read
 from serving.settings import Settings
@@ -26,11 +26,11 @@ def settings(tiny_items: TinyRun, items_index: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_items: TinyRun) -> SequenceEncoder:
-    return SequenceEncoder.load(tiny_items.run)
+def encoder(tiny_items: TinyRun) -> ItemIdEncoder:
+    return ItemIdEncoder.load(tiny_items.run)
 
 
-def histories(encoder: SequenceEncoder, count: int) -> list[list[tuple[str, str]]]:
+def histories(encoder: ItemIdEncoder, count: int) -> list[list[tuple[str, str]]]:
     """Users who did 1 to 30 things, in all services in turn."""
     rng, keys = np.random.default_rng(0), list(encoder.rows)
     return [[keys[n] for n in rng.choice(len(keys), 1 + 29 * u // count)] for u in range(count)]
@@ -40,7 +40,7 @@ def body(history: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"service": service, "item_id": item_id} for service, item_id in history]
 
 
-def test_http_equals_python(settings: Settings, encoder: SequenceEncoder) -> None:
+def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
     users = histories(encoder, 20)
     truth = encoder.embed_events(users)
     alone = {user[0][0]: [item for s, item in user if s == user[0][0]] for user in users[-1:]}
@@ -67,7 +67,7 @@ def test_http_equals_python(settings: Settings, encoder: SequenceEncoder) -> Non
     asyncio.run(test())
 
 
-def test_items_found_are_the_model_s_own_top(settings: Settings, encoder: SequenceEncoder) -> None:
+def test_items_found_are_the_model_s_own_top(settings: Settings, encoder: ItemIdEncoder) -> None:
     users, keys = histories(encoder, 12), list(encoder.rows)
     rows = packed([[encoder.rows[event] for event in user] for user in users])
     states = last_states(encoder.model, rows)
@@ -96,7 +96,7 @@ def test_items_found_are_the_model_s_own_top(settings: Settings, encoder: Sequen
 
 
 def test_the_index_holds_users_as_python_gives_them(
-    items_index: Path, tiny_items: TinyRun, encoder: SequenceEncoder
+    items_index: Path, tiny_items: TinyRun, encoder: ItemIdEncoder
 ) -> None:
     corpus, index = Corpus.open(tiny_items.corpus), read(items_index)[1]
     np.testing.assert_array_equal(index.item_vectors, encoder.catalogue(corpus))
@@ -119,7 +119,7 @@ def test_the_index_holds_users_as_python_gives_them(
     np.testing.assert_allclose(index.user_vectors[::9], truth, atol=1e-6)
 
 
-def test_what_the_model_cannot_read_is_named(settings: Settings, encoder: SequenceEncoder) -> None:
+def test_what_the_model_cannot_read_is_named(settings: Settings, encoder: ItemIdEncoder) -> None:
     service, item_id = next(iter(encoder.rows))
     other = next(name for name in encoder.services if (name, item_id) not in encoder.rows)
     good = {"service": service, "item_id": item_id}
@@ -181,7 +181,7 @@ def test_a_model_of_texts_asks_for_texts(tiny_run: TinyRun, tiny_index: Path) ->
     asyncio.run(test())
 
 
-def test_an_item_id_costs_one_token_whatever_its_length(encoder: SequenceEncoder) -> None:
+def test_an_item_id_costs_one_token_whatever_its_length(encoder: ItemIdEncoder) -> None:
     query = Query(histories=[[("shop", "x" * 200)] * 3, [("shop", "y")]])
     assert cost_of(query, encoder) == 4
 

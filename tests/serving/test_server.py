@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from clue.text_encoder import Encoder
+from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
 from tests.conftest import TinyRun
 from tests.serving.client import body_of, users_of, vectors_in
@@ -80,7 +80,7 @@ def server(tiny_run: TinyRun, tiny_index: Path) -> Generator[Server]:
 
 def test_http_equals_python(server: Server, tiny_run: TinyRun, tiny_index: Path) -> None:
     users = users_of(read(tiny_index)[1], 30, seed=2)
-    truth = Encoder.load(tiny_run.run).embed_users(users)
+    truth = TextEncoder.load(tiny_run.run).embed_users(users)
     with httpx.Client(base_url=server.url, timeout=20) as client:
         together = vectors_in(client.post("/v1/users/embed", json=body_of(users)))
         alone = [vectors_in(client.post("/v1/users/embed", json=body_of([u]))) for u in users]

@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from clue.nn import attention
 from clue.train.packing import pack
-from tests.nn.test_model import gradients_of, small_model, some_batch
+from tests.nn.test_dual_encoder import gradients_of, small_model, some_batch
 from tests.train.varlen import fixed_budget, varlen
 
 

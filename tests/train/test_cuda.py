@@ -6,11 +6,11 @@ import torch
 
 from clue.data.batches import Batch
 from clue.nn.attention import Layout
+from clue.nn.decoder import DecoderConfig, NextItemDecoder
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
-from clue.nn.next_item import DecoderConfig, NextItem
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.losses import LossConfig
+from clue.train.losses.contrastive import LossConfig
 from clue.train.packing import Budget, fixed_shape
 from clue.train.step import contrastive_forward
 
@@ -40,8 +40,10 @@ def some_batch() -> Batch:
     )
 
 
-def step(model: Clue, budget: Budget, *, half: bool) -> tuple[float, dict[str, torch.Tensor]]:
-    """Gives the loss and every gradient of `some_batch`."""
+def step(
+    model: DualEncoder, budget: Budget, *, half: bool
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the loss and every gradient of `some_batch`."""
     model.zero_grad(set_to_none=True)
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
         seen = contrastive_forward(model, some_batch(), budget, LossConfig(), torch.device("cuda"))
@@ -52,11 +54,11 @@ def step(model: Clue, budget: Budget, *, half: bool) -> tuple[float, dict[str, t
 
 def test_half_precision_with_the_kernel_equals_fp32_without() -> None:
     torch.manual_seed(0)
-    config = ClueConfig(
+    config = DualEncoderConfig(
         item=ItemEncoderConfig(layers=1, width=128, max_tokens=TOKENS),
         user=UserEncoderConfig(layers=2, width=128, max_events=EVENTS),
     )
-    model = Clue(config, vocab_size=900).cuda()
+    model = DualEncoder(config, vocab_size=900).cuda()
     loss, gradients = step(model, Budget(4096), half=False)
     shapes = fixed_shape(4096, TOKENS), fixed_shape(4096, EVENTS)
     kept = Budget(4096, fixed=shapes)
@@ -74,7 +76,7 @@ def test_half_precision_with_the_kernel_equals_fp32_without() -> None:
 
 def test_a_causal_decoder_reads_the_same_states() -> None:
     torch.manual_seed(0)
-    decoder = NextItem(DecoderConfig(width=128), 500).cuda().eval().decoder
+    decoder = NextItemDecoder(DecoderConfig(width=128), 500).cuda().eval().decoder
     longest = decoder.config.max_events
     lengths = np.sort(np.random.default_rng(0).integers(1, longest + 1, 60))
     items = torch.randint(500, (int(lengths.sum()),), device="cuda")

@@ -9,10 +9,10 @@ from torch.nn.parallel import DistributedDataParallel
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
 from clue.data.views import ViewsConfig
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.losses import LossConfig, contrastive_loss
+from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 from tests.conftest import TinyRun
 from tests.processes import spawn
@@ -31,18 +31,18 @@ LOSSES = {
 
 
 def one_side(rank: int, world: int, path: Path, kind: str) -> dict[str, torch.Tensor]:
-    """Gives loss, recall and every gradient, averaged over the processes as training averages.
+    """Return loss, recall and every gradient, averaged over the processes as training averages.
 
     Chunks are of another size on every number of processes, and some are recomputed.
     """
     corpus, loss = Corpus.open(path), LOSSES[kind]
     torch.manual_seed(0)
-    config = ClueConfig(
+    config = DualEncoderConfig(
         item=ItemEncoderConfig(layers=1, width=16, heads=2),
         user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=16, bag=8),
         initial_bias=-3.0 if kind == "sigmoid" else None,
     )
-    core = Clue(config, corpus.manifest.vocab_size)
+    core = DualEncoder(config, corpus.manifest.vocab_size)
     model = DistributedDataParallel(core) if world > 1 else core
     batch = PairSampler(corpus, VIEWS, batch=BATCH, seed=3).at(1, rank, world)
     views, identity = pack(batch, Budget(64 + 7 * world, 20_000.0, 100.0, 100.0))

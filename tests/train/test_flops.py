@@ -10,12 +10,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from clue.data.batches import Batch
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train import flops
 from clue.train.flops import Work, count_parameters, flops_per_pair, peak_flops, step_flops
-from clue.train.losses import contrastive_loss
+from clue.train.losses.contrastive import contrastive_loss
 from clue.train.packing import Budget, fixed_shape, pack
 
 VOCABULARY = 90
@@ -49,8 +49,8 @@ def shape(
     widths: tuple[int, int] = (32, 48),
     embedding: int = 40,
     bag: int = 0,
-) -> ClueConfig:
-    return ClueConfig(
+) -> DualEncoderConfig:
+    return DualEncoderConfig(
         item=ItemEncoderConfig(layers=layers[0], width=widths[0], heads=2, max_tokens=40),
         user=UserEncoderConfig(
             layers=layers[1],
@@ -64,7 +64,7 @@ def shape(
 
 
 def drawn(pairs: int, items: int, tokens: tuple[int, int], events: tuple[int, int]) -> Batch:
-    """Gives a batch of lengths drawn from these ranges."""
+    """Return a batch of lengths drawn from these ranges."""
     draw = np.random.default_rng(pairs)
     token_lengths = np.sort(draw.integers(*tokens, items, endpoint=True))
     event_lengths = np.sort(draw.integers(*events, 2 * pairs, endpoint=True))
@@ -96,10 +96,10 @@ SHAPES = [
 
 
 def counted(
-    config: ClueConfig, batch: Batch, *, loss: bool, fused: bool, budget: Budget = WHOLE
+    config: DualEncoderConfig, batch: Batch, *, loss: bool, fused: bool, budget: Budget = WHOLE
 ) -> float:
-    """Gives what PyTorch's counter sees of forward and backward, the loss included or not."""
-    model = Clue(config, VOCABULARY)
+    """Return what PyTorch's counter sees of forward and backward, the loss included or not."""
+    model = DualEncoder(config, VOCABULARY)
     views, identity = pack(batch, budget)
     backend = SDPBackend.FLASH_ATTENTION if fused else SDPBackend.MATH
     with sdpa_kernel(backend), FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
@@ -113,7 +113,7 @@ def counted(
 
 
 @pytest.mark.parametrize(("config", "batch"), SHAPES)
-def test_the_encoders_cost_what_pytorch_counts(config: ClueConfig, batch: Batch) -> None:
+def test_the_encoders_cost_what_pytorch_counts(config: DualEncoderConfig, batch: Batch) -> None:
     work = replace(Work.of(batch), logits=0)
     flops = step_flops(config, work)
     # Unfused attention keeps its scores: nothing is computed twice.
@@ -122,7 +122,9 @@ def test_the_encoders_cost_what_pytorch_counts(config: ClueConfig, batch: Batch)
 
 
 @pytest.mark.parametrize(("config", "batch"), SHAPES)
-def test_the_step_with_its_loss_costs_what_pytorch_counts(config: ClueConfig, batch: Batch) -> None:
+def test_the_step_with_its_loss_costs_what_pytorch_counts(
+    config: DualEncoderConfig, batch: Batch
+) -> None:
     flops = step_flops(config, Work.of(batch))
     assert flops.hardware == pytest.approx(counted(config, batch, loss=True, fused=True), rel=0.02)
 
@@ -184,8 +186,8 @@ def test_flops_per_pair_are_those_of_a_batch_of_equal_lengths() -> None:
 
 
 @pytest.mark.parametrize("config", [shape(), shape((0, 3), (16, 64)), shape((3, 0))])
-def test_parameters_are_counted_without_making_them(config: ClueConfig) -> None:
-    model = Clue(config, VOCABULARY)
+def test_parameters_are_counted_without_making_them(config: DualEncoderConfig) -> None:
+    model = DualEncoder(config, VOCABULARY)
     assert count_parameters(config, VOCABULARY) == sum(p.numel() for p in model.parameters())
 
 

@@ -9,8 +9,8 @@ import torch
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
 from clue.data.views import ViewsConfig
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.memory import activation_bytes, find_budget, free_memory
 from clue.train.packing import Budget, pack
@@ -25,20 +25,20 @@ def corpus(tiny_run: TinyRun) -> Corpus:
     return Corpus.open(tiny_run.corpus)
 
 
-def model_of(corpus: Corpus) -> Clue:
-    config = ClueConfig(
+def model_of(corpus: Corpus) -> DualEncoder:
+    config = DualEncoderConfig(
         item=ItemEncoderConfig(layers=2, width=32, heads=2),
         user=UserEncoderConfig(layers=2, width=48, heads=2, embedding=16),
     )
-    return Clue(config, corpus.manifest.vocab_size)
+    return DualEncoder(config, corpus.manifest.vocab_size)
 
 
 def batch_of(corpus: Corpus, pairs: int) -> Batch:
     return PairSampler(corpus, VIEWS, batch=pairs, seed=0).at(0)
 
 
-def kept_bytes(model: Clue, batch: Batch, budget: Budget) -> int:
-    """Gives what a forward pass leaves for the backward pass, each storage once."""
+def kept_bytes(model: DualEncoder, batch: Batch, budget: Budget) -> int:
+    """Return what a forward pass leaves for the backward pass, each storage once."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, int] = {}
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
-from clue.nn.model import Clue, ClueConfig
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.optimiser import (
     OptimizerConfig,
@@ -24,18 +24,20 @@ ITEM_READERS = {"users.enter.weight", "users.bag.weight"}
 
 
 @pytest.fixture
-def model() -> Clue:
+def model() -> DualEncoder:
     """Items of width 8, users of width 16, vectors of 4: every matrix tells its width."""
     torch.manual_seed(0)
-    config = ClueConfig(
+    config = DualEncoderConfig(
         item=ItemEncoderConfig(layers=1, width=8, heads=2),
         user=UserEncoderConfig(layers=1, width=16, heads=2, embedding=6, bag=2),
     )
-    return Clue(config, vocab_size=20)
+    return DualEncoder(config, vocab_size=20)
 
 
-def groups_of(model: Clue, config: OptimizerConfig) -> list[tuple[str, float, float, set[str]]]:
-    """Gives (optimiser, lr_share, weight_decay, names) of every group."""
+def groups_of(
+    model: DualEncoder, config: OptimizerConfig
+) -> list[tuple[str, float, float, set[str]]]:
+    """Return (optimiser, lr_share, weight_decay, names) of every group."""
     names = {id(p): name for name, p in model.named_parameters()}
     return [
         (
@@ -49,7 +51,7 @@ def groups_of(model: Clue, config: OptimizerConfig) -> list[tuple[str, float, fl
     ]
 
 
-def undecayed(model: Clue) -> set[str]:
+def undecayed(model: DualEncoder) -> set[str]:
     """Names the embeddings, the norms and the temperature."""
     return {
         *("log_scale", "items.token.weight", "items.position.weight", "users.recency.weight"),
@@ -107,14 +109,14 @@ def test_what_is_no_rate_share_or_width_is_refused(change: dict[str, float], mes
         OptimizerConfig(**change)  # pyright: ignore[reportArgumentType]
 
 
-def test_matrices_decay_and_embeddings_norms_and_temperature_do_not(model: Clue) -> None:
+def test_matrices_decay_and_embeddings_norms_and_temperature_do_not(model: DualEncoder) -> None:
     config = OptimizerConfig(kind="adamw", weight_decay=0.3)
     found = sorted(groups_of(model, config), key=lambda group: group[2])
     matrices = ITEM_MATRICES | USER_MATRICES | ITEM_READERS | {"users.leave.weight"}
     assert found == [("AdamW", 1.0, 0.0, undecayed(model)), ("AdamW", 1.0, 0.3, matrices)]
 
 
-def test_muon_takes_the_hidden_matrices_and_leaves_the_last_one(model: Clue) -> None:
+def test_muon_takes_the_hidden_matrices_and_leaves_the_last_one(model: DualEncoder) -> None:
     config = OptimizerConfig(kind="muon", weight_decay=0.3)
     found = sorted(groups_of(model, config), key=lambda group: (group[0], group[2]))
     assert found == [
@@ -124,7 +126,7 @@ def test_muon_takes_the_hidden_matrices_and_leaves_the_last_one(model: Clue) -> 
     ]
 
 
-def test_adamw_learns_a_matrix_at_base_width_over_its_width(model: Clue) -> None:
+def test_adamw_learns_a_matrix_at_base_width_over_its_width(model: DualEncoder) -> None:
     config = OptimizerConfig(kind="adamw", weight_decay=0.3, base_width=4)
     found = sorted(groups_of(model, config), key=lambda group: -group[1])
     # items have width 8 and two read it; users have width 16; lr x decay is .3 lr everywhere
@@ -135,7 +137,7 @@ def test_adamw_learns_a_matrix_at_base_width_over_its_width(model: Clue) -> None
     ]
 
 
-def test_muon_learns_a_matrix_at_the_root_of_that(model: Clue) -> None:
+def test_muon_learns_a_matrix_at_the_root_of_that(model: DualEncoder) -> None:
     config = OptimizerConfig(kind="muon", weight_decay=0.3, base_width=4)
     found = {frozenset(names): (kind, share) for kind, share, _, names in groups_of(model, config)}
     assert found == {
@@ -146,14 +148,14 @@ def test_muon_learns_a_matrix_at_the_root_of_that(model: Clue) -> None:
     }
 
 
-def test_every_group_gets_its_share_of_the_rate(model: Clue) -> None:
+def test_every_group_gets_its_share_of_the_rate(model: DualEncoder) -> None:
     optimizers = make_optimizers(model, OptimizerConfig(base_width=4, kind="adamw"))
     set_learning_rate(optimizers, 0.2)
     rates = sorted(group["lr"] for o in optimizers for group in o.param_groups)
     assert rates == pytest.approx([0.05, 0.1, 0.2])
 
 
-def test_a_step_without_gradient_moves_only_what_decays(model: Clue) -> None:
+def test_a_step_without_gradient_moves_only_what_decays(model: DualEncoder) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -166,7 +168,9 @@ def test_a_step_without_gradient_moves_only_what_decays(model: Clue) -> None:
     torch.testing.assert_close(entered, before["users.enter.weight"] * (1 - 0.05))
 
 
-def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(model: Clue) -> None:
+def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(
+    model: DualEncoder,
+) -> None:
     hidden, rest = make_optimizers(model, OptimizerConfig(kind="muon", lr=0.1, weight_decay=0.0))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
@@ -184,7 +188,7 @@ def test_muons_step_is_orthogonal_and_as_large_as_adamws_and_only_its_own(model:
     assert all(not torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
-def test_sgd_moves_every_weight_alike_and_decays_none(model: Clue) -> None:
+def test_sgd_moves_every_weight_alike_and_decays_none(model: DualEncoder) -> None:
     config = OptimizerConfig(base_width=4, weight_decay=0.5, clip=1.0, patience=1, sgd_lr=0.1)
     sgd = make_sgd(model, config)
     assert {id(w) for g in sgd.param_groups for w in g["params"]} == set(

@@ -12,7 +12,7 @@ from clue.nn import attention
 from clue.nn.attention import FixedShape, Layout
 from clue.train.packing import Budget, fixed_shape, pack, ranges
 from tests.conftest import ROOT
-from tests.nn.test_model import EVENTS, TOKENS, gradients_of, small_model, some_batch
+from tests.nn.test_dual_encoder import EVENTS, TOKENS, gradients_of, small_model, some_batch
 from tests.train.varlen import fixed_budget, varlen
 
 

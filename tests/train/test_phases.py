@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from clue.train.optimiser import OptimizerConfig, make_optimizers, make_sgd, set_learning_rate
 from clue.train.phases import Progress, active, advance, hand_over, rate
-from clue.train.state import State, gather, restore
+from clue.train.state_dict import StateDict, gather, restore
 
 SWITCHING = OptimizerConfig(
     schedule="constant", lr=1e-2, warmup_steps=2, weight_decay=0.1, patience=2, sgd_lr=0.05
@@ -23,7 +23,7 @@ HELD_OUT = {2: 1.0, 4: 0.9, 6: 0.95, 8: 0.97, 10: 0.93, 12: 0.8, 14: 0.82, 16: 0
 
 
 def path(config: OptimizerConfig, losses: Sequence[float]) -> list[tuple[str, int, float | None]]:
-    """Gives (phase, began, best) after each loss, measured every 10 steps."""
+    """Return (phase, began, best) after each loss, measured every 10 steps."""
     progress, found = Progress(), list[tuple[str, int, float | None]]()
     for i, loss in enumerate(losses, 1):
         progress = advance(progress, config, 10 * i, loss)
@@ -128,15 +128,15 @@ class Run:
                 if (before.phase, self.progress.phase) == ("first", "sgd"):
                     hand_over(self.first)
 
-    def saved(self) -> tuple[State, str]:
-        """Gives a copy of what a checkpoint holds."""
+    def saved(self) -> tuple[StateDict, str]:
+        """Return a copy of what a checkpoint holds."""
         state = gather(self.model, self.optimizers, {})
         assert state is not None
         return deepcopy(state), json.dumps(asdict(self.progress), allow_nan=False)
 
 
-def resumed(config: OptimizerConfig, saved: tuple[State, str]) -> Run:
-    """Gives a new run that goes on from `saved`, as another process would."""
+def resumed(config: OptimizerConfig, saved: tuple[StateDict, str]) -> Run:
+    """Return a new run that goes on from `saved`, as another process would."""
     run = Run(config)
     run.progress = Progress(**json.loads(saved[1]))
     restore(run.model, run.optimizers, saved[0].weights, saved[0].optimizer)

@@ -88,6 +88,6 @@ def varlen(
 
 
 def fixed_budget(tokens: int, kept: float = float("inf")) -> Budget:
-    """Gives fixed shapes for the texts and histories of tests/nn/test_model.py."""
+    """Return fixed shapes for the texts and histories of tests.nn.test_dual_encoder.py."""
     shapes = fixed_shape(tokens, 8), fixed_shape(tokens, 6)
     return Budget(tokens, kept=kept, item_bytes=1.0, event_bytes=1.0, fixed=shapes)

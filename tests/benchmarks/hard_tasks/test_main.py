@@ -11,7 +11,7 @@ from benchmarks.hard_tasks import __main__ as study
 from benchmarks.hard_tasks.__main__ import HardTasksConfig, run
 from benchmarks.hard_tasks.figure import read_tasks, table
 from benchmarks.hard_tasks.scores import Cell, Scores
-from benchmarks.readme import hard_tasks
+from benchmarks.report.docs import hard_tasks
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
 from tests.benchmarks.item_runs import saved_run, two_services

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hard_tasks.scores import Cell, Scores, measure, read_cell, write_cell
-from benchmarks.statistics import coverage_of
+from benchmarks.metrics.bootstrap import coverage_of
 
 USERS = np.arange(4)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.scaling.runs import Runs, from_table
+from benchmarks.scaling.fit.run_table import Runs, from_table
 
 TRUE = {"E": 1.8, "A": 60.0, "B": 110.0, "alpha": 0.33, "beta": 0.36}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import render
-from benchmarks.scaling.predict import PredictConfig, Target, predict
-from benchmarks.scaling.report import study
-from benchmarks.scaling.study import FitConfig
+from benchmarks.report.docs import render
+from benchmarks.scaling.fit.study import FitConfig
+from benchmarks.scaling.fit.summary import study
+from benchmarks.scaling.predict.predict import PredictConfig, Target, predict
+from benchmarks.scaling.predict.verify import verify
 from benchmarks.scaling.tables import factors, markdown, rates
-from benchmarks.scaling.verify import verify
 from tests.benchmarks.scaling.tables import row, rows, runs, write
 
 LATER = row(160, 2**22, role="held_out")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.scaling.config import Grid, Size, SweepConfig
-from clue.config import PretrainConfig
+from benchmarks.scaling.sweep.config import Grid, Size, SweepConfig
+from clue.config import load
 from clue.data.corpus import Corpus
 from clue.pretrain import STOPPED, pretrain
-from clue.settings import load
+from clue.run.pretrain_config import PretrainConfig
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
 
 
@@ -27,7 +27,7 @@ def study(directory: Path, made: Corpus, **keys: Any) -> SweepConfig:
     """Two sizes at 10 and at 40 steps of 16 users, the tokens' texts of two words."""
     settings: dict[str, Any] = {
         "name": "tiny",
-        "pretrain": Path("configs/scaling_world.yaml"),
+        "pretrain": Path("configs/pretrain/scaling_world.yaml"),
         "overrides": [f"corpus={made.path}", "batch=16", "gallery=30", "compile=false"],
         "unit": "steps",
         "sizes": {"a": Size(width=8, layers=1, head=8), "b": Size(width=16, layers=1, head=8)},

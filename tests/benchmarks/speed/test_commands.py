@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed import arms, batch, loader, loss_arm, rivals, step, step_arm
+from benchmarks.external import environments
+from benchmarks.external.environments import Rival, RivalMissing, python_of
+from benchmarks.speed import batch, interleave, loader, loss_arm, step, step_arm
 from benchmarks.speed.__main__ import main
-from benchmarks.speed.arms import Arm, ArmFailed
 from benchmarks.speed.batch import BatchConfig, largest
+from benchmarks.speed.interleave import Arm, ArmFailed
 from benchmarks.speed.loader_arm import arm as loader_arm
 from benchmarks.speed.padded import PaddedViews
-from benchmarks.speed.rivals import Rival, RivalMissing, python_of
 from benchmarks.speed.world import WorldConfig, open_world, views
 from clue.data.batches import PairSampler
 from clue.train.packing import Budget, pack
@@ -42,8 +43,8 @@ def spec(tmp_path: Path) -> dict[str, Any]:
 def test_our_loss_equals_the_formula_and_a_wrong_one_does_not() -> None:
     same = {"batch": 20, "width": 8, "device": "cpu", "repeats": 0, "threads": 1}
     found = {name: loss_arm.arm(same | {"impl": name}) for name in ("dense", "ours", "wrong")}
-    assert not arms.difference([found["ours"]], [found["dense"]])
-    assert arms.difference([found["wrong"]], [found["dense"]]).startswith("loss")
+    assert not interleave.difference([found["ours"]], [found["dense"]])
+    assert interleave.difference([found["wrong"]], [found["dense"]]).startswith("loss")
     assert "seconds" not in found["ours"]
 
 
@@ -51,7 +52,7 @@ def test_our_variants_give_one_loss_and_one_gradient(spec: dict[str, Any]) -> No
     names = ("ours", "without de-duplication", "without length sort")
     found = {name: step_arm.arm(spec | {"impl": name}) for name in names}
     for name in names[1:]:
-        assert not arms.difference([found[name]], [found["ours"]]), name
+        assert not interleave.difference([found[name]], [found["ours"]]), name
     assert found["ours"]["pairs"] == 12
     assert found["ours"]["distinct_tokens"] < found["ours"]["tokens"]
     # by hand: 12 D^2 weights a block, D^2 for each side of the user encoder
@@ -94,7 +95,7 @@ def test_the_world_is_what_its_config_says(tmp_path: Path) -> None:
 
 
 def run_here(functions: Mapping[str, Any]) -> Any:
-    """Gives a `run` that calls the arm in this process, as fast as that is."""
+    """Return a `run` that calls the arm in this process, as fast as that is."""
 
     def run(arm: Arm, change: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**functions[arm.module]({**arm.spec, **change}), "versions": {"torch": "1"}}
@@ -105,7 +106,7 @@ def run_here(functions: Mapping[str, Any]) -> Any:
 def test_the_loss_command_writes_its_json_and_prints_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(arms, "run", run_here({"benchmarks.speed.loss_arm": loss_arm.arm}))
+    monkeypatch.setattr(interleave, "run", run_here({"benchmarks.speed.loss_arm": loss_arm.arm}))
     keys = ["batches=[128, 256]", "width=16", "rivals=[]", "threads=1", f"out={tmp_path}/loss.json"]
     main(["loss", *keys])
     tree = json.loads((tmp_path / "loss.json").read_text())
@@ -126,7 +127,7 @@ def test_the_loss_command_writes_its_json_and_prints_its_table(
 def test_the_step_command_writes_a_row_for_each_of_our_arms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arms, "run", run_here({"benchmarks.speed.step_arm": step_arm.arm}))
+    monkeypatch.setattr(interleave, "run", run_here({"benchmarks.speed.step_arm": step_arm.arm}))
     world = [f"world.{key}={value}" for key, value in WORLD.items()]
     model = [
         f"model.{part}.{key}={value}" for part in ("item", "user") for key, value in TINY.items()
@@ -177,10 +178,10 @@ def test_a_step_beyond_the_limit_is_seen_not_to_fit(spec: dict[str, Any]) -> Non
     spec |= {"corpus": None, "limit_mib": 1, "chunked": False}
     tight = Arm(name="x", module="benchmarks.speed.batch_arm", spec=spec)
     try:
-        assert arms.run(tight, {})["fits"] is False
+        assert interleave.run(tight, {})["fits"] is False
     except ArmFailed as error:
         assert any(word in str(error) for word in batch.KILLED)
-    roomy = arms.run(tight, {"limit_mib": 4000})
+    roomy = interleave.run(tight, {"limit_mib": 4000})
     assert roomy["fits"] is True and roomy["pairs"] == 12 and roomy["loss"] > 0
 
 
@@ -193,7 +194,7 @@ def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
     ours, *theirs = loader.arms(config, 16, tmp_path / "log.npz")
     found = loader_arm(dict(ours.spec))
     assert found["views"] == 3 * 2 * 16 and found["views"] <= found["events"] <= 16 * found["views"]
-    assert [arm.rival for arm in theirs] == [rivals.LIFESTREAM] * 2
+    assert [arm.rival for arm in theirs] == [environments.LIFESTREAM] * 2
 
 
 def test_a_wrong_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,14 +221,14 @@ def test_a_rival_is_installed_once_and_its_failure_is_told(
         (tmp_path / "right").mkdir(exist_ok=True)
         return Done(int("wrong" in command[0]))
 
-    monkeypatch.setattr(rivals.subprocess, "run", pip)
+    monkeypatch.setattr(environments.subprocess, "run", pip)
     right = Rival(name="right", bare=("bare==1",), needs=("needs==2",))
     assert python_of(right, tmp_path) == tmp_path / "right/bin/python"
     installed = [command[command.index("install") + 1 :] for command in ran[1:]]
     assert [words[2:] for words in installed] == [
-        [rivals.TORCH],
+        [environments.TORCH],
         ["--no-deps", "bare==1"],
-        [rivals.TORCH, "needs==2"],
+        [environments.TORCH, "needs==2"],
     ]
     python_of(right, tmp_path)
     assert len(ran) == 4

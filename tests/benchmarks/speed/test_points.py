@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.speed import points
 from benchmarks.speed.points import clock_figures, interleaved, paired, short_run, train
-from clue.config import PretrainConfig
+from clue.run.pretrain_config import PretrainConfig
 
 CLEAN = {"commit": "abc1234", "uncommitted": False}
 
@@ -43,11 +43,14 @@ def test_arms_are_called_in_turn_after_a_warm_up() -> None:
 
 
 def test_a_short_run_validates_once_and_warms_up_in_a_sixth() -> None:
-    run = short_run(Path("configs/food_kitchen.yaml"), 60, ["optimizer.lr=0.5", "name=x"])
+    run = short_run(Path("configs/pretrain/food_kitchen.yaml"), 60, ["optimizer.lr=0.5", "name=x"])
     assert (run.steps, run.validate_every, run.checkpoint_every) == (60, 60, 60)
     assert (run.optimizer.warmup_steps, run.optimizer.lr, run.name) == (10, 0.5, "x")
     assert run.model.user.dropout == 0 and run.trackers == []
-    assert short_run(Path("configs/food_kitchen.yaml"), 9000, []).optimizer.warmup_steps == 100
+    assert (
+        short_run(Path("configs/pretrain/food_kitchen.yaml"), 9000, []).optimizer.warmup_steps
+        == 100
+    )
 
 
 def test_a_finished_point_is_kept_for_its_config_and_commit_alone(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import render
-from benchmarks.speed.machine import describe, finished
+from benchmarks.external.machine import describe, finished
+from benchmarks.report.docs import render
 from benchmarks.speed.report import (
     Claim,
     Report,

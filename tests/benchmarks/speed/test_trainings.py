@@ -15,7 +15,7 @@ from benchmarks.speed.lr_width import LrWidthConfig, lowest
 from benchmarks.speed.optim import OptimConfig, best_rate
 from benchmarks.speed.precision import PrecisionConfig
 from benchmarks.speed.report import read_report
-from clue.config import PretrainConfig
+from clue.run.pretrain_config import PretrainConfig
 from clue.train.optimiser import OptimizerConfig
 
 TIMES = {"processor": [1.0, 1.0], "wall": [2.0, 2.0]}

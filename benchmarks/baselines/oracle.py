@@ -1,0 +1,140 @@
+"""What a synthetic world knows of its users and items, as the reference that no model can pass.
+
+The files are those of clue/synthetic/labels.py. N users and I items of the corpus, Q topics.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.special import logsumexp
+
+from benchmarks.snapshot import Past
+from clue.atomic import sha256
+from clue.config import load
+from clue.data.batches import take
+from clue.data.corpus import Corpus, Ragged
+from clue.synthetic.labels import OutcomesConfig, latents_at, places, shares_of
+
+CEILING = "ceiling (truth)"  # the row that the tables measure a model's share of the attainable by
+
+
+class Truth:
+    """The laws of the world in `directory`, by the users and items of a corpus made from it.
+
+    `first` and `last` (N, Q) are the users' latents; `topic`, `popularity` (I,) those of the items.
+    """
+
+    def __init__(self, directory: Path, corpus: Corpus) -> None:
+        """Reads them. FileNotFoundError without a world, ValueError for a corpus of another one."""
+        file = directory / "world.yaml"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"no {file}; python -m clue.synthetic.labels world.out={directory} writes it"
+            )
+        self.directory, self.corpus = directory, corpus
+        self.config = load(OutcomesConfig, file)
+        users, items = self.table("users"), self.table("items")
+        mine = self.rows(users["user_id"], corpus.user_ids)
+        self.first, self.last = (shares_of(users, c)[mine] for c in ("first_latents", "latents"))
+        mine = self.rows(items["item_id"], corpus.item_ids)
+        self.topic = items["topic"].to_numpy()[mine]
+        self.popularity = items["popularity"].to_numpy()[mine]
+        names = ("users", "items", "outcomes", "impressions")
+        self.fingerprint = "-".join(sha256(directory / f"{n}.parquet")[:8] for n in names)
+
+    def table(self, name: str) -> pa.Table:
+        """Return one of the world's tables."""
+        return pq.read_table(self.directory / f"{name}.parquet")
+
+    def rows(self, known: pa.ChunkedArray, asked: pa.Array) -> np.ndarray:
+        """Return where each of `asked` stands in `known`. ValueError for one that is not there."""
+        found = places(known, asked)
+        if (found < 0).any():
+            stranger = asked[int(np.flatnonzero(found < 0)[0])]
+            raise ValueError(
+                f"{self.corpus.path}: {stranger} is not of the world in {self.directory}; prepare "
+                "the corpus from its events"
+            )
+        return found
+
+    def item_vectors(self) -> np.ndarray:
+        """Return (I, Q + 1): their product with a user's latents and a 1 is the item's probability.
+
+        Among the items of its service, and times a million: ranks know no difference below 1e-6.
+        """
+        service, topics = self.corpus.item_service, self.first.shape[1]
+        of_topic = np.bincount(service * topics + self.topic, self.popularity)
+        of_service = np.bincount(service, self.popularity)
+        noise, every = self.config.world.noise, np.arange(len(service))
+        vectors = np.zeros((len(service), topics + 1))
+        its_share = self.popularity / of_topic[service * topics + self.topic]
+        vectors[every, self.topic] = (1 - noise) * its_share
+        vectors[:, -1] = noise * self.popularity / of_service[service]
+        return 1e6 * vectors
+
+    def likelihood(self, users: np.ndarray, service: int) -> np.ndarray:
+        """Return how likely each of `users` (n,) does what each did in a service, (n, n) in nats.
+
+        Row q holds log P(the items of user q at their times | the latents of user c), less what is
+        the same for every c. How many events there are counts for nothing.
+        """
+        items = take(self.corpus.items_of(service), users)
+        times = take(self.corpus.timestamps_of(service), users)
+        here = self.corpus.item_service == service
+        topics, noise = self.first.shape[1], self.config.world.noise
+        by_chance = np.bincount(self.topic[here], self.popularity[here], topics)
+        by_chance *= noise / by_chance.sum()
+        first, last = self.first[users], self.last[users]
+        found = np.empty((len(users), len(users)))
+        for row in range(len(users)):
+            topic = self.topic[items[row]]
+            moment = self.config.moments(times[row])
+            share = latents_at(first[:, topic], last[:, topic], moment)
+            found[row] = np.log((1 - noise) * share + by_chance[topic] + 1e-12).sum(axis=1)
+        return found
+
+
+class TrueLatents:
+    """The ceiling of the next item: the true latents of a user at the moment that is asked for."""
+
+    name, seed = CEILING, 0
+
+    def __init__(self, truth: Truth) -> None:
+        """Reads nothing more."""
+        self.truth, self.fingerprint = truth, f"latents-{truth.fingerprint}"
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return (n, Q + 1), the latents at `past.until` and a 1."""
+        moments = self.truth.config.moments(past.until)[:, None]
+        latents = latents_at(self.truth.first[past.users], self.truth.last[past.users], moments)
+        return np.concatenate([latents, np.ones((len(past), 1))], axis=1)
+
+    def items(self) -> np.ndarray:
+        """Return the items' vectors (I, Q + 1)."""
+        return self.truth.item_vectors()
+
+
+def entropy(likelihood: np.ndarray) -> np.ndarray:
+    """Return what the truth pays for each query (n,), in nats: -log of its own user's posterior."""
+    return logsumexp(likelihood, axis=1) - np.diag(likelihood)
+
+
+def last_events(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return service, item and time of the newest event of each of `users` (n,), who have some."""
+    newest = np.full((len(corpus.services), len(users)), -np.inf)
+    item = np.zeros(newest.shape, np.int64)
+    for number in range(len(corpus.services)):
+        items, times = (
+            take(c, users) for c in (corpus.items_of(number), corpus.timestamps_of(number))
+        )
+        some = np.flatnonzero(items.lengths > 0)
+        newest[number, some] = times.values[_ends(times)[some]]
+        item[number, some] = items.values[_ends(items)[some]]
+    service, every = newest.argmax(axis=0), np.arange(len(users))
+    return service, item[service, every], newest[service, every]
+
+
+def _ends(rows: Ragged) -> np.ndarray:
+    return rows.offsets[1:] - 1

@@ -1,0 +1,232 @@
+"""The frozen representations that every task is given: our encoder, its controls, plain rivals.
+
+All are made from the *learnable* corpus alone (what pretraining may read) and read the corpus that
+is evaluated through `Past`.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+from sklearn.feature_extraction.text import CountVectorizer
+
+from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
+from benchmarks.models import EncoderVectors
+from benchmarks.protocols import Model
+from benchmarks.snapshot import Past
+from clue.data.batches import take
+from clue.data.corpus import Corpus, Ragged
+from clue.data.sequences import joined
+from clue.embed import ALL, AnyEncoder, load_encoder
+from clue.run import checkpoint
+
+KEPT = 8  # pasts whose vectors an encoder remembers: the tasks of one shop share their windows
+FIT_ON = 20_000  # histories that TF-IDF + SVD is fitted on, drawn from those of the training users
+
+
+class EncoderModel:
+    """A pretrained encoder, or with `untrained` the same one before its first step."""
+
+    def __init__(
+        self, name: str, path: Path, corpus: Corpus, *, seed: int, untrained: bool
+    ) -> None:
+        """Reads what the checkpoint at `path` is; its weights when a vector is asked for."""
+        self.name, self.seed, self.corpus = name, seed, corpus
+        self.source = checkpoint.find(path)
+        self.untrained = untrained
+        control = f"untrained-{seed}-" if untrained else ""
+        self.fingerprint = control + self.source.fingerprint
+        self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    @cached_property
+    def _encoder(self) -> AnyEncoder:
+        return load_encoder(self.source.path, seed=self.seed if self.untrained else None)
+
+    @cached_property
+    def _vectors(self) -> EncoderVectors:
+        return EncoderVectors(self._encoder, self.corpus)
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the unit mean (n, E) of the vectors of the services, or that of all as one."""
+        key = past.digest
+        if key not in self._remembered:
+            self._remembered[key] = self._read(past)
+            if len(self._remembered) > KEPT:
+                self._remembered.popitem(last=False)
+        return self._remembered[key]
+
+    def _read(self, past: Past) -> np.ndarray:
+        model = self._vectors
+        filled = [n for n, (items, _) in enumerate(past.parts) if len(items.values)]
+        if model.join == "time" and len(filled) > 1:
+            return model.histories(ALL, joined([past.parts[n] for n in filled])[0])
+        return service_mean(
+            past, lambda service, items: model.histories(past.corpus.services[service], items)
+        )
+
+    def items(self) -> np.ndarray:
+        """Return the vector (num_items, E) of each item: of a user who did just that."""
+        return self._items
+
+    @cached_property
+    def _items(self) -> np.ndarray:
+        return self._vectors.items()
+
+    def raw_items(self) -> np.ndarray:
+        """Return what the item encoder makes of each item, before the user encoder reads it."""
+        return self._encoder.catalogue_items(self.corpus).cpu().numpy()
+
+
+def service_mean(past: Past, histories: Callable[[int, Ragged], np.ndarray]) -> np.ndarray:
+    """Return the unit mean (n, E) over services of `histories(service number, items)`, unit rows.
+
+    A user without events in a service is left out of its part; without any her row is zero.
+    """
+    total: np.ndarray | None = None
+    for service, (items, _) in enumerate(past.parts):
+        some = np.flatnonzero(items.lengths > 0)
+        if not len(some) and (total is not None or service + 1 < len(past.parts)):
+            continue
+        found = histories(service, take(items, some))
+        if total is None:
+            total = np.zeros((len(past), found.shape[1]), np.float32)
+        total[some] += found
+    assert total is not None
+    return unit(total)
+
+
+class RandomModel:
+    """Unit vectors drawn by the user's and the item's number: what chance looks like."""
+
+    name, fingerprint = "random", "random"
+
+    def __init__(self, corpus: Corpus, *, width: int, seed: int) -> None:
+        """`width` E."""
+        self.seed, rng = seed, np.random.default_rng(seed)
+        self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
+        self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the users' vectors, whatever they did."""
+        return self._users[past.users]
+
+    def items(self) -> np.ndarray:
+        """Return the catalogue's vectors."""
+        return self._items
+
+
+class TextModel:
+    """TF-IDF + SVD of the texts of what a user did, learnt where pretraining learns."""
+
+    name = "TF-IDF + SVD"
+
+    def __init__(self, learn: Corpus, corpus: Corpus, *, dims: int, seed: int) -> None:
+        """`dims` is the width of the SVD."""
+        self.learn, self.corpus, self.dims, self.seed = learn, corpus, dims, seed
+        told = f"{learn.fingerprint} {corpus.fingerprint} {dims} {seed} {FIT_ON}"
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _fitted(self) -> tuple[TextSpace, Counts]:
+        """The space and the term counts of the catalogue that is evaluated."""
+        counter = CountVectorizer(token_pattern=PATTERN, min_df=2)
+        learnt = csr_matrix(counter.fit_transform(self.learn.item_texts.to_pylist()), dtype=float)
+        users = self.learn.users_in("train")
+        rng = np.random.default_rng(self.seed)
+        users = np.sort(rng.permutation(users)[:FIT_ON])
+        rows = [take(self.learn.items_of(s), users) for s in range(len(self.learn.services))]
+        filled = [documents(r, learnt)[np.flatnonzero(r.lengths > 0)] for r in rows]
+        space = TextSpace(vstack(filled).tocsr(), self.dims, self.seed)
+        terms = csr_matrix(counter.transform(self.corpus.item_texts.to_pylist()), dtype=float)
+        return space, terms
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the unit mean (n, dims) over services of the vectors of their documents."""
+        space, terms = self._fitted
+
+        def histories(_: int, items: Ragged) -> np.ndarray:
+            return unit(space(documents(items, terms))).astype(np.float32)
+
+        return service_mean(past, histories)
+
+    def items(self) -> np.ndarray:
+        """Return unit vectors (num_items, dims)."""
+        return self._items
+
+    @cached_property
+    def _items(self) -> np.ndarray:
+        space, terms = self._fitted
+        return unit(space(terms)).astype(np.float32)
+
+
+class ItemMeanModel:
+    """The recency-weighted mean of our item encoder's vectors: what the user encoder must add to.
+
+    The event before the last weighs 2^(-1 / half_life) of it, and so on.
+    """
+
+    name = "item mean"
+
+    def __init__(self, encoder: EncoderModel, *, half_life: float) -> None:
+        """`half_life` is in events."""
+        self.encoder, self.half_life, self.seed = encoder, half_life, encoder.seed
+        self.fingerprint = f"item-mean-{half_life:g}-{encoder.fingerprint}"
+
+    @cached_property
+    def _items(self) -> np.ndarray:
+        raw = self.encoder.raw_items()
+        return unit(raw - raw.mean(0)).astype(np.float32)
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the unit mean (n, D) over services."""
+
+        def histories(_: int, items: Ragged) -> np.ndarray:
+            age = items.offsets[1:].repeat(items.lengths) - 1 - np.arange(len(items.values))
+            weight = 0.5 ** (age / self.half_life)
+            shape = (len(items), len(self._items))
+            return unit(csr_matrix((weight, items.values, items.offsets), shape) @ self._items)
+
+        return service_mean(past, histories)
+
+    def items(self) -> np.ndarray:
+        """Return unit vectors (num_items, D)."""
+        return self._items
+
+
+class Prior:
+    """The control that knows nothing of anybody: a probe of it is left with the base rate."""
+
+    name, seed, fingerprint = "prior", 0, "prior"
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return zeros (n, 1)."""
+        return np.zeros((len(past), 1), np.float32)
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None
+
+
+class Beside:
+    """Several representations side by side, such as an embedding and hand-made features.
+
+    For probes that standardise: the parts keep their own scales, so that a user's vector does not
+    depend on whom it is asked with.
+    """
+
+    def __init__(self, name: str, parts: Sequence[Model]) -> None:
+        """Takes the seed of the first."""
+        self.name, self.parts, self.seed = name, parts, parts[0].seed
+        self.fingerprint = "+".join(part.fingerprint for part in parts)
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the parts' vectors (n, sum of widths)."""
+        return np.concatenate([part.users(past) for part in self.parts], axis=1)
+
+    def items(self) -> np.ndarray | None:
+        """Return None: the parts have no common space."""
+        return None

@@ -1,0 +1,144 @@
+"""Sales of a shop with times and prices, and what an analyst counts of them: the aggregates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.datasets.labels import read_table, rows_of
+from benchmarks.snapshot import Past
+from clue.atomic import sha256
+from clue.data.batches import take
+from clue.data.corpus import Corpus, Ragged
+from clue.data.views import keep
+
+DAY = 86_400.0  # seconds
+WINDOWS = (7.0, 28.0, 90.0, np.inf)  # days before the moment
+COLUMNS = ("user_id", "item_id", "timestamp", "invoice", "quantity", "price")
+
+
+@dataclass(frozen=True)
+class Sales:
+    """The lines of all sales, by user and time; columns (n,) each, rows of one user in `offsets`.
+
+    `item` and `invoice` are numbers of their ids, `time` is epoch seconds, `money` is quantity
+    times price. `offsets` (users + 1,) has an entry for each user of the corpus.
+    """
+
+    item: np.ndarray
+    time: np.ndarray
+    invoice: np.ndarray
+    money: np.ndarray
+    offsets: np.ndarray
+    items: pa.Array
+    source: str
+
+    def between(self, users: np.ndarray, start: np.ndarray | float, end: np.ndarray) -> Ragged:
+        """Return the lines of `users` (n,) in start <= time < end, a row of indices for each."""
+        rows = take(Ragged(np.arange(len(self.time)), self.offsets), users)
+        time = self.time[rows.values]
+        low, high = (
+            np.repeat(np.broadcast_to(edge, (len(users),)), rows.lengths) for edge in (start, end)
+        )
+        return keep(rows, (time >= low) & (time < high))
+
+
+def read_sales(corpus: Corpus, file: Path) -> Sales:
+    """Return the sales in a Parquet table of COLUMNS to users of the corpus.
+
+    FileNotFoundError without the file; ValueError for a missing column, an empty cell, or a table
+    without a user of the corpus.
+    """
+    table = read_table(file, COLUMNS)
+    user = rows_of(table["user_id"], corpus.user_ids.to_pylist())
+    order = np.lexsort((table["timestamp"].to_numpy(), user))
+    order = order[user[order] >= 0]
+    if not len(order):
+        raise ValueError(f"{file}: none of its users is in {corpus.path}; are the ids the same?")
+    table = table.take(pa.array(order))
+    number = {
+        name: table[name].combine_chunks().dictionary_encode() for name in ("item_id", "invoice")
+    }
+    column = {
+        name: table[name].to_numpy().astype(np.float64)
+        for name in ("timestamp", "quantity", "price")
+    }
+    counts = np.bincount(user[order], minlength=corpus.num_users)
+    return Sales(
+        item=number["item_id"].indices.to_numpy(),
+        time=column["timestamp"],
+        invoice=number["invoice"].indices.to_numpy(),
+        money=column["quantity"] * column["price"],
+        offsets=np.r_[0, np.cumsum(counts)],
+        items=number["item_id"].dictionary,
+        source=sha256(file),
+    )
+
+
+def top_items(sales: Sales, until: float, count: int) -> np.ndarray:
+    """Return the numbers of the `count` items with the most buyers before `until`."""
+    early = sales.time < until
+    whose = np.repeat(np.arange(len(sales.offsets) - 1), np.diff(sales.offsets))[early]
+    pairs = np.unique(np.stack([whose, sales.item[early]]), axis=1)
+    buyers = np.bincount(pairs[1], minlength=len(sales.items))
+    return np.argsort(-buyers, kind="stable")[:count]
+
+
+class Aggregates:
+    """What is counted before there is any model: recency, frequency, money, favourite items."""
+
+    name, seed = "aggregates", 0
+
+    def __init__(self, sales: Sales, products: np.ndarray) -> None:
+        """`products` (k,) are the items that are counted one by one."""
+        self.sales, self.products = sales, products
+        self.fingerprint = f"aggregates-{len(products)}-{sales.source[:16]}"
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return (n, 16 + k) logs of counts of the sales before each user's moment."""
+        rows = self.sales.between(past.users, -np.inf, past.until)
+        return counted(self.sales, rows, past.until, self.products)
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None
+
+
+def counted(sales: Sales, rows: Ragged, until: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """Return (n, 16 + k) float32 of n users' lines of sales `rows` before `until` (n,), log(1 + x).
+
+    Days since the last and the first sale, invoices, lines and money in WINDOWS, money an invoice,
+    distinct items, and the lines of each of `products` (k,). A user without lines has zeros.
+    ValueError for a line at `until` or after it.
+    """
+    n, line = len(rows), rows.values
+    whose = np.repeat(np.arange(n), rows.lengths)
+    age = (until[whose] - sales.time[line]) / DAY
+    if len(line) and not (age.min() > 0 and age.max() < np.inf):
+        raise ValueError(
+            f"a sale {age.min():g} days before its user's moment: aggregates read sales before a "
+            "finite moment alone, the others are what the task asks for"
+        )
+    _, first = np.unique(np.stack([whose, sales.invoice[line]]), axis=1, return_index=True)
+    is_first = np.zeros(len(line), bool)
+    is_first[first] = True
+    newest, oldest = np.full(n, np.inf), np.zeros(n)
+    np.minimum.at(newest, whose, age)
+    np.maximum.at(oldest, whose, age)
+    columns = [np.where(rows.lengths > 0, newest, 0), oldest]
+    for days in WINDOWS:
+        near = age <= days
+        columns.append(np.bincount(whose[near & is_first], minlength=n))
+        columns.append(np.bincount(whose[near], minlength=n))
+        columns.append(np.bincount(whose[near], sales.money[line][near], minlength=n))
+    columns.append(columns[-1] / np.maximum(columns[-3], 1))
+    distinct = np.unique(np.stack([whose, sales.item[line]]), axis=1)
+    columns.append(np.bincount(distinct[0], minlength=n))
+    place = np.full(len(sales.items), len(products))
+    place[products] = np.arange(len(products))
+    bought = np.zeros((n, len(products) + 1))
+    np.add.at(bought, (whose, place[sales.item[line]]), 1)
+    return np.log1p(np.concatenate([np.stack(columns, axis=1), bought[:, :-1]], axis=1)).astype(
+        np.float32
+    )

@@ -1,0 +1,150 @@
+"""Command: six public data sets as one event log, for one encoder of all their services.
+
+    python -m benchmarks.datasets.multi_service data=DIRECTORY
+
+Writes OUT/events.parquet, all that is known; OUT/pretrain.parquet, what an encoder may learn from;
+OUT/items.parquet; and the labels that no log holds: attributes, sales and plays. Users of different
+sets are different people: an id is "set:id". The split is the published one of food and kitchen and
+elsewhere by hash of the id: 80 % train, 10 % valid, 10 % test.
+
+What pretraining does not see: the last two events of every user of beauty, sports, toys and movies
+(the items to predict), all of scientific (the new service), retail from `retail_until` on (the
+windows of its labels), and the users of valid and test, whom the trainer leaves out.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from clue.config import read_command_line
+
+TARGETS = ("beauty", "sports", "toys", "movies")  # services whose last two items are asked for
+NEW = "scientific"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcesConfig:
+    """`data` holds the sets' folders; `retail_until` is epoch seconds, 2010-09-16 by default."""
+
+    data: Path
+    out: Path = Path("data/transfer")
+    retail_until: int = 1_284_595_200
+
+
+# Steam's rows come in order of hours played, which is the label: the order of a user's purchases is
+# drawn by a hash instead. Retail's text belongs to the event; an item is called by its most common.
+QUERIES = {
+    "raw": """
+        SELECT 'fk:' || user_id AS user_id, service, item_id, timestamp::BIGINT AS timestamp,
+            CASE part WHEN 'valid' THEN 'valid' WHEN 'test' THEN 'test' ELSE 'train' END AS part
+        FROM '{data}/amazon_food_kitchen/events.parquet'
+        UNION ALL
+        SELECT 'm8:' || user_id, service, item_id, timestamp::BIGINT, NULL
+        FROM '{data}/amazon_multi8/events.parquet'
+        SEMI JOIN '{data}/amazon_multi8/items.parquet' AS known USING (service, item_id)
+        UNION ALL
+        SELECT 'ml:' || user_id, 'movies', item_id::VARCHAR, timestamp::BIGINT, NULL
+        FROM '{data}/ml1m/events.parquet'
+        UNION ALL
+        SELECT 'or:' || user_id, 'retail', item_id, timestamp::BIGINT, NULL
+        FROM '{data}/online_retail_ii/events.parquet'
+        UNION ALL
+        SELECT 'st:' || user_id, 'games', item_id::VARCHAR,
+            row_number() OVER (PARTITION BY user_id ORDER BY md5(user_id || ':' || item_id)) - 1,
+            NULL
+        FROM (SELECT DISTINCT user_id, item_id
+            FROM '{data}/steam_purchase_play/purchases.parquet')
+    """,
+    "events": """
+        SELECT user_id, service, item_id, timestamp,
+            coalesce(part, CASE md5_number_lower(user_id) % 10
+                WHEN 8 THEN 'valid' WHEN 9 THEN 'test' ELSE 'train' END) AS part
+        FROM raw
+        ORDER BY user_id, service, timestamp, item_id
+    """,
+    "pretrain": """
+        SELECT user_id, service, item_id, timestamp, part FROM (
+            SELECT *, row_number() OVER (
+                PARTITION BY user_id, service ORDER BY timestamp DESC, item_id DESC) AS from_end
+            FROM events WHERE service <> '{new}')
+        WHERE NOT (service IN {targets} AND from_end <= 2)
+            AND NOT (service = 'retail' AND timestamp >= {until})
+        ORDER BY user_id, service, timestamp, item_id
+    """,
+    "items": """
+        SELECT service, item_id, text FROM '{data}/amazon_food_kitchen/items.parquet'
+        UNION ALL
+        SELECT service, item_id, text FROM '{data}/amazon_multi8/items.parquet'
+        WHERE service IN (SELECT DISTINCT service FROM events)
+        UNION ALL
+        SELECT 'movies', item_id::VARCHAR, title || '. ' || replace(genres, '|', ', ')
+        FROM '{data}/ml1m/items.parquet'
+        UNION ALL
+        SELECT 'retail', item_id, coalesce(mode(text), item_id)
+        FROM '{data}/online_retail_ii/events.parquet' GROUP BY item_id
+        UNION ALL
+        SELECT 'games', item_id::VARCHAR, text FROM '{data}/steam_purchase_play/items.parquet'
+        ORDER BY ALL
+    """,
+    "attributes": """
+        SELECT 'ml:' || user_id AS user_id, gender, age, occupation
+        FROM '{data}/ml1m/users.parquet' ORDER BY user_id
+    """,
+    "sales": """
+        SELECT 'or:' || user_id AS user_id, item_id, timestamp::BIGINT AS timestamp, invoice,
+            quantity, price
+        FROM '{data}/online_retail_ii/events.parquet' ORDER BY ALL
+    """,
+    "plays": """
+        SELECT 'st:' || user_id AS user_id, item_id::VARCHAR AS item_id, max(played) AS clicked
+        FROM '{data}/steam_purchase_play/purchases.parquet' GROUP BY ALL ORDER BY ALL
+    """,
+}
+
+
+def write_sources(config: SourcesConfig) -> dict[str, int]:
+    """Return the number of rows of each table written. FileNotFoundError without a set's folder."""
+    folders = [
+        *("amazon_food_kitchen", "amazon_multi8", "ml1m"),
+        *("online_retail_ii", "steam_purchase_play"),
+    ]
+    for name in folders:
+        if not (config.data / name).is_dir():
+            raise FileNotFoundError(
+                f"no folder {config.data / name}; data= names the directory of the sets"
+            )
+    config.out.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, int] = {}
+    with duckdb.connect() as db:
+        for name, query in QUERIES.items():
+            filled = query.format(
+                data=config.data, new=NEW, targets=TARGETS, until=config.retail_until
+            )
+            db.execute(f"CREATE TABLE {name} AS {filled}")
+            if name == "raw":
+                continue
+            rows[name] = db.table(name).shape[0]
+            file = config.out / f"{name}.parquet"
+            db.execute(f"COPY {name} TO '{file}.partial' (FORMAT parquet, COMPRESSION zstd)")
+            file.with_name(f"{file.name}.partial").replace(file)
+    return rows
+
+
+def main() -> None:
+    """Runs the command line."""
+    config = read_command_line(SourcesConfig, sys.argv[1:], description=__doc__ or "")
+    try:
+        rows = write_sources(config)
+    except (FileNotFoundError, duckdb.Error) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    sys.stdout.write(
+        f"{config.out}: {counts}; next: python clue/prepare.py configs/prepare/universal.yaml\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Other projects' code, run in environments of its own."""

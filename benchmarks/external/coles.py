@@ -1,0 +1,222 @@
+"""The contrastive rival of every task: CoLES of pytorch-lifestream, which knows events by their id.
+
+It learns from the training users' histories of the learnable corpus, a user's services as one
+sequence by time, and gives vectors of users' pasts, none of items. The rival works in a process of
+its own in the environment .rivals/coles, and files go to and fro: the histories there, the model
+and the vectors back. All lie in WORK/DIGEST, a folder for each setting, corpus and seed.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baselines.tfidf import unit
+from benchmarks.external.environments import (
+    ROOT,
+    TORCH,
+    Rival,
+    RivalMissing,
+    python_of,
+)
+from benchmarks.external.rectools_sasrec import ALLOCATOR
+from benchmarks.snapshot import Past, as_of
+from benchmarks.speed.interleave import ArmFailed
+from clue.atomic import sha256
+from clue.data.corpus import Corpus
+from clue.data.sequences import joined
+
+# 0.7.0 lacks a folder of its own preprocessing; 0.6.0 without what it asks for (spacy 3.7.4, Spark)
+# and with these instead trains and embeds under Python 3.11. transformers 5 moved a class it needs.
+COLES = Rival(
+    name="coles",
+    bare=("pytorch-lifestream==0.6.0",),
+    needs=(
+        "pytorch-lightning==2.6.6",
+        "torchmetrics==1.9.0",
+        "transformers==4.57.6",
+        "omegaconf==2.4.0",
+        "scikit-learn==1.9.1",
+        "pandas==3.1.1",
+        "pyarrow==26.0.1",
+        "duckdb==2.0.1",
+        "numpy==2.4.6",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColesConfig:
+    """The rival's setting; training ends with the batch that passes `minutes` of processor time.
+
+    Processor time of all `threads` together, so that a busy machine does not cut it short. `items`
+    is how many of the most common items have a vector of their own; the others share one. `slices`
+    of `shortest` to `longest` events of each of `batch` histories are contrasted. Published are 5
+    slices, batches of 64 to 256 and rates of 1e-3 and 2e-3; but slices of 15 to 200 events, where
+    half of our users have no more than 6, and widths of 800 and 1,024. A model for each of `seeds`.
+    """
+
+    minutes: float = 20.0
+    items: int = 20_000
+    item_width: int = 64
+    service_width: int = 16
+    width: int = 256
+    slices: int = 5
+    shortest: int = 2
+    longest: int = 16
+    batch: int = 128
+    rate: float = 1e-3
+    threads: int = 1
+    seeds: list[int] = field(default_factory=lambda: [0])
+    work: Path = Path("runs/coles")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if self.minutes <= 0 or self.items < 1:
+            raise ValueError(f"minutes {self.minutes} and items {self.items}: give more than 0")
+        if not 1 <= self.shortest < self.longest or self.slices < 2:
+            raise ValueError(
+                f"{self.slices} slices of shortest {self.shortest} to longest {self.longest}: give "
+                "2 slices or more, and a longest above a shortest of 1 or more"
+            )
+
+
+class ColesModel:
+    """CoLES, trained where `work` does not hold it yet."""
+
+    name = "CoLES"
+
+    def __init__(self, config: ColesConfig, learn: Corpus, corpus: Corpus, *, seed: int) -> None:
+        """Learns from `learn` and reads pasts of `corpus`.
+
+        Raises FileNotFoundError where the rival cannot be installed, ArmFailed where it fails.
+        """
+        self.config, self.corpus, self.seed = config, corpus, seed
+        self._items, self._services = known(learn, corpus)
+        self.work = trained(config, learn, seed)
+        told = f"{sha256(self.work / 'model.pt')} {learn.fingerprint} {corpus.fingerprint}"
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return unit vectors (n, width), as the loss reads them, each embedded once."""
+        log = exported(past, self._items, self._services)
+        told = hashlib.sha256()
+        for column in log.values():
+            told.update(column.tobytes())
+        kept = self.work / "vectors" / f"{told.hexdigest()[:32]}.npy"
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            asked = kept.with_suffix(".npz")
+            np.savez(asked, **log)  # pyright: ignore[reportArgumentType]
+            places = {"work": self.work, "histories": asked, "out": kept}
+            spec = {name: str(place.resolve()) for name, place in places.items()}
+            work_on("embed", {**spec, "threads": self.config.threads}, self.work)
+            asked.unlink()
+        found = np.load(kept)
+        if found.shape[:1] != (len(past),) or not np.isfinite(found).all():
+            raise ValueError(
+                f"{kept} holds {found.shape} for {len(past)} users, or NaN; delete it and run again"
+            )
+        return unit(found).astype(np.float32)
+
+    def items(self) -> np.ndarray | None:
+        """Return None: an item has a vector of another space than a user's."""
+        return None
+
+
+def known(learn: Corpus, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row in `learn` of each item and each service of `corpus`, -1 for a new one."""
+    items = {key: row for row, key in enumerate(_keys(learn))}
+    services = {name: row for row, name in enumerate(learn.services)}
+    return (
+        np.array([items.get(key, -1) for key in _keys(corpus)]),
+        np.array([services.get(name, -1) for name in corpus.services]),
+    )
+
+
+def _keys(corpus: Corpus) -> list[tuple[str, str]]:
+    services = [corpus.services[number] for number in corpus.item_service]
+    return list(zip(services, corpus.item_ids.to_pylist(), strict=True))
+
+
+def exported(past: Past, items: np.ndarray, services: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what the arm reads of a past, its services merged by time.
+
+    `item`, `service` and `event_time` (events,), the place in the history, and `offsets` (n + 1,).
+    `items` and `services` are the rows that the rival knows them by.
+    """
+    histories = joined(list(past.parts))[0]
+    owner = past.corpus.item_service[histories.values]
+    place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
+    return {
+        "item": items[histories.values].astype(np.int32),
+        "service": services[owner].astype(np.int32),
+        "event_time": place.astype(np.int32),
+        "offsets": histories.offsets.astype(np.int64),
+    }
+
+
+def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
+    """Return the folder of the model of this setting, corpus and seed, trained if need be.
+
+    Users of valid and test are left out, as CLUE's pretraining leaves them out.
+    """
+    spec: dict[str, Any] = {**asdict(config), "seed": seed, "learn": learn.fingerprint}
+    del spec["work"], spec["seeds"]
+    told = json.dumps([spec, TORCH, *COLES.bare, *COLES.needs], sort_keys=True)
+    work = config.work / hashlib.sha256(told.encode()).hexdigest()[:12]
+    if (work / "model.pt").is_file():
+        return work
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "curve.jsonl").unlink(missing_ok=True)
+    (work / "config.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+    past = as_of(learn, learn.users_in("train"))
+    log = exported(past, np.arange(learn.num_items), np.arange(len(learn.services)))
+    np.savez(work / "histories.npz", **log)  # pyright: ignore[reportArgumentType]
+    spec |= {"work": str(work.resolve()), "catalogue": learn.num_items}
+    work_on("train", {**spec, "services": len(learn.services)}, work)
+    return work
+
+
+def command_of() -> list[str]:
+    """Return the command of the arm; its environment is made where it is not complete."""
+    try:
+        python = python_of(COLES)
+    except RivalMissing as error:
+        wanted = " ".join((TORCH, *COLES.bare, *COLES.needs))
+        raise FileNotFoundError(
+            f"{error}\nCoLES needs an environment of its own, .rivals/{COLES.name}, made by pip of "
+            f"{wanted}: run this once where a package index can be reached, or leave CoLES out "
+            "with coles=null"
+        ) from None
+    # The hard negatives need 420 MB a step: where glibc keeps the pages, .4 s instead of 2.2 s.
+    arm = [str(python), "-W", "ignore", "-m", "benchmarks.external.coles_worker"]
+    return ["env", *ALLOCATOR, *arm]
+
+
+def work_on(mode: str, spec: dict[str, Any], work: Path) -> None:
+    """Lets the arm train or embed, and shows what it says of its progress.
+
+    ArmFailed with the last line of its log, WORK/MODE.log, where it fails.
+    """
+    command, said = [*command_of(), mode, json.dumps(spec)], work / f"{mode}.log"
+    with (
+        said.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(f"CoLES: {line}")
+    if process.returncode:
+        lines = said.read_text(encoding="utf-8").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "nothing")
+        raise ArmFailed(
+            f"CoLES, {mode}, status {process.returncode}: {last[:300]} ({said} has all of it)"
+        )

@@ -1,0 +1,50 @@
+"""Whether probabilities mean what they say, as statistics of weighted queries."""
+
+import numpy as np
+from scipy.special import entr
+from scipy.stats import rankdata
+
+from benchmarks.metrics.bootstrap import Statistic
+
+BINS = 15
+
+
+def ece_of(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:
+    """Return the statistic "expected calibration error" of BINS bins with as many queries each.
+
+    The weighted mean over the bins of |mean probability - share of ones|; `labels` (Q,) are 0 or 1.
+    Equal probabilities share a bin. Resamples keep the bins of the whole, and the error of a
+    resample is larger than that of the whole by its own noise.
+    """
+    place = ((rankdata(probabilities) - 0.5) * BINS / len(probabilities)).astype(int)
+    # In a bin, the weight times the difference of two means is the weighted sum of differences.
+    differences = np.eye(BINS)[place] * (probabilities - labels)[:, None]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return np.abs(weights @ differences).sum(1) / weights.sum(1)
+
+    return statistic
+
+
+def ne_of(losses: np.ndarray, labels: np.ndarray) -> Statistic:
+    """Return the statistic "normalised entropy": mean log loss over that of the base rate.
+
+    `losses` (Q,) in nats, `labels` (Q,) 0 or 1. The base rate is the share of ones among the
+    queries that are scored: 1 is what knowing no more than it gives (He et al. 2014, "Practical
+    Lessons from Predicting Clicks on Ads at Facebook"). NaN for weights on one label alone.
+    """
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        count = weights.sum(1)
+        rate = np.clip(weights @ labels / count, 0, 1)
+        entropy = entr(rate) + entr(1 - rate)
+        loss = weights @ losses / count
+        return np.divide(loss, entropy, out=np.full(len(count), np.nan), where=entropy > 0)
+
+    return statistic
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return log loss of each query (Q,) in nats, its probability of a one kept in [1e-7, 1)."""
+    p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    return -np.where(labels > 0.5, np.log(p), np.log1p(-p))

@@ -1,0 +1,221 @@
+"""The contract of the transfer suite: what a task asks, what a model gives, what a score is.
+
+A *model* is frozen: it gives a vector for what a user did before a moment, and, where it can, a
+vector for every item in the same space. A *task* has data, windows, labels and measures, and scores
+a model with one of its probes. What comes out holds every query, so that intervals, slices and
+paired tests are made afterwards, all from the same lines.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.metrics.bootstrap import (
+    Statistic,
+    auroc_of,
+    average_precision_of,
+    gauc_of,
+    macro_auroc_of,
+    mean_of,
+    median_of,
+    r2_of,
+    spearman_of,
+)
+from benchmarks.metrics.calibration import ece_of, ne_of
+from benchmarks.snapshot import Past
+
+Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
+Kind: TypeAlias = (
+    Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
+    | Literal["average_precision", "ece", "ne", "r2", "spearman"]
+)
+
+
+class Model(Protocol):
+    """A frozen representation of users.
+
+    `name` is its row in the tables, `seed` that of its pretraining, `fingerprint` changes with
+    whatever could change a vector.
+    """
+
+    name: str
+    seed: int
+    fingerprint: str
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return vectors (n, E), finite, of n users as of their moments; without events, zeros."""
+        ...
+
+    def items(self) -> np.ndarray | None:
+        """Return the vectors (num_items, E) of the catalogue in the same space, if it has any."""
+        ...
+
+
+class Rival(Protocol):
+    """A row that its own task alone can score: a linear floor, the truth, or a `Ranker`."""
+
+    name: str
+    seed: int
+    fingerprint: str
+
+
+class Ranker(Protocol):
+    """A rival that scores items and has no user vector: popularity, kNN, EASE, iALS."""
+
+    name: str
+    seed: int
+    fingerprint: str
+
+    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+        """Learns from the past of all users; tunes itself on `valid` pasts and their next items.
+
+        `targets` (n,) are item indices of the corpus.
+        """
+        ...
+
+    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+        """Return scores of `items` (m,) for the users of `past`, block by block, (b, m) each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a task, of `columns` of its queries.
+
+    mean, median    (values)
+    auroc           (score, label 0/1), gauc the same within each user, weighted by her queries
+    macro_auroc     (list of class scores, class number): mean one-versus-rest
+    mean_auroc      (list of scores, list of labels 0/1): the mean over the labels of their AUROC
+    average_precision, ece  (probability, label 0/1)
+    ne              (log loss in nats, label 0/1): over the entropy of the share of ones
+    r2, spearman    (prediction, truth)
+    """
+
+    kind: Kind
+    columns: tuple[str, ...]
+    lower_is_better: bool = False
+
+    def statistic(self, queries: pa.Table) -> Statistic:
+        """Return the figure as a function of weights over the queries, for the bootstrap."""
+        columns = [_array(queries[name]) for name in self.columns]
+        if self.kind == "gauc":
+            users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+            return gauc_of(columns[0], columns[1] > 0.5, users)
+        if self.kind == "mean_auroc":
+            areas = [auroc_of(s, y > 0.5) for s, y in zip(*(c.T for c in columns), strict=True)]
+            return _mean_statistic(areas)
+        made: Mapping[str, Any] = {
+            "mean": mean_of,
+            "median": median_of,
+            "auroc": lambda score, label: auroc_of(score, label > 0.5),
+            "macro_auroc": lambda scores, label: macro_auroc_of(scores, label.astype(np.int64)),
+            "average_precision": lambda score, label: average_precision_of(score, label > 0.5),
+            "ece": ece_of,
+            "ne": ne_of,
+            "r2": r2_of,
+            "spearman": spearman_of,
+        }
+        return made[self.kind](*columns)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers to a task.
+
+    `queries` has a line for each query: `user_id`, the columns of the measures, and, under names
+    that begin with "slice ", the slice that the query is in. The first measure is the main one.
+    `chosen` says what the probe chose on the valid users, such as its regularisation.
+    """
+
+    queries: pa.Table
+    measures: Mapping[str, Measure]
+    chosen: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        """Refuse a score that is not finite: it would pass for a good or a bad one."""
+        for measure in self.measures.values():
+            for name in measure.columns:
+                if not np.isfinite(_array(self.queries[name])).all():
+                    raise ValueError(f"{name} holds NaN or infinity; did the model diverge?")
+
+
+class Task(Protocol):
+    """A task, its data read and its labels made.
+
+    `name` is unique in a suite, "retail/churn"; another `version` is another task. `family` is its
+    kind in the tables ("churn"). `probes` are named in order, the first is the main one. `recipe`
+    is all that decides its queries and labels.
+    """
+
+    name: str
+    version: int
+    family: str
+    probes: tuple[Probe, ...]
+    recipe: Mapping[str, Any]
+
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+        """Return the rivals that this task alone has: aggregates of sales, popularity, EASE …
+
+        `models` are those that every task is given, for a rival that stands beside one of them.
+        """
+        ...
+
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+        """Whether the probe applies: a zero-shot one needs item vectors, a Ranker no probe."""
+        ...
+
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+        """Return the model's answers; the test labels are looked at once, after every choice."""
+        ...
+
+
+HISTORY = ((0, "0"), (1, "1-4"), (5, "5-19"), (20, "20-99"), (100, "100+"))
+
+
+def history_slice(lengths: np.ndarray) -> pa.Array:
+    """Return the slice of each history length (n,), for a column "slice history"."""
+    starts = np.array([start for start, _ in HISTORY])
+    names = pa.array([name for _, name in HISTORY])
+    return names.take(pa.array(np.searchsorted(starts, lengths, side="right") - 1))
+
+
+def popularity_slice(counts: np.ndarray) -> pa.Array:
+    """Return "head", "mid" or "tail" of each target's count of training events (n,).
+
+    The head holds a third of the queries' targets by count, and so do the others, ties together.
+    """
+    low, high = np.quantile(counts, [1 / 3, 2 / 3]) if len(counts) else (0, 0)
+    names = pa.array(["tail", "mid", "head"])
+    return names.take(pa.array((counts > low).astype(int) + (counts > high)))
+
+
+def seen_slice(split: np.ndarray) -> pa.Array:
+    """Return "seen" for users of the training split (n,), whom pretraining read, else "unseen"."""
+    return pa.array(["seen", "unseen"]).take(pa.array((split > 0).astype(int)))
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    whole = column.combine_chunks()
+    if pa.types.is_fixed_size_list(whole.type):
+        width = whole.type.list_size
+        return whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float64)
+    return whole.to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def matrix(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Return (n, k) values as a column of lists."""
+    flat = pa.array(np.ascontiguousarray(values, np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _mean_statistic(parts: Sequence[Statistic]) -> Statistic:
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        each = np.stack([part(weights) for part in parts])
+        known = np.isfinite(each)
+        total = np.where(known, each, 0).sum(0)
+        return np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))
+
+    return statistic

@@ -1,0 +1,1 @@
+"""Pages and tables out of result files."""

@@ -1,0 +1,193 @@
+"""Command: the generated parts of README.md, the file map and the tables of results.
+
+    python -m benchmarks.report.docs
+
+A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
+is made from the first line of each module's docstring, `results:NAME` from
+results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
+results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
+`rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
+results/transfer/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
+`batch_size`, `robustness`, `strategies` and `scaling` (the fitter's reference) from the files that
+those commands wrote.
+"""
+
+import ast
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import batch_figure, leave_one_out, rival_table, strategies
+from benchmarks.hard_tasks import figure as tasks_figure
+from benchmarks.results import headlines, read_results
+from benchmarks.scaling import tables
+from benchmarks.scaling.validation import reference
+from benchmarks.speed.report import markdown, read_report
+from clue.config import read_command_line
+
+KINDS = (
+    "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
+    "|scaling"
+)
+PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadmeConfig:
+    """The checkout whose README is rewritten."""
+
+    root: Path = Path()
+
+
+def render(root: Path) -> str:
+    """Return the README of the checkout `root` with its generated parts made anew.
+
+    Raises ValueError for a module without a docstring, and what `read_results` and `read_report`
+    raise.
+    """
+
+    def part(found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        match kind:
+            case "files":
+                body = file_map(root)
+            case "results":
+                body = results_table(root, name)
+            case "batch_size" | "robustness":
+                body = {"batch_size": batch_size_study, "robustness": robustness}[kind](root)
+            case "leave_one_out":
+                body = leave_one_out.markdown(_json(root, "next_item", name))
+            case "rival":
+                ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
+                body = rival_table.table(theirs, ours)
+            case "strategies":
+                body = strategies.table(_json(root, kind, "results"))
+            case "hard_tasks" | "scaling":
+                body = {"hard_tasks": hard_tasks, "scaling": scaling}[kind](root, name)
+            case "transfer":
+                file = root / "results" / "transfer" / name / "table.md"
+                body = file.read_text(encoding="utf-8").strip()
+            case _:
+                body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
+        return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
+
+    return PART.sub(part, (root / "README.md").read_text(encoding="utf-8"))
+
+
+def file_map(root: Path, packages: tuple[str, ...] = ("clue", "benchmarks", "serving")) -> str:
+    """Return the tree of the packages as a text block, each file with what it says of itself."""
+    lines: list[tuple[str, str]] = []
+    for package in packages:
+        files = sorted((root / package).rglob("*.py"), key=_place)
+        for file in files:
+            depth = len(file.relative_to(root).parts) - 1
+            if file.name == "__init__.py":
+                lines.append((f"{'  ' * (depth - 1)}{file.parent.name}/", first_line(file)))
+            else:
+                lines.append((f"{'  ' * depth}{file.name}", first_line(file)))
+    width = max(len(name) for name, _ in lines) + 2
+    return "\n".join(["```text", *(f"{name:<{width}}{says}" for name, says in lines), "```"])
+
+
+def first_line(file: Path) -> str:
+    """Return the first line of a module's docstring; raises ValueError where there is none."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not docstring:
+        raise ValueError(f"{file} has no docstring; its first line is the README's file map")
+    return docstring.splitlines()[0]
+
+
+def results_table(root: Path, name: str) -> str:
+    """Return results/NAME/results.json as Markdown: the command, and for each set of users a table.
+
+    Raises what `read_results` raises.
+    """
+    tables, about = read_results(root / "results" / name / "results.json")
+    config = about["config"]
+    command = (
+        f"python -m benchmarks.evaluate configs/benchmarks/{name}.yaml "
+        f"checkpoint={config['checkpoint']} corpus={config['corpus']} out={config['out']}"
+    )
+    lines = [f"```bash\n{command}\n```"]
+    main = [table for table in tables if table.main]
+    for users in dict.fromkeys(table.users for table in main):
+        same = [table for table in main if table.users == users]
+        head, *body = headlines(same)
+        counts = ", ".join(f"{count:,}" for count in dict.fromkeys(table.count for table in same))
+        lines += ["", f"Users: {users} ({counts}).", ""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
+    return "\n".join(lines)
+
+
+def batch_size_study(root: Path) -> str:
+    """Return the study's command, figure and tables; FileNotFoundError without its results."""
+    folder = Path("results") / "batch_size"
+    tables = batch_figure.table(*batch_figure.read_cells(root / folder / "results.json"))
+    command = "python -m benchmarks.batch_size configs/benchmarks/batch_size.yaml"
+    picture = f"![held-out entropy and recall by batch and model]({folder}/figure.svg)"
+    return f"```bash\n{command}\n```\n\n{picture}\n\n{tables}"
+
+
+def hard_tasks(root: Path, name: str) -> str:
+    """Return the study's command, and each task's table and figure.
+
+    Raises FileNotFoundError without its results.
+    """
+    folder = Path("results") / "hard_tasks" / name
+    found = tasks_figure.read_tasks(root / folder / "results.json")
+    parts = [f"```bash\npython -m benchmarks.hard_tasks configs/benchmarks/hard_{name}.yaml\n```"]
+    drawn: set[str] = set()
+    for task in found:
+        parts.append(tasks_figure.table(task))
+        file = task.kind.replace(" ", "_")
+        if file not in drawn:
+            parts.append(f"![{task.kind} by model, with intervals]({folder}/{file}.svg)")
+        drawn.add(file)
+    return "\n\n".join(parts)
+
+
+def scaling(root: Path, name: str) -> str:
+    """Return a study of our own by its name; without one the fitter on published runs."""
+    if name:
+        return tables.markdown(root, name)
+    return reference.markdown(_json(root, "scaling", "reference"))
+
+
+def robustness(root: Path) -> str:
+    """Return what the kills came to, in one sentence."""
+    file = root / "results" / "robustness" / "robustness.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    end = "equal" if found["equals_the_undisturbed_run_bitwise"] else "NOT equal"
+    return (
+        f"{found['kills']} kills with -9, {found['inside_save']} of them inside the save: "
+        f"{found['torn_or_lost_checkpoints']} checkpoints torn or lost, at most "
+        f"{found['most_steps_lost']} step lost at a time, the end bitwise {end} to that of an "
+        f"undisturbed run."
+    )
+
+
+def _json(root: Path, folder: str, name: str) -> Any:
+    return json.loads((root / "results" / folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _place(file: Path) -> tuple[object, ...]:
+    """Sorts a package's own files before its folders, and its __init__.py first of all."""
+    *folders, name = file.parts
+    return (*((True, folder) for folder in folders), (False, name != "__init__.py", name))
+
+
+def main() -> None:
+    """Rewrites README.md."""
+    config = read_command_line(ReadmeConfig, sys.argv[1:], description=__doc__ or "")
+    try:
+        text = render(config.root)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    (config.root / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The expected score of a task at a loss of pretraining, from (loss, task, score) of checkpoints.
+
+logit    logit(score) = a - b L: for scores in (0, 1), which saturate at both ends
+offset   score = s - k exp(g L): as close to s as the loss allows; an error (1 - score) that
+         falls exponentially with the loss to a floor (Gadre et al. 2024, arXiv 2403.08540)
+linear   score = a - b L: for scores outside (0, 1), where neither applies
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.optimize import least_squares
+
+from benchmarks.scaling.fit.bootstrap import Band
+
+Form = Literal["logit", "offset"]
+FEWEST, DRAWS = 4, 400
+
+
+@dataclass(frozen=True)
+class Points:
+    """Checkpoints of one task: losses and scores (n,)."""
+
+    losses: np.ndarray
+    scores: np.ndarray
+
+
+def read_scores(file: Path) -> dict[str, Points]:
+    """Return the points of each task, of a Parquet with columns or a JSON list of objects.
+
+    FileNotFoundError without the file; ValueError for a column that is missing.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no scores {file}; it needs loss, task and score of checkpoints")
+    rows: list[dict[str, Any]] = (
+        json.loads(file.read_text(encoding="utf-8"))
+        if file.suffix == ".json"
+        else pq.read_table(file).to_pylist()
+    )
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if not {"loss", "task", "score"} <= row.keys():
+            raise ValueError(f"{file}: {row} lacks loss, task or score")
+        found.setdefault(str(row["task"]), []).append((float(row["loss"]), float(row["score"])))
+    return {task: Points(*np.array(sorted(pairs)).T) for task, pairs in found.items()}
+
+
+def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -> Band:
+    """Return the score expected at the losses (R,), draws of one loss whose first is the value.
+
+    At most DRAWS of them are used. Each goes with a resample of the checkpoints and the spread of
+    their residuals. ValueError under FEWEST checkpoints, or where all have one loss.
+    """
+    count = len(points.losses)
+    if count < FEWEST or len(np.unique(points.losses)) < 3:
+        raise ValueError(
+            f"{count} checkpoints of {len(np.unique(points.losses))} losses; a law of scores needs "
+            f"{FEWEST} of 3"
+        )
+    bounded = bool(((points.scores > 0) & (points.scores < 1)).all())
+    y = _logit(points.scores) if bounded and form == "logit" else points.scores
+    curved = form == "offset" and bounded
+    predict = _offset if curved else _line
+    whole = predict(points.losses, y, losses[:1])[0]
+    free = max(1, count - (3 if curved else 2))
+    spread = np.sqrt(((predict(points.losses, y, points.losses) - y) ** 2).sum() / free)
+    draw = np.random.default_rng(seed)
+    losses = losses[: 1 + DRAWS]
+    drawn = np.full(len(losses), np.nan)
+    for number, loss in enumerate(losses):
+        rows = draw.integers(0, count, count)
+        if len(np.unique(points.losses[rows])) >= 3:
+            at = predict(points.losses[rows], y[rows], np.array([loss]))[0]
+            drawn[number] = at + draw.normal(0, spread)
+    if bounded and form == "logit":
+        return Band.of(float(_sigmoid(whole)), _sigmoid(drawn))
+    return Band.of(float(whole), drawn)
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    return np.log(p) - np.log1p(-p)
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def _line(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    middle = losses.mean()
+    slope = ((losses - middle) * (y - y.mean())).sum() / ((losses - middle) ** 2).sum()
+    return y.mean() + slope * (at - middle)
+
+
+def _offset(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return s - k exp(g (L - mean)) at losses, k and g at least 0, by least squares."""
+    middle = losses.mean()
+    width = float(np.ptp(losses)) or 1.0
+    top, span = float(y.max()), float(np.ptp(y)) or 1e-6
+
+    def curve(theta: np.ndarray, loss: np.ndarray) -> np.ndarray:
+        return theta[0] - theta[1] * np.exp(np.minimum(theta[2] * (loss - middle) / width, 50.0))
+
+    best: Any = None
+    for rate in (0.3, 3.0):
+        found = least_squares(
+            lambda theta: curve(theta, losses) - y,
+            [top + span / 2, span, rate],
+            bounds=([-np.inf, 0, 0], [np.inf, np.inf, 20]),
+            x_scale=[span, span, 1.0],
+        )
+        if best is None or found.cost < best.cost:
+            best = found
+    return curve(best.x, at)

@@ -1,0 +1,225 @@
+"""The table of runs that a sweep writes and a fit reads, and what a fit refuses in it by name."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TEXT = ("study", "point", "objective", "eval_set", "loss_kind", "device", "commit", "role")
+WHOLE = (
+    *("seed", "params", "params_hidden", "pairs", "users", "events", "steps", "batch"),
+    *("max_events", "width", "layers", "negatives"),
+)
+REAL = ("flops", "epochs", "lr", "loss", "seconds")
+COLUMNS = (*TEXT, *WHOLE, *REAL, "loss_se", "annealed")
+POSITIVE = ("flops", "params", "params_hidden", "pairs", "steps", "batch", "loss", "negatives")
+# What says that two rows are the same training and its same end, whatever they are called.
+SAME = (
+    *("objective", "seed", "flops", "params", "params_hidden", "pairs", "users", "events", "steps"),
+    *("batch", "max_events", "width", "layers", "lr", "loss", "negatives", "eval_set", "role"),
+)
+DAY = 8.64e19  # FLOPs of a petaFLOP/s-day
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Rows as columns (n,): those of COLUMNS; and, where there are, `trunk` and `loss_K`.
+
+    Text columns hold str, the others numbers, float64 or int64; `loss_se` is NaN where unknown.
+    """
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Counts the rows."""
+        return len(self.columns["loss"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column (n,)."""
+        return self.columns[name]
+
+    def take(self, rows: np.ndarray) -> "Runs":
+        """Return the rows that a mask (n,) or places (m,) choose."""
+        return Runs({name: values[rows] for name, values in self.columns.items()})
+
+    def replace(self, **columns: np.ndarray) -> "Runs":
+        """Return the same rows with other values in some columns (n,)."""
+        return Runs({**self.columns, **columns})
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """The training (n,) that each row belongs to, a number: rows of one are not independent.
+
+        That is its `trunk` where the table has that column, else its `point`.
+        """
+        name = "trunk" if "trunk" in self.columns else "point"
+        names = [f"{s}\n{p}" for s, p in zip(self["study"], self[name], strict=True)]
+        return np.unique(names, return_inverse=True)[1]
+
+    @property
+    def negatives(self) -> list[int]:
+        """The numbers of negatives K for which the table holds a loss, ascending."""
+        other = [int(name[5:]) for name in self.columns if _is_other_loss(name)]
+        return sorted({*other, *map(int, np.unique(self["negatives"]))})
+
+    def at(self, negatives: int) -> "Runs":
+        """Return the rows with the loss of so many negatives in `loss`; KeyError without them."""
+        if (self["negatives"] == negatives).all():
+            return self
+        return self.replace(
+            loss=self[f"loss_{negatives}"], negatives=np.full(len(self), negatives, np.int64)
+        )
+
+    @property
+    def decades(self) -> float:
+        """Decades of compute from the least to the most FLOPs."""
+        return float(np.log10(self["flops"].max() / self["flops"].min())) if len(self) else 0.0
+
+
+def read_runs(file: Path) -> Runs:
+    """Return the runs of a Parquet file, duplicates dropped and in an order of their own.
+
+    The order depends on what the rows hold, so that a permuted file gives the same fit to the bit.
+    FileNotFoundError without the file; ValueError for a column that is missing, is not a number or
+    is empty, for a number that must be positive and is not, and for two losses of one end.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no table of runs {file}; `python -m benchmarks.scaling sweep` writes one"
+        )
+    return from_table(pq.read_table(file), str(file))
+
+
+def from_table(table: pa.Table, where: str = "the table") -> Runs:
+    """Return the runs of an Arrow table; raises what `read_runs` raises."""
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{where} lacks the columns {', '.join(missing)}; write them in the sweep")
+    if not table.num_rows:
+        raise ValueError(f"{where} has no rows; has a run of the sweep finished?")
+    columns: dict[str, np.ndarray] = {}
+    optional = [name for name in table.column_names if name == "trunk" or _is_other_loss(name)]
+    for name in (*COLUMNS, *optional):
+        column: Any = table[name]
+        if column.null_count and name != "loss_se":
+            raise ValueError(f"{where}: {column.null_count} empty cells of {name}; fill them")
+        try:
+            columns[name] = _array(name, column)
+        except (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise ValueError(f"{where}: {name} is {column.type}, not a number") from None
+    for name in (*POSITIVE, *(x for x in optional if _is_other_loss(x))):
+        wrong = ~(np.isfinite(columns[name]) & (columns[name] > 0))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"{where}: {name} of {columns['point'][row]} is {columns[name][row]}; it must be "
+                "above 0 and finite: has the run diverged?"
+            )
+    return _distinct(Runs(columns))
+
+
+def _array(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    if name in TEXT or name == "trunk":
+        return np.array([str(x) for x in column.to_pylist()], dtype=object)
+    kind = pa.bool_() if name == "annealed" else pa.int64() if name in WHOLE else pa.float64()
+    values = column.cast(kind).to_pylist()
+    if name == "loss_se":
+        return np.array([np.nan if x is None else x for x in values], np.float64)
+    return np.array(values)
+
+
+def _is_other_loss(name: str) -> bool:
+    return name.startswith("loss_") and name[5:].isdigit()
+
+
+def _distinct(runs: Runs) -> Runs:
+    """Return the rows sorted by what they hold, each once; ValueError for two losses of one end."""
+    keys = [runs[name] for name in SAME]
+    order = np.lexsort([np.array([str(x) for x in runs["point"]]), *map(_sortable, keys[::-1])])
+    kept: dict[tuple[Any, ...], int] = {}
+    for row in order:
+        kept.setdefault(tuple(key[row] for key in keys), int(row))
+    found = runs.take(np.array([*kept.values()]))
+    ends: dict[tuple[Any, ...], tuple[float, str]] = {}
+    for study, point, seed, steps, loss, role in zip(
+        *(found[name] for name in ("study", "point", "seed", "steps", "loss", "role")), strict=True
+    ):
+        first = ends.setdefault((study, point, seed, steps), (loss, role))
+        if first != (loss, role):
+            raise ValueError(
+                f"{point} has two rows at step {steps}: loss {first[0]}, role {first[1]}, and loss "
+                f"{loss}, role {role}; keep one"
+            )
+    return found
+
+
+def _sortable(values: np.ndarray) -> np.ndarray:
+    return np.array([str(x) for x in values]) if values.dtype == object else values
+
+
+def fit_rows(runs: Runs, *, min_decades: float = 3.0, drop_unannealed: bool = False) -> Runs:
+    """Return the rows of role "fit", all of which may stand in one law.
+
+    ValueError, by name, for: losses of training; losses whose learning rate was not decayed to the
+    end (left out instead with `drop_unannealed`); several objectives, numbers of negatives K or
+    evaluation sets; fewer decades of compute than `min_decades`.
+    """
+    mine = runs.take(runs["role"] == "fit")
+    if not len(mine):
+        raise ValueError("no row has the role fit; what is held out is never fitted")
+    _refuse_training(mine)
+    open_ends = ~mine["annealed"].astype(bool)
+    if open_ends.any() and not drop_unannealed:
+        raise ValueError(
+            f"un-annealed points: {open_ends.sum()} of {len(mine)} had no decay of the learning "
+            f"rate to their end ({_some(mine['point'][open_ends])}) and lie above those that had; "
+            "write drop_unannealed=true to leave them out"
+        )
+    mine = mine.take(~open_ends)
+    for name, what in (
+        ("negatives", "mixed K: the loss and its exponent depend on the number of negatives"),
+        ("eval_set", "mixed evaluation sets: their losses do not compare"),
+        ("objective", "mixed objectives: their losses do not compare"),
+    ):
+        found = np.unique(_sortable(mine[name]))
+        if len(found) > 1:
+            raise ValueError(f"{what}; {name} is {_some(found)}: fit each in a table of its own")
+    if mine.decades < min_decades:
+        raise ValueError(
+            f"too few decades: the runs span {mine.decades:.2f} decades of compute, the limit is "
+            f"{min_decades:g}; train smaller and larger runs, or write "
+            f"min_decades={np.floor(mine.decades * 100) / 100:g} and quote that figure beside "
+            "every exponent"
+        )
+    return mine
+
+
+def _refuse_training(runs: Runs) -> None:
+    training = runs["loss_kind"] != "held_out"
+    if not training.any():
+        return
+    batches = np.unique(runs["batch"][training])
+    which = f" at different batch sizes ({_some(batches)})" if len(batches) > 1 else ""
+    raise ValueError(
+        f"training losses{which}: {training.sum()} rows have a loss_kind other than held_out. Each "
+        "batch is a task of its own, with its own number of negatives: measure the held-out loss "
+        "at one K and fit that"
+    )
+
+
+def _some(values: Sequence[Any] | np.ndarray) -> str:
+    shown = [str(x) for x in values[:4]]
+    return ", ".join(shown) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+
+
+def digest(runs: Runs) -> str:
+    """Return the SHA-256 (hex) of what the rows hold, the same for the same runs in any file."""
+    found = hashlib.sha256()
+    for name in (*SAME, "point"):
+        found.update(repr([name, *runs[name].tolist()]).encode())
+    return found.hexdigest()

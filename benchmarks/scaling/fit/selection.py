@@ -1,0 +1,156 @@
+"""Which runs a law is fitted on: the frontier of a compute law, one factor with the rest held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.scaling.fit.run_table import Runs
+
+CONFIGURATION = ("params", "pairs", "users", "steps", "batch", "max_events", "lr")
+# Of each factor what is held while it varies. `steps` beside `batch` is the other comparison.
+HELD = {
+    "params": ("pairs", "users", "batch", "max_events"),
+    "pairs": ("params", "users", "batch", "max_events"),
+    "users": ("params", "pairs", "batch", "max_events"),
+    "max_events": ("params", "pairs", "users", "batch"),
+    "batch": ("params", "pairs", "users", "max_events"),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a law is fitted on: factors x (n, k), losses, clusters and FLOPs (n,)."""
+
+    factors: tuple[str, ...]
+    x: np.ndarray
+    losses: np.ndarray
+    clusters: np.ndarray
+    flops: np.ndarray
+
+    @staticmethod
+    def of(runs: Runs, factors: Sequence[str]) -> "Sample":
+        """Return the runs' columns of those names as factors."""
+        x = np.stack([runs[name].astype(np.float64) for name in factors], 1)
+        return Sample(tuple(factors), x, runs["loss"], runs.clusters, runs["flops"])
+
+    def __len__(self) -> int:
+        """Counts the rows."""
+        return len(self.losses)
+
+    def take(self, rows: np.ndarray) -> "Sample":
+        """Return the rows that a mask (n,) or places (m,) choose."""
+        return Sample(
+            self.factors,
+            self.x[rows],
+            self.losses[rows],
+            self.clusters[rows],
+            self.flops[rows],
+        )
+
+
+def budgets(flops: np.ndarray, tolerance: float = 0.25) -> np.ndarray:
+    """Return the number (n,) of each row's budget, ascending from 0.
+
+    A budget begins with its least FLOPs and holds what is at most `tolerance` (a share) above.
+    """
+    order = np.argsort(flops, kind="stable")
+    found = np.zeros(len(flops), np.int64)
+    number, start = -1, 0.0
+    for row in order:
+        if number < 0 or flops[row] > start * (1 + tolerance):
+            number, start = number + 1, float(flops[row])
+        found[row] = number
+    return found
+
+
+def largest(flops: np.ndarray, losses: np.ndarray) -> float:
+    """Return the least loss of the largest budget: the predictor that nothing gets better."""
+    return float(losses[budgets(flops) == budgets(flops).max()].min())
+
+
+def main_grid(runs: Runs, held: Sequence[str] = ("batch", "max_events", "users")) -> Runs:
+    """Return the largest group of runs that are equal in what the main grid holds."""
+    group = _groups(runs, held)
+    return runs.take(group == np.bincount(group).argmax())
+
+
+def frontier(runs: Runs) -> Runs:
+    """Return of each budget the run of least loss, where nothing cheaper is as good.
+
+    Runs of one configuration that differ in their seed stay together if the best of their mean is.
+    """
+    number = budgets(runs["flops"])
+    kept: list[int] = []
+    least = np.inf
+    for budget in range(number.max() + 1):
+        rows = np.flatnonzero(number == budget)
+        group = _groups(runs.take(rows), CONFIGURATION)
+        means = np.bincount(group, runs["loss"][rows]) / np.bincount(group)
+        if means.min() < least:
+            least = float(means.min())
+            kept += [int(row) for row in rows[group == means.argmin()]]
+    return runs.take(np.array(kept))
+
+
+def noise(runs: Runs) -> tuple[float, int]:
+    """Return the sd of the log loss between seeds of one configuration, and its degrees of freedom.
+
+    NaN and 0 where no configuration was trained twice.
+    """
+    same = _groups(runs, CONFIGURATION)
+    logs = np.log(runs["loss"])
+    count = np.bincount(same)
+    mean = np.bincount(same, logs) / count
+    freedom = int((count - 1).sum())
+    if not freedom:
+        return float("nan"), 0
+    return float(np.sqrt(((logs - mean[same]) ** 2).sum() / freedom)), freedom
+
+
+def one_factor(runs: Runs, factor: str, held: Sequence[str] | None = None) -> Runs:
+    """Return the runs in which `factor` varies and all else that matters is held.
+
+    Of the groups of equal rest it is the one with the most values of the factor, of equal ones
+    that with the most FLOPs; numbers within 5 % are equal. Where a configuration was tried with
+    several learning rates, only the best of them stays.
+    """
+    keys = HELD[factor] if held is None else held
+    rest = np.stack([np.round(np.log(runs[key]) / np.log(1.05)) for key in keys], 1)
+    group = np.unique(rest, axis=0, return_inverse=True)[1].ravel()
+
+    def worth(number: int) -> tuple[int, float]:
+        rows = group == number
+        return len(np.unique(runs[factor][rows])), float(runs["flops"][rows].max())
+
+    best = max(range(group.max() + 1), key=worth)
+    return best_rates(runs.take(group == best))
+
+
+def best_rates(runs: Runs) -> Runs:
+    """Return the runs at the best learning rate of each configuration, by the mean over seeds."""
+    same = _groups(runs, CONFIGURATION[:-1])
+    keep = np.zeros(len(runs), bool)
+    for number in range(same.max() + 1):
+        rows = np.flatnonzero(same == number)
+        rates = np.unique(runs["lr"][rows])
+        means = [runs["loss"][rows][runs["lr"][rows] == rate].mean() for rate in rates]
+        keep[rows[runs["lr"][rows] == rates[int(np.argmin(means))]]] = True
+    return runs.take(keep)
+
+
+def edge_rates(runs: Runs) -> int:
+    """Counts the configurations whose best learning rate is the least or greatest of several."""
+    same = _groups(runs, CONFIGURATION[:-1])
+    found = 0
+    for number in range(same.max() + 1):
+        rows = np.flatnonzero(same == number)
+        rates = np.unique(runs["lr"][rows])
+        best = runs["lr"][rows][np.argmin(runs["loss"][rows])]
+        found += len(rates) > 1 and best in (rates[0], rates[-1])
+    return found
+
+
+def _groups(runs: Runs, keys: Sequence[str]) -> np.ndarray:
+    """Return the number (n,) of the group of rows that are equal in all `keys`."""
+    return np.unique(np.stack([runs[k] for k in keys], 1), axis=0, return_inverse=True)[1].ravel()

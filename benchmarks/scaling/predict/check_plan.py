@@ -1,0 +1,98 @@
+"""Command: a plan beside the run that it asked for, once that is trained.
+
+    python -m benchmarks.scaling check results/scaling/NAME/runs.parquet \\
+        plan=results/scaling/OTHER/plan.json out=results/scaling/OTHER/check.json
+
+The run is the row of role "check" in the table whose shape, batch, steps and rate are the plan's.
+Errors are predicted / observed - 1: above 0 where the loss came out lower than the plan said.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.run_table import read_runs
+from benchmarks.scaling.fit.summary import plain
+from benchmarks.scaling.predict.predict import hashed
+from clue.config import read_command_line
+
+SAME = 0.02  # relative difference up to which a rate, rounded to be written, is the plan's
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """The table that has the run, and the file that `plan` wrote."""
+
+    table: Path
+    plan: Path
+    out: Path = Path("results/scaling/check.json")
+
+
+def check(config: CheckConfig) -> dict[str, Any]:
+    """Writes what became of the plan and gives its tree; ValueError for a run that is missing."""
+    if not config.plan.is_file():
+        raise FileNotFoundError(f"no plan {config.plan}; `plan ... out={config.plan}` writes it")
+    told = json.loads(config.plan.read_text(encoding="utf-8"))
+    build, band = told["build"], Band(**told["loss"])
+    runs = read_runs(config.table)
+    mine = (runs["role"] == "check") & (np.abs(runs["lr"] / build["lr"] - 1) <= SAME)
+    for name in ("width", "layers", "batch", "steps"):
+        mine &= runs[name] == build[name]
+    if not mine.any():
+        raise ValueError(
+            f"{config.table} has no run of role check of width {build['width']}, "
+            f"{build['layers']} layers, batch {build['batch']}, {build['steps']} steps and rate "
+            f"{build['lr']:.3g}; train it, then check"
+        )
+    found = runs.take(mine)
+    observed = float(found["loss"].mean())
+    tree = {
+        "plan": hashed(told),
+        "budget": told["budget"],
+        "factor": told["factor"],
+        "build": build,
+        "spent": float(found["flops"].mean()),
+        "params": int(found["params"][0]),
+        "negatives": int(found["negatives"][0]),
+        "predicted": band.as_tree(),
+        "observed": observed,
+        "inside80": band.holds(observed, 80),
+        "inside95": band.holds(observed, 95),
+        "error": band.value / observed - 1,
+    }
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(tree), indent=1, allow_nan=False)
+    config.out.write_text(text + "\n", encoding="utf-8")
+    return tree
+
+
+def sentence(tree: Mapping[str, Any]) -> str:
+    """Return the outcome in words."""
+    build, band = tree["build"], tree["predicted"]
+    inside = (
+        "inside the interval of 80 %"
+        if tree["inside80"]
+        else "inside the interval of 95 %"
+        if tree["inside95"]
+        else "outside the interval of 95 %"
+    )
+    return (
+        f"The plan for {tree['budget']:.3g} FLOPs, {tree['factor']:.3g} x the largest fitted run: "
+        f"width {build['width']}, {build['layers']} layers, {build['steps']:,} steps of "
+        f"{build['batch']}, rate {build['lr']:.2g}, loss {band['value']:.3f} [{band['low95']:.3f} "
+        f"{band['high95']:.3f}]. Trained as planned it spent {tree['spent']:.3g} FLOPs and reached "
+        f"{tree['observed']:.3f}: {inside}, error {tree['error']:+.2%} (K = "
+        f"{tree['negatives']:,})."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the command line, compares, prints the sentence."""
+    config = read_command_line(CheckConfig, argv, description=__doc__ or "")
+    sys.stdout.write(sentence(check(config)) + "\n")

@@ -1,0 +1,129 @@
+"""Command: the runs of a sweep on tasks of transfer, and whether a lower loss meant a better score.
+
+    python -m benchmarks.scaling transfer results/scaling/NAME/runs.parquet \\
+        runs=runs/scaling/NAME suite=configs/suite/SUITE.yaml out=results/scaling/NAME
+
+Writes OUT/scores.json, (point, loss, task, score) of each run at its end, which `fit` and `plan`
+read as scores=FILE, and OUT/tau.json, the rank correlations. A score that is there stays.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.baselines.representations import EncoderModel
+from benchmarks.metrics.correlation import correlations
+from benchmarks.protocols import Task
+from benchmarks.scaling.fit.run_table import Runs, read_runs
+from benchmarks.suite import runner as suites
+from clue.atomic import write_text
+from clue.config import load, read_command_line
+from clue.data.corpus import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """The runs of a table, whose directories are in `runs`, on the tasks of a suite.
+
+    `only` are patterns of the suite's task names. Each task is asked with its first probe.
+    """
+
+    table: Path
+    runs: Path
+    suite: Path
+    out: Path = Path("results/scaling")
+    only: list[str] = field(default_factory=list[str])
+    resamples: int = 2000
+
+
+def measure(config: TransferConfig) -> dict[str, Any]:
+    """Scores what is not scored yet, writes both files and gives the correlations."""
+    runs = read_runs(config.table)
+    asked = load(suites.SuiteConfig, config.suite, [f"only={json.dumps(config.only)}"])
+    corpus = Corpus.open(asked.corpus)
+    tasks = suites.tasks_of(asked, corpus)
+    file = config.out / "scores.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    there = {(row["point"], row["task"]) for row in rows}
+    for place in tqdm(range(len(runs)), unit="run", disable=not sys.stderr.isatty()):
+        point, loss = str(runs["point"][place]), float(runs["loss"][place])
+        missing = [task for task in tasks if (point, task.name) not in there]
+        if not missing:
+            continue
+        model = EncoderModel(point, config.runs / point, corpus, seed=0, untrained=False)
+        rows += [{"point": point, "loss": loss, **scored(task, model)} for task in missing]
+        write_text(file, json.dumps(rows, indent=1) + "\n")
+    tree = tau(runs, rows, resamples=config.resamples)
+    write_text(config.out / "tau.json", json.dumps(tree, indent=1) + "\n")
+    return tree
+
+
+def scored(task: Task, model: EncoderModel) -> dict[str, Any]:
+    """Return name, measure and score of a model's main measure on a task."""
+    probe = next(one for one in task.probes if task.takes(model, one))
+    found = task.score(model, probe)
+    name, main = next(iter(found.measures.items()))
+    value = main.statistic(found.queries)(np.ones((1, found.queries.num_rows)))[0]
+    told = {"task": task.name, "probe": probe, "measure": name, "score": float(value)}
+    return {**told, "lower_is_better": main.lower_is_better}
+
+
+def tau(runs: Runs, rows: Sequence[Mapping[str, Any]], *, resamples: int) -> dict[str, Any]:
+    """Return of each task the rank correlations over the runs of the table that have all tasks.
+
+    Positive means that the run of lower loss scores better. The ends of one trunk are drawn as if
+    they were independent. ValueError for too few runs.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row["point"], {})[row["task"]] = row["score"]
+    tasks = {row["task"]: row for row in rows}
+    points = [
+        (float(loss), values[str(point)])
+        for point, loss in zip(runs["point"], runs["loss"], strict=True)
+        if len(values.get(str(point), {})) == len(tasks)
+    ]
+    lower = {name: bool(row["lower_is_better"]) for name, row in tasks.items()}
+    found = correlations(points, lower, resamples=resamples)
+    return {
+        "runs": len(points),
+        "tasks": {
+            name: {
+                "measure": row["measure"],
+                "probe": row["probe"],
+                "worst": min(each[name] for _, each in points),
+                "best": max(each[name] for _, each in points),
+                **{kind: asdict(each) for kind, each in found[name].items()},
+            }
+            for name, row in tasks.items()
+        },
+    }
+
+
+def table(tree: Mapping[str, Any]) -> str:
+    """Return the correlations as Markdown."""
+    lines = [
+        f"| task, {tree['runs']} runs | measure | least and greatest | tau | Spearman |",
+        "|" + " --- |" * 5,
+    ]
+    for name, one in tree["tasks"].items():
+        both = [
+            f"{x['value']:.2f} [{x['low']:.2f} {x['high']:.2f}]"
+            for x in (one["kendall"], one["spearman"])
+        ]
+        span = f"{one['worst']:.4f} {one['best']:.4f}"
+        measure = f"{one['measure']}, {one['probe']}"
+        lines.append(f"| {name} | {measure} | {span} | {' | '.join(both)} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the command line, scores, prints the table."""
+    config = read_command_line(TransferConfig, argv, description=__doc__ or "")
+    sys.stdout.write(table(measure(config)) + "\n")

@@ -1,0 +1,210 @@
+"""Command: what to train for a budget, what to expect of it, and when not to believe it.
+
+    python -m benchmarks.scaling plan results/scaling/NAME/runs.parquet --budget 1e18
+
+The size and the data are the optimum of L(N, D); the nearest width, layers, batch, steps and
+learning rate that can be built follow the runs. With `scores` (a Parquet or JSON of loss, task and
+score of checkpoints) it says what each task is expected to score.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import nnls
+
+from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.downstream_scores import Form, expected, read_scores
+from benchmarks.scaling.fit.isoflop import Cost, optima, power
+from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
+from benchmarks.scaling.fit.sensitivity import ladder
+from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
+from benchmarks.scaling.fit.summary import (
+    EPOCHS,
+    band,
+    described,
+    plain,
+    table_flags,
+)
+from clue.config import read_command_line
+
+MISS = 0.2  # of the cost's formula among the runs, above which the plan says so
+DEEPEST = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """The budget in FLOPs, and whose law. `width_step` is what widths are multiples of."""
+
+    fit: FitConfig
+    budget: float
+    width_step: int = 16
+    scores: Path | None = None
+    score_law: Form = "logit"
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Build:
+    """A model and a run that can be built: parameters are those its shape is expected to have."""
+
+    width: int
+    layers: int
+    params: float
+    batch: int
+    steps: int
+    pairs: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train: size and data with their intervals, the loss of one such run, the doubts."""
+
+    budget: float
+    size: Band
+    data: Band
+    build: Build
+    loss: Band
+    factor: float
+    epochs: float
+    doubts: list[str]
+    scores: Mapping[str, Band] = field(default_factory=dict[str, Band])
+
+
+def plan(config: PlanConfig) -> Plan:
+    """Return the plan; ValueError where the table allows no surface, or for no budget above 0."""
+    if not config.budget > 0:
+        raise ValueError(f"budget is {config.budget:g} FLOPs; it must be above 0")
+    laws = laws_of(config.fit, read_runs(config.fit.table), ("surface",))
+    if "surface" not in laws.found:
+        raise ValueError(f"no law of size and data to plan with: {laws.refused['surface']}")
+    surface, rows = laws.found["surface"], laws.rows["surface"]
+    size, data = laws.sample("surface").x.T
+    cost = Cost.of(rows["flops"], size, data)
+    best = optima(surface, cost, np.array([config.budget]))
+    build = nearest(rows, config, best.size[0].value, cost)
+    whole = build.pairs if config.fit.data == "pairs" else best.data[0].value
+    x = np.array([[build.params, whole]], np.float64)
+    drawn = surface.predictive(x, seed=config.fit.seed)[:, 0]
+    value = float(surface.fit.loss(x)[0])
+    once = float((rows["pairs"] / np.maximum(1e-9, rows["epochs"])).max())
+    factor, epochs = config.budget / float(rows["flops"].max()), build.pairs / once
+    scores: dict[str, Band] = {}
+    doubts = doubts_of(config, laws, cost, factor, epochs, build.params)
+    for task, points in (read_scores(config.scores) if config.scores else {}).items():
+        try:
+            scores[task] = expected(points, np.r_[value, drawn], config.score_law)
+            if not points.losses.min() <= value <= points.losses.max():
+                doubts.append(
+                    f"{task}: no checkpoint had so low or high a loss; its score is a guess"
+                )
+        except ValueError as error:
+            doubts.append(f"{task}: no score, {error}")
+    loss = Band.of(value, drawn)
+    size_band, data_band = best.size[0], best.data[0]
+    return Plan(config.budget, size_band, data_band, build, loss, factor, epochs, doubts, scores)
+
+
+def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
+    """Return the shape nearest to a size among widths and layers in the proportion of the runs.
+
+    A shape's parameters are a multiple of the width, its tables, and one of layers x width^2, both
+    fitted to the runs; of shapes within 5 % of the size, or the nearest, that of the runs'
+    proportion is taken.
+    """
+    volume = runs["layers"] * runs["width"].astype(np.float64) ** 2
+    if len(np.unique(volume)) < 2:
+        raise ValueError("all runs have one shape; a plan needs several widths or depths")
+    parts = np.stack([runs["width"], volume], 1) / runs[config.fit.size][:, None]
+    table, hidden = nnls(parts, np.ones(len(parts)))[0]
+    proportion = power(runs["width"], runs["layers"]) if np.ptp(runs["layers"]) else None
+    widest = config.width_step * (8 + int(8 * runs["width"].max() / config.width_step))
+    shapes = [
+        (width, layers)
+        for width in range(config.width_step, widest, config.width_step)
+        for layers in range(1, DEEPEST + 1)
+    ]
+    width, layers = np.array(shapes, np.float64).T
+    made = table * width + hidden * layers * width**2
+    usual = proportion[0] * width ** proportion[1] if proportion else float(runs["layers"][0])
+    miss = np.abs(np.log(made / size))
+    odd = np.abs(np.log(layers / usual))
+    at = int(np.argmin(np.maximum(miss, 0.05) + 0.3 * odd))
+    batch = int(runs["batch"][0])
+    steps = max(1, round(config.budget / (cost.factor * made[at] ** cost.power) / batch))
+    rates = runs[config.fit.size], runs["lr"]
+    a, b = power(*rates) if len(np.unique(rates[0])) > 1 else (float(rates[1][0]), 0.0)
+    lr = a * float(made[at]) ** b
+    return Build(int(width[at]), int(layers[at]), float(made[at]), batch, steps, steps * batch, lr)
+
+
+def doubts_of(
+    config: PlanConfig, laws: Laws, cost: Cost, factor: float, epochs: float, params: float
+) -> list[str]:
+    """Says when not to believe the plan, a sentence each."""
+    sample, rows = laws.sample("surface"), laws.rows["surface"]
+    found = [*table_flags(laws.runs), *described("surface", laws)["flags"]]
+    rungs = ladder(sample, most=config.fit.few)
+    tested = max((rung.factor for rung in rungs), default=1.0)
+    if factor > tested:
+        found.append(
+            f"the budget is {factor:.3g} x the largest run's; the ladder tested the law up to "
+            f"{tested:.3g} x beyond what it was fitted on"
+        )
+    like = [abs(rung.error) for rung in rungs if factor / 2 <= rung.factor <= factor * 2]
+    if factor > 1 and like:
+        found.append(
+            f"so far beyond, earlier cut-offs missed by {np.median(like):.2%} (median of "
+            f"{len(like)}), at most {max(like):.2%}"
+        )
+    if config.budget < rows["flops"].min():
+        found.append(f"the budget is below the cheapest run, {rows['flops'].min():.3g} FLOPs")
+    if epochs > EPOCHS:
+        found.append(
+            f"the data would be read {epochs:.3g} times; beyond {EPOCHS:g} a pair is worth clearly "
+            "less: see the law of repeated data"
+        )
+    sizes = rows[config.fit.size]
+    if not sizes.min() <= params <= sizes.max():
+        found.append(
+            f"{params:,.0f} parameters are outside the runs' {sizes.min():,} to {sizes.max():,}; "
+            "the shape's count and learning rate are extrapolated"
+        )
+    if cost.error > MISS:
+        found.append(
+            f"the cost formula misses a run by {cost.error:.0%}: count the FLOPs of the shape "
+            "before training it"
+        )
+    return found
+
+
+def text(found: Plan) -> str:
+    """Return the plan as lines to read."""
+    build = found.build
+    lines = [
+        f"budget {found.budget:.3g} FLOPs ({found.budget / DAY:.2g} PF-days), "
+        f"{found.factor:.3g} x the largest run",
+        f"parameters {band(asdict(found.size))}",
+        f"pairs {band(asdict(found.data))}, {found.epochs:.2g} readings of the data",
+        f"build width {build.width}, {build.layers} layers (about {build.params:,.0f} parameters), "
+        f"batch {build.batch:,}, {build.steps:,} steps, learning rate {build.lr:.2g}",
+        f"expected loss {band(asdict(found.loss))}",
+        *(f"expected {task}: {band(asdict(score))}" for task, score in found.scores.items()),
+        *(f"doubt: {doubt}" for doubt in found.doubts),
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the command line, plans, prints and writes the plan."""
+    config = read_command_line(PlanConfig, argv, description=__doc__ or "")
+    found = plan(config)
+    if config.out:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        tree = plain(asdict(found))
+        config.out.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    sys.stdout.write(text(found) + "\n")

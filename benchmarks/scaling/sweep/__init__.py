@@ -1,0 +1,1 @@
+"""Runs of a study: sizes, costs, launches, records."""

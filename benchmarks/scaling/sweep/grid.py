@@ -1,0 +1,219 @@
+"""The points of a sweep: its grids laid out as runs, all that cannot work refused before the first.
+
+Runs that differ in their length alone are a family: one trunk, of which the shorter ones branch off
+(clue/run/resume.py). A point is known by a hash of all that decides its result, and of the corpus.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from benchmarks.scaling.sweep.config import ROLES, Grid, Role, SweepConfig
+from benchmarks.scaling.sweep.cost import Facts, facts_of
+from clue.config import load
+from clue.data.corpus import Corpus
+from clue.run.pretrain_config import PretrainConfig
+from clue.train.optimiser import decay_start
+
+LEAST_WARMUP = 5  # steps; a shorter run is no more than noise
+LOGGED = 8  # lines of the log up to the first cooldown of a family
+FREE = frozenset(
+    {
+        *("name", "corpus", "runs", "resume", "trackers", "trunk", "steps", "gallery", "best_by"),
+        *("log_every", "validate_every", "checkpoint_every", "keep_every"),
+        *("chunk_tokens", "compile"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run of the grid; `family` is the same for those that differ in their length alone.
+
+    `leads`: the longest of its role and family, of which the others branch off.
+    """
+
+    run: PretrainConfig
+    size: str
+    role: Role
+    facts: Facts
+    family: str
+    fingerprint: str
+    leads: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return self.run.name
+
+    @property
+    def flops(self) -> float:
+        """What the whole run will spend, from its first step on."""
+        return self.facts.step_flops * self.run.steps
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A point before its family is known."""
+
+    run: PretrainConfig
+    size: str
+    role: Role
+    facts: Facts
+
+
+def lay_out(config: SweepConfig) -> list[Point]:
+    """Return all points, those of a family together and in the order in which they are trained.
+
+    Raises ValueError or FileNotFoundError where one of them cannot work.
+    """
+    wanted: list[Wanted] = []
+    known: dict[str, Facts] = {}
+    corpora: dict[Path, Corpus] = {}
+    for number, grid in enumerate(config.grids, 1):
+        before = len(wanted)
+        for size, run, budget in _combinations(config, grid):
+            try:
+                first = replace(run, seed=0)  # one number of steps for all seeds
+                key = _hash(first, run.corpus, run.gallery)
+                if key not in known:
+                    corpora.setdefault(run.corpus, Corpus.open(run.corpus))
+                    known[key] = facts_of(first, corpora[run.corpus])
+                facts = known[key]
+                steps = round(budget / _unit(config, run, facts))
+                if steps < grid.least_steps or 0 < grid.most_steps < steps:
+                    continue
+                run = _of_length(config, run, steps, budget, facts)
+                wanted.append(Wanted(run, size, grid.role, facts))
+            except ValueError as error:
+                raise ValueError(f"grid {number}, size {size}: {error}") from None
+        if len(wanted) == before:
+            raise ValueError(
+                f"grid {number} has no point: none of its budgets buys least_steps "
+                f"{grid.least_steps} .. most_steps {grid.most_steps}; change them, or the budgets"
+            )
+    return _named(config, wanted, corpora)
+
+
+def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, PretrainConfig, float]]:
+    """Return size, run (its length still open) and budget of each combination of a grid."""
+    choices = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths)]
+    base = load(PretrainConfig, config.pretrain, config.overrides)
+    if base.optimizer.patience:
+        raise ValueError(
+            f"{config.pretrain}: optimizer.patience is {base.optimizer.patience}, which ends a run "
+            "early; set it to 0: a budget says how long a run is"
+        )
+    length = "decoder.max_events" if base.objective == "next_item" else "views.max_events"
+    for size in grid.sizes or config.sizes:
+        for users, batch, events, seed in product(*choices, grid.seeds):
+            keys = [*config.overrides, *config.sizes[size].overrides(base.objective)]
+            keys += [] if users is None else [f"users={users}"]
+            keys += [] if batch is None else [f"batch={batch}"]
+            keys += [] if events is None else [f"{length}={events}"]
+            keys += [f"seed={seed}", "trackers=[]", f"runs={config.runs}", *grid.overrides]
+            keys += ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
+            keys += ["steps=1000000000"]
+            run = load(PretrainConfig, config.pretrain, keys)
+            for budget in grid.budgets:
+                yield size, run, budget
+
+
+def _unit(config: SweepConfig, run: PretrainConfig, facts: Facts) -> float:
+    """Return what a step spends of a budget."""
+    return {"flops": facts.step_flops, "steps": 1.0, "pairs": float(run.batch)}[config.unit]
+
+
+def _of_length(
+    config: SweepConfig, run: PretrainConfig, steps: int, budget: float, facts: Facts
+) -> PretrainConfig:
+    """Return the run of so many steps, refused where the budget is none for it."""
+    unit = _unit(config, run, facts)
+    least = LEAST_WARMUP / (1 - config.decay_share)
+    if steps <= least:
+        raise ValueError(
+            f"the budget {budget:.3g} is {steps} steps of {unit:.3g} {config.unit} each, less "
+            f"than one warm-up of {LEAST_WARMUP} steps before the cooldown; give "
+            f"{(least + 1) * unit:.2g} or more, or set least_steps"
+        )
+    epochs = steps / facts.epoch
+    if 0 < config.most_epochs < epochs:
+        raise ValueError(
+            f"the budget {budget:.3g} is {steps} steps, {epochs:.2f} epochs of {facts.users:,} "
+            f"users, and most_epochs is {config.most_epochs:g}; lower it, set most_steps="
+            f"{int(config.most_epochs * facts.epoch)}, or give a corpus of more users"
+        )
+    brief = replace(run.optimizer, warmup_steps=0)  # set for the family, once all are known
+    return replace(run, steps=steps, optimizer=brief)
+
+
+def _named(
+    config: SweepConfig, wanted: Sequence[Wanted], corpora: Mapping[Path, Corpus]
+) -> list[Point]:
+    """Return the points with their warm-up, their rhythm of checkpoints and their names."""
+    families: dict[str, list[Wanted]] = {}
+    for one in wanted:
+        families.setdefault(_hash(one.run, one.run.corpus), []).append(one)
+    base = load(PretrainConfig, config.pretrain, config.overrides).optimizer.warmup_steps
+    points: list[Point] = []
+    for members in families.values():
+        # what is held out may be chosen last, and must not change the runs before it
+        early = [one.run.steps for one in members if one.role != "held_out"]
+        shortest = min(early or [one.run.steps for one in members])
+        warmup = max(LEAST_WARMUP, min(base, round(config.warmup_share * shortest)))
+        found: dict[str, Point] = {}
+        for one in sorted(members, key=lambda one: (ROLES.index(one.role), -one.run.steps)):
+            run, role = one.run, one.role
+            if decay_start(run.optimizer, run.steps) < warmup:
+                raise ValueError(
+                    f"a {role} point of size {one.size} has {run.steps} steps, too few for the "
+                    f"warm-up of {warmup} that its family has; raise its budget or lower "
+                    "warmup_share"
+                )
+            leads = not any(point.role == role for point in found.values())
+            run = replace(run, optimizer=replace(run.optimizer, warmup_steps=warmup))
+            run = _paced(config, run, shortest, leads and len(members) > 1)
+            print_ = _hash(run, run.steps, run.gallery, corpora[run.corpus].fingerprint)
+            if print_ in found and {role, found[print_].role} == {"fit", "held_out"}:
+                raise ValueError(
+                    f"size {one.size} at {run.steps} steps is in a grid of role fit and in one of "
+                    "role held_out; what is predicted must not be fitted: leave it out of one"
+                )
+            run = replace(run, name=_name(run, one.size, print_))
+            point = Point(run, one.size, role, one.facts, _hash(run, run.corpus), print_, leads)
+            found.setdefault(print_, point)
+        points += found.values()
+    return points
+
+
+def _paced(config: SweepConfig, run: PretrainConfig, shortest: int, trunk: bool) -> PretrainConfig:
+    """Sets when the run logs, measures and saves: a trunk where its branches will leave it."""
+    stable = decay_start(run.optimizer, shortest)
+    log = max(1, stable // LOGGED)
+    every = stable // log * log
+    validate = max(1, run.steps // config.validations // log) * log
+    return replace(
+        run,
+        log_every=log,
+        checkpoint_every=every,
+        keep_every=every if trunk else 0,
+        validate_every=validate if trunk else run.steps,
+    )
+
+
+def _name(run: PretrainConfig, size: str, fingerprint: str) -> str:
+    """Return a directory's name that a person can read."""
+    length = run.decoder if run.objective == "next_item" else run.views
+    parts = [size, f"u{run.users}" if run.users else "", f"b{run.batch}", f"e{length.max_events}"]
+    parts += [f"s{run.seed}", f"n{run.steps}", fingerprint[:6]]
+    return "-".join(part for part in parts if part)
+
+
+def _hash(run: PretrainConfig, *beside: object) -> str:
+    """Return sha256 of what decides how the weights of a run move, but for corpus and length."""
+    deciding = {key: value for key, value in asdict(run).items() if key not in FREE}
+    text = json.dumps([deciding, *beside], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

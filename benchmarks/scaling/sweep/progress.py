@@ -1,0 +1,127 @@
+"""What a sweep looks like: a table that is drawn again, or lines where there is no terminal."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from scipy.optimize import nnls
+
+from benchmarks.scaling.sweep.grid import Point
+from benchmarks.scaling.sweep.launch import Running
+from clue.monitor.console import duration
+from clue.train.optimiser import decay_start
+
+FIRST_SPEED = 1e9  # FLOP/s assumed before a point is done; small models spend their time elsewhere
+
+
+def work_left(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
+    """Return steps and FLOPs that each point will take, what it has from a trunk left out.
+
+    `points` are all of a sweep: those of a family together, and each after its trunk.
+    """
+    kept: dict[str, list[int]] = {}  # checkpoints of a family in which a branch may begin
+    found: dict[str, tuple[float, float]] = {}
+    for point in points:
+        steps, every = point.run.steps, point.run.checkpoint_every
+        stable = decay_start(point.run.optimizer, steps)
+        before = kept.setdefault(point.family, [])
+        begin = max((step for step in before if step <= stable), default=0)
+        if point.run.keep_every:
+            before += range(every, stable + 1, every)
+        found[point.name] = (steps - begin, (steps - begin) * point.facts.step_flops)
+    return found
+
+
+class Board:
+    """Which points are done, running, left and failed, and when the last one will end."""
+
+    def __init__(self, points: Sequence[Point], jobs: int) -> None:
+        """`points` are those of the roles that are trained."""
+        self.points, self.jobs = points, jobs
+        self.work = work_left(points)
+        self.done: dict[str, Mapping[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        self.live: Live | None = None
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self.live = Live(console=console, auto_refresh=False)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the wall seconds each point will take: a start, its steps and its FLOPs.
+
+        The three costs are fitted to the points that are done.
+        """
+        known = [kept["own"] for kept in self.done.values() if kept["own"]["wall"] > 0]
+        costs = np.array([0.0, 0.0, 1 / FIRST_SPEED])
+        if known:
+            scale = np.array([1.0, 1e3, 1e12])
+            counts = np.array([[1.0, own["steps"], own["flops"]] for own in known]) / scale
+            walls = np.array([own["wall"] for own in known])
+            # relative errors: a long point may not hide what a short one takes
+            fitted, _ = nnls(counts / walls[:, None], np.ones(len(walls)))
+            costs = fitted / scale
+        return {
+            name: float(costs @ [1.0, steps, flops]) for name, (steps, flops) in self.work.items()
+        }
+
+    def left(self, running: Sequence[Running]) -> float:
+        """Return the seconds until all points are done, on `jobs` places."""
+        seconds = self.seconds()
+        busy = {one.point.name: one.wall for one in running}
+        rest = [
+            max(0.0, seconds[point.name] - busy.get(point.name, 0.0))
+            for point in self.points
+            if point.name not in self.done and point.name not in self.failed
+        ]
+        return max([sum(rest) / self.jobs, *rest], default=0.0)
+
+    def summary(self, running: Sequence[Running]) -> str:
+        """Return the counts and the projected end in a line."""
+        waiting = len(self.points) - len(self.done) - len(running) - len(self.failed)
+        words = f"{len(self.done)} done, {len(running)} running, {waiting} left"
+        words += f", {len(self.failed)} failed" if self.failed else ""
+        if not waiting and not running:
+            return words
+        return f"{words}, about {duration(self.left(running))} to the end"
+
+    def say(self, line: str) -> None:
+        """Writes a line, above the table where there is one."""
+        if self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False)
+        else:
+            sys.stderr.write(line + "\n")
+
+    def draw(self, running: Sequence[Running]) -> None:
+        """Draws the table, if there is a terminal."""
+        if self.live is None:
+            return
+        table = Table(title=self.summary(running), title_justify="left")
+        for name in ("point", "role", "FLOPs", "state", "held-out loss"):
+            table.add_column(
+                name, justify="right" if name in ("FLOPs", "held-out loss") else "left"
+            )
+        states = {one.point.name: _progress(one) for one in running}
+        states |= dict.fromkeys(self.done, "done") | dict.fromkeys(self.failed, "failed")
+        shown = [point for point in self.points if point.name in states]
+        for point in shown[-self.live.console.height + 6 :]:
+            kept = self.done.get(point.name)
+            loss = f"{kept['row']['loss']:.4f}" if kept else ""
+            state = states[point.name]
+            table.add_row(point.name, point.role, f"{point.flops:.2e}", state, loss)
+        self.live.update(table, refresh=True)
+
+
+def _progress(one: Running) -> str:
+    """Return how far a run is, by the last line of its log."""
+    log, steps = one.point.run.run / "log.jsonl", one.point.run.steps
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    try:
+        done = int(json.loads(lines[-1])["step"])
+    except (IndexError, ValueError):  # none yet, or half of one
+        return f"starting, {duration(one.wall)}"
+    return f"{done}/{steps} steps, {duration(one.wall)}"

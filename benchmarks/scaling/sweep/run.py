@@ -1,0 +1,215 @@
+"""Command: trains the points of a study that are missing, and writes the table of all runs.
+
+    python -m benchmarks.scaling sweep configs/sweep/synthetic.yaml dry=true
+    python -m benchmarks.scaling sweep configs/sweep/synthetic.yaml
+    python -m benchmarks.scaling sweep configs/sweep/synthetic.yaml roles=[fit,held_out]
+
+Every point is an ordinary run of `clue/pretrain.py`, of which RUNS/NAME.yaml is the config. Of runs
+that differ in their length alone, the shorter ones branch off the longest: they pay for their own
+cooldown. The same command again goes on: a finished point is never repeated, a stopped one goes on
+from its checkpoint, a failed one is tried again. OUT/runs.parquet has a row for each finished point
+(benchmarks/scaling/sweep/run_records.py), OUT/curves.parquet the held-out loss along each run.
+Held-out points are trained only once OUT/prediction.json says what their losses will be.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.external import machine
+from benchmarks.scaling.predict.predict import read_prediction
+from benchmarks.scaling.sweep.config import ROLES, SweepConfig
+from benchmarks.scaling.sweep.grid import Point, lay_out
+from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
+from benchmarks.scaling.sweep.progress import Board, work_left
+from benchmarks.scaling.sweep.run_records import finished, record, write_tables
+from clue.config import read_command_line
+from clue.monitor.console import duration
+
+POLL = 0.5  # seconds between two looks at the running points
+
+
+class Sweep:
+    """The points of a study on `jobs` places, each with `threads` threads and perhaps a GPU."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        """Raises ValueError or FileNotFoundError for a point that cannot work."""
+        self.config, self.points = config, lay_out(config)
+        asked = [role for role in ROLES if role in config.roles]
+        self.asked = [point for role in asked for point in self.points if point.role == role]
+        self.gpus = torch.cuda.device_count()
+        self.jobs = config.jobs or max(1, self.gpus)
+        self.threads = config.threads or max(1, (os.cpu_count() or 1) // self.jobs)
+        self.machine = machine.describe("cuda" if self.gpus else "cpu", self.threads)
+        self.board = Board(self.asked, self.jobs)
+        for point in self.asked:
+            kept = finished(point)
+            if kept is not None:
+                self.board.done[point.name] = kept
+        self.running: list[Running] = []
+
+    def train(self) -> int:
+        """Trains what is missing and gives how many points failed; the others go on."""
+        config, board = self.config, self.board
+        write_tables(config, self.points)
+        board.say(f"{config.name}: {board.summary(self.running)}")
+        if board.live is not None:
+            board.live.start()
+        try:
+            while self._fill() or self.running:
+                time.sleep(POLL)
+                for one in [one for one in self.running if one.process.poll() is not None]:
+                    self.running.remove(one)
+                    self._ended(one)
+                board.draw(self.running)
+        finally:
+            for one in self.running:
+                one.stop()
+            if board.live is not None:
+                board.live.stop()
+        for name, reason in board.failed.items():
+            board.say(f"failed: {name}: {reason}")
+        return len(board.failed)
+
+    def _fill(self) -> bool:
+        """Starts points on the free places; says whether any is running."""
+        free = set(range(self.jobs)) - {one.place for one in self.running}
+        for place in sorted(free):
+            point = next((point for point in self.asked if self._is_ready(point)), None)
+            if point is None:
+                break
+            family = [other for other in self.points if other.family == point.family]
+            try:
+                one = start(
+                    point,
+                    trunk_of(point, family),
+                    place=place,
+                    gpus=self.gpus,
+                    threads=self.threads,
+                )
+            except (ValueError, OSError) as error:
+                self.board.failed[point.name] = str(error)
+                continue
+            self.running.append(one)
+            self.board.draw(self.running)
+        return bool(self.running) or any(self._is_ready(point) for point in self.asked)
+
+    def _is_ready(self, point: Point) -> bool:
+        """Return whether a point may start: it waits for those of which it can branch off."""
+        over = self.board.done.keys() | self.board.failed.keys()
+        if point.name in over or any(point is one.point for one in self.running):
+            return False
+        place = ROLES.index(point.role)
+        return all(
+            other.name in over
+            for other in self.asked
+            if other.family == point.family
+            and other.leads
+            and other is not point
+            and (ROLES.index(other.role), not other.leads) <= (place, not point.leads)
+        )
+
+    def _ended(self, one: Running) -> None:
+        """Takes in a run that ended: its record, the tables, or why it failed."""
+        point, board = one.point, self.board
+        status = one.process.returncode
+        try:
+            if status:
+                raise ValueError(f"status {status}: {tail(point)}")
+            record(self.config, point, self.machine, one.wall)
+        except (ValueError, OSError, KeyError) as error:
+            board.failed[point.name] = str(error)
+            board.say(f"{point.name} failed; the next call tries it again. {error}")
+            return
+        kept = finished(point)
+        assert kept is not None
+        board.done[point.name] = kept
+        write_tables(self.config, self.points)
+        row = kept["row"]
+        board.say(
+            f"{point.name}: loss {row['loss']:.4f} at K {row['negatives']}, {row['flops']:.2e} "
+            f"FLOPs, {duration(one.wall)}; {board.summary(self.running)}"
+        )
+        self._prune(point)
+
+    def _prune(self, point: Point) -> None:
+        """Deletes the checkpoints for branches once a family has all its points, of every role."""
+        family = [other for other in self.points if other.family == point.family]
+        if any(finished(other) is None for other in family):
+            return
+        for other in family:
+            run = other.run.run
+            named = {(run / name).read_text(encoding="utf-8").strip() for name in ("last", "best")}
+            for place in run.glob("checkpoints/step_*"):
+                if place.name not in named:
+                    shutil.rmtree(place)
+
+
+def plan(points: Sequence[Point]) -> str:
+    """Return the points as lines, with what each adds and what all cost."""
+    work = work_left(points)
+    lines = [
+        f"{'point':44} {'role':8} {'steps':>7} {'FLOPs':>9} {'own steps':>9} {'epochs':>7}  params"
+    ]
+    for point in points:
+        epochs = point.run.steps / point.facts.epoch
+        lines.append(
+            f"{point.name:44} {point.role:8} {point.run.steps:7} {point.flops:9.2e} "
+            f"{work[point.name][0]:9.0f} {epochs:7.2f}  {point.facts.params:,}"
+        )
+    steps, flops = (sum(own[n] for own in work.values()) for n in (0, 1))
+    lines.append(f"{len(points)} points, {steps:,.0f} steps and {flops:.2e} FLOPs to be trained")
+    return "\n".join(lines) + "\n"
+
+
+def sweep(config: SweepConfig) -> int:
+    """Trains what is missing, or prints the plan where `dry`; gives how many points failed.
+
+    Raises ValueError or FileNotFoundError, before any run, where a point cannot work, or is held
+    out and not predicted.
+    """
+    if config.dry:
+        sys.stdout.write(plan(lay_out(config)))
+        return 0
+    made = Sweep(config)
+    _refuse_unpredicted(config, made)
+    return made.train()
+
+
+def _refuse_unpredicted(config: SweepConfig, made: Sweep) -> None:
+    """Refuse to train what is held out before it is predicted: later it would be no prediction."""
+    left = [point.name for point in made.asked if point.name not in made.board.done]
+    held = {point.name for point in made.points if point.role == "held_out"}.intersection(left)
+    file = config.out / "prediction.json"
+    told = read_prediction(file)["targets"] if held and file.is_file() else []
+    unknown = sorted(held - {target["name"] for target in told})
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]} is held out, and {file} does not say what its loss will be; predict it "
+            f"first: python -m benchmarks.scaling predict {config.out / 'runs.parquet'} "
+            f"sweep=CONFIG out={file}"
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
+    config = read_command_line(SweepConfig, argv, description=__doc__ or "")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        failed = sweep(config)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,183 @@
+"""What a finished point showed: its row, its learning curve, and the tables of all of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.scaling.sweep.config import SweepConfig
+from benchmarks.scaling.sweep.grid import Point
+from clue.atomic import write_text
+from clue.config import load
+from clue.run.pretrain_config import PretrainConfig
+
+RUNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "point", "trunk")),
+        ("seed", pa.int64()),
+        ("objective", pa.string()),
+        ("flops", pa.float64()),
+        *((name, pa.int64()) for name in ("params", "params_hidden", "pairs", "users", "events")),
+        ("epochs", pa.float64()),
+        *((name, pa.int64()) for name in ("steps", "batch", "max_events", "width", "layers")),
+        *((name, pa.float64()) for name in ("lr", "loss", "loss_se")),
+        ("negatives", pa.int64()),
+        *((name, pa.string()) for name in ("eval_set", "loss_kind")),
+        ("annealed", pa.bool_()),
+        ("seconds", pa.float64()),
+        *((name, pa.string()) for name in ("device", "commit", "role")),
+    ]
+)
+CURVES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "point", "role")),
+        *((name, pa.int64()) for name in ("params", "steps", "pairs")),
+        *((name, pa.float64()) for name in ("flops", "loss")),
+        ("annealed", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out loss in nats over all Q queries, its standard error, and K, their mean."""
+
+    loss: float
+    se: float
+    negatives: int
+
+
+def held_out(figures: Mapping[str, Mapping[str, float]]) -> HeldOut:
+    """Return the mean over all queries of the calibrated entropy, or of the cross-entropy.
+
+    Galleries of different sizes weigh as much as they have queries, and their K are averaged so.
+    The standard error takes the galleries for independent; it is of the queries, which all points
+    of a study share, and so larger than the noise between points.
+    """
+    each = list(figures.values())
+    queries = np.array([one.get("gallery") or one["queries"] for one in each])
+    share = queries / queries.sum()
+    key = "calibrated_entropy" if "calibrated_entropy" in each[0] else "cross_entropy"
+    loss, se, negatives = (
+        np.array([one[name] for one in each]) for name in (key, "entropy_se", "negatives")
+    )
+    return HeldOut(
+        float(share @ loss),
+        float(np.sqrt((share**2) @ (se**2))),
+        round(float(share @ negatives)),
+    )
+
+
+def spent(run: Path) -> np.ndarray:
+    """Return (lines, 3): steps done, model FLOPs and seconds up to there, those of a trunk too.
+
+    Of a run that was stopped between two lines of its log, the steps from the first to the stop
+    count as the mean of those after it.
+    """
+    lines = _log(run)
+    first = next(line["step"] for line in lines if line["kind"] == "start")
+    found = [np.zeros(3)]
+    trunk = load(PretrainConfig, run / "config.yaml").trunk
+    if first:
+        if trunk is None:
+            raise ValueError(f"{run} begins at step {first} and names no trunk; train it again")
+        before = spent(trunk)
+        flops, seconds = (np.interp(first, before[:, 0], before[:, n]) for n in (1, 2))
+        found = [np.array([first, flops, seconds])]
+    for line in lines:
+        if line["kind"] == "train":
+            step, flops, seconds = found[-1]
+            done = line["step"] - step
+            more = np.array([done, done * line["model_flops"], done * line["seconds"]])
+            found.append(np.array([step, flops, seconds]) + more)
+    return np.array(found)
+
+
+def record(config: SweepConfig, point: Point, machine: Mapping[str, Any], wall: float) -> None:
+    """Writes RUN/point.json: that the point is finished, its row and its curve."""
+    run, facts = point.run, point.facts
+    costs, lines = spent(run.run), _log(run.run)
+    valid = [line for line in lines if line["kind"] == "valid"]
+    if not valid or valid[-1]["step"] != run.steps or costs[-1, 0] != run.steps:
+        raise ValueError(f"{run.run} ended before its step {run.steps}: its log says why")
+    task = "next_item" if run.objective == "next_item" else "matching"
+    end = held_out(valid[-1][task])
+    nextitem = run.objective == "next_item"
+    row = {
+        "seed": run.seed,
+        "objective": run.objective,
+        "flops": costs[-1, 1],
+        "params": facts.params,
+        "params_hidden": facts.params_hidden,
+        "pairs": run.batch * run.steps,
+        "users": facts.users,
+        "events": facts.events,
+        "epochs": run.steps / facts.epoch,
+        "steps": run.steps,
+        "batch": run.batch,
+        "max_events": run.decoder.max_events if nextitem else run.views.max_events,
+        "width": run.decoder.width if nextitem else run.model.user.width,
+        "layers": run.decoder.layers if nextitem else run.model.user.layers,
+        "lr": run.optimizer.lr,
+        "loss": end.loss,
+        "loss_se": end.se,
+        "negatives": end.negatives,
+        "eval_set": facts.eval_set,
+        "loss_kind": "held_out",
+        "annealed": True,
+        "seconds": costs[-1, 2],
+        "device": machine["device"],
+        "commit": machine["commit"] + ("+" if machine["uncommitted"] else ""),
+    }
+    curve = [
+        {
+            "steps": line["step"],
+            "pairs": line["step"] * run.batch,
+            "flops": float(np.interp(line["step"], costs[:, 0], costs[:, 1])),
+            "loss": held_out(line[task]).loss,
+            "annealed": line["step"] == run.steps,
+        }
+        for line in valid
+    ]
+    own = {"steps": run.steps - costs[0, 0], "flops": costs[-1, 1] - costs[0, 1], "wall": wall}
+    kept = {"fingerprint": point.fingerprint, "row": row, "curve": curve, "own": own}
+    write_text(run.run / "point.json", json.dumps(kept, indent=1) + "\n")
+
+
+def finished(point: Point) -> dict[str, Any] | None:
+    """Return what was recorded of a point; None where it was not trained to its end."""
+    file = point.run.run / "point.json"
+    if not file.is_file():
+        return None
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    return kept if kept["fingerprint"] == point.fingerprint else None
+
+
+def write_tables(config: SweepConfig, points: Sequence[Point]) -> int:
+    """Writes OUT/runs.parquet and OUT/curves.parquet of the finished points; gives their number."""
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for point in points:
+        kept = finished(point)
+        if kept is None:
+            continue
+        who = {"study": config.name, "point": point.name, "role": point.role}
+        # ends of one trunk share most of their steps: a bootstrap must draw them together
+        rows.append({**who, "trunk": point.family, **kept["row"]})
+        curves += [{**who, "params": point.facts.params, **line} for line in kept["curve"]]
+    config.out.mkdir(parents=True, exist_ok=True)
+    for name, schema, found in (("runs", RUNS, rows), ("curves", CURVES, curves)):
+        beside = config.out / f".writing-{name}.parquet"
+        pq.write_table(pa.Table.from_pylist(found, schema=schema), beside)
+        beside.replace(config.out / f"{name}.parquet")
+    return len(rows)
+
+
+def _log(run: Path) -> list[dict[str, Any]]:
+    text = (run / "log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]

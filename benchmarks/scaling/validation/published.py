@@ -1,0 +1,66 @@
+"""Published runs and coefficients, read from a folder that is never part of the project.
+
+The folder is `shared/data/scaling`: its README names sources, commits and that they state no
+licence; expected.json holds the published numbers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.scaling.fit.selection import Sample
+
+# Cherti et al. 2023, table of the frontiers: data set, its measure of success.
+CLIP = {
+    "imagenet1k": "acc1",
+    "imagenet_robustness": "acc1",
+    "mscoco_captions": "image_retrieval_recall@5",
+    "flickr30k": "image_retrieval_recall@5",
+}
+OUTLIERS = 5  # runs of the largest loss, which Besiroglu et al. 2024 (arXiv 2404.10102) leave out
+
+
+def expected(folder: Path) -> dict[str, Any]:
+    """Return the published numbers; FileNotFoundError without the folder."""
+    file = folder / "expected.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {file}; set CLUE_DATA to the folder that holds scaling/, or data=FOLDER"
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def chinchilla(folder: Path, *, outliers: bool = False) -> Sample:
+    """Return 240 runs (245 with outliers) read off Hoffmann et al.'s figure: factors N and D."""
+    table = pd.read_csv(folder / "epoch_chinchilla" / "svg_extracted_data.csv")
+    size, flops, loss = (
+        np.array(table[name], np.float64) for name in ("Model Size", "Training FLOP", "loss")
+    )
+    keep = np.sort(np.argsort(loss, kind="stable")[: len(loss) - (0 if outliers else OUTLIERS)])
+    x = np.stack([size, flops / (6 * size)], 1)[keep]
+    return Sample(("N", "D"), x, loss[keep], np.arange(len(keep)), flops[keep])
+
+
+def openclip(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return GMACs of training and errors of the 29 models by data set; OpenAI's own left out."""
+    table = pd.read_csv(folder / "openclip_scaling" / "zeroshot_results.csv")
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, measure in CLIP.items():
+        mine = table[
+            (table["downstream_dataset"] == name) & (table["upstream_dataset"] != "CLIP-WIT")
+        ]
+        macs, right = (np.array(mine[column], np.float64) for column in ("gmacs_total", measure))
+        found[name] = macs, 1 - right
+    return found
+
+
+def misfitting(folder: Path, size: str) -> Sample:
+    """Return the 261 runs of Li et al. 2025 (arXiv 2502.18969); `size` is N or N_no_emb."""
+    table = pd.read_csv(folder / "misfitting_isoflop" / "scaling_results_last_ckpt_only.csv")
+    size_of, read, loss, flops = (
+        np.array(table[name], np.float64) for name in (size, "D", "loss", "C")
+    )
+    return Sample((size, "D"), np.stack([size_of, read], 1), loss, np.arange(len(loss)), flops)

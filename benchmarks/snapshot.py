@@ -1,0 +1,107 @@
+"""What a model may read of users: their events before a moment, with a guard that holds to it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue.data.batches import take
+from clue.data.corpus import Corpus, Ragged
+from clue.data.views import keep
+
+
+@dataclass(frozen=True)
+class Past:
+    """The events of n users before a moment of each.
+
+    `parts` has (items, times) of every service of the corpus, n rows each, oldest first; a service
+    that is not read has empty rows. `users` (n,) are rows of the corpus, `until` (n,) the first
+    moment that is not past: infinite where events are cut by their order alone. ValueError for an
+    event at or after it: it may be what a task asks for.
+    """
+
+    corpus: Corpus
+    users: np.ndarray
+    parts: tuple[tuple[Ragged, Ragged], ...]
+    until: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Looks at every event."""
+        for service, (items, times) in zip(self.corpus.services, self.parts, strict=True):
+            if len(items) != len(self.users) or not np.array_equal(items.offsets, times.offsets):
+                raise ValueError(
+                    f"{service}: {len(items)} histories for {len(self.users)} users; a past has a "
+                    "row for each user in every service"
+                )
+            late = times.values >= np.repeat(self.until, times.lengths)
+            if late.any():
+                event = int(np.flatnonzero(late)[0])
+                row = int(np.searchsorted(times.offsets, event, side="right")) - 1
+                raise ValueError(
+                    f"user {self.corpus.user_ids[int(self.users[row])]} has an event of {service} "
+                    f"at {times.values[event]:g}, not before {self.until[row]:g}: a model would "
+                    "read what it is asked for; cut the past with as_of"
+                )
+
+    def __len__(self) -> int:
+        """The number of users."""
+        return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of events of each user, (n,)."""
+        return np.sum([items.lengths for items, _ in self.parts], axis=0)
+
+    @property
+    def digest(self) -> str:
+        """Names what a model can read here: equal pasts of one corpus have equal digests."""
+        found = hashlib.sha256()
+        for part in self.parts:
+            for column in part:
+                for values in (column.values, column.offsets):
+                    found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
+
+    def some(self, rows: np.ndarray) -> "Past":
+        """Return the past of the users in `rows`, indices into these n."""
+        parts = tuple((take(items, rows), take(times, rows)) for items, times in self.parts)
+        return Past(self.corpus, self.users[rows], parts, self.until[rows])
+
+
+def as_of(
+    corpus: Corpus,
+    users: np.ndarray,
+    until: np.ndarray | float = np.inf,
+    services: Sequence[str] | None = None,
+) -> Past:
+    """Return the events of `users` (n,) before `until` (n,) or one moment, in `services` (all)."""
+    until = np.broadcast_to(np.asarray(until, np.float64), (len(users),))
+    parts: list[tuple[Ragged, Ragged]] = []
+    for number, service in enumerate(corpus.services):
+        if services is not None and service not in services:
+            parts.append(_nothing(len(users)))
+            continue
+        items, times = (
+            take(column, users)
+            for column in (corpus.items_of(number), corpus.timestamps_of(number))
+        )
+        early = times.values < np.repeat(until, times.lengths)
+        parts.append((keep(items, early), keep(times, early)))
+    return Past(corpus, users, tuple(parts), until)
+
+
+def views(corpus: Corpus, users: np.ndarray, service: str, items: Ragged) -> Past:
+    """Return the past that holds `items` (n rows) of one service and nothing else, without times.
+
+    For views of a user that are not cut by time: the two halves of a matching.
+    """
+    parts = [_nothing(len(users)) for _ in corpus.services]
+    times = Ragged(np.zeros(len(items.values)), items.offsets)
+    parts[corpus.services.index(service)] = (items, times)
+    return Past(corpus, users, tuple(parts), np.full(len(users), np.inf))
+
+
+def _nothing(rows: int) -> tuple[Ragged, Ragged]:
+    offsets = np.zeros(rows + 1, np.int64)
+    return Ragged(np.zeros(0, np.int64), offsets), Ragged(np.zeros(0), offsets)

@@ -1,0 +1,1 @@
+"""One suite: tasks, models, scores, summary."""

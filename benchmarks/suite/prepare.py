@@ -1,0 +1,35 @@
+"""What a suite stands on, made by the documented commands where it is missing."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.suite.pipeline import Stages
+
+
+def prepare(commands: Mapping[str, str], runs: Sequence[Path]) -> list[str]:
+    """Runs, in order, each command whose output is missing; gives the outputs that were made.
+
+    `commands` are by the file or directory that the command writes last: one that is there is
+    complete. One in RUN/checkpoints is asked for where RUN is among the `runs` that are measured:
+    nobody who measures one seed trains three. SystemExit with the command where it fails,
+    ValueError where it ends well and leaves no such output.
+    """
+    asked = [
+        output
+        for output in commands
+        if "checkpoints" not in Path(output).parts
+        or any(run in Path(output).parents for run in runs)
+    ]
+    missing = [output for output in asked if not Path(output).exists()]
+    if asked:
+        sys.stderr.write(f"{len(asked)} outputs, {len(asked) - len(missing)} there\n")
+    stages = Stages()
+    for output in missing:
+        stages.run(output, commands[output])
+        if not Path(output).exists():
+            raise ValueError(
+                f"{commands[output]} ended well and left no {output}; name in `prepare` the file "
+                "that it writes last"
+            )
+    return missing

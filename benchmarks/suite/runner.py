@@ -1,0 +1,199 @@
+"""Command: frozen user vectors on every task, beside rivals tuned for each of them.
+
+    python -m benchmarks.suite --suite mini
+    python -m benchmarks.suite configs/suite/real.yaml only=[matching*]
+
+`--suite NAME` is configs/suite/NAME.yaml. Each score is a file, OUT/cells/TASK/…, made once: the
+same command goes on where it was stopped.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tqdm import tqdm
+
+from benchmarks.baselines.representations import (
+    EncoderModel,
+    ItemMeanModel,
+    RandomModel,
+    TextModel,
+)
+from benchmarks.external.coles import ColesConfig, ColesModel
+from benchmarks.protocols import Model, Probe, Rival, Task
+from benchmarks.speed.interleave import ArmFailed
+from benchmarks.suite import geometry, results
+from benchmarks.suite.prepare import prepare
+from benchmarks.tasks.attributes import AttributesConfig
+from benchmarks.tasks.clicks import ClicksConfig
+from benchmarks.tasks.future_labels import WindowsConfig
+from benchmarks.tasks.matching import MatchingConfig
+from benchmarks.tasks.new_service import NewServiceConfig
+from benchmarks.tasks.next_item import NextItemConfig
+from benchmarks.tasks.synthetic import SyntheticTaskConfig
+from clue.config import read_command_line
+from clue.data.corpus import Corpus
+
+SUITES = Path("configs/suite")
+Wanted: TypeAlias = tuple[Task, Model | Rival, Probe]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """A suite: what is evaluated, on what, and by which tasks.
+
+    `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
+    learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
+    `untrained` are the seeds of the control. `coles` is a rival trained on `learn`, null for none.
+    `only` are patterns of task names and `probes` names of probes, all by default: trees over 50
+    labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
+    all this, by what each writes last; those whose output is missing run first.
+    """
+
+    name: str = "mini"
+    prepare: dict[str, str] = field(default_factory=dict[str, str])
+    corpus: Path = Path("corpora/transfer")
+    learn: Path = Path("corpora/universal")
+    out: Path = Path("results/transfer/real")
+    encoders: list[Path] = field(default_factory=list[Path])
+    untrained: list[int] = field(default_factory=lambda: [0])
+    text_dims: int = 512
+    half_life: float = 8.0
+    coles: ColesConfig | None = None
+    resamples: int = 2000
+    seed: int = 0
+    only: list[str] = field(default_factory=list[str])
+    probes: list[Probe] = field(default_factory=list[Probe])
+    matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
+    windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
+    attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
+    clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
+    synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
+    next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
+    new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
+
+
+def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
+    """Return the models that every task is given; FileNotFoundError where a run is missing."""
+    learn = Corpus.open(config.learn)
+    trained = [
+        EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
+        for seed, path in enumerate(config.encoders)
+    ]
+    first = config.encoders[0]
+    controls = [
+        EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
+        for seed in config.untrained
+    ]
+    rival = config.coles
+    coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
+    width = trained[0].source.config.model.user.embedding
+    return [
+        *trained,
+        *controls,
+        ItemMeanModel(trained[0], half_life=config.half_life),
+        *coles,
+        TextModel(learn, corpus, dims=config.text_dims, seed=config.seed),
+        RandomModel(corpus, width=width, seed=config.seed),
+    ]
+
+
+def asked_of(config: SuiteConfig) -> list[Any]:
+    """Return the configs of the tasks that are asked for. ValueError where `only` names none."""
+    asked: list[Any] = [
+        *config.matching,
+        *config.windows,
+        *config.attributes,
+        *config.clicks,
+        *config.synthetic,
+        *config.next_item,
+        *config.new_service,
+    ]
+    names = [one.name for one in asked]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
+    chosen = [
+        one for one in asked if not config.only or any(fnmatch(one.name, p) for p in config.only)
+    ]
+    if not chosen:
+        raise ValueError(f"only={config.only} names no task; there are {', '.join(names)}")
+    return chosen
+
+
+def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
+    """Return the tasks that are asked for."""
+    return [one.build(corpus) for one in asked_of(config)]
+
+
+def run(config: SuiteConfig) -> int:
+    """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
+    if not config.encoders:
+        raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+    ceilings = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
+    prepare(config.prepare, [*config.encoders, *filter(None, ceilings)])
+    corpus = Corpus.open(config.corpus)
+    models = models_of(config, corpus)
+    wanted = results.wanted_cells(tasks_of(config, corpus), models)
+    if config.probes:
+        wanted = [one for one in wanted if one[2] in config.probes]
+    made = fill(config, wanted)
+    if not config.only:
+        geometry.write(config.out, models, corpus)
+    return made
+
+
+def fill(config: SuiteConfig, wanted: Sequence[Wanted]) -> int:
+    """Makes the wanted cells that are not there; gives how many it made."""
+    missing = [
+        (task, model, probe)
+        for task, model, probe in wanted
+        if not results.is_there(
+            results.place(config.out, task.name, model.name, model.seed, probe),
+            results.digest(task, model, probe, config.resamples),
+        )
+    ]
+    sys.stderr.write(f"{config.out}: {len(wanted)} cells, {len(wanted) - len(missing)} there\n")
+    with tqdm(missing, unit="cell", disable=not sys.stderr.isatty()) as bar:
+        for number, (task, model, probe) in enumerate(bar, 1):
+            named = f"{task.name}: {model.name} {model.seed}, {probe}"
+            bar.set_description(named)
+            started = time.perf_counter()
+            cell = results.make(
+                config.out, task, model, probe, resamples=config.resamples, seed=config.seed
+            )
+            found, took = cell.values[cell.main], time.perf_counter() - started
+            bar.write(
+                f"[{number}/{len(missing)}] {named}: {cell.main} {found.value:.4f} "
+                f"[{found.low:.4f} {found.high:.4f}], {took:.1f} s",
+                file=sys.stderr,
+            )
+    return len(missing)
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with `--suite NAME` or `--suite=NAME` as the path of its YAML."""
+    words = [part for word in argv for part in word.split("=", 1)] if argv else []
+    if words[:1] != ["--suite"]:
+        return [*argv]
+    used = 1 if "=" in argv[0] else 2
+    if len(words) < 2:
+        raise SystemExit("error: --suite needs a name, mini or real")
+    return [str(SUITES / f"{words[1]}.yaml"), *argv[used:]]
+
+
+def main() -> None:
+    """Reads the command line, fills the cells."""
+    config = read_command_line(SuiteConfig, arguments(sys.argv[1:]), description=__doc__ or "")
+    try:
+        run(config)
+    except (ValueError, FileNotFoundError, ArmFailed) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Will this user click this item? A linear model on [u, i, u * i] of frozen vectors.
+
+The click of games (Steam) is a game that was bought and then played. Users of the training split
+fit the probe, valid ones choose it, those of test are scored. `u` is the user's vector as of the
+impression, or of all her events where impressions have no time; `i` is the model's own vector of
+the item; a model without items has [u] alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.baselines.probes import predict
+from benchmarks.baselines.representations import Prior
+from benchmarks.baselines.tfidf import popularity
+from benchmarks.datasets.labels import read_table, rows_of, service_of
+from benchmarks.metrics.calibration import log_losses
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Rival,
+    Scored,
+    history_slice,
+    popularity_slice,
+)
+from benchmarks.snapshot import Past, as_of
+from clue.atomic import sha256
+from clue.data.corpus import Corpus
+
+SMOOTHING = (1.0, 3.0, 10.0, 30.0, 100.0)  # impressions at the mean rate that an item starts with
+FOLDS = 5
+MEASURES = {
+    "AUC": Measure("auroc", ("score", "label")),
+    "gAUC": Measure("gauc", ("score", "label")),
+    "log loss": Measure("mean", ("loss",), lower_is_better=True),
+    "NE": Measure("ne", ("loss", "label"), lower_is_better=True),
+    "ECE": Measure("ece", ("score", "label"), lower_is_better=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClicksConfig:
+    """Impressions of a `service` in a Parquet table: user_id, item_id, clicked, perhaps timestamp.
+
+    With timestamps the vectors are those before each impression. `mlp_width` is that of the
+    published probe.
+    """
+
+    name: str
+    impressions: Path
+    service: str
+    mlp_width: int = 2048
+
+    def build(self, corpus: Corpus) -> "ClicksTask":
+        """Return the task. ValueError where a split has no impression."""
+        return ClicksTask(self, corpus)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Impressions (n,): rows of the corpus' users and items, the moment, whether clicked (0/1)."""
+
+    users: np.ndarray
+    items: np.ndarray
+    until: np.ndarray
+    clicked: np.ndarray
+
+    def some(self, rows: np.ndarray) -> "Impressions":
+        """Return those in `rows`."""
+        return Impressions(self.users[rows], self.items[rows], self.until[rows], self.clicked[rows])
+
+
+def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
+    """Return the impressions of known users and items, by user, in the order of the file.
+
+    Raises as `read_table` does, and ValueError where none is known.
+    """
+    columns = ["user_id", "item_id", "clicked"]
+    timed = file.is_file() and "timestamp" in pq.read_schema(file).names
+    table = read_table(file, [*columns, "timestamp"] if timed else columns)
+    users = rows_of(table["user_id"], corpus.user_ids.to_pylist())
+    here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
+    places = rows_of(table["item_id"], corpus.item_ids.take(pa.array(here)).to_pylist())
+    known = (users >= 0) & (places >= 0)
+    if not known.any():
+        raise ValueError(
+            f"{file}: no impression of a user and an item of {service} in {corpus.path}; "
+            "are the ids the same?"
+        )
+    order = np.argsort(users, kind="stable")
+    order = order[known[order]]
+    until = table["timestamp"].to_numpy().astype(float) if timed else np.full(len(users), np.inf)
+    clicked = table["clicked"].to_numpy().astype(np.int64)
+    return Impressions(users[order], here[places[order]], until[order], clicked[order])
+
+
+class ClickRates:
+    """The rival that knows no vectors: the smoothed click rate of an item among training users.
+
+    With `activity` the log of the user's number of events stands beside it.
+    """
+
+    seed = 0
+
+    def __init__(
+        self, corpus: Corpus, train: Impressions, valid: Impressions, *, activity: bool
+    ) -> None:
+        """Chooses the smoothing by the log loss on `valid`."""
+        self.name = "item rate + activity" if activity else "item rate"
+        self.corpus, self.train, self.activity = corpus, train, activity
+        self.fingerprint = f"rates-{activity}-{SMOOTHING}-{FOLDS}"
+        losses = [
+            log_losses(self._rates(train, s)[valid.items], valid.clicked).mean() for s in SMOOTHING
+        ]
+        self.smoothing = SMOOTHING[int(np.argmin(losses))]
+
+    def _rates(self, seen: Impressions, smoothing: float) -> np.ndarray:
+        count = np.bincount(seen.items, minlength=self.corpus.num_items)
+        clicks = np.bincount(seen.items, seen.clicked, minlength=self.corpus.num_items)
+        return (clicks + smoothing * seen.clicked.mean()) / (count + smoothing)
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return log(1 + events) (n, 1), or zeros without `activity`."""
+        return np.log1p(past.lengths * self.activity)[:, None].astype(np.float32)
+
+    def items(self) -> np.ndarray:
+        """Return the log odds (num_items, 1) of the rates."""
+        return _log_odds(self._rates(self.train, self.smoothing))[:, None]
+
+    def training_items(self) -> np.ndarray:
+        """Return those of the training impressions (n, 1), from the users of the other folds.
+
+        With her own click in it a rate would promise more than it holds for others.
+        """
+        fold, found = self.train.users % FOLDS, np.empty(len(self.train.users))
+        for number in range(FOLDS):
+            mine = fold == number
+            rates = self._rates(self.train.some(~mine), self.smoothing)
+            found[mine] = rates[self.train.items[mine]]
+        return _log_odds(found)[:, None]
+
+
+def _log_odds(rates: np.ndarray) -> np.ndarray:
+    return np.log(rates / (1 - rates))
+
+
+class ClicksTask:
+    """Impressions of held-out users; see `ClicksConfig`."""
+
+    version, family = 1, "click"
+    probes: tuple[Probe, ...] = ("linear", "mlp")
+
+    def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
+        """Reads the impressions."""
+        self.name, self.config, self.corpus = config.name, config, corpus
+        shown = read_impressions(corpus, config.impressions, config.service)
+        split = corpus.split[shown.users]
+        self.parts = [shown.some(np.flatnonzero(split == number)) for number in range(3)]
+        for part, called in zip(self.parts, ("training", "valid", "test"), strict=True):
+            if not 0 < part.clicked.sum() < len(part.clicked):
+                raise ValueError(
+                    f"{config.name}: the {called} users have {len(part.clicked)} impressions, "
+                    f"{part.clicked.sum()} of them clicked; both kinds are needed"
+                )
+        self.recipe: Mapping[str, Any] = {
+            "corpus": corpus.fingerprint,
+            "impressions": sha256(config.impressions),
+            "service": config.service,
+            "mlp_width": config.mlp_width,
+            "counts": [len(part.users) for part in self.parts],
+            "base_rate_of_test": float(self.parts[2].clicked.mean()),
+        }
+        self._features = lru_cache(maxsize=1)(self._read)
+
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+        """Return the base rate, the item's rate, and the item's rate with the user's activity."""
+        train, valid, _ = self.parts
+        rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
+        return [Prior(), *rates]
+
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+        """Says yes to every model that has vectors of users; the rivals need but one probe."""
+        plain = isinstance(model, Prior | ClickRates)
+        return hasattr(model, "users") and (probe == "linear" or not plain)
+
+    def _past(self, part: Impressions) -> tuple[Past, np.ndarray]:
+        """Return the past of each user and moment, and which of them each impression has."""
+        pairs, whose = np.unique(np.stack([part.users, part.until]), axis=1, return_inverse=True)
+        past = as_of(self.corpus, pairs[0].astype(np.int64), pairs[1], [self.config.service])
+        return past, whose
+
+    def _read(self, model: Model) -> list[np.ndarray]:
+        """Return [u, i, u * i] of the impressions of each part, (n, 3 E) float32, or [u] (n, E)."""
+        items, found = model.items(), []
+        for number, part in enumerate(self.parts):
+            past, whose = self._past(part)
+            u = model.users(past)[whose].astype(np.float32)
+            if items is None:
+                found.append(u)
+                continue
+            if number == 0 and isinstance(model, ClickRates):
+                i = model.training_items()
+            else:
+                i = items[part.items]
+            i = i.astype(np.float32)
+            found.append(np.concatenate([u, i, u * i], axis=1))
+        return found
+
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+        """Return a query for each impression of a user of the test split."""
+        x = self._features(model)  # pyright: ignore[reportArgumentType]
+        train, valid, test = self.parts
+        parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
+        found = predict(probe, "class", *parts, width=self.config.mlp_width)
+        past, whose = self._past(test)
+        service = service_of(self.corpus, self.config.service)
+        chosen = dict(found.chosen)
+        if isinstance(model, ClickRates):
+            chosen["smoothing"] = model.smoothing
+        columns = {
+            "user_id": self.corpus.user_ids.take(pa.array(test.users)),
+            "score": found.values[:, 1],
+            "label": test.clicked,
+            "loss": log_losses(found.values[:, 1], test.clicked),
+            "slice history": history_slice(past.lengths[whose]),
+            "slice item": popularity_slice(popularity(self.corpus, service)[test.items]),
+        }
+        return Scored(pa.table(columns), MEASURES, chosen)

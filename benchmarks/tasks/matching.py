@@ -1,0 +1,158 @@
+"""M1, cross-service matching: does the vector of one service find the same user in another?
+
+The gallery and the queries are the held-out users who have both; everybody is ranked, both ways,
+with no probe. The linear floor is canonical correlation between TF-IDF + SVD of both services, the
+ridge and the weights chosen on valid users (benchmarks/baselines/tfidf.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.baselines.representations import RandomModel
+from benchmarks.baselines.tfidf import documents, fit_floor, item_terms
+from benchmarks.entropy import refit_scale
+from benchmarks.matching import Matched, match
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Rival,
+    Scored,
+    history_slice,
+)
+from benchmarks.snapshot import views
+from clue.data.corpus import Corpus
+from clue.evaluation.matching import MatchingPairs, matching_pairs
+
+EVERY = 1_000_000_000  # events to read and users to take: all; an encoder reads its newest
+MEASURES = {
+    "R@10": Measure("mean", ("hit_10",)),
+    "R@1": Measure("mean", ("hit_1",)),
+    "MRR": Measure("mean", ("reciprocal",)),
+    "median rank": Measure("median", ("share",), lower_is_better=True),
+    "contrastive entropy": Measure("mean", ("entropy",), lower_is_better=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """A matching task over one or more `pairs` of services, each [service, service].
+
+    With several pairs each has its own gallery and the figures are over all queries. `floor_dims`
+    is the width of the linear floor's SVD, 0 for no floor.
+    """
+
+    name: str
+    pairs: list[list[str]] = field(default_factory=list[list[str]])
+    floor_dims: int = 512
+
+    def build(self, corpus: Corpus) -> "MatchingTask":
+        """Return the task. ValueError for a service that the corpus lacks, and for no users."""
+        return MatchingTask(self, corpus)
+
+
+class LinearFloor:
+    """The canonical correlations of each pair of services, tuned; it has no vector of a user."""
+
+    name, seed = "linear floor (CCA)", 0
+
+    def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
+        """Fits nothing: `MatchingTask` does, on the training users of each pair."""
+        self.config, self.corpus = config, corpus
+        self.fingerprint = f"cca-{config.floor_dims}-{corpus.fingerprint}"
+
+
+class MatchingTask:
+    """Held-out users with both services of a pair; see `MatchingConfig`."""
+
+    version, family = 1, "matching"
+    probes: tuple[Probe, ...] = ("zero-shot",)
+
+    def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
+        """Finds the galleries."""
+        self.name, self.config, self.corpus = config.name, config, corpus
+        wanted = {"-".join(sorted(pair, key=corpus.services.index)) for pair in config.pairs}
+        held_out = np.flatnonzero(corpus.split > 0)
+        found = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
+        missing = wanted - found.keys()
+        if missing or not wanted:
+            raise ValueError(
+                f"{config.name}: no two held-out users of {corpus.path} are in both services of "
+                f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(found)}"
+            )
+        self.galleries = [pairs for name, pairs in found.items() if name in wanted]
+        self.recipe: Mapping[str, Any] = {
+            "corpus": corpus.fingerprint,
+            "pairs": sorted(wanted),
+            "gallery": [len(pairs.users) for pairs in self.galleries],
+        }
+
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+        """Return the linear floor."""
+        return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
+
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+        """Says yes to every model that has vectors of users, and to the floor.
+
+        Not to a vector drawn for each user: it is the same from either service and matches itself.
+        """
+        if isinstance(model, RandomModel):
+            return False
+        return hasattr(model, "users") or isinstance(model, LinearFloor)
+
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+        """Return two queries for each user of each pair: from either service to the other."""
+        parts: list[pa.Table] = []
+        chosen: dict[str, Any] = {}
+        for pairs in self.galleries:
+            if isinstance(model, LinearFloor):
+                a, b, chosen[pairs.name] = self._floor(pairs)
+            else:
+                a, b = (
+                    model.users(views(self.corpus, pairs.users, service, items))  # pyright: ignore[reportAttributeAccessIssue]
+                    for service, items in ((pairs.service_a, pairs.a), (pairs.service_b, pairs.b))
+                )
+            valid = np.flatnonzero(self.corpus.split[pairs.users] == 1)
+            scale = refit_scale(a, b, valid if len(valid) > 1 else None)
+            parts.append(self.queries(pairs, match(a, b, scale, None)))
+        return Scored(pa.concat_tables(parts), MEASURES, chosen)
+
+    def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+        """Return the lines of one gallery: from either service to the other."""
+        ids = self.corpus.user_ids.take(pa.array(pairs.users))
+        tables: list[pa.Table] = []
+        for ranks, read, service, to in (
+            (found.forward, pairs.a, pairs.service_a, pairs.service_b),
+            (found.backward, pairs.b, pairs.service_b, pairs.service_a),
+        ):
+            columns = {
+                "user_id": ids,
+                "hit_10": ranks.hit(10),
+                "hit_1": ranks.hit(1),
+                "reciprocal": ranks.reciprocal(),
+                "share": ranks.share(),
+                "entropy": found.loss,
+                "slice direction": pa.array([f"{service} → {to}"] * len(ids)),
+                "slice history": history_slice(read.lengths),
+            }
+            tables.append(pa.table(columns))
+        return pa.concat_tables(tables)
+
+    def _floor(self, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        corpus, terms = self.corpus, item_terms(self.corpus)
+        train, valid = (
+            next(
+                p
+                for p in matching_pairs(corpus, corpus.users_in(part), max_events=EVERY, most=EVERY)
+                if p.name == pairs.name
+            )
+            for part in ("train", "valid")
+        )
+        floor = fit_floor(train, valid, terms, dims=self.config.floor_dims, seed=0)
+        texts = documents(pairs.a, terms), documents(pairs.b, terms)
+        chosen = {"ridge": floor.ridge, "power": floor.power}
+        return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen

@@ -1,0 +1,189 @@
+"""Tasks of a synthetic world whose truth is known, so that each has a ceiling: the truth's score.
+
+The row "ceiling (truth)" answers with the probabilities that the world drew from: the next item's,
+of stopping, of each class, of a click. For matching it knows the latents of the whole gallery and
+ranks by the likelihood of what was done; a model that reads the gallery's histories stays below.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.baselines.oracle import TrueLatents, Truth, entropy, last_events
+from benchmarks.baselines.representations import Beside
+from benchmarks.baselines.tfidf import popularity
+from benchmarks.matching import Matched
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Rival,
+    Scored,
+    Task,
+    history_slice,
+    popularity_slice,
+)
+from benchmarks.snapshot import Past, as_of
+from benchmarks.tasks.matching import MEASURES, MatchingConfig, MatchingTask
+from benchmarks.tasks.synthetic_labels import (
+    ClicksTask,
+    LabelTask,
+    attributes,
+    churn,
+)
+from clue.data.corpus import Corpus
+from clue.evaluation.ranking import rank
+
+RANKING = {
+    "NDCG@10": Measure("mean", ("ndcg_10",)),
+    "HR@10": Measure("mean", ("hit_10",)),
+    "MRR": Measure("mean", ("reciprocal",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticTaskConfig:
+    """What is asked of the world in the directory `world`, of which the suite's corpus is."""
+
+    name: str
+    asks: Literal["matching", "next item", "churn", "attribute", "clicks"]
+    world: Path = Path("data/mini")
+
+    def build(self, corpus: Corpus) -> Task:
+        """Return the task. FileNotFoundError without a world, ValueError for another's corpus."""
+        truth = Truth(self.world, corpus)
+        match self.asks:
+            case "matching":
+                return TrueMatchingTask(self.name, truth)
+            case "next item":
+                return NextItemTask(self.name, truth)
+            case "churn":
+                return LabelTask(self.name, truth, churn(truth))
+            case "attribute":
+                return LabelTask(self.name, truth, attributes(truth))
+            case "clicks":
+                return ClicksTask(self.name, truth)
+
+
+class TrueMatchingTask:
+    """Matching of every two services, beside the likelihood of the true latents."""
+
+    version, family = 1, "matching"
+    probes: tuple[Probe, ...] = ("zero-shot",)
+
+    def __init__(self, name: str, truth: Truth) -> None:
+        """Finds the galleries."""
+        self.name, self.truth = name, truth
+        services = truth.corpus.services
+        pairs = [[a, b] for n, a in enumerate(services) for b in services[n + 1 :]]
+        self.matching = MatchingTask(
+            MatchingConfig(name=name, pairs=pairs, floor_dims=64), truth.corpus
+        )
+        self.recipe: Mapping[str, Any] = {**self.matching.recipe, "truth": truth.fingerprint}
+
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+        """Return the ceiling and the linear floor."""
+        return [TrueLatents(self.truth), *self.matching.rivals(models)]
+
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+        """Says yes to every model that has vectors of users, and to the floor."""
+        return self.matching.takes(model, probe)
+
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+        """Return two queries for each user of each pair: from either service to the other."""
+        if not isinstance(model, TrueLatents):
+            return self.matching.score(model, probe)
+        parts: list[pa.Table] = []
+        for pairs in self.matching.galleries:
+            services = self.truth.corpus.services
+            likely = [
+                self.truth.likelihood(pairs.users, services.index(service))
+                for service in (pairs.service_a, pairs.service_b)
+            ]
+            same = np.arange(len(pairs.users))
+            # A product with the identity: the score matrix itself goes through the same ranks.
+            forward, backward = (rank(each, np.eye(len(same)), same) for each in likely)
+            loss = (entropy(likely[0]) + entropy(likely[1])) / 2
+            parts.append(self.matching.queries(pairs, Matched(forward, backward, loss, None, 1.0)))
+        return Scored(pa.concat_tables(parts), MEASURES)
+
+
+class Popular:
+    """The popularity of the items among training users, as a model of one dimension."""
+
+    name, seed = "popularity", 0
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Counts the training users' events."""
+        self.fingerprint = f"popularity-{corpus.fingerprint}"
+        services = range(len(corpus.services))
+        self.counts = np.sum([popularity(corpus, s) for s in services], axis=0)[:, None]
+
+    def users(self, past: Past) -> np.ndarray:
+        """Return the same for everybody, (n, 1)."""
+        return np.ones((len(past), 1))
+
+    def items(self) -> np.ndarray:
+        """Return the counts (num_items, 1)."""
+        return self.counts
+
+
+class NextItemTask:
+    """The last event of every held-out user, among all items of its service, seen ones too.
+
+    Her past is all that she did before, in any service. In this world nobody tires of an item, so
+    that what was seen stays in the ranking.
+    """
+
+    version, family = 1, "next item"
+    probes: tuple[Probe, ...] = ("zero-shot",)
+
+    def __init__(self, name: str, truth: Truth) -> None:
+        """Finds the last events of those who have one before it."""
+        self.name, self.truth, self.corpus = name, truth, truth.corpus
+        users = np.flatnonzero(self.corpus.split > 0)
+        services = range(len(self.corpus.services))
+        lengths = np.sum([self.corpus.items_of(s).lengths for s in services], axis=0)
+        users = users[lengths[users] > 1]
+        self.service, self.target, until = last_events(self.corpus, users)
+        self.past = as_of(self.corpus, users, until)
+        self.recipe: Mapping[str, Any] = {
+            "corpus": self.corpus.fingerprint,
+            "truth": truth.fingerprint,
+            "queries": len(users),
+        }
+
+    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+        """Return the ceiling and popularity."""
+        return [TrueLatents(self.truth), Popular(self.corpus)]
+
+    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+        """Says yes to every model that has vectors of users and of items."""
+        return hasattr(model, "users") and not isinstance(model, Beside)
+
+    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+        """Return a query for each user."""
+        users = model.users(self.past)  # pyright: ignore[reportAttributeAccessIssue]
+        items: np.ndarray = model.items()  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        parts: list[pa.Table] = []
+        for number, service in enumerate(self.corpus.services):
+            rows = np.flatnonzero(self.service == number)
+            catalogue = np.flatnonzero(self.corpus.item_service == number)
+            target = self.target[rows]
+            found = rank(users[rows], items[catalogue], np.searchsorted(catalogue, target))
+            past = self.past.some(rows)
+            columns = {
+                "user_id": self.corpus.user_ids.take(pa.array(past.users)),
+                "ndcg_10": found.ndcg(10),
+                "hit_10": found.hit(10),
+                "reciprocal": found.reciprocal(),
+                "slice service": pa.array([service] * len(rows)),
+                "slice history": history_slice(past.lengths),
+                "slice popularity": popularity_slice(popularity(self.corpus, number)[target]),
+            }
+            parts.append(pa.table(columns))
+        return Scored(pa.concat_tables(parts), RANKING)

@@ -1,1 +1,0 @@
-"""The tasks: a module for each family, with the config that a suite's YAML writes."""

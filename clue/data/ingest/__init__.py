@@ -1,0 +1,1 @@
+"""Raw logs: read, checked, staged in DuckDB and written as a corpus."""

@@ -1,0 +1,139 @@
+"""Bad rows: what makes rows bad beyond their own columns, and how they are named to the user.
+
+A reason is a short name that the manifest counts by; the examples say file, row and value.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+ROWS_PER_FILE = 1 << 40  # seq = file * ROWS_PER_FILE + row
+EXAMPLES = 3  # bad rows shown per reason
+
+
+Rejected = tuple[int, str, str]  # row, reason, text
+
+
+@dataclass
+class Log:
+    """The files of one table ("events" or "items") and the columns of each.
+
+    `rejected` holds the CSV rows that could not be split, by file number.
+    """
+
+    table: str
+    files: list[Path]
+    columns: list[list[str]]
+    rejected: dict[int, list[Rejected]] = field(default_factory=dict[int, list[Rejected]])
+
+    def place(self, seq: int) -> str:
+        """Return "FILE row N" of a row read."""
+        number, row = divmod(seq, ROWS_PER_FILE)
+        # DuckDB numbers the rows it could split; the others before this one count too.
+        rejected = [bad for bad, _, _ in self.rejected.get(number, [])]
+        readable = [bad - before for before, bad in enumerate(rejected)]
+        return f"{self.files[number]} row {row + bisect.bisect_right(readable, row)}"
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """All rows that are bad for one reason: how many, and the first few in words."""
+
+    reason: str
+    count: int
+    examples: list[str]
+
+
+def flag_split_conflicts(db: duckdb.DuckDBPyConnection) -> None:
+    """Marks all rows of users with two different values in the split column as bad."""
+    db.execute(
+        "UPDATE events SET reason = 'user_in_two_splits', value = parts FROM ("
+        "SELECT user_id AS who, user_id || ': ' || min(part) || ' and ' || max(part) AS parts "
+        "FROM events WHERE reason IS NULL GROUP BY user_id HAVING min(part) <> max(part)"
+        ") WHERE user_id = who AND reason IS NULL"
+    )
+
+
+def build_catalogue(db: duckdb.DuckDBPyConnection, claims: str) -> None:
+    """Makes `catalogue` (service, item_id, text): every item with the first text claimed for it.
+
+    `claims` is the table whose rows say what an item's text is: "items", or "events" where the log
+    holds the texts itself. Events whose item is not in the catalogue are marked as bad.
+    """
+    db.execute(
+        "CREATE TABLE catalogue AS SELECT service, item_id, arg_min(text, seq) AS text, "
+        "min(text) <> max(text) AS differs "
+        f"FROM {claims} WHERE reason IS NULL GROUP BY service, item_id"
+    )
+    if claims == "items":
+        db.execute(
+            "UPDATE events SET reason = 'item_not_in_items', value = service || ' ' || item_id "
+            "WHERE reason IS NULL AND NOT EXISTS (FROM catalogue c "
+            "WHERE c.service = events.service AND c.item_id = events.item_id)"
+        )
+
+
+def bad_rows(db: duckdb.DuckDBPyConnection, logs: Sequence[Log]) -> list[BadRows]:
+    """Return all bad rows of all logs, by reason."""
+    return [bad for log in logs for bad in (*_rejected(log), *_flagged(db, log))]
+
+
+def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
+    """Return the rows of `log` whose text is not the first one of their item.
+
+    Where bad rows are dropped, the item keeps its first text; an event with another one stays.
+    """
+    other = (
+        f"FROM {log.table} r JOIN catalogue c USING (service, item_id) "
+        "WHERE c.differs AND r.reason IS NULL AND r.text <> c.text"
+    )
+    count = _count(db, other)
+    rows = db.execute(
+        f"SELECT seq, item_id, r.text, c.text {other} ORDER BY seq LIMIT {EXAMPLES}"
+    ).fetchall()
+    examples = [
+        f"{log.place(seq)}: item {item!r} reads {text!r}, before it read {first!r}"
+        for seq, item, text, first in rows
+    ]
+    return [BadRows("item_with_another_text", count, examples)] if count else []
+
+
+def explain(bad: Sequence[BadRows]) -> str:
+    """Return the message of the error that bad rows are."""
+    lines = [f"bad rows: {sum(each.count for each in bad):,}"]
+    for each in bad:
+        lines.append(f"  {each.reason} ({each.count:,}), first:")
+        lines += [f"    {example}" for example in each.examples]
+    lines.append("repair them, or set on_bad_row=drop to leave them out and count them")
+    return "\n".join(lines)
+
+
+def _rejected(log: Log) -> list[BadRows]:
+    found: dict[str, list[str]] = {}
+    for number, rows in log.rejected.items():
+        for row, reason, text in rows:
+            found.setdefault(reason, []).append(f"{log.files[number]} row {row}: {text!r}")
+    return [BadRows(reason, len(all_), all_[:EXAMPLES]) for reason, all_ in found.items()]
+
+
+def _flagged(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
+    counts = db.execute(
+        f"SELECT reason, count(*) FROM {log.table} WHERE reason IS NOT NULL "
+        "GROUP BY reason ORDER BY reason"
+    ).fetchall()
+    bad: list[BadRows] = []
+    for reason, count in counts:
+        rows = db.execute(
+            f"SELECT seq, value FROM {log.table} WHERE reason = ? ORDER BY seq LIMIT {EXAMPLES}",
+            [reason],
+        ).fetchall()
+        bad.append(BadRows(reason, count, [f"{log.place(seq)}: {v!r}" for seq, v in rows]))
+    return bad
+
+
+def _count(db: duckdb.DuckDBPyConnection, source: str) -> int:
+    (count,) = db.execute(f"SELECT count(*) {source}").fetchall()[0]
+    return int(count)

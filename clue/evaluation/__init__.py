@@ -1,0 +1,1 @@
+"""Rankings and held-out figures, the same for training and benchmarks."""

@@ -1,0 +1,98 @@
+"""Items and histories through a trained model, in chunks of bounded memory, without gradients."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from clue.data.batches import take
+from clue.data.corpus import Ragged
+from clue.evaluation.matching import newest
+from clue.nn.attention import Layout
+from clue.nn.decoder import NextItemDecoder
+from clue.nn.dual_encoder import DualEncoder
+from clue.train.packing import ranges
+
+CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
+
+
+def item_vectors(model: DualEncoder, texts: Ragged) -> torch.Tensor:
+    """Return the item vector (n, D) of each row of token ids, fp32 on the CPU."""
+    return _by_length(texts, model.config.item.width, model, model.items)
+
+
+def user_vectors(model: DualEncoder, items: torch.Tensor, histories: Ragged) -> torch.Tensor:
+    """Return the unit vector (n, E) of each history, rows of which index `items` (any, D).
+
+    An empty history has the zero vector: it matches nobody.
+    """
+
+    def encode(events: torch.Tensor, layout: Layout) -> torch.Tensor:
+        return model.users(items[events.cpu()].to(events.device), layout)
+
+    return _by_length(histories, model.config.user.embedding, model, encode)
+
+
+def history_vectors(model: DualEncoder, item_tokens: Ragged, histories: Ragged) -> np.ndarray:
+    """Return the unit vector (n, E) of each row of catalogue items, encoding only those they hold.
+
+    `item_tokens` are the whole catalogue's.
+    """
+    distinct, events = np.unique(histories.values, return_inverse=True)
+    items = item_vectors(model, take(item_tokens, distinct))
+    return user_vectors(model, items, Ragged(events, histories.offsets)).numpy()
+
+
+def last_states(model: NextItemDecoder, histories: Ragged) -> torch.Tensor:
+    """Return the state (n, D) after the last of each history's catalogue rows.
+
+    Of a history the newest `max_events` are read; that of an empty one is zero.
+    """
+    cut = newest(histories, model.config.max_events)
+    return _by_length(cut, model.config.width, model, model.decoder.last)
+
+
+def _by_length(
+    rows: Ragged,
+    width: int,
+    model: nn.Module,
+    encode: Callable[[torch.Tensor, Layout], torch.Tensor],
+) -> torch.Tensor:
+    """Encodes rows shortest first, chunk by chunk, and puts the results back in order."""
+    device = next(model.parameters()).device
+    found = torch.zeros(len(rows), width)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        order = np.argsort(rows.lengths, kind="stable")
+        order = order[np.searchsorted(rows.lengths[order], 1) :]  # an empty row stays zero
+        for start, stop in ranges(rows.lengths[order], CHUNK):
+            places = order[start:stop]
+            chunk = take(rows, places)
+            values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
+            encoded = encode(values, Layout.of(chunk.lengths, device))
+            found[torch.from_numpy(places)] = encoded.float().cpu()
+    model.train(was_training)
+    return found
+
+
+def by_service(events: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return what was done in each service, in the order of the events (service, what)."""
+    found: dict[str, list[str]] = {}
+    for service, what in events:
+        found.setdefault(service, []).append(what)
+    return found
+
+
+def packed(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Return the rows in one flat int64 array."""
+    flat = np.fromiter((value for row in rows for value in row), np.int64)
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    return Ragged(flat, np.concatenate([np.zeros(1, np.int64), ends]))
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows at unit length; a zero row stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)

@@ -1,0 +1,1 @@
+"""Trained models as functions: behaviours in, vectors out."""

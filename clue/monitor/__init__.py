@@ -1,0 +1,1 @@
+"""Watching a run: log, throughput, console, alerts."""

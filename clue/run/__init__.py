@@ -1,0 +1,1 @@
+"""A run directory: its config, its checkpoints, how it begins and goes on."""

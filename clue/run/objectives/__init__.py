@@ -1,0 +1,1 @@
+"""What a run learns: the contrastive encoder or the next-item decoder."""

@@ -1,0 +1,151 @@
+"""The objective of the next-item model: after every event, which item comes next?"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from clue.data.corpus import Corpus
+from clue.data.sequences import EvalQueries, SequenceBatch, Sequences, WindowSampler
+from clue.evaluation.encode import last_states
+from clue.nn.decoder import NextItemDecoder
+from clue.run.objectives.base import Autocast
+from clue.run.pretrain_config import PretrainConfig
+from clue.train.flops import StepFlops, Work, sequence_flops, sequence_work
+from clue.train.losses.item_softmax import (
+    Proposal,
+    Sample,
+    item_losses,
+    next_item_loss,
+)
+from clue.train.memory import find_sequence_budget
+from clue.train.packing import Budget, pack_sequences
+from clue.train.step import Forward
+
+BLOCK = 1024  # queries whose scores over the catalogue are alive at once
+HELD_OUT = 16_384  # questions asked in training, the first of a fixed shuffle; a benchmark asks all
+
+
+class NextItemObjective:
+    """The decoder on the sequences of a corpus; held out are their validation items."""
+
+    task = "next_item"
+
+    def __init__(self, config: PretrainConfig, corpus: Corpus) -> None:
+        """Raises ValueError where the corpus leaves nothing to learn from or to ask."""
+        self.config = config
+        sequences = Sequences(corpus, config.sequences, config.users)
+        self.catalogue = len(sequences.catalogue)
+        self.sampler = WindowSampler(
+            sequences.training(),
+            max_events=config.decoder.max_events,
+            batch=config.batch,
+            seed=config.seed,
+        )
+        self.proposal = None
+        if config.softmax.negatives:
+            self.proposal = Proposal(sequences.counts(), config.softmax)
+        self.questions = sequences.questions("valid").some(HELD_OUT)
+
+    def check(self, world: int) -> None:
+        """Raises ValueError where `world` processes cannot share a batch equally."""
+        self.sampler.check(world)
+
+    def model(self) -> NextItemDecoder:
+        """Return the model with fresh weights."""
+        return NextItemDecoder(self.config.decoder, self.catalogue)
+
+    def draw(self, step: int, rank: int = 0, world: int = 1) -> SequenceBatch:
+        """Return this process's part of batch `step`; the drawn negatives are everybody's."""
+        batch = self.sampler.at(step, rank, world)
+        if self.proposal is None:
+            return batch
+        drawn, log_expected = self.proposal.draw(self.config.seed, step)
+        return replace(batch, drawn=drawn, log_expected=log_expected)
+
+    def budget(
+        self,
+        core: NextItemDecoder,
+        batch: SequenceBatch,
+        *,
+        free: int,
+        fixed: bool,
+        autocast: Autocast,
+    ) -> Budget:
+        """Return what steps on such batches may hold; compiles the decoder of fixed shapes."""
+        tokens = None if self.config.chunk_tokens == "auto" else self.config.chunk_tokens
+        budget = find_sequence_budget(
+            core, batch, chunk_tokens=tokens, free=free, fixed=fixed, autocast=autocast
+        )
+        if fixed and self.config.compile:
+            core.decoder.compile(dynamic=False)
+        return budget
+
+    def forward(
+        self, model: nn.Module, batch: SequenceBatch, budget: Budget, device: torch.device
+    ) -> Forward:
+        """Return the mean cross-entropy of all processes' places."""
+        views = pack_sequences(batch, budget, device)
+        states, table, own = model(views)
+        sample = None
+        if views.candidates is not None:
+            assert own is not None and batch.log_expected is not None
+            log_expected = torch.from_numpy(batch.log_expected).to(device)
+            sample = Sample(views.candidates, log_expected, own)
+        loss = next_item_loss(states, views.targets, table, total=batch.total, sample=sample)
+        return Forward(loss, {}, sequence_work(batch, views, self.catalogue))
+
+    def flops(self, work: Work) -> StepFlops:
+        """Return the FLOPs of a step."""
+        return sequence_flops(self.config.decoder, work)
+
+    def held_out(self, weights: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+        """Return the figures of the held-out questions, over the whole catalogue."""
+        model = self.model()
+        model.load_state_dict(weights)
+        if torch.accelerator.is_available():
+            model.to(torch.accelerator.current_accelerator())
+        return {"next item": evaluate(model, self.questions)}
+
+
+def evaluate(model: NextItemDecoder, questions: EvalQueries) -> dict[str, float]:
+    """Return cross-entropy in nats, R@10 (= HR@10: there is one target), NDCG@10 and MRR.
+
+    The whole catalogue is ranked, items seen before included; ties count half. `entropy_se` is the
+    standard error of the cross-entropy over the questions.
+    """
+    table = model.decoder.item.weight.detach()
+    states = last_states(model, questions.histories).to(table.device)
+    targets = torch.from_numpy(questions.targets.astype(np.int64)).to(table.device)
+    ranks = torch.cat(
+        [
+            expected_ranks(states[start : start + BLOCK], targets[start : start + BLOCK], table)
+            for start in range(0, len(states), BLOCK)
+        ]
+    )
+    top = ranks <= 10
+    losses = item_losses(states, targets, table).double()
+    return {
+        "cross_entropy": losses.mean().item(),
+        "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
+        "recall_at_10": top.double().mean().item(),
+        "ndcg_at_10": (top / (ranks + 1).log2()).double().mean().item(),
+        "mrr": (1 / ranks).double().mean().item(),
+        "negatives": float(len(table) - 1),
+        "queries": float(len(ranks)),
+    }
+
+
+def expected_ranks(
+    states: torch.Tensor, targets: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    """Return the rank of each target (Q,) among all items for states (Q, D): ties count half.
+
+    With S items better and less worse ones, it is (V + 1 + S) / 2. The signs are summed in fp32,
+    exact up to 2^24 items: .025 s for 512 states and 38,395 items on a core, where counting two
+    boolean masks takes .36 s, ten times the products.
+    """
+    scores = states @ table.T
+    own = scores.gather(1, targets[:, None])
+    return (scores.sub_(own).sign_().sum(1).double() + len(table) + 1) / 2

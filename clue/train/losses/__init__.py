@@ -1,0 +1,1 @@
+"""The losses, their tiles and their gradients."""

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.metrics.bootstrap import Interval
+from benchmarks.report.docs import file_map, render
+from benchmarks.results import Row, Table, write_results
+
+COMMAND = "python -m benchmarks.evaluate configs/benchmarks/shop.yaml checkpoint=r corpus=c out=o"
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for package in ("clue", "benchmarks", "serving"):
+        write(tmp_path, f"{package}/__init__.py", f'"""All of {package}.\n\nMore."""\n')
+    write(tmp_path, "clue/nn/__init__.py", '"""Tensors."""\n')
+    write(tmp_path, "clue/nn/dual_encoder.py", '"""The model.\n\nAt length."""\n')
+    write(tmp_path, "clue/words.py", '"""Words."""\n')
+    return tmp_path
+
+
+def test_the_map_holds_each_file_with_its_first_line(tree: Path) -> None:
+    assert file_map(tree).splitlines() == [
+        "```text",
+        "clue/                All of clue.",
+        "  words.py           Words.",
+        "  nn/                Tensors.",
+        "    dual_encoder.py  The model.",
+        "benchmarks/          All of benchmarks.",
+        "serving/             All of serving.",
+        "```",
+    ]
+
+
+def test_a_module_without_a_docstring_is_refused(tree: Path) -> None:
+    write(tree, "clue/bare.py", "x = 1\n")
+    with pytest.raises(ValueError, match=r"bare\.py has no docstring"):
+        file_map(tree)
+
+
+def test_only_the_marked_parts_change_and_only_once(tree: Path) -> None:
+    found = Interval(0.25, 0.125, 0.5)
+    table = Table(
+        task="matching",
+        part="a -> b",
+        users="test alone",
+        main=True,
+        count=1234,
+        headline=("R@10",),
+        chance={},
+        note="",
+        rows={"trained": Row({"R@10": found}), "untrained": Row({"R@10": found})},
+    )
+    config = {"checkpoint": "r", "corpus": "c", "out": "o"}
+    write_results(tree / "results/shop/results.json", [table], {"config": config})
+    old = "before\n<!-- results:shop -->\nstale\n<!-- /results -->\nbetween\n<!-- files -->\n"
+    write(tree, "README.md", f"{old}<!-- /files -->\nafter\n")
+    text = render(tree)
+    assert text.startswith(f"before\n<!-- results:shop -->\n```bash\n{COMMAND}\n```\n")
+    assert "Users: test alone (1,234)." in text
+    assert "| matching: a -> b | R@10 | .250 [.125 .500] | .250 [.125 .500] |" in text
+    assert text.endswith(f"between\n<!-- files -->\n{file_map(tree)}\n<!-- /files -->\nafter\n")
+    assert "stale" not in text
+    write(tree, "README.md", text)
+    assert render(tree) == text
+
+
+def test_results_that_are_not_there_are_missed(tree: Path) -> None:
+    write(tree, "README.md", "<!-- results:shop -->\n<!-- /results -->\n")
+    with pytest.raises(FileNotFoundError, match="shop"):
+        render(tree)
+
+
+def test_the_kills_are_told_in_one_sentence(tree: Path) -> None:
+    found = {
+        "kills": 5,
+        "inside_save": 2,
+        "torn_or_lost_checkpoints": 0,
+        "most_steps_lost": 1,
+        "equals_the_undisturbed_run_bitwise": True,
+    }
+    write(tree, "results/robustness/robustness.json", json.dumps(found))
+    write(tree, "README.md", "<!-- robustness -->\n<!-- /robustness -->\n")
+    text = render(tree)
+    assert "5 kills with -9, 2 of them inside the save: 0 checkpoints torn or lost" in text
+    assert "bitwise equal" in text

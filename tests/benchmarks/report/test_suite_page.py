@@ -1,0 +1,136 @@
+# pyright: standard
+"""The page holds every score, asks for nothing, and ranks no ceiling."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.leaderboard import html as board
+from benchmarks.report.leaderboard import number
+from benchmarks.report.run_page import ReportConfig
+from benchmarks.report.run_page import report as any_report
+from benchmarks.report.sections import section
+from benchmarks.report.suite_page import TransferReportConfig, report
+from benchmarks.suite import geometry, results
+from benchmarks.suite.checkpoints import tau
+from benchmarks.suite.summary import tables
+from tests.benchmarks.cells_fixture import FakeModel, FakeTask
+from tests.benchmarks.conftest import Suite
+
+EVIL = "<script>alert('x')</script>&\""
+
+
+@pytest.fixture(scope="module")
+def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the suite with the page, geometry, a map and checkpoints beside it."""
+    out = tmp_path_factory.mktemp("report")
+    shutil.copytree(suite.out / "cells", out / "cells")
+    figures = dataclasses.asdict(geometry.Geometry(0.5, -3.1, 21.5, 1.75, 64, 100, 0))
+    figures["alignment"] = None
+    found = {"CLUE.0": {"model": "CLUE", "seed": 0, "made_of": "", **figures}}
+    (out / "geometry.json").write_text(json.dumps(found))
+    flat = {"model": "CLUE 0", "meaning": "most used service", "names": ["food", "films"]}
+    flat |= {"points": [[0, 0], [1000, 500], [10, 1000]], "groups": [0, 1, 1]}
+    (out / "map.json").write_text(json.dumps(flat))
+    task = FakeTask(
+        "matching/food", "matching", "nats", {f"step {s}": s / 900 for s in range(0, 500, 100)}
+    )
+    checked = [
+        results.make(out / "steps", task, FakeModel(name), "linear", resamples=10, seed=0)
+        for name in task.quality
+    ]
+    losses = {name: 7 - 0.1 * place for place, name in enumerate(task.quality)}
+    (out / "tau.json").write_text(json.dumps(tau(checked, losses, resamples=50)))
+    report(TransferReportConfig(out=out, resamples=50))
+    return out
+
+
+def test_every_score_is_on_the_page(suite: Suite, made: Path) -> None:
+    page = (made / "report.html").read_text()
+    checked = 0
+    for cell in suite.cells:
+        part = page.split(f'<section id="{cell.task}">')[1].split("</section>")[0]
+        table = part.split("Every measure, every seed")[1]
+        row = table.split(f"<td>{cell.model}, {cell.probe}</td>")[1].split("</tr>")[0]
+        for name, found in cell.values.items():
+            assert f"{number(name, found.value)} [{number(name, found.low)}" in row
+            checked += 1
+    assert checked == 103 + 11 + 10  # R2 has Spearman beside it: cells of spend and of taste
+
+
+def test_the_page_asks_for_nothing(made: Path) -> None:
+    class Reader(html.parser.HTMLParser):
+        seen: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.seen.append(tag)
+            for key, value in attrs:
+                assert key not in ("src", "srcset", "xlink:href", "data") and not key.startswith(
+                    "on"
+                )
+                assert key != "href" or str(value).startswith("#")
+
+    reader = Reader()
+    page = (made / "report.html").read_text()
+    reader.feed(page)
+    assert len(reader.seen) > 1000 and not {"script", "link", "img", "iframe"} & set(reader.seen)
+    assert not re.search(r"https?:|url\(|@import", page)
+    assert "width=device-width" in page
+
+
+def test_links_of_the_leaderboard_lead_to_their_sections(made: Path) -> None:
+    page = (made / "report.html").read_text()
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(links) == 7 and all(f'<section id="{link}">' in page for link in links)
+
+
+def test_a_ceiling_is_shown_and_not_ranked(suite: Suite, made: Path) -> None:
+    found = {table.name: table for table in tables(suite.cells, resamples=20)}
+    table = found["synthetic/taste"]
+    leaderboard = board(list(found.values()))
+    assert "ceiling" not in leaderboard and "ceiling" not in (made / "table.md").read_text()
+    best = re.search(r'#synthetic/taste.*?<td class="r0">([^<]*)<small>1 of 5', leaderboard)
+    assert best is not None and best[1] == number("R2", table.rows["CLUE"].value)
+    assert table.rows["ceiling (truth)"].value > table.rows["CLUE"].value
+    assert "ceiling (truth)" in section(table, [])
+    assert "of what the truth attains" in section(table, [])
+
+
+def test_the_markdown_has_the_rows_that_lose(made: Path) -> None:
+    lines = (made / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| task | measure | CLUE |") and len(lines) == 2 + 7 + 3
+    films = next(line for line in lines if line.startswith("| next/films"))
+    assert re.search(r"\| \*\*\.\d{3} EASE\*\* \| -\.\d{3} \[-.*\] EASE \|", films)
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_figures_beside_the_cells_are_on_the_page(made: Path) -> None:
+    page = (made / "report.html").read_text()
+    assert "<td>-3.10</td><td>21.50<small>of 64</small></td><td>1.75</td>" in page
+    assert "Lower loss, better transfer?" in page and "tau 1.00 [1.00 1.00]" in page
+    assert "3 held-out users by the vectors of CLUE 0" in page
+
+
+def test_the_other_command_writes_the_same_page(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "cells" / "shop", tmp_path / "cells" / "shop")
+    page = any_report(ReportConfig(transfer=tmp_path))
+    assert page == tmp_path / "report.html" and (tmp_path / "table.md").is_file()
+    assert "Geometry" not in page.read_text()
+
+
+def test_without_cells_the_command_says_what_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.suite makes them"):
+        report(TransferReportConfig(out=tmp_path))
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    task = FakeTask("a/b", EVIL, "auroc", {"CLUE": 0.5, EVIL: 0.2, "untrained": 0.1})
+    for model in task.quality:
+        results.make(tmp_path, task, FakeModel(model), "linear", resamples=10, seed=0)
+    page = report(TransferReportConfig(out=tmp_path, resamples=10)).read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page

@@ -1,0 +1,134 @@
+"""A prediction is made once, before the runs; verifying it says how far off and inside or not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.scaling.fit.study import FitConfig
+from benchmarks.scaling.predict.predict import (
+    PredictConfig,
+    Target,
+    predict,
+    read_prediction,
+)
+from benchmarks.scaling.predict.verify import table, verify
+from benchmarks.scaling.sweep.config import Grid
+from benchmarks.scaling.sweep.grid import lay_out
+from clue.config import to_yaml
+from tests.benchmarks.scaling import tiny
+from tests.benchmarks.scaling.tables import row, rows, write
+
+LATER = row(160, 2**22, role="held_out", factor=1.002)
+
+
+def config(folder: Path, **changes: Any) -> PredictConfig:
+    target = Target(
+        name=LATER["point"], flops=LATER["flops"], params=LATER["params"], pairs=LATER["pairs"]
+    )
+    fit = FitConfig(table=folder / "runs.parquet", starts=2, resamples=100, min_decades=3.2)
+    asked = PredictConfig(fit=fit, targets=[target], out=folder / "told.json")
+    return replace(asked, **changes)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """A folder with a table and a prediction of a run that is not in it."""
+    write(rows(), tmp_path / "runs.parquet")
+    predict(config(tmp_path))
+    return tmp_path
+
+
+def test_the_prediction_holds_and_is_verified(told: Path) -> None:
+    content = read_prediction(told / "told.json")
+    (target,) = content["targets"]
+    band = target["predicted"]
+    assert band["low95"] < band["low80"] < band["value"] < band["high80"] < band["high95"]
+    assert target["factor"] == pytest.approx(LATER["flops"] / 1.452e12, rel=0.01)
+    assert content["fit"]["table"]["rows"] == 50 and content["law"] == "surface"
+    write([*rows(), LATER], told / "runs.parquet")
+    (outcome,) = verify(config(told))["targets"]
+    assert outcome["inside95"] and outcome["observed"] == LATER["loss"]
+    errors = outcome["errors"]
+    assert errors["surface"] == pytest.approx(band["value"] / LATER["loss"] - 1)
+    assert abs(errors["surface"]) < 0.02 < abs(errors["pure power law"])
+    assert errors["largest fitted run"] > 0.1
+    assert json.loads((told / "told.verified.json").read_text())["targets"][0] == outcome
+    shown = table(verify(config(told)))
+    assert LATER["point"] in shown and f"{errors['surface']:+.2%}" in shown
+
+
+def test_the_same_prediction_again_changes_nothing(told: Path) -> None:
+    before = (told / "told.json").read_bytes()
+    write(rows()[::-1], told / "runs.parquet")
+    predict(config(told))
+    assert (told / "told.json").read_bytes() == before
+
+
+def test_another_prediction_is_not_written_over(told: Path) -> None:
+    write(rows(seed=3), told / "runs.parquet")
+    with pytest.raises(ValueError, match="holds another prediction"):
+        predict(config(told))
+
+
+@pytest.mark.parametrize("name", [LATER["point"], "under another name"])
+def test_runs_that_are_there_are_not_predicted(tmp_path: Path, name: str) -> None:
+    write([*rows(), {**LATER, "point": name}], tmp_path / "runs.parquet")
+    with pytest.raises(ValueError, match=r"is in .* already, as .* before the run"):
+        predict(config(tmp_path))
+    assert not (tmp_path / "told.json").exists()
+
+
+def test_a_changed_prediction_is_refused(told: Path) -> None:
+    file = told / "told.json"
+    tree = json.loads(file.read_text())
+    tree["content"]["targets"][0]["predicted"]["high95"] += 0.1
+    file.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        verify(config(told))
+    with pytest.raises(FileNotFoundError, match="no prediction"):
+        verify(config(told, out=told / "none.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"negatives": 255}, "measured at negatives 255, the prediction is of 4095"),
+        ({"eval_set": "other"}, "measured at eval_set other"),
+        ({"annealed": False}, "un-annealed"),
+        ({"point": "x", "pairs": 5}, "not in the table; train it"),
+    ],
+)
+def test_a_run_that_does_not_compare_is_not_verified(
+    told: Path, change: dict[str, Any], message: str
+) -> None:
+    write([*rows(), {**LATER, **change}], told / "runs.parquet")
+    with pytest.raises(ValueError, match=message):
+        verify(config(told))
+
+
+def test_the_compute_law_needs_only_flops(tmp_path: Path) -> None:
+    write(rows(), tmp_path / "runs.parquet")
+    tree = predict(config(tmp_path, law="compute"))
+    told = tree["content"]["targets"][0]["predicted"]
+    assert told["low95"] < LATER["loss"] * 1.05 and told["high95"] > 2
+
+
+def test_the_targets_may_be_the_held_out_points_of_a_study(tmp_path: Path) -> None:
+    made = tiny.corpus(tmp_path / "tastes")
+    grids = [Grid(budgets=[10]), Grid(sizes=["b"], budgets=[40], role="held_out")]
+    study = tiny.study(tmp_path, made, grids=grids)
+    (tmp_path / "study.yaml").write_text(to_yaml(study))
+    (held,) = (point for point in lay_out(study) if point.role == "held_out")
+    write(rows(), tmp_path / "runs.parquet")
+    tree = predict(config(tmp_path, targets=[], sweep=tmp_path / "study.yaml"))
+    (target,) = tree["content"]["targets"]
+    assert (target["name"], target["pairs"]) == (held.name, 40 * 16)
+    assert (target["params"], target["flops"]) == (held.facts.params, held.flops)
+
+
+def test_without_targets_nothing_is_predicted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="targets is empty"):
+        predict(config(tmp_path, targets=[]))

@@ -1,0 +1,139 @@
+"""The drawing of a run: fits any width, says what it must, and is drawn on a real terminal."""
+
+import os
+import pty
+import re
+import struct
+import sys
+from fcntl import ioctl
+from pathlib import Path
+from subprocess import Popen
+from termios import TIOCSWINSZ
+
+import pytest
+
+from clue.monitor.console import (
+    Held,
+    Status,
+    duration,
+    flow,
+    lines,
+    progress,
+    sparkline,
+    styled,
+)
+from clue.monitor.throughput import Throughput
+from tests.conftest import ROOT, TinyRun
+
+SPEED = Throughput(
+    pairs_per_s=1234.5,
+    tokens_per_s=9.0,
+    events_per_item=3.0,
+    packing=1.0,
+    model_flops=1e9,
+    mfu=0.314,
+    hfu=0.4,
+    data_wait=0.02,
+    seconds=0.1,
+    processor_seconds=0.1,
+    memory_bytes=3 * 2**30,
+    recompiles=0,
+)
+
+
+def some_status() -> Status:
+    status = Status("food_kitchen", steps=400, first=0, step=100)
+    status.loss, status.recall, status.scale = 3.2141, 0.31, 20.0
+    status.grad_norm, status.lr = 0.82, 2e-3
+    status.losses.extend([5.0, 4.0, 3.0])
+    status.speed = SPEED
+    status.held = Held(100, 6.64, 0.062)
+    status.best = Held(50, 6.6, 0.061)
+    status.saved = 100
+    status.alarms = ["loss 9 at step 90, where 5 is usual. " + "Do this or that. " * 12]
+    return status
+
+
+def test_the_drawing_says_what_there_is_to_see() -> None:
+    text = "\n".join(lines(some_status(), 100))
+    for part in (
+        *("food_kitchen", "100/400", "25%", "left", "loss 3.214 █▅▁", "recall 0.310"),
+        *("temperature 0.050", "gradient 0.82", "lr 2.0e-03", "1,234 pairs/s", "MFU 31%"),
+        *("data wait 2%", "memory 3.0 GiB", "held out: entropy 6.640, R@10 0.062 (step 100)"),
+        *("best: entropy 6.600, R@10 0.061 (step 50)", "checkpoint of step 100"),
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    drawn = [line.plain for line in styled(some_status(), width)]
+    assert len(drawn) >= 6
+    assert max(map(len, drawn)) <= width
+    assert "where 5 is usual." in " ".join(drawn) or width == 20
+
+
+def test_the_drawing_of_a_run_that_has_not_begun_holds() -> None:
+    drawn = lines(Status("demo", steps=10, first=0, step=0), 60)
+    assert drawn[1:] == ["the first step is under way"]
+
+
+def test_the_bar_is_as_long_as_what_is_done() -> None:
+    for step, share in ((0, 0.0), (100, 0.25), (400, 1.0)):
+        status = Status("demo", steps=400, first=0, step=step)
+        bar = progress(status, 70)
+        done, open_ = bar.count("━"), bar.count("─")
+        assert done == round(share * (done + open_))
+        assert len(bar) == 70
+
+
+def test_words_flow_into_as_few_lines_as_fit() -> None:
+    assert flow(["abc", "def", "g"], 8) == ["abc  def", "g"]
+    assert flow(["abcdefghij", "k"], 4) == ["abcd", "k"]
+
+
+def test_the_sparkline_goes_from_the_lowest_bar_to_the_highest() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 0, 7, 7, 7, 7], 3) == "▁██"
+    assert sparkline([2.0, 2.0], 9) == "▁▁"
+    assert sparkline([1.0], 9) == ""
+
+
+def test_durations_have_two_units() -> None:
+    seconds = (0, 42, 185, 7380, 86_400 * 3 + 3600 * 4)
+    words = ["0 s", "42 s", "3 min 05 s", "2 h 03 min", "3 d 04 h"]
+    assert [duration(s) for s in seconds] == words
+
+
+def test_a_run_on_a_narrow_terminal_draws_its_block(tiny_run: TinyRun, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "clue/pretrain.py", "name=drawn", f"corpus={tiny_run.corpus}"),
+        *(f"runs={tmp_path}", "batch=32", "steps=4", "validate_every=2", "log_every=1"),
+        *("checkpoint_every=2", "precision=fp32", "trackers=[]", "model.item.width=16"),
+        *("model.user.width=16", "model.user.embedding=8"),
+    ]
+    ours, theirs = pty.openpty()
+    ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    with Popen(command, cwd=ROOT, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # what Linux gives once the other side is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(ours)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert "Traceback" not in text
+    assert "\x1b[1A" in text  # the cursor went up: drawn again in place
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert re.search(r"drawn  ━+  4/4  100%", plain)
+    assert "held out: entropy" in plain
+    assert "checkpoint of step 4" in plain
+    assert re.search(r"best held-out entropy .* \(step [24]\)", plain)
