@@ -5,14 +5,12 @@ pretraining nor the probe has seen.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.baselines.probe_head import Probed, probe
+from benchmarks.datasets.labels import Labelled
 from benchmarks.metrics.bootstrap import Statistic, macro_auroc_of, mean_of
 from benchmarks.models import Vectors, user_vectors
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
@@ -23,46 +21,6 @@ NOTE = (
     "by log loss on {valid:,} valid users ({chosen}); {classes}; popularity = log of the user's "
     "number of events per service; intervals of 95 % over resampled users."
 )
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Users with a known label: corpus indices (n,), labels (n,) as indices into `classes`."""
-
-    users: np.ndarray
-    labels: np.ndarray
-    classes: list[str]
-
-
-def read_labels(corpus: Corpus, file: Path, column: str) -> Labelled:
-    """Return the labels of the corpus' users from a Parquet table with `user_id` and `column`.
-
-    Users without a row or with a null label are left out, and so are labels that no training user
-    has. Raises FileNotFoundError without the file and ValueError naming a missing column, a user
-    with two rows, or a label that fewer than two classes of training users carry.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"no users table {file}; it needs the columns user_id and {column}")
-    names = pq.read_schema(file).names
-    for needed in ("user_id", column):
-        if needed not in names:
-            raise ValueError(f"{file}: no column {needed!r}; there are {', '.join(names)}")
-    table = pq.read_table(file, columns=["user_id", column])
-    ids, values = (table[name].cast(pa.string()).to_pylist() for name in ("user_id", column))
-    label_of = dict(zip(ids, values, strict=True))
-    if len(label_of) < len(ids):
-        raise ValueError(f"{file}: a user_id has more than one row; give one label per user")
-    mine = [label_of.get(user) for user in corpus.user_ids.to_pylist()]
-    trains = corpus.split == 0
-    classes = sorted({v for v, train in zip(mine, trains, strict=True) if train and v is not None})
-    if len(classes) < 2:
-        raise ValueError(
-            f"{file}: the training users carry {len(classes)} different values of {column!r}; "
-            "a probe needs two, and the user_id of the table must be those of the event log"
-        )
-    number = {value: at for at, value in enumerate(classes)}
-    users = np.array([u for u, value in enumerate(mine) if value in number])
-    return Labelled(users, np.array([number[mine[u]] for u in users]), classes)
 
 
 def evaluate_attribute(

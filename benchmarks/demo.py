@@ -23,7 +23,8 @@ from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_
 from benchmarks.suite.pipeline import Stages
 from clue.config import load, read_command_line
 from clue.data.corpus import Corpus
-from clue.data.ingest.staging import columns_of
+from clue.data.ingest.files import log_file
+from clue.data.ingest.readers import columns_of
 from clue.run.pretrain_config import PretrainConfig
 
 WORLD = Path("data/synthetic")
@@ -97,7 +98,7 @@ def write_data_config(log: Path, name: str, run: Path) -> Path:
     """
     if not log.is_file():
         raise FileNotFoundError(f"no event log {log}; give a .parquet, .csv or .jsonl file")
-    columns = columns_of(log)
+    columns = columns_of(log_file(log))
     missing = [column for column in NEEDED if column not in columns]
     if missing:
         raise ValueError(

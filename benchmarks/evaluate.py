@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.attribute import evaluate_attribute, read_labels
+from benchmarks.attribute import evaluate_attribute
 from benchmarks.baselines.tfidf import TextVectors, item_terms
+from benchmarks.datasets.labels import read_labels
 from benchmarks.matching import evaluate_matching
 from benchmarks.models import EncoderVectors, Vectors
 from benchmarks.next_item import Past, evaluate_next_item

@@ -29,14 +29,17 @@ from clue.data.ingest.config import (
     check_values,
     split_sql,
 )
+from clue.data.ingest.readers import delimiter_of
 from clue.data.ingest.staging import (
     Layout,
+    any_has,
     check_template,
     create_tables,
     open_log,
     stage_events,
     stage_items,
 )
+from clue.data.ingest.times import settle_units
 from clue.data.text import learn_tokenizer, read_tokenizer
 
 HELP = """Makes a corpus out of behaviour logs.
@@ -62,14 +65,19 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     event_log, item_log = _open_logs(config)
     layout = _layout(config, item_log or event_log)
     with show.stage("hashing the sources"):
-        source = [_identify(file) for log in (event_log, item_log) if log for file in log.files]
+        source = [
+            _identify(file.path) for log in (event_log, item_log) if log for file in log.files
+        ]
     inputs = _digest(config, source)
     if _is_there(out, inputs, config.overwrite):
         show.line(f"{out} is already there, made from the same logs with the same settings")
         return out
+    for file in event_log.files:
+        if file.format == "csv" and file.delimiter is None and delimiter_of(file) != ",":
+            show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
     with building(out, replace=config.overwrite) as scratch:
         with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
-            dropped = _read(db, event_log, item_log, layout, config.on_bad_row, show)
+            dropped = _read(db, (event_log, item_log), layout, config, show)
             services = _number(db, config, layout, show)
             manifest = _write(db, scratch, services, config, show)
         manifest = dataclasses.replace(
@@ -89,21 +97,18 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
 
 
 def _open_logs(config: PrepareConfig) -> tuple[validation.Log, validation.Log | None]:
-    columns = config.columns
-    service = [] if config.service else [columns.service]
-    split = [config.split.column] if config.split.column else []
-    needed = [columns.user_id, *service, columns.item_id, columns.timestamp, *split]
-    event_log = open_log("events", config.events, needed)
-    item_log = (
-        open_log("items", config.items, [*service, columns.item_id]) if config.items else None
-    )
-    return event_log, item_log
+    columns, told = config.columns, config.delimiter
+    service = {} if config.service else {"service": columns.service}
+    split = {"split": config.split.column} if config.split.column else {}
+    items = service | {"item_id": columns.item_id}
+    events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
+    event_log = open_log("events", config.events, events, told)
+    return event_log, open_log("items", config.items, items, told) if config.items else None
 
 
 def _layout(config: PrepareConfig, texts: validation.Log) -> Layout:
     """Return how to read rows, every template checked against the columns there are."""
-    has_text = any(config.columns.text in names for names in texts.columns)
-    default = "{text}" if has_text else "{item_id}"
+    default = "{text}" if any_has(texts, config.columns.text) else "{item_id}"
     templates = {name: each.template or default for name, each in config.services.items()}
     for name, template in templates.items():
         check_template(f"services.{name}.template", template, config.columns, texts)
@@ -115,6 +120,8 @@ def _layout(config: PrepareConfig, texts: validation.Log) -> Layout:
         ignored=config.ignore_services,
         split=config.split.column,
         parts=[*config.split.train, *config.split.valid, *config.split.test],
+        null_values=config.null_values,
+        time_format=config.time_format,
     )
 
 
@@ -154,13 +161,13 @@ def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
 
 def _read(
     db: duckdb.DuckDBPyConnection,
-    event_log: validation.Log,
-    item_log: validation.Log | None,
+    logs: tuple[validation.Log, validation.Log | None],
     layout: Layout,
-    on_bad_row: str,
+    config: PrepareConfig,
     show: "_Progress",
 ) -> dict[str, int]:
-    """Fills the tables of good rows; gives the rows dropped, by reason, or raises ValueError."""
+    """Fill the tables of good rows; return the rows dropped, by reason, or raise ValueError."""
+    event_log, item_log = logs
     create_tables(db)
     if item_log:
         for number, file in enumerate(item_log.files):
@@ -169,19 +176,22 @@ def _read(
     for number, file in enumerate(event_log.files):
         with show.stage(f"reading {file}"):
             stage_events(db, event_log, number, layout, with_text=item_log is None)
+    show.line(settle_units(db, event_log, config.time_unit))
     with show.stage("checking rows"):
         if layout.split:
             validation.flag_split_conflicts(db)
         validation.build_catalogue(db, "items" if item_log else "events")
         present = [event_log, item_log] if item_log else [event_log]
         bad = validation.bad_rows(db, present)
-        bad += validation.conflicting_texts(db, item_log or event_log)
-    if bad and on_bad_row == "error":
-        raise ValueError(validation.explain(bad))
+        conflicts = validation.conflicting_texts(db, item_log or event_log)
+    if (bad or conflicts) and config.on_bad_row == "error":
+        raise ValueError(validation.explain([*bad, *conflicts]))
     dropped: dict[str, int] = {}
-    for each in bad:
+    for each in [*bad, *(conflicts if item_log else [])]:
         dropped[each.reason] = dropped.get(each.reason, 0) + each.count
         show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
+    for each in [] if item_log else conflicts:
+        show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
     return dropped
 
 
@@ -201,7 +211,10 @@ def _number(
         )
     with show.stage("numbering users and items"):
         writer.number_users(db, split_sql(config))
+        outsized = writer.outsized_user(db)
         writer.number_items(db, services)
+    if outsized:
+        show.line(outsized)
     return services
 
 

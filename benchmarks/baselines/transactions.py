@@ -1,5 +1,6 @@
 """Sales of a shop with times and prices, and what an analyst counts of them: the aggregates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,19 @@ from benchmarks.snapshot import Past
 from clue.atomic import sha256
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
+from clue.data.ingest.table import ColumnKind
 from clue.data.views import keep
 
 DAY = 86_400.0  # seconds
 WINDOWS = (7.0, 28.0, 90.0, np.inf)  # days before the moment
-COLUMNS = ("user_id", "item_id", "timestamp", "invoice", "quantity", "price")
+COLUMNS: Mapping[str, ColumnKind] = {
+    "user_id": "id",
+    "item_id": "id",
+    "timestamp": "time",
+    "invoice": "id",
+    "quantity": "number",
+    "price": "number",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,13 @@ class Sales:
 
 
 def read_sales(corpus: Corpus, file: Path) -> Sales:
-    """Return the sales in a Parquet table of COLUMNS to users of the corpus.
+    """Return the sales in a table of COLUMNS to users of the corpus.
 
     FileNotFoundError without the file; ValueError for a missing column, an empty cell, or a table
     without a user of the corpus.
     """
     table = read_table(file, COLUMNS)
-    user = rows_of(table["user_id"], corpus.user_ids.to_pylist())
+    user = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
     order = np.lexsort((table["timestamp"].to_numpy(), user))
     order = order[user[order] >= 0]
     if not len(order):
@@ -60,10 +69,7 @@ def read_sales(corpus: Corpus, file: Path) -> Sales:
     number = {
         name: table[name].combine_chunks().dictionary_encode() for name in ("item_id", "invoice")
     }
-    column = {
-        name: table[name].to_numpy().astype(np.float64)
-        for name in ("timestamp", "quantity", "price")
-    }
+    column = {name: table[name].to_numpy() for name in ("timestamp", "quantity", "price")}
     counts = np.bincount(user[order], minlength=corpus.num_users)
     return Sales(
         item=number["item_id"].indices.to_numpy(),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.datasets.download import Source
 from benchmarks.datasets.tables import Recipe, csv_sql
-from clue.data.ingest.readers import quoted
+from clue.data.ingest.values import quoted
 
 BASE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023"
 # Of middle size: the largest file, the metadata of Office_Products, has 529 MB.

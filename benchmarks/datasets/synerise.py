@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.datasets.download import Source
 from benchmarks.datasets.tables import Recipe, work_of
-from clue.data.ingest.readers import quoted
+from clue.data.ingest.values import quoted
 
 ARCHIVE = "synerise_dataset.tar.gz"
 ITEM = {

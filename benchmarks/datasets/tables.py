@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.datasets.download import Source
 from clue.atomic import sync, write_text
-from clue.data.ingest.readers import quoted
+from clue.data.ingest.values import quoted
 from clue.data.ingest.writer import connect
 
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)

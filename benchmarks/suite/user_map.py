@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.manifold import TSNE
 
-from benchmarks.attribute import read_labels
+from benchmarks.datasets.labels import read_labels
 from benchmarks.models import Vectors, user_vectors
 from clue.data.batches import take
 from clue.data.corpus import Corpus

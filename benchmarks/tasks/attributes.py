@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_matrix
 
-from benchmarks.attribute import read_labels
 from benchmarks.baselines.probes import few_shot, predict
 from benchmarks.baselines.representations import Prior
+from benchmarks.datasets.labels import read_labels
 from benchmarks.protocols import (
     Measure,
     Model,

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import Prior
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.datasets.labels import read_table, rows_of, service_of
+from benchmarks.datasets.labels import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import log_losses
 from benchmarks.protocols import (
     Measure,
@@ -33,6 +32,9 @@ from benchmarks.protocols import (
 from benchmarks.snapshot import Past, as_of
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
+from clue.data.ingest.files import log_file
+from clue.data.ingest.readers import columns_of
+from clue.data.ingest.table import ColumnKind
 
 SMOOTHING = (1.0, 3.0, 10.0, 30.0, 100.0)  # impressions at the mean rate that an item starts with
 FOLDS = 5
@@ -80,14 +82,15 @@ class Impressions:
 def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
     """Return the impressions of known users and items, by user, in the order of the file.
 
-    Raises as `read_table` does, and ValueError where none is known.
+    Raises as `read_table` and `check_times` do, and ValueError where none is known.
     """
-    columns = ["user_id", "item_id", "clicked"]
-    timed = file.is_file() and "timestamp" in pq.read_schema(file).names
-    table = read_table(file, [*columns, "timestamp"] if timed else columns)
-    users = rows_of(table["user_id"], corpus.user_ids.to_pylist())
+    kinds: dict[str, ColumnKind] = {"user_id": "id", "item_id": "id", "clicked": "number"}
+    timed = file.is_file() and "timestamp" in columns_of(log_file(file))
+    table = read_table(file, kinds | {"timestamp": "time"} if timed else kinds)
+    users = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
     here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
-    places = rows_of(table["item_id"], corpus.item_ids.take(pa.array(here)).to_pylist())
+    names = corpus.item_ids.take(pa.array(here)).to_pylist()
+    places = rows_of(table["item_id"], names, f"{file}: item_id", corpus)
     known = (users >= 0) & (places >= 0)
     if not known.any():
         raise ValueError(
@@ -96,7 +99,9 @@ def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
         )
     order = np.argsort(users, kind="stable")
     order = order[known[order]]
-    until = table["timestamp"].to_numpy().astype(float) if timed else np.full(len(users), np.inf)
+    until = table["timestamp"].to_numpy() if timed else np.full(len(users), np.inf)
+    if timed:
+        check_times(corpus, service, until[order], f"{file}: timestamp")
     clicked = table["clicked"].to_numpy().astype(np.int64)
     return Impressions(users[order], here[places[order]], until[order], clicked[order])
 

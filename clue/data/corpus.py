@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from clue.atomic import sha256, sync
 
-FORMAT = 1
+FORMAT = 2  # since 2, items' content is that of their tokens
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
 
@@ -65,7 +65,7 @@ class Manifest:
     `fingerprint` is sha256 over the hashes of the Arrow files and the tokenizer: equal content has
     an equal fingerprint wherever and whenever it was prepared. `inputs` is sha256 over the settings
     and the sources, by which a second run sees that its work is already done. `dropped_rows` counts
-    what `on_bad_row: drop` left out, by reason.
+    what `on_bad_row: drop` left out, by reason; an event whose item has another text is kept.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Corpus:
 
     One entry per user: `user_ids` (strings), `split` (uint8, an index into `SPLITS`). One per item:
     `item_ids`, `item_texts` (strings), `item_service` (uint8, an index into `services`),
-    `item_content` (int64, equal for items with equal text), `item_tokens` (Ragged of int32).
+    `item_content` (int64, equal for items with equal tokens), `item_tokens` (Ragged of int32).
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.attribute import evaluate_attribute, read_labels
+from benchmarks.attribute import evaluate_attribute
+from benchmarks.datasets.labels import read_labels
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import Lookup, corpus_of, parts
 

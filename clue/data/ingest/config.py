@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from clue.data.ingest.readers import quoted
 from clue.data.ingest.staging import Columns
+from clue.data.ingest.times import Unit, check_format
+from clue.data.ingest.values import NULL_VALUES, quoted
 from clue.data.ingest.writer import HASH
 from clue.data.text import LEAST_VOCAB, read_tokenizer
+
+MOST_DELIMITER = 4  # characters, DuckDB's limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,15 @@ class TokenizerConfig:
 class PrepareConfig:
     """What to read and how; the keys of a data YAML.
 
-    `events` and `items` are paths or globs of .parquet, .csv and .jsonl files (the last two also
-    .gz); without `items` the log itself holds the texts. `service` names the one service of a log
-    without a service column. Empty `services` means every service found. `out` is corpora/NAME
-    unless set. Beyond `memory_limit`, DuckDB spills to disk beside `out`.
+    `events` and `items` are paths, globs or folders of .parquet, .csv, .tsv, .jsonl, .ndjson and
+    line-wise .json files (also .gz or .zst); without `items` the log itself holds the texts. A
+    folder called `service=books` is a column. `service` names the one service of a log without a
+    service column. Empty `services` means every service found. `out` is corpora/NAME unless set.
+    Beyond `memory_limit`, DuckDB spills to disk beside `out`.
+
+    Found from the log unless told: `time_unit`, what numbers as times are; `delimiter` of CSV.
+    `time_format` is strptime's, for times in any other form than YYYY-MM-DD hh:mm:ss. An id that is
+    one of `null_values` is missing.
     """
 
     name: str
@@ -65,6 +73,10 @@ class PrepareConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     max_item_tokens: int = 32
+    time_unit: Unit | None = None
+    time_format: str | None = None
+    null_values: list[str] = field(default_factory=lambda: list(NULL_VALUES))
+    delimiter: str | None = None
     on_bad_row: Literal["error", "drop"] = "error"
     overwrite: bool = False
     memory_limit: str = "2GB"
@@ -72,7 +84,7 @@ class PrepareConfig:
 
 
 def check_values(config: PrepareConfig) -> None:
-    """Raises ValueError for settings that cannot be, before any log is opened."""
+    """Raise ValueError for settings that cannot be, before any log is opened."""
     split, shares = config.split, config.split.hash
     if min(shares.valid, shares.test) < 0 or shares.valid + shares.test >= 1:
         raise ValueError(
@@ -89,6 +101,13 @@ def check_values(config: PrepareConfig) -> None:
         read_tokenizer(config.tokenizer.path)
     elif config.tokenizer.vocab_size < LEAST_VOCAB:
         raise ValueError(f"tokenizer.vocab_size={config.tokenizer.vocab_size}; least {LEAST_VOCAB}")
+    if config.time_format is not None:
+        check_format(config.time_format)
+    if config.delimiter is not None and not 1 <= len(config.delimiter) <= MOST_DELIMITER:
+        raise ValueError(
+            f"delimiter={config.delimiter!r} must be 1 to {MOST_DELIMITER} characters; leave it out "
+            "to have it found"
+        )
     if config.max_item_tokens < 1:
         raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
     both = set(config.services) & set(config.ignore_services)

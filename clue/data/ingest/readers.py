@@ -1,102 +1,136 @@
 """Log files as DuckDB reads them: Parquet, CSV and JSON lines, every row numbered in file order.
 
-Rows are counted from 1; a CSV header and blank lines do not count.
+Columns are read as c0, c1, ... and never by the names that a log gives them: DuckDB takes `ID` and
+`id` for one, and no name at all for an error. Rows are counted from 1; a CSV header and blank lines
+do not count.
 """
 
 import csv
-import glob
 import gzip
+import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+import tempfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+from clue.data.ingest.files import LogFile
+from clue.data.ingest.parquet import column_names, parquet_batches, parquet_columns
+from clue.data.ingest.values import MISSING, Column, quoted
+
+SAMPLE = 1000  # rows of JSON lines whose keys are looked at first
+DELIMITERS = (",", ";", "\t", "|")
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One file as SQL `SELECT "#row", "#broken", <columns>`; `kinds` is what each column holds.
+    """One file as SQL `SELECT "#row", "#broken", "#nested", c0, c1, ...`; `columns` by their names.
 
-    A kind is "text", "integer", "float" or "time". `#broken` is NULL, or what is wrong with the row
-    as a whole, which is then bad for `reason`.
+    `#broken` is NULL, or what is wrong with the row as a whole, which is then bad for `reason`;
+    `#nested` is NULL, or a list or an object where a value belongs. `source` lives as long as the
+    SQL may be run: what was unpacked for it is removed with it.
     """
 
     sql: str
-    kinds: dict[str, str]
+    columns: dict[str, Column]
     reason: str
+    source: Any
+
+    def column(self, name: str) -> Column:
+        """Return the column of a name; one that the file lacks is NULL."""
+        return self.columns.get(name, MISSING)
 
 
-def find_files(patterns: Sequence[str], what: str) -> list[Path]:
-    """Return the files that paths and globs name, in order, the matches of one glob sorted.
-
-    Raises FileNotFoundError for a pattern without a match, and ValueError for a suffix that is none
-    of `SUFFIXES` or a file named twice (its rows would count twice).
-    """
-    files: list[Path] = []
-    for pattern in patterns:
-        # A path that exists is itself even when it holds a character that globs read as magic.
-        found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not found:
-            raise FileNotFoundError(f"{what}: no file matches {pattern!r}; check the path")
-        files += [Path(name) for name in found]
-    for number, file in enumerate(files):
-        if not file.name.endswith(SUFFIXES):
-            raise ValueError(f"{what}: {file} ends in none of {' '.join(SUFFIXES)}; convert it")
-        if file in files[:number]:
-            raise ValueError(f"{what}: {file} is named twice; name it once")
-    return files
+def is_empty(file: LogFile) -> bool:
+    """Return whether a file has no byte but white space: a day without events."""
+    if file.format == "parquet":
+        return file.path.stat().st_size == 0
+    with _open_text(file) as lines:
+        return not any(line.strip() for line in lines)
 
 
-def columns_of(file: Path) -> list[str]:
-    """Return the column names of a file (JSON lines: the keys of the first 1,000 rows).
+def columns_of(file: LogFile) -> list[str]:
+    """Return the names of a file's columns, its folders' behind them; nameless ones are left out.
 
-    Raises ValueError when the file is empty, unreadable or names a column twice.
+    Of JSON lines those are the keys of the first rows. Raises ValueError when the file is
+    unreadable, names a column twice, or is one JSON array.
     """
     try:
         names = _names(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
-    twice = sorted({name for name in names if names.count(name) > 1})
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        why = error.strerror if isinstance(error, PermissionError) else "is the file whole?"
+        kind = file.format + ("" if file.compression == "none" else f" in {file.compression}")
+        raise ValueError(f"{file} cannot be read as {kind}; {why}") from None
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ValueError(f"{file}: column {twice[0]!r} appears twice; rename one")
-    if not names:
-        raise ValueError(f"{file} has no columns; is it empty?")
-    return names
+    own = [name for name in names if name]
+    return [*own, *(name for name in file.partitions if name not in own)]
 
 
-def scan(db: duckdb.DuckDBPyConnection, file: Path, columns: Sequence[str]) -> Scan:
-    """Return SQL over the given columns of a file, to be run once and before the next `scan`.
+def has_column(file: LogFile, names: Sequence[str], name: str) -> bool:
+    """Return whether a file has a column, its first ones being `names` (`columns_of`).
 
-    Raises ValueError for a column of a nested type.
+    A key of JSON lines may come first in the last of a million rows.
     """
-    if file.suffix == ".parquet":
-        return _scan_parquet(db, file, columns)
-    kinds = dict.fromkeys(columns, "text")
-    if ".csv" in file.suffixes[-2:]:
-        return Scan(_csv_sql(file, columns), kinds, "malformed_row")
-    chosen = "".join(
-        f", json_extract_string(json, {quoted(_pointer(name))}) AS {named(name)}"
-        for name in columns
-    )
-    # A line that is not JSON, or not UTF-8, arrives as NULL.
-    broken = (
-        "CASE WHEN json IS NULL OR json_type(json) <> 'OBJECT' THEN coalesce(json::VARCHAR, '') END"
-    )
-    source = f"read_ndjson_objects({quoted(str(file))}, ignore_errors = true)"
-    sql = f'SELECT row_number() OVER () AS "#row", {broken} AS "#broken"{chosen} FROM {source}'
-    return Scan(sql, kinds, "not_a_json_object_in_utf8")
+    if name in names:
+        return True
+    if file.format != "json":
+        return False
+    forms = {json.dumps(name), json.dumps(name, ensure_ascii=False)}
+    with _open_text(file) as lines:
+        for line in lines:  # few lines are parsed: those that hold the name, perhaps as a value
+            if any(form in line for form in forms) and name in _keys(line):
+                return True
+    return False
+
+
+def delimiter_of(file: LogFile) -> str:
+    """Return what parts the values of a CSV file: what is told, or most frequent in its header."""
+    if file.delimiter is not None:
+        return file.delimiter
+    with _open_text(file) as lines:
+        header = re.sub(r'"[^"]*"', "", next(lines, ""))
+    return max(DELIMITERS, key=header.count)  # the first of equals: the comma
+
+
+def scan(db: duckdb.DuckDBPyConnection, file: LogFile, names: Sequence[str]) -> Scan:
+    """Return SQL over the columns of these names, to be run once and before the next `scan`.
+
+    A column that JSON lines lack is NULL, of other files it is left out. Raises ValueError for a
+    column of a type that is not read.
+    """
+    there = columns_of(file)
+    own = [n for n in names if n not in file.partitions and (n in there or file.format == "json")]
+    folders = {
+        name: Column("NULL" if value is None else quoted(value), "text")
+        for name, value in file.partitions.items()
+        if name in names and (name not in there or name not in own)
+    }
+    copy = _readable(file)
+    path = file.path if copy is None else Path(copy.name)
+    if file.format == "parquet":
+        columns = parquet_columns(path, own)
+        db.register("parquet", parquet_batches(path, own))
+        sql = 'SELECT *, NULL::VARCHAR AS "#nested" FROM parquet'
+        return Scan(sql, columns | folders, "text_not_utf8", copy)
+    if file.format == "csv":
+        sql, columns = _csv_sql(file, path, own)
+        return Scan(sql, columns | folders, "malformed_row", copy)
+    sql, columns = _json_sql(file, path, own)
+    return Scan(sql, columns | folders, "not_a_json_object_in_utf8", copy)
 
 
 def rejected_rows(db: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str]]:
-    """Return (row, reason, text) of CSV rows the last scan could not split, and forgets them."""
+    """Return (row, reason, text) of CSV rows the last scan could not split, and forget them."""
     if not db.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
         return []
     rows = db.sql(
@@ -110,137 +144,129 @@ def rejected_rows(db: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str]]:
     ]
 
 
-def text_sql(column: str, kind: str) -> str:
-    """Return SQL for a column as text; 7.0 reads "7", pandas turns ids with gaps into floats."""
-    name = named(column)
-    if kind != "float":
-        return f"{name}::VARCHAR"
-    whole = f"{name} = trunc({name}) AND abs({name}) < 9e15"  # beyond, floats skip whole numbers
-    return (
-        f"CASE WHEN {whole} THEN {name}::BIGINT::VARCHAR "
-        f"WHEN isfinite({name}) THEN {name}::VARCHAR END"
-    )
-
-
-def seconds_sql(column: str, kind: str) -> str:
-    """Return SQL for a column as a time: numbers as they are, dates as epoch seconds (UTC if bare).
-
-    NULL where it is neither.
-    """
-    name = named(column)
-    if kind == "time":
-        return f"epoch({name})"
-    if kind != "text":
-        return f"{name}::DOUBLE"
-    return f"coalesce(try_cast({name} AS DOUBLE), epoch(try_cast({name} AS TIMESTAMPTZ)))"
-
-
-def quoted(text: str) -> str:
-    """Return `text` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def named(column: str) -> str:
-    """Return `column` as an SQL name."""
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _names(file: Path) -> list[str]:
-    if file.suffix == ".parquet":
-        return pq.read_schema(file).names
+def _names(file: LogFile) -> list[str]:
+    if file.format == "parquet":
+        unpacked = _readable(file)
+        return column_names(file.path if unpacked is None else Path(unpacked.name))
+    if file.format == "csv":
+        return _header(file)
+    names: dict[str, None] = {}
     with _open_text(file) as lines:
-        if ".csv" in file.suffixes[-2:]:
-            return next(csv.reader(lines, strict=True), [])
-        names: dict[str, None] = {}
-        for line in islice(lines, 1000):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # judged, with its row number, when the rows are read
-            names |= dict.fromkeys(row if isinstance(row, dict) else ())
-        return list(names)
+        for line in islice(lines, SAMPLE):
+            if not names and line.lstrip().startswith("["):
+                raise ValueError(
+                    "it is one JSON array; write one object a line, as `jq -c '.[]'` does"
+                )
+            names |= dict.fromkeys(_keys(line))
+    return list(names)
 
 
-def _open_text(file: Path) -> TextIO:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return file.open(encoding="utf-8-sig", errors="replace", newline="")
-
-
-def _csv_sql(file: Path, columns: Sequence[str]) -> str:
-    # The dialect is fixed: a sniffer that guesses from a sample may guess otherwise tomorrow.
-    names = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in columns_of(file))
-    chosen = "".join(f", {named(name)}" for name in columns)
-    return (
-        f'SELECT row_number() OVER () AS "#row", NULL AS "#broken"{chosen} FROM read_csv('
-        f"{quoted(str(file))}, auto_detect = false, header = true, delim = ',', quote = '\"', "
-        f"escape = '\"', columns = {{{names}}}, ignore_errors = true, store_rejects = true)"
-    )
-
-
-def _scan_parquet(db: duckdb.DuckDBPyConnection, file: Path, columns: Sequence[str]) -> Scan:
-    # Through Arrow: DuckDB's own reader stops at the first string that is not UTF-8 and does not
-    # say in which row it is.
-    schema = pq.read_schema(file)
-    kinds = {name: _kind(file, name, schema.field(name).type) for name in columns}
-    fields = [pa.field(name, _plain(schema.field(name).type)) for name in columns]
-    ours = pa.schema([pa.field("#row", pa.int64()), pa.field("#broken", pa.string()), *fields])
-    db.register("parquet", pa.RecordBatchReader.from_batches(ours, _batches(file, ours)))
-    return Scan("FROM parquet", kinds, "text_not_utf8")
-
-
-def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    row = 1
-    for batch in pq.ParquetFile(file).iter_batches(columns=schema.names[2:]):
-        broken: list[str | None] = [None] * len(batch)
-        arrays = [
-            _plain_array(batch[name], schema.field(name).type, broken) for name in schema.names[2:]
-        ]
-        numbers = np.arange(row, row + len(batch), dtype=np.int64)
-        ours = [pa.array(numbers), pa.array(broken, pa.string())]
-        yield pa.RecordBatch.from_arrays([*ours, *arrays], schema=schema)
-        row += len(batch)
-
-
-def _plain_array(array: pa.Array, kind: pa.DataType, broken: list[str | None]) -> pa.Array:
-    """Return `array` as `kind`; a string that is not UTF-8 becomes null and enters `broken`."""
-    if not pa.types.is_large_string(kind):
-        return array.cast(kind)
-    raw = array.cast(array.type.value_type if pa.types.is_dictionary(array.type) else array.type)
-    raw = raw.cast(pa.large_binary())
+def _keys(line: str) -> list[str]:
+    """Return the keys of a line of JSON; none where it is no object, which is judged by its row."""
     try:
-        return raw.cast(kind)  # looks at every byte, at 1 GB/s
-    except pa.ArrowInvalid:
-        texts: list[str | None] = [None] * len(raw)
-        for row, text in enumerate(raw.to_pylist()):
-            try:
-                texts[row] = None if text is None else text.decode()
-            except UnicodeDecodeError:
-                broken[row] = str(text)
-        return pa.array(texts, kind)
+        row = json.loads(line)
+    except ValueError:
+        return []
+    return list(row) if isinstance(row, dict) else []
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type that DuckDB is to see: dictionaries unpacked, all strings alike."""
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    types = pa.types
-    strings = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    if any(test(plain) for test in strings):
-        return pa.large_string()
-    return pa.float32() if types.is_float16(plain) else plain
+def _header(file: LogFile) -> list[str]:
+    delimiter = delimiter_of(file)
+    with _open_text(file) as lines:
+        if len(delimiter) > 1:
+            names = next(lines, "").rstrip("\r\n").split(delimiter)
+        else:
+            names = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+    return [name.strip() for name in names]
 
 
-def _kind(file: Path, name: str, kind: pa.DataType) -> str:
-    plain, types = _plain(kind), pa.types
-    if types.is_large_string(plain):
-        return "text"
-    if types.is_floating(plain):
-        return "float"
-    if types.is_timestamp(plain) or types.is_date(plain):
-        return "time"
-    if types.is_integer(plain) or types.is_decimal(plain) or types.is_boolean(plain):
-        return "integer"
-    raise ValueError(f"{file}: column {name!r} holds {kind}; expected text, numbers or times")
+def _open_bytes(file: LogFile) -> Any:
+    if file.compression == "gzip":
+        return gzip.open(file.path)
+    if file.compression == "zstd":
+        return pa.input_stream(str(file.path), compression="zstd")
+    return file.path.open("rb")
+
+
+def _open_text(file: LogFile) -> TextIO:
+    with _open_bytes(file) as stream:
+        codec = "utf-16" if stream.read(2) in UTF16 else "utf-8-sig"
+    return io.TextIOWrapper(_open_bytes(file), encoding=codec, errors="replace", newline="")
+
+
+def _readable(file: LogFile) -> Any:
+    """Return a plain copy of what no library reads, removed when let go; None where there is none.
+
+    That is Parquet packed as a whole, and UTF-16.
+    """
+    if file.format == "parquet":
+        with file.path.open("rb") as stream:
+            if (
+                file.compression == "none" or stream.read(4) == b"PAR1"
+            ):  # .parquet.zst of zstd pages
+                return None
+        copy = tempfile.NamedTemporaryFile(suffix=".parquet")
+        with _open_bytes(file) as stream:
+            while part := stream.read(1 << 24):
+                copy.write(part)
+        copy.flush()
+        return copy
+    with _open_bytes(file) as stream:
+        if stream.read(2) not in UTF16:
+            return None
+    copy = tempfile.NamedTemporaryFile()
+    with _open_text(file) as lines:
+        while part := lines.read(1 << 24):
+            copy.write(part.encode())
+    copy.flush()
+    return copy
+
+
+def _compression(file: LogFile, path: Path) -> str:
+    return quoted(file.compression if path == file.path else "none")
+
+
+def _csv_sql(file: LogFile, path: Path, own: Sequence[str]) -> tuple[str, dict[str, Column]]:
+    # The dialect is fixed: a sniffer that guesses from a sample may guess otherwise tomorrow.
+    header = _header(file)
+    types = ", ".join(f"c{number}: 'VARCHAR'" for number in range(len(header)))
+    columns = {name: Column(f"c{header.index(name)}", "text") for name in own}
+    chosen = "".join(f", {column.sql}" for column in columns.values())
+    sql = (
+        'SELECT row_number() OVER () AS "#row", NULL::VARCHAR AS "#broken", '
+        f'NULL::VARCHAR AS "#nested"{chosen} FROM read_csv({quoted(str(path))}, '
+        f"auto_detect = false, header = true, delim = {quoted(delimiter_of(file))}, "
+        f"quote = '\"', escape = '\"', compression = {_compression(file, path)}, "
+        f"columns = {{{types}}}, ignore_errors = true, store_rejects = true)"
+    )
+    return sql, columns
+
+
+def _json_sql(file: LogFile, path: Path, own: Sequence[str]) -> tuple[str, dict[str, Column]]:
+    columns = {name: Column(f"c{number}", "text") for number, name in enumerate(own)}
+    pointers = [quoted(_pointer(name)) for name in own]
+    chosen = "".join(f", texts[{i + 1}] AS c{i}" for i in range(len(own)))
+    # A list as text begins with a bracket, but so may a text; only then its type is asked for.
+    nested = "".join(
+        f" WHEN (starts_with(texts[{i + 1}], '[') OR starts_with(texts[{i + 1}], '{{')) "
+        f"AND json_type(json, {pointer}) IN ('ARRAY', 'OBJECT') "
+        f"THEN {quoted(f'{name}=')} || texts[{i + 1}]"
+        for i, (name, pointer) in enumerate(zip(own, pointers, strict=True))
+    )
+    # A line that is not JSON, or not UTF-8, arrives as NULL.
+    broken = (
+        "CASE WHEN json IS NULL OR json_type(json) <> 'OBJECT' THEN coalesce(json::VARCHAR, '') END"
+    )
+    source = (
+        f"SELECT json, json_extract_string(json, [{', '.join(pointers)}]) AS texts FROM "
+        f"read_ndjson_objects({quoted(str(path))}, ignore_errors = true, "
+        f"compression = {_compression(file, path)})"
+    )
+    sql = (
+        f'SELECT row_number() OVER () AS "#row", {broken} AS "#broken", '
+        f'CASE{nested or " WHEN false THEN NULL::VARCHAR"} END AS "#nested"{chosen} FROM ({source})'
+    )
+    return sql, columns
 
 
 def _pointer(key: str) -> str:

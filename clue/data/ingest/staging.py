@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import duckdb
 
+from clue.data.ingest.files import find_files
 from clue.data.ingest.readers import (
     Scan,
     columns_of,
-    find_files,
-    named,
-    quoted,
+    has_column,
+    is_empty,
     rejected_rows,
     scan,
-    seconds_sql,
-    text_sql,
 )
+from clue.data.ingest.times import time_sql
 from clue.data.ingest.validation import ROWS_PER_FILE, Log
+from clue.data.ingest.values import id_sql, lost_sql, quoted, text_sql
 from clue.data.text import template_fields
 
 
@@ -42,6 +42,7 @@ class Layout:
     `service` is the one service of a log without a service column. `templates` maps the services to
     read to the templates of their items' texts; None means every service, with `template`. Rows of
     `ignored` services are passed over. `split` is the column of a user's part, `parts` its values.
+    `null_values` are ids that stand for none, `time_format` is strptime's.
     """
 
     columns: Columns
@@ -51,30 +52,47 @@ class Layout:
     ignored: Sequence[str]
     split: str | None
     parts: Sequence[str]
+    null_values: Sequence[str]
+    time_format: str | None
 
 
-def open_log(table: str, patterns: Sequence[str], needed: Sequence[str]) -> Log:
-    """Return the files of a table; raises ValueError where one lacks a needed column."""
-    files = find_files(patterns, table)
+def open_log(
+    table: str, patterns: Sequence[str], needed: Mapping[str, str], delimiter: str | None
+) -> Log:
+    """Return the files of a table that hold anything; ValueError where one lacks a needed column.
+
+    `needed` are the names of columns by the keys that say what they are called.
+    """
+    named = find_files(patterns, table, delimiter)
+    files = [file for file in named if not is_empty(file)]
+    if not files:
+        raise ValueError(f"{table}: {', '.join(map(str, named))} are empty; give a log with rows")
     columns = [columns_of(file) for file in files]
     for file, names in zip(files, columns, strict=True):
-        missing = [name for name in needed if name not in names]
-        if missing:
-            raise ValueError(
-                f"{file} has no column {missing[0]!r} but {', '.join(names)}; "
-                "say under columns: what yours is called"
-            )
+        for key, name in needed.items():
+            if not has_column(file, names, name):
+                hint = ", or service=NAME for a log of one service" if key == "service" else ""
+                raise ValueError(
+                    f"{file} has no column {name!r} but {', '.join(names) or 'none'}; "
+                    f"say under columns: what yours is called{hint}"
+                )
     return Log(table, files, columns)
 
 
+def any_has(log: Log, name: str) -> bool:
+    """Return whether any file of a log has a column."""
+    pairs = zip(log.files, log.columns, strict=True)
+    return any(has_column(file, names, name) for file, names in pairs)
+
+
 def check_template(where: str, template: str, columns: Columns, log: Log) -> None:
-    """Raises ValueError for a template that is malformed or names a column no file of `log` has."""
-    known = {name for names in log.columns for name in names}
+    """Raise ValueError for a template that is malformed or names a column no file of `log` has."""
     for name in _fields(template):
-        if _source(name, columns) not in known:
+        if not any_has(log, _source(name, columns)):
+            known = sorted({name for names in log.columns for name in names})
             raise ValueError(
                 f"{where}={template!r}: no column {name!r} in {', '.join(map(str, log.files))}; "
-                f"there are {', '.join(sorted(known))}"
+                f"there are {', '.join(known)}"
             )
 
 
@@ -84,13 +102,16 @@ def create_tables(db: duckdb.DuckDBPyConnection) -> None:
         "seq BIGINT, service VARCHAR, item_id VARCHAR, text VARCHAR, reason VARCHAR, value VARCHAR"
     )
     db.execute(f"CREATE TABLE items ({row})")
-    db.execute(f"CREATE TABLE events ({row}, user_id VARCHAR, seconds DOUBLE, part VARCHAR)")
+    db.execute(
+        f"CREATE TABLE events ({row}, user_id VARCHAR, seconds DOUBLE, "
+        "is_number BOOLEAN, part VARCHAR)"
+    )
 
 
 def stage_items(db: duckdb.DuckDBPyConnection, log: Log, number: int, layout: Layout) -> None:
-    """Reads file `number` of an items log into table `items`, judging every row."""
+    """Read file `number` of an items log into table `items`, every row judged."""
     wanted = {layout.columns.service, layout.columns.item_id, *_text_columns(layout)}
-    source = scan(db, log.files[number], sorted(wanted & set(log.columns[number])))
+    source = scan(db, log.files[number], sorted(wanted))
     reads = _item_reads(source, layout) | {"text": _rendered(source, layout)}
     checks = [*_item_checks(source, layout), ("empty_text", "text IS NULL", "item_id")]
     _insert(db, log, number, _select(source, reads, checks), layout)
@@ -99,7 +120,7 @@ def stage_items(db: duckdb.DuckDBPyConnection, log: Log, number: int, layout: La
 def stage_events(
     db: duckdb.DuckDBPyConnection, log: Log, number: int, layout: Layout, *, with_text: bool
 ) -> None:
-    """Reads file `number` of an event log into table `events`, judging every row.
+    """Read file `number` of an event log into table `events`, every row judged.
 
     `with_text` renders the items' texts from the log's own columns.
     """
@@ -107,18 +128,21 @@ def stage_events(
     wanted = {columns.service, columns.item_id, columns.user_id, columns.timestamp}
     wanted |= {layout.split} if layout.split else set()
     wanted |= set(_text_columns(layout)) if with_text else set()
-    source = scan(db, log.files[number], sorted(wanted & set(log.columns[number])))
+    source = scan(db, log.files[number], sorted(wanted))
+    user, moment = source.column(columns.user_id), source.column(columns.timestamp)
+    time = time_sql(moment, layout.time_format)
     reads = _item_reads(source, layout) | {
-        "user_id": _text(source, columns.user_id),
-        "seconds": seconds_sql(columns.timestamp, source.kinds[columns.timestamp]),
-        "part": _text(source, layout.split) if layout.split else "NULL",
+        "user_id": id_sql(user, layout.null_values),
+        "seconds": time.seconds,
+        "is_number": time.is_number,
+        "part": id_sql(source.column(layout.split), ()) if layout.split else "NULL",
         "text": _rendered(source, layout) if with_text else "NULL",
-        '"#time"': f"{named(columns.timestamp)}::VARCHAR",
     }
     checks = [
         *_item_checks(source, layout),
-        ("null_user_id", "coalesce(user_id, '') = ''", "user_id"),
-        ("bad_timestamp", "NOT coalesce(isfinite(seconds), false)", '"#time"'),
+        ("id_beyond_2_53", lost_sql(user), user.text),
+        ("null_user_id", "user_id IS NULL", user.text),
+        ("bad_timestamp", "NOT coalesce(isfinite(seconds), false)", moment.text),
     ]
     if layout.split:
         parts = ", ".join(quoted(part) for part in layout.parts)
@@ -129,15 +153,21 @@ def stage_events(
 
 
 def _item_reads(source: Scan, layout: Layout) -> dict[str, str]:
-    service = quoted(layout.service) if layout.service else _text(source, layout.columns.service)
-    return {"service": service, "item_id": _text(source, layout.columns.item_id)}
+    service = id_sql(source.column(layout.columns.service), layout.null_values)
+    return {
+        "service": quoted(layout.service) if layout.service else service,
+        "item_id": id_sql(source.column(layout.columns.item_id), layout.null_values),
+    }
 
 
 def _item_checks(source: Scan, layout: Layout) -> list[tuple[str, str, str]]:
+    item, service = (source.column(n) for n in (layout.columns.item_id, layout.columns.service))
     checks = [
         (source.reason, '"#broken" IS NOT NULL', '"#broken"'),
-        ("null_service", "coalesce(service, '') = ''", "service"),
-        ("null_item_id", "coalesce(item_id, '') = ''", "item_id"),
+        ("not_a_plain_value", '"#nested" IS NOT NULL', '"#nested"'),
+        ("null_service", "service IS NULL", service.text),
+        ("id_beyond_2_53", lost_sql(item), item.text),
+        ("null_item_id", "item_id IS NULL", item.text),
     ]
     if layout.templates is not None:
         known = ", ".join(quoted(service) for service in layout.templates)
@@ -152,7 +182,7 @@ def _select(source: Scan, reads: Mapping[str, str], checks: Sequence[tuple[str, 
     value = " ".join(f"WHEN {condition} THEN {value}" for _, condition, value in checks)
     return (
         f"SELECT *, CASE {reason} END AS reason, CASE {value} END AS value FROM "
-        f'(SELECT "#row", "#broken", {read} FROM ({source.sql}))'
+        f"(SELECT *, {read} FROM ({source.sql}))"
     )
 
 
@@ -160,7 +190,7 @@ def _insert(
     db: duckdb.DuckDBPyConnection, log: Log, number: int, select: str, layout: Layout
 ) -> None:
     names = "service, item_id, text, reason, value"
-    names += ", user_id, seconds, part" if log.table == "events" else ""
+    names += ", user_id, seconds, is_number, part" if log.table == "events" else ""
     ignored = ", ".join(quoted(service) for service in layout.ignored)
     keep = f" WHERE service IS NULL OR service NOT IN ({ignored})" if ignored else ""
     try:
@@ -168,13 +198,13 @@ def _insert(
             f"INSERT INTO {log.table} (seq, {names}) "
             f'SELECT {number * ROWS_PER_FILE} + "#row", {names} FROM ({select}){keep}'
         )
-    except duckdb.Error as error:
-        raise ValueError(f"{log.files[number]} cannot be read: {error}") from error
+    except duckdb.OutOfMemoryException:
+        raise  # no fault of the file
+    except duckdb.Error:
+        raise ValueError(
+            f"{log.files[number]} cannot be read to its end; is the file whole?"
+        ) from None
     log.rejected[number] = rejected_rows(db)
-
-
-def _text(source: Scan, column: str) -> str:
-    return text_sql(column, source.kinds[column]) if column in source.kinds else "NULL"
 
 
 def _rendered(source: Scan, layout: Layout) -> str:
@@ -196,7 +226,10 @@ def _render(source: Scan, template: str, columns: Columns) -> str:
     for before, name in template_fields(template):
         pieces.append(quoted(before))
         if name is not None:
-            values.append(f"coalesce({_text(source, _source(name, columns))}, '')")
+            column = source.column(_source(name, columns))
+            is_id = column == source.column(columns.item_id)
+            value = id_sql(column, ()) if is_id else text_sql(column)
+            values.append(f"coalesce({value}, '')")
             pieces.append(values[-1])
     filled = f"regexp_matches(concat({', '.join(values)}), '\\S')"  # anything but white space
     return f"CASE WHEN {filled} THEN concat({', '.join(pieces)}) END"

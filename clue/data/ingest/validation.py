@@ -6,12 +6,23 @@ A reason is a short name that the manifest counts by; the examples say file, row
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import duckdb
 
+from clue.data.ingest.files import LogFile
+
 ROWS_PER_FILE = 1 << 40  # seq = file * ROWS_PER_FILE + row
 EXAMPLES = 3  # bad rows shown per reason
+HINTS = {
+    "bad_timestamp": "a time is a number, or YYYY-MM-DD hh:mm:ss with +hh:mm, Z or no zone; for "
+    "another form say time_format='%d/%m/%Y %H:%M'",
+    "id_beyond_2_53": "a float does not hold whole numbers of that size; write ids as integers or "
+    "text where the log is made",
+    "not_a_plain_value": "an id or a text is no list and no object; write one row for each value",
+    "time_of_another_unit": "one file has one unit a service; say time_unit= where it has",
+    "item_with_another_text": "with on_bad_row=drop an item keeps its first text, and the events "
+    "stay",
+}
 
 
 Rejected = tuple[int, str, str]  # row, reason, text
@@ -19,13 +30,13 @@ Rejected = tuple[int, str, str]  # row, reason, text
 
 @dataclass
 class Log:
-    """The files of one table ("events" or "items") and the columns of each.
+    """The files of one table ("events" or "items") and the columns of each (`columns_of`).
 
     `rejected` holds the CSV rows that could not be split, by file number.
     """
 
     table: str
-    files: list[Path]
+    files: list[LogFile]
     columns: list[list[str]]
     rejected: dict[int, list[Rejected]] = field(default_factory=dict[int, list[Rejected]])
 
@@ -84,7 +95,8 @@ def bad_rows(db: duckdb.DuckDBPyConnection, logs: Sequence[Log]) -> list[BadRows
 def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
     """Return the rows of `log` whose text is not the first one of their item.
 
-    Where bad rows are dropped, the item keeps its first text; an event with another one stays.
+    Where bad rows are dropped, the item keeps its first text. An event with another one stays, for
+    it did happen; it is no dropped row.
     """
     other = (
         f"FROM {log.table} r JOIN catalogue c USING (service, item_id) "
@@ -107,6 +119,7 @@ def explain(bad: Sequence[BadRows]) -> str:
     for each in bad:
         lines.append(f"  {each.reason} ({each.count:,}), first:")
         lines += [f"    {example}" for example in each.examples]
+        lines += [f"    {HINTS[each.reason]}"] if each.reason in HINTS else []
     lines.append("repair them, or set on_bad_row=drop to leave them out and count them")
     return "\n".join(lines)
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from clue.data.corpus import Ragged, ragged_column, write_columns
-from clue.data.ingest.readers import quoted
-from clue.data.text import encode
+from clue.data.ingest.values import quoted
+from clue.data.text import content_of, encode
 
 MEMORY_PER_THREAD = 125e6  # the least that DuckDB's guide to tuning asks for; below, it may fail
+OUTSIZED_SHARE, OUTSIZED_TIMES = 0.05, 20
 BATCH = 100_000  # rows that leave DuckDB at a time
 # 60 bits of sha256: portable over machines and versions, which DuckDB's own hash() is not.
 HASH = "('0x' || substr(sha256({}), 1, 15))::BIGINT"
@@ -41,19 +42,36 @@ def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
 
 
 def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
-    """Makes `users` (user, user_id, split): users sorted by the bytes of their id.
+    """Make `users` (user, user_id, split, events): users sorted by the bytes of their id.
 
     `split` is SQL for 0, 1 or 2 over a user's `user_id` and `part`.
     """
     db.execute(
         "CREATE TABLE users AS SELECT (row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, "
-        f"user_id, ({split})::UTINYINT AS split FROM (SELECT user_id, any_value(part) AS part "
+        f"user_id, ({split})::UTINYINT AS split, events FROM "
+        "(SELECT user_id, any_value(part) AS part, count(*) AS events "
         "FROM events WHERE reason IS NULL GROUP BY user_id)"
     )
 
 
+def outsized_user(db: duckdb.DuckDBPyConnection) -> str | None:
+    """Return a line that names a user with OUTSIZED_SHARE of all events and OUTSIZED_TIMES the mean.
+
+    That is mostly what a log writes for nobody: in an export of Online Retail `NA` has a quarter.
+    """
+    ((user, most, total, users),) = db.execute(
+        "SELECT arg_max(user_id, events), max(events), sum(events), count(*) FROM users"
+    ).fetchall()
+    if most < max(OUTSIZED_SHARE * total, OUTSIZED_TIMES * total / users):
+        return None
+    return (
+        f"user {user!r} has {most:,} of {total:,} events ({most / total:.0%}); where that stands for "
+        "no user, add it to null_values"
+    )
+
+
 def number_items(db: duckdb.DuckDBPyConnection, services: Sequence[str]) -> None:
-    """Makes `numbered` (item, service, item_id, text): the catalogue by service, then item id."""
+    """Make `numbered` (item, service, item_id, text): the catalogue by service, then item id."""
     cases = " ".join(f"WHEN {quoted(name)} THEN {i}" for i, name in enumerate(services))
     db.execute(
         "CREATE TABLE numbered AS SELECT "
@@ -70,7 +88,7 @@ def distinct_texts(db: duckdb.DuckDBPyConnection) -> Iterator[list[str]]:
 
 
 def write_users(db: duckdb.DuckDBPyConnection, file: Path) -> np.ndarray:
-    """Writes users.arrow; gives the number of users in each split."""
+    """Write users.arrow; return the number of users in each split."""
     users = db.sql("SELECT user_id, split FROM users ORDER BY user").to_arrow_table()
     columns = {
         "user_id": _whole(users["user_id"], pa.large_string()),
@@ -87,12 +105,11 @@ def write_items(
     limit: int,
     seen: Callable[[int], object],
 ) -> tuple[int, int]:
-    """Writes items.arrow, tokens cut to `limit`; gives the numbers of items and of tokens.
+    """Write items.arrow, tokens cut to `limit`; return the numbers of items and of tokens.
 
     Raises ValueError for a text of which the tokenizer makes no token at all.
     """
-    content = HASH.format("text")
-    query = f"SELECT item_id, number, text, {content} AS content FROM numbered ORDER BY item"
+    query = "SELECT item_id, number, text FROM numbered ORDER BY item"
     parts: list[pa.RecordBatch] = []
     tokens: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -113,7 +130,7 @@ def write_items(
         "service": _whole(items["number"], pa.uint8()),
         "text": _whole(items["text"], pa.large_string()),
         "tokens": ragged_column(rows),
-        "content": _whole(items["content"], pa.int64()),
+        "content": pa.array(content_of(rows.values, lengths)),
     }
     write_columns(file, columns)
     return len(lengths), len(rows.values)
@@ -126,7 +143,7 @@ def write_histories(
     scratch: Path,
     seen: Callable[[int], object],
 ) -> int:
-    """Writes the histories of one service, by time, then order of the log; gives their events.
+    """Write the histories of one service, by time, then order of the log; return their number.
 
     `scratch` is a directory for the columns on their way.
     """
