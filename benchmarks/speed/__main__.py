@@ -15,7 +15,10 @@ their own below .rivals/ when they are first needed.
 
 import sys
 
+from benchmarks.external.environments import RivalMissing
 from benchmarks.speed import batch, loader, loss, lr_width, optim, precision, step
+from benchmarks.speed.interleave import ArmFailed
+from clue.config import user_errors
 
 COMMANDS = {
     "step": step.main,
@@ -37,7 +40,8 @@ def main(argv: list[str]) -> None:
     if name not in COMMANDS:
         sys.stderr.write(f"error: no benchmark {name!r}; there are {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
-    COMMANDS[name](keys)
+    with user_errors(ArmFailed, RivalMissing):
+        COMMANDS[name](keys)
 
 
 if __name__ == "__main__":
