@@ -22,7 +22,7 @@ from benchmarks.metrics.correlation import correlations
 from benchmarks.suite import results
 from benchmarks.suite import runner as suite
 from benchmarks.suite.results import Cell
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import mean_entropy
 from clue.monitor.read_log import read_log
@@ -123,12 +123,8 @@ def tau(made: Sequence[Cell], losses: dict[str, float], *, resamples: int) -> di
 
 def main() -> None:
     """Reads the command line, measures, says where the correlations are."""
-    config = read_command_line(CheckpointsConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        sys.stdout.write(f"correlations: {measure(config)}\n")
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    written = run_command(CheckpointsConfig, measure, description=__doc__)
+    sys.stdout.write(f"correlations: {written}\n")
 
 
 if __name__ == "__main__":
