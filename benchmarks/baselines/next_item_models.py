@@ -3,7 +3,6 @@
 The score of item j after a history is state . table[j]: raw, not of unit vectors, as trained.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ import torch
 from clue.data.corpus import Ragged
 from clue.data.sequences import Catalogue, SequencesConfig
 from clue.evaluation.encode import last_states
+from clue.monitor.read_log import read_log
 from clue.nn.decoder import NextItemDecoder
 from clue.run import checkpoint
 from clue.run.checkpoint import Checkpoint
@@ -133,8 +133,8 @@ class TrainedItems:
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "non_embedding": config.decoder.non_embedding,
             "decoder": asdict(config.decoder),
-            "training_seconds": training_seconds(run / "log.jsonl", self.checkpoint.step),
-            "curve": learning_curve(run / "log.jsonl"),
+            "training_seconds": training_seconds(run, self.checkpoint.step),
+            "curve": learning_curve(run),
         }
 
 
@@ -151,32 +151,32 @@ class ServiceItems:
         return self.model.states(Ragged(self.rows[histories.values], histories.offsets))
 
 
-def _lines(log: Path) -> list[dict[str, Any]]:
+def _lines(run: Path) -> list[dict[str, Any]]:
     """A checkpoint that was moved away from its log has no lines."""
-    return [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
+    return read_log(run) if (run / "log.jsonl").is_file() else []
 
 
-def training_seconds(log: Path, step: int) -> float:
-    """Return the seconds of the steps up to `step` by a run's log, validation left out.
+def training_seconds(run: Path, step: int) -> float:
+    """Return the seconds of the steps up to `step` by the log of a run, validation left out.
 
     A logged line holds the mean of its steps since the line before. NaN where there is no log.
     """
-    train = [(line["step"], line["seconds"]) for line in _lines(log) if line["kind"] == "train"]
+    train = [(line["step"], line["seconds"]) for line in _lines(run) if line["kind"] == "train"]
     total, before = 0.0, 0
     for at, seconds in train:
         total += seconds * max(0, min(at, step) - before)
         before = at
-    return total if log.is_file() else float("nan")
+    return total if train else float("nan")
 
 
-def learning_curve(log: Path) -> list[dict[str, float]]:
+def learning_curve(run: Path) -> list[dict[str, float]]:
     """Return a line per held-out measurement of a run's log: processor seconds so far, figures.
 
     Only steps count, as in the curve of the external model.
     """
     curve: list[dict[str, float]] = []
     spent, before = 0.0, 0
-    for line in _lines(log):
+    for line in _lines(run):
         if line["kind"] == "train":
             spent += line[CLOCK] * (line["step"] - before)
             before = line["step"]

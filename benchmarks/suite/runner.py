@@ -37,7 +37,7 @@ from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_item import NextItemConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
-from clue.config import read_command_line
+from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
 
 SUITES = Path("configs/suite")
@@ -149,7 +149,9 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
 def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
     if not (config.encoders or config.item_models):
-        raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+        raise ValueError(
+            "encoders is empty and item_models names no run; name one, encoders=[runs/demo]"
+        )
     ceilings = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
     item_runs = [run for runs in config.item_models.values() for run in runs]
     prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, ceilings)])
@@ -202,18 +204,15 @@ def arguments(argv: Sequence[str]) -> list[str]:
         return [*argv]
     used = 1 if "=" in argv[0] else 2
     if len(words) < 2:
-        raise SystemExit("error: --suite needs a name, mini or real")
+        raise ValueError("--suite needs a name, mini or real")
     return [str(SUITES / f"{words[1]}.yaml"), *argv[used:]]
 
 
 def main() -> None:
     """Reads the command line, fills the cells."""
-    config = read_command_line(SuiteConfig, arguments(sys.argv[1:]), description=__doc__ or "")
-    try:
-        run(config)
-    except (ValueError, FileNotFoundError, ArmFailed) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    with user_errors():
+        argv = arguments(sys.argv[1:])
+    run_command(SuiteConfig, run, argv, description=__doc__, also=(ArmFailed,))
 
 
 if __name__ == "__main__":
