@@ -1,7 +1,8 @@
-"""What README.md and docs/ show is there: commands, keys, files, requests, and the generated parts."""
+"""What README.md and docs/ show is there: commands, keys, files, requests, generated parts."""
 
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -89,8 +90,9 @@ def read_config(program: str, arguments: Sequence[str], monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     monkeypatch.setattr(clue.config, "load", read)
+    given = [list(arguments)] if inspect.signature(module.main).parameters else []
     with pytest.raises(Parsed):
-        module.main()
+        module.main(*given)
 
 
 def _is_package(name: str) -> bool:
@@ -184,7 +186,8 @@ def test_the_python_door_opens(tiny_run: TinyRun) -> None:
     for _, code in shown:
         scope: dict[str, Any] = {}
         exec(code.replace("runs/demo", str(tiny_run.run)), scope)
-        assert scope["vector"].shape == (scope["encoder"].width,)
+        assert scope["vectors"].shape == (2, scope["encoder"].width)
+        assert scope["likeness"].shape == (2, 2)
     assert len(shown) >= 2
 
 
@@ -210,7 +213,7 @@ def test_every_key_has_a_meaning() -> None:
     for name in config_reference.CONFIGS:
         table = config_reference.markdown(name)
         keys = [line for line in table.splitlines() if line.startswith("| `")]
-        assert not [line for line in keys if line.endswith("|  |")], name
+        assert not [line for line in keys if line.endswith("|  |")], f"{name}: say it in PLAIN"
         rows += len(keys)
     assert rows >= 120
 

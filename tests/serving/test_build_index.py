@@ -22,7 +22,7 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
     contents = read(tiny_index)[1]
     assert contents.item_ids.to_pylist() == corpus.item_ids.to_pylist()
     texts = corpus.item_texts.to_pylist()
-    items = encoder.embed_items(texts)
+    items = encoder.encode_items(texts)
     np.testing.assert_allclose(contents.item_vectors, items, atol=1e-5)
 
     histories = [corpus.items_of(service) for service in range(len(corpus.services))]
@@ -42,7 +42,7 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
         by_text = index.seen_in((s, text) for s, own in user.items() for text in own)
         assert set(np.concatenate(seen)) <= set(by_text)
     assert len(ids) > 200
-    np.testing.assert_allclose(contents.user_vectors, encoder.embed_users(users), atol=1e-5)
+    np.testing.assert_allclose(contents.user_vectors, encoder.encode(users), atol=1e-5)
     assert index.model_fingerprint == encoder.fingerprint
     assert index.corpus_fingerprint == corpus.fingerprint
 
