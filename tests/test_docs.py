@@ -103,7 +103,9 @@ def test_the_readme_is_short() -> None:
     assert len(TEXTS[Path("README.md")].splitlines()) <= LONGEST_README
 
 
-def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_commands_take_what_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("CLUE_DATA", "data")
     monkeypatch.chdir(ROOT)
     jobs = [(page, job) for page, words in commands() if (job := program_of(words))]
@@ -115,7 +117,7 @@ def test_our_commands_take_what_they_are_given(monkeypatch: pytest.MonkeyPatch) 
             with monkeypatch.context() as patch:
                 read_config(job[0], job[1:], patch)
         except (Exception, SystemExit, pytest.fail.Exception) as error:
-            wrong.append(f"{page}: {shlex.join(job)}: {error}")
+            wrong.append(f"{page}: {shlex.join(job)}: {error} {capsys.readouterr().err}")
     assert not wrong, "\n".join(wrong)
     shown = {job[0] for _, job in jobs}
     assert {"clue/prepare.py", "clue/pretrain.py", "clue/embed.py"} <= shown

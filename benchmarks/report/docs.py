@@ -15,7 +15,6 @@ reference) from the files that those commands wrote.
 import ast
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from benchmarks.results import headlines, read_results
 from benchmarks.scaling import tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed.report import markdown, read_report
-from clue.config import read_command_line
+from clue.config import run_command
 
 KINDS = (
     "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
@@ -215,14 +214,13 @@ def _place(file: Path) -> tuple[object, ...]:
 
 def main() -> None:
     """Rewrite README.md and the pages below docs/."""
-    config = read_command_line(DocsConfig, sys.argv[1:], description=__doc__ or "")
-    for page in pages(config.root):
-        try:
+
+    def write(config: DocsConfig) -> None:
+        for page in pages(config.root):
             text = render(config.root, page)
-        except (ValueError, FileNotFoundError) as error:
-            sys.stderr.write(f"error: {page}: {error}\n")
-            sys.exit(2)
-        (config.root / page).write_text(text, encoding="utf-8")
+            (config.root / page).write_text(text, encoding="utf-8")
+
+    run_command(DocsConfig, write, description=__doc__)
 
 
 if __name__ == "__main__":
