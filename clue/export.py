@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.inference.encoder import load
 
 
@@ -34,12 +34,7 @@ def export(config: ExportConfig) -> Path:
 
 def main() -> None:
     """Run the command line."""
-    config = read_command_line(ExportConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        folder = export(config)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    folder = run_command(ExportConfig, export, description=__doc__)
     sys.stdout.write(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n")
 
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from clue.atomic import sha256
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
 from clue.data.ingest import validation, writer
 from clue.data.ingest.config import (
@@ -293,11 +293,8 @@ def with_logs_as_keys(argv: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the command line."""
-    config = read_command_line(PrepareConfig, with_logs_as_keys(sys.argv[1:]), description=HELP)
-    try:
-        prepare(config)
-    except (OSError, ValueError, duckdb.Error) as error:
-        raise SystemExit(f"error: {error}") from None
+    argv = with_logs_as_keys(sys.argv[1:])
+    run_command(PrepareConfig, prepare, argv, description=HELP, also=(duckdb.Error,))
 
 
 if __name__ == "__main__":

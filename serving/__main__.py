@@ -8,14 +8,13 @@ are not given. For more processes, and with OMP_NUM_THREADS=1 set before Python 
     uvicorn --factory serving.app:create_app --workers 4
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from pydantic import ValidationError
 
-from clue.config import read_command_line
+from clue.config import run_command
 from serving.app import create_app
 from serving.settings import Settings
 
@@ -44,15 +43,14 @@ def settings_of(config: ServeConfig) -> Settings:
         ) from None
 
 
+def serve(config: ServeConfig) -> None:
+    """Answer requests until the process is told to end."""
+    uvicorn.run(create_app(settings_of(config)), host=config.host, port=config.port)
+
+
 def main() -> None:
     """Run the command line."""
-    config = read_command_line(ServeConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        app = create_app(settings_of(config))
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-    uvicorn.run(app, host=config.host, port=config.port)
+    run_command(ServeConfig, serve, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ their own below .rivals/ when they are first needed.
 import importlib
 import sys
 
+from benchmarks.external.environments import RivalMissing
+from benchmarks.speed.interleave import ArmFailed
+from clue.config import user_errors
+
 # By module, imported when it is asked for: a machine needs the packages of one benchmark alone.
 COMMANDS = {
     "step": "step",
@@ -41,7 +45,9 @@ def main(argv: list[str]) -> None:
     if name not in COMMANDS:
         sys.stderr.write(f"error: no benchmark {name!r}; there are {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
-    importlib.import_module(f"benchmarks.speed.{COMMANDS[name]}").main(keys)
+    module = importlib.import_module(f"benchmarks.speed.{COMMANDS[name]}")
+    with user_errors(ArmFailed, RivalMissing):
+        module.main(keys)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Checkpoint:
     @property
     def config(self) -> PretrainConfig:
         """The resolved config of the run."""
-        return load(PretrainConfig, self.path / "config.yaml")
+        return load(PretrainConfig, self.path / "config.yaml", raw=True)
 
     @property
     def corpus(self) -> dict[str, Any]:
