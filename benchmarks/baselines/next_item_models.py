@@ -29,9 +29,12 @@ LOGGED = {
 
 
 class ItemModel(Protocol):
-    """What scores a catalogue of V items: its `table` (V, D)."""
+    """What scores a catalogue of V items."""
 
-    table: np.ndarray
+    @property
+    def table(self) -> np.ndarray:
+        """The items (V, D)."""
+        ...
 
     def states(self, histories: Ragged) -> np.ndarray:
         """Return the state (n, D) after each history of catalogue rows, newest last."""

@@ -21,6 +21,7 @@ from clue.atomic import sha256
 from clue.data.corpus import Corpus
 from clue.data.sequences import joined
 
+
 @dataclass(frozen=True, kw_only=True)
 class ColesConfig:
     """The rival's setting; training ends with the batch that passes `minutes` of processor time.

@@ -34,11 +34,13 @@ Curve = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class RectoolsConfig:
-    """The rival's setting; `minutes` of training end it with the epoch that passes them.
+    """The rival's setting, by default that of the published result.
 
-    They are minutes of processor time a thread, so that a busy machine does not cut it short.
-    `width` is its embedding, `length` the events it reads. The defaults are those of the published
-    result; RecTools' own are 4 heads, width 256 and dropout 0.2. A model for each of `seeds`.
+    `minutes` of processor time a thread end training with the epoch that passes them, so that a
+    busy machine does not cut it short; `epochs` end it at the latest. `blocks` of the transformer
+    have `heads` each and an embedding of `width`, at a `dropout`; RecTools' own are 4 heads, width
+    256 and dropout 0.2. A history is read up to `length` events, `batch` of them a step at a
+    learning `rate`, on so many `threads`. A model is trained for each of `seeds`, below `work`.
     """
 
     epochs: int = 100
@@ -63,7 +65,7 @@ class RectoolsConfig:
 
 
 class RectoolsSasrec:
-    """RecTools' SASRec, trained where WORK does not hold it yet; it answers the test items alone."""
+    """RecTools' SASRec, trained where WORK lacks it; it answers the test items alone."""
 
     name = "RecTools SASRec"
 
@@ -75,7 +77,9 @@ class RectoolsSasrec:
         self._spec = spec
         self.parts = {part: sequences.questions(part) for part in ("valid", "test")}
         counts = [len(queries.targets) for queries in self.parts.values()]
-        rows = sequences.test_at[sequences.test_at >= 0] - sequences.valid_at[sequences.test_at >= 0]
+        rows = (
+            sequences.test_at[sequences.test_at >= 0] - sequences.valid_at[sequences.test_at >= 0]
+        )
         if len(set(counts)) > 1 or not (rows == 1).all():
             raise ValueError(
                 f"{self.name} is trained on all but the last two events of a sequence; ask with "
@@ -125,7 +129,9 @@ class RectoolsSasrec:
 
         ValueError for another history: the worker is gone with its model.
         """
-        rows = [self._trained["rows"].get(histories[n].tobytes(), -1) for n in range(len(histories))]
+        rows = [
+            self._trained["rows"].get(histories[n].tobytes(), -1) for n in range(len(histories))
+        ]
         if -1 in rows:
             raise ValueError(f"{self.name} knows the histories of its test items alone")
         return self._trained["states"][rows]

@@ -71,9 +71,7 @@ class Answers:
 
     def main_first(self, name: str) -> "Answers":
         """Return the same with another main measure."""
-        return Answers(
-            self.users, self.columns, {name: self.measures[name]} | dict(self.measures)
-        )
+        return Answers(self.users, self.columns, {name: self.measures[name]} | dict(self.measures))
 
     def scored(self, user_ids: pa.Array, chosen: Mapping[str, Any]) -> Scored:
         """Return the queries, a line for each; `user_ids` are those of the corpus."""

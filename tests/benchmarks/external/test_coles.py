@@ -195,7 +195,12 @@ def test_without_an_environment_the_error_says_what_to_install(
     monkeypatch.setattr(environments, "python_of", fails)
     with pytest.raises(FileNotFoundError) as error:
         ColesModel(ColesConfig(work=tmp_path), learn, corpus, seed=0)
-    for part in ("no such host", ".rivals/pytorch-lifestream", "pytorch-lifestream==0.6.0", "torch==2.13.0"):
+    for part in (
+        "no such host",
+        ".rivals/pytorch-lifestream",
+        "pytorch-lifestream==0.6.0",
+        "torch==2.13.0",
+    ):
         assert part in str(error.value)
     assert "coles=null" in str(error.value)
 

@@ -17,6 +17,7 @@ from benchmarks.baselines.next_item_models import (
     learning_curve,
     training_seconds,
 )
+from benchmarks.external.rectools_sasrec import RectoolsConfig
 from benchmarks.suite import paired, results
 from benchmarks.suite.runner import SuiteConfig, run
 from benchmarks.tasks.conditions import Answers, parts
@@ -44,7 +45,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return two_services(tmp_path_factory.mktemp("two"))
 
 
-def suite(corpus: Corpus, out: Path, models: dict[str, list[Path]], *tasks: object) -> SuiteConfig:
+def suite(
+    corpus: Corpus, out: Path, models: dict[str, list[Path]], *tasks: ItemRankingConfig
+) -> SuiteConfig:
     return SuiteConfig(
         name="items",
         corpus=corpus.path,
@@ -70,9 +73,7 @@ def by_sorting(model: TrainedItems, asked: EvalQueries, filtered: bool) -> tuple
 
 def test_the_results_are_those_of_a_slow_sort(corpus: Corpus, tmp_path: Path) -> None:
     runs = [saved_run(tmp_path, name, corpus, BOTH) for name in ("a", "bb")]
-    config = ItemRankingConfig(
-        name="films", kind="leave one out", sequences=BOTH, filter_seen=True
-    )
+    config = ItemRankingConfig(name="films", kind="leave one out", sequences=BOTH, filter_seen=True)
     whole = suite(corpus, tmp_path / "out", {"small": runs}, config)
     assert run(replace(whole, pairs=[["small", "popularity"]])) == 3
     made = {(one.model, one.seed): one for one in results.read(whole.out)}
@@ -115,9 +116,7 @@ def test_every_task_of_a_ladder_is_measured_once_and_its_ends_are_subtracted(
         size: [saved_run(tmp_path / "runs", f"tail_{size}", corpus, TAIL, width=width)]
         for size, width in {"small": 8, "large": 12}.items()
     }
-    config = replace(
-        suite(corpus, tmp_path / "out", models, *LADDER), pairs=[["large", "small"]]
-    )
+    config = replace(suite(corpus, tmp_path / "out", models, *LADDER), pairs=[["large", "small"]])
     assert run(config) == 4 * 3  # two sizes and popularity
     made = {(one.task, one.model): one for one in results.read(config.out)}
     pairs = paired.read(config.out)
@@ -180,9 +179,7 @@ def test_a_model_that_may_know_the_answers_is_refused(corpus: Corpus, tmp_path: 
         run(suite(corpus, tmp_path / "short", models, short))
 
 
-def test_wrong_runs_are_refused_by_name(
-    corpus: Corpus, tmp_path: Path, tiny_run: TinyRun
-) -> None:
+def test_wrong_runs_are_refused_by_name(corpus: Corpus, tmp_path: Path, tiny_run: TinyRun) -> None:
     task = ItemRankingConfig(name="t", kind="long tail", sequences=BOTH)
     with pytest.raises(FileNotFoundError, match="no checkpoint in .*lost"):
         run(suite(corpus, tmp_path / "x", {"lost": [tmp_path / "lost"]}, task))
@@ -265,6 +262,5 @@ def test_configs_that_mean_nothing_are_refused() -> None:
         ItemRankingConfig(name="x", kind="cold start", lengths=[0])
     with pytest.raises(ValueError, match="steps is 0"):
         ItemRankingConfig(name="x", kind="rollout", steps=0)
-    rival = {"rectools": {"minutes": 1}}
     with pytest.raises(ValueError, match="rectools answers leave one out alone"):
-        ItemRankingConfig(name="x", kind="rollout", **rival)
+        ItemRankingConfig(name="x", kind="rollout", rectools=RectoolsConfig())
