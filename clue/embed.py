@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 from clue.data.batches import take
 from clue.data.corpus import Corpus, Ragged
 from clue.data.views import keep
@@ -50,12 +50,11 @@ class EmbedConfig:
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(EmbedConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        rows = embed(config)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    sys.stderr.write(f"{config.out}: {rows} vectors\n")
+
+    def report(config: EmbedConfig) -> str:
+        return f"{config.out}: {embed(config)} vectors\n"
+
+    sys.stderr.write(run_command(EmbedConfig, report, description=__doc__))
 
 
 def embed(config: EmbedConfig) -> int:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from clue.atomic import sha256
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
 from clue.data.ingest import validation, writer
 from clue.data.ingest.config import (
@@ -276,11 +276,7 @@ class _Progress:
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(PrepareConfig, sys.argv[1:], description=HELP)
-    try:
-        prepare(config)
-    except (OSError, ValueError, duckdb.Error) as error:
-        raise SystemExit(f"error: {error}") from None
+    run_command(PrepareConfig, prepare, description=HELP, also=(duckdb.Error,))
 
 
 if __name__ == "__main__":

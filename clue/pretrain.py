@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig, ServiceText, TokenizerConfig
 from clue.evaluation.matching import badness, mean_entropy
@@ -55,12 +55,7 @@ STOPPED = 143  # the exit status of a process that SIGTERM ended
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(PretrainConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        finished = pretrain(config)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    if not finished:
+    if not run_command(PretrainConfig, pretrain, description=__doc__, also=(FloatingPointError,)):
         sys.exit(STOPPED)
 
 

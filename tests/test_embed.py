@@ -192,7 +192,7 @@ def test_the_command_names_an_item_outside_the_catalogue(
     done = subprocess.run(
         [sys.executable, "clue/embed.py", *asked], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert "2 of its 2 items" in done.stderr and "the first of them 'fork' of 'shop'" in done.stderr
 

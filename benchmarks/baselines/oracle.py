@@ -34,7 +34,7 @@ class Truth:
                 f"no {file}; python -m clue.synthetic.labels world.out={directory} writes it"
             )
         self.directory, self.corpus = directory, corpus
-        self.config = load(OutcomesConfig, file)
+        self.config = load(OutcomesConfig, file, raw=True)
         users, items = self.table("users"), self.table("items")
         mine = self.rows(users["user_id"], corpus.user_ids)
         self.first, self.last = (shares_of(users, c)[mine] for c in ("first_latents", "latents"))

@@ -15,7 +15,6 @@ those commands wrote.
 import ast
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from benchmarks.results import headlines, read_results
 from benchmarks.scaling import tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed.report import markdown, read_report
-from clue.config import read_command_line
+from clue.config import run_command
 
 KINDS = (
     "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
@@ -181,12 +180,12 @@ def _place(file: Path) -> tuple[object, ...]:
 
 def main() -> None:
     """Rewrites README.md."""
-    config = read_command_line(ReadmeConfig, sys.argv[1:], description=__doc__ or "")
-    try:
+
+    def write(config: ReadmeConfig) -> None:
         text = render(config.root)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    (config.root / "README.md").write_text(text, encoding="utf-8")
+        (config.root / "README.md").write_text(text, encoding="utf-8")
+
+    run_command(ReadmeConfig, write, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.losses.contrastive import Identity, contrastive_loss
+from clue.train.memory import find_budget, free_memory
 from clue.train.packing import Budget, pack
 
 Step = Callable[[], Tensor]
@@ -77,9 +79,25 @@ def precision(spec: dict[str, Any]) -> AbstractContextManager[Any]:
 
 
 def ours(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
-    """The trainer's own functions, sampling and packing of the batch included."""
-    run = torch.compile(model) if spec["compile"] else model
-    return lambda: _loss_of_packed(run, sampler.at(0), spec)
+    """The trainer's own functions, sampling and packing of the batch included.
+
+    In half precision on CUDA as `Contrastive.budget` has it: fixed shapes, encoders compiled apart.
+    """
+    if spec["device"] == "cpu" or spec["precision"] == "fp32":
+        run = torch.compile(model) if spec["compile"] else model
+        return lambda: _loss_of_packed(run, sampler.at(0), spec)
+    held = find_budget(
+        model,
+        sampler.at(0),
+        chunk_tokens=spec["chunk_tokens"] or None,
+        free=free_memory(torch.device("cuda"), 1),
+        fixed=True,
+        autocast=partial(precision, spec),
+    )
+    if spec["compile"]:
+        model.items.compile(dynamic=False)
+        model.users.compile(dynamic=False)
+    return lambda: _loss_of_packed(model, sampler.at(0), spec, held)
 
 
 def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
@@ -177,8 +195,10 @@ def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
     }
 
 
-def _loss_of_packed(run: Callable[..., Any], batch: Batch, spec: dict[str, Any]) -> Tensor:
-    packed, identity = pack(batch, budget(spec), spec["device"])
+def _loss_of_packed(
+    run: Callable[..., Any], batch: Batch, spec: dict[str, Any], held: Budget | None = None
+) -> Tensor:
+    packed, identity = pack(batch, held or budget(spec), spec["device"])
     users, scale, _ = run(packed)
     half = len(batch.user)
     return contrastive_loss(users[:half], users[half:], scale, uniform(identity)).loss

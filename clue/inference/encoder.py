@@ -94,6 +94,14 @@ class Encoder(Protocol):
         """Return `encode_items` of every item of the corpus, in its order."""
         ...
 
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read."""
+        ...
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the Hub as `name`; return the commit."""
+        ...
+
 
 def load(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> Encoder:
     """Return the model of a run, a checkpoint, an exported folder or a repository of the Hub.

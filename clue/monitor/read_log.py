@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 FILE = "log.jsonl"
 
@@ -31,13 +31,13 @@ class TrainLine(TypedDict):
     pairs_per_s: float
 
 
-class ValidLine(TypedDict, total=False):
+class ValidLine(TypedDict):
     """A held-out measurement; `matching` (by pair of services) or `next_item` holds its figures."""
 
     step: int
     entropy: float | None  # nats, the mean over the figures; None where it is not finite
-    matching: dict[str, dict[str, float]]
-    next_item: dict[str, dict[str, float]]
+    matching: NotRequired[dict[str, dict[str, float]]]
+    next_item: NotRequired[dict[str, dict[str, float]]]
 
 
 class PhaseLine(TypedDict):
