@@ -2,10 +2,11 @@
 
     accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
 
-It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
-it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
-and one for all services together: user_id, service, as_of, vector. Processes share the users.
-The corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it. With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
+It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
+prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
+and one for all services together: user_id, service, as_of, vector. Processes share the users. The
+corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
+With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
 """
 
 import dataclasses
