@@ -5,7 +5,7 @@ The score of item j after a history is state . table[j]: raw, not of unit vector
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,13 @@ import torch
 from clue.data.corpus import Ragged
 from clue.data.sequences import Catalogue, SequencesConfig
 from clue.evaluation.encode import last_states
-from clue.monitor.read_log import read_log
+from clue.monitor.read_log import FILE as LOG
+from clue.monitor.read_log import RunHistory, read_log
 from clue.nn.decoder import NextItemDecoder
 from clue.run import checkpoint
 from clue.run.checkpoint import Checkpoint
 
-CLOCK = "processor_seconds"
+CLOCK: Literal["processor_seconds"] = "processor_seconds"
 # how a held-out line of a run's log calls the figures of a learning curve
 LOGGED = {
     "loss": "cross_entropy",
@@ -154,22 +155,27 @@ class ServiceItems:
         return self.model.states(Ragged(self.rows[histories.values], histories.offsets))
 
 
-def _lines(run: Path) -> list[dict[str, Any]]:
+def _history(run: Path) -> RunHistory:
     """A checkpoint that was moved away from its log has no lines."""
-    return read_log(run) if (run / "log.jsonl").is_file() else []
+    return read_log(run) if (run / LOG).is_file() else RunHistory()
+
+
+def _spent(history: RunHistory, clock: Literal["seconds", "processor_seconds"], step: int) -> float:
+    """The seconds of the steps up to `step`: a line holds the mean of its steps since the last."""
+    total, before = 0.0, 0
+    for line in history.train:
+        total += line[clock] * max(0, min(line["step"], step) - before)
+        before = line["step"]
+    return total
 
 
 def training_seconds(run: Path, step: int) -> float:
     """Return the seconds of the steps up to `step` by the log of a run, validation left out.
 
-    A logged line holds the mean of its steps since the line before. NaN where there is no log.
+    NaN where there is no log.
     """
-    train = [(line["step"], line["seconds"]) for line in _lines(run) if line["kind"] == "train"]
-    total, before = 0.0, 0
-    for at, seconds in train:
-        total += seconds * max(0, min(at, step) - before)
-        before = at
-    return total if train else float("nan")
+    history = _history(run)
+    return _spent(history, "seconds", step) if history.train else float("nan")
 
 
 def learning_curve(run: Path) -> list[dict[str, float]]:
@@ -177,13 +183,9 @@ def learning_curve(run: Path) -> list[dict[str, float]]:
 
     Only steps count, as in the curve of the external model.
     """
-    curve: list[dict[str, float]] = []
-    spent, before = 0.0, 0
-    for line in _lines(run):
-        if line["kind"] == "train":
-            spent += line[CLOCK] * (line["step"] - before)
-            before = line["step"]
-        if line["kind"] == "valid":
-            (figures,) = line["next_item"].values()
-            curve.append({CLOCK: spent, **{name: figures[key] for name, key in LOGGED.items()}})
+    history, curve = _history(run), list[dict[str, float]]()
+    for line in history.valid:
+        (figures,) = line.get("next_item", {}).values()
+        spent = _spent(history, CLOCK, line["step"])
+        curve.append({CLOCK: spent, **{name: figures[key] for name, key in LOGGED.items()}})
     return curve
