@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_results
+from benchmarks.metrics.format import aligned
+from benchmarks.results import LOWER_IS_BETTER, Table, headlines, read_results
 from benchmarks.suite.pipeline import Stages
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
