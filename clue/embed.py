@@ -22,15 +22,14 @@ import torch
 from tqdm import tqdm
 
 from clue.config import load, run_command
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig
-from clue.data.views import keep
+from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, BATCH, Part, pool_histories
 from clue.prepare import prepare
-from clue.train.distributed import join
+from clue.train.distributed import init_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def embed(config: EmbedConfig) -> int:
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = join(bf16=False, trackers=[], run=config.out.parent)
+    accelerator = init_accelerator(bf16=False, trackers=[], run=config.out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
     if config.data is not None and accelerator.is_main_process:
