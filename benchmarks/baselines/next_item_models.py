@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, SequencesConfig
 from clue.evaluation.encode import last_states
 from clue.monitor.read_log import FILE as LOG

@@ -19,7 +19,7 @@ from benchmarks.external.environments import LIFESTREAM, run_worker, worker_comm
 from benchmarks.snapshot import Past, as_of
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
-from clue.data.sequences import joined
+from clue.data.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def exported(past: Past, items: np.ndarray, services: np.ndarray) -> dict[str, n
     `item`, `service` and `event_time` (events,), the place in the history, and `offsets` (n + 1,).
     `items` and `services` are the rows that the rival knows them by.
     """
-    histories = joined(list(past.parts))[0]
+    histories = Ragged.merge_by_time(list(past.parts))[0]
     owner = past.corpus.item_service[histories.values]
     place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
     return {

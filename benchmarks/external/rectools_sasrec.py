@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.external import machine
 from benchmarks.external.environments import RECTOOLS, run_worker, worker_command
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries, Sequences
 from clue.evaluation.ranking import rank
 

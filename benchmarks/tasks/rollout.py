@@ -6,9 +6,8 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel
 from benchmarks.tasks.conditions import Answers
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import Sequences
-from clue.data.views import spans
 from clue.evaluation.ranking import rank, top
 
 
@@ -38,8 +37,8 @@ def futures(sequences: Sequences, steps: int, most: int) -> Futures:
         )
     rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:most])]
     starts = sequences.rows.offsets[rows]
-    before = spans(starts, begin[rows])
-    after = spans(starts + begin[rows], np.full(len(rows), steps))
+    before = Ragged.slices(starts, begin[rows])
+    after = Ragged.slices(starts + begin[rows], np.full(len(rows), steps))
     return Futures(
         sequences.users[rows],
         Ragged(sequences.rows.values[before.values], before.offsets),

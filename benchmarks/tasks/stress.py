@@ -11,10 +11,9 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel
 from benchmarks.tasks.conditions import Answers, key
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
-from clue.data.views import keep, uniform
-from clue.evaluation.matching import newest
+from clue.data.views import uniform
 from clue.evaluation.ranking import rank, top
 
 GROUPS = 4
@@ -61,7 +60,7 @@ def cold_start(
     seen = queries.histories if filter_seen else None
     answers = Answers(queries.users)
     for length in lengths:
-        states = model.states(newest(queries.histories, length))
+        states = model.states(queries.histories.last(length))
         answers.top_10(str(length), rank(states, model.table, queries.targets, seen))
         answers.coverage(str(length), top(states, model.table, 10, seen), len(model.table))
     return answers
@@ -84,7 +83,7 @@ def corruption(
     replacement: a model that reads nothing retains everything.
     """
     seen = queries.histories if filter_seen else None
-    whole = newest(queries.histories, events)
+    whole = queries.histories.last(events)
     answers, main = Answers(queries.users), ""
     for kind in ("deleted", "replaced"):
         for rate in rates:
@@ -121,6 +120,6 @@ def corrupted(
     taken = np.minimum((rate * size + uniform(seed, 2, keys)).astype(np.int64), most)
     gone = turn < taken[row]
     if kind == "deleted":
-        return keep(histories, ~gone)
+        return histories.mask(~gone)
     other = pool[(uniform(seed, 3, user, position) * len(pool)).astype(np.int64)]
     return Ragged(np.where(gone, other, histories.values), histories.offsets)

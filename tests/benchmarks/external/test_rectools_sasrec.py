@@ -22,7 +22,8 @@ from benchmarks.external.rectools_sasrec import (
     seconds_to,
 )
 from benchmarks.tasks.item_ranking import ItemRankingConfig, ItemRankingTask
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Sequences, SequencesConfig
 from clue.evaluation.ranking import rank
 from tests.benchmarks.worlds import corpus_of

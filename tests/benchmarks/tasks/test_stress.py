@@ -15,7 +15,7 @@ from benchmarks.tasks.stress import (
     long_tail,
     popularity_groups,
 )
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 from tests.benchmarks.tasks.ring import Constant, Ring, questions, ragged, walk
 
