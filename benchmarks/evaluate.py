@@ -22,12 +22,13 @@ from benchmarks.attribute import evaluate_attribute
 from benchmarks.baselines.tfidf import TextVectors, item_terms
 from benchmarks.datasets.labels import read_labels
 from benchmarks.matching import evaluate_matching
+from benchmarks.metrics.format import aligned
 from benchmarks.models import EncoderVectors, Vectors
 from benchmarks.next_item import Past, evaluate_next_item
-from benchmarks.results import Outcome, aligned, as_text, headlines, write_results
+from benchmarks.results import Outcome, as_text, headlines, write_results
 from clue.config import read_command_line
 from clue.data.corpus import Corpus
-from clue.embed import AnyEncoder, load_encoder
+from clue.inference.encoder import Encoder, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,8 @@ def evaluate(config: EvaluateConfig) -> str:
     """
     started = time.perf_counter()
     corpus = Corpus.open(config.corpus)
-    encoder = load_encoder(config.checkpoint)
-    control = load_encoder(config.checkpoint, seed=config.untrained_seed)
+    encoder = load(config.checkpoint)
+    control = load(config.checkpoint, seed=config.untrained_seed)
     _say(f"{config.checkpoint} on {config.corpus}: {corpus.num_users:,} users")
     outcomes: list[Outcome] = []
     seconds: dict[str, float] = {}
@@ -128,7 +129,7 @@ def evaluate(config: EvaluateConfig) -> str:
 
 
 def _outcomes(
-    config: EvaluateConfig, corpus: Corpus, encoder: AnyEncoder, control: AnyEncoder
+    config: EvaluateConfig, corpus: Corpus, encoder: Encoder, control: Encoder
 ) -> Iterator[tuple[str, Outcome]]:
     """Runs the tasks that are asked for, one after another."""
     terms = item_terms(corpus)

@@ -1,54 +1,35 @@
-"""Turn behaviours into user vectors: a Python door, and a command that writes an embedding table.
+"""Command: a corpus, or raw logs -> a table of user vectors.
 
     accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
 
-The checkpoint's model reads texts or item ids (clue/inference).
-The command reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
-it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
-and one for all services together: user_id, service, as_of, vector. Processes share the users.
+It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
+prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
+and one for all services together: user_id, service, as_of, vector. Processes share the users. The
+corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
 With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
 """
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
-from clue.config import load, read_command_line
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.sequences import joined
-from clue.data.views import keep
-from clue.evaluation.encode import normalised
-from clue.inference.item_id_encoder import ItemIdEncoder
-from clue.inference.text_encoder import TextEncoder
-from clue.prepare import PrepareConfig, prepare
-from clue.run import checkpoint
-
-AnyEncoder: TypeAlias = TextEncoder | ItemIdEncoder
-Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
-
-USERS = 16_384  # users whose vectors are alive at once and a row group of the output
-ALL = "all"  # the service name of the vector over all services
-
-
-def load_encoder(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> AnyEncoder:
-    """Return the model of a run or a checkpoint directory, whichever its objective made.
-
-    With a `seed`, fresh weights drawn by it instead. Raises as `TextEncoder.load` does.
-    """
-    source = checkpoint.find(Path(path))
-    kind = ItemIdEncoder if source.config.objective == "next_item" else TextEncoder
-    return kind.of(source, device, seed)
+from clue.config import load, run_command
+from clue.data.corpus import Corpus
+from clue.data.ingest.config import PrepareConfig
+from clue.data.ragged import Ragged
+from clue.inference import encoder as inference
+from clue.inference.encoder import Encoder
+from clue.inference.pooling import ALL, BATCH, Part, pool_histories
+from clue.prepare import prepare
+from clue.train.distributed import init_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,31 +44,32 @@ class EmbedConfig:
     untrained: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse two inputs and none."""
+        """Validate that there is one input."""
         if (self.corpus is None) == (self.data is None):
             raise ValueError("give either corpus=DIRECTORY or data=CONFIG.yaml")
 
 
 def main() -> None:
-    """Runs the command line."""
-    config = read_command_line(EmbedConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        rows = embed(config)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    sys.stderr.write(f"{config.out}: {rows} vectors\n")
+    """Run the command line."""
+
+    def report(config: EmbedConfig) -> str:
+        return f"{config.out}: {embed(config)} vectors\n"
+
+    sys.stderr.write(run_command(EmbedConfig, report, description=__doc__))
 
 
 def embed(config: EmbedConfig) -> int:
-    """Writes the embedding table of a corpus or of raw logs; gives the number of its rows.
+    """Write the embedding table of a corpus or of raw logs; return the number of its rows.
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = init_accelerator(bf16=False, trackers=[], run=config.out.parent)
     device = str(accelerator.device)
-    encoder = load_encoder(config.checkpoint, device, seed=0 if config.untrained else None)
-    with accelerator.main_process_first():
-        corpus = Corpus.open(config.corpus or prepared(config, encoder))
+    encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
+    if config.data is not None and accelerator.is_main_process:
+        prepare_logs(config.data, beside(config.out), encoder)
+    accelerator.wait_for_everyone()
+    corpus = Corpus.open(config.corpus or beside(config.out))
     rank, world = accelerator.process_index, accelerator.num_processes
     bounds = np.linspace(0, corpus.num_users, world + 1).astype(np.int64)
     config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,19 +84,33 @@ def embed(config: EmbedConfig) -> int:
     return rows
 
 
-def prepared(config: EmbedConfig, encoder: AnyEncoder) -> Path:
-    """Return the corpus of the raw logs that `data` describes, with the model's tokenizer."""
-    assert config.data is not None
-    logs = load(PrepareConfig, config.data)
+def beside(out: Path) -> Path:
+    """Return where the corpus of `data` lies, beside the table that is made of it."""
+    return out.with_suffix(".corpus")
+
+
+def prepare_logs(data: Path, corpus: Path, encoder: Encoder) -> None:
+    """Write the corpus of the raw logs that `data` describes, read as the model reads.
+
+    The corpus is this command's own: yesterday's makes way for today's. Raises what `prepare` does,
+    in the name of the file, whose keys are not this command's.
+    """
+    logs = load(PrepareConfig, data)
     tokenizer = dataclasses.replace(logs.tokenizer, path=encoder.tokenizer_path)
-    beside = config.out.with_suffix(".corpus")
     logs = dataclasses.replace(
-        logs, tokenizer=tokenizer, max_item_tokens=encoder.max_item_tokens, out=beside
+        logs,
+        tokenizer=tokenizer,
+        max_item_tokens=encoder.max_item_tokens,
+        out=corpus,
+        overwrite=True,
     )
-    return prepare(logs)
+    try:
+        prepare(logs)
+    except ValueError as error:
+        raise ValueError(f"{data}: {error}") from None
 
 
-def schema(encoder: AnyEncoder, corpus: Corpus) -> pa.Schema:
+def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
     """Return the columns of an embedding table and, as metadata, what its vectors came from."""
     fields = [
         pa.field("user_id", pa.string()),
@@ -131,21 +127,21 @@ def schema(encoder: AnyEncoder, corpus: Corpus) -> pa.Schema:
 
 
 def write_part(
-    path: Path, encoder: AnyEncoder, corpus: Corpus, users: range, before: float | None
+    path: Path, encoder: Encoder, corpus: Corpus, users: range, before: float | None
 ) -> None:
-    """Writes the rows of the users in `users` to `path`, USERS of them in memory at a time."""
-    items = encoder.catalogue_items(corpus)
-    starts = range(users.start, users.stop, USERS)
+    """Write the rows of the users in `users` to `path`, a row group of BATCH users at a time."""
+    items = encoder.item_inputs(corpus)
+    starts = range(users.start, users.stop, BATCH)
     table_schema = schema(encoder, corpus)
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
         for start in tqdm(starts, desc="embed", unit="chunk", disable=not sys.stderr.isatty()):
-            chunk = np.arange(start, min(start + USERS, users.stop))
+            chunk = np.arange(start, min(start + BATCH, users.stop))
             for batch in rows_of(encoder, corpus, items, chunk, before):
                 writer.write_batch(batch.cast(table_schema))
 
 
 def rows_of(
-    encoder: AnyEncoder,
+    encoder: Encoder,
     corpus: Corpus,
     items: torch.Tensor,
     users: np.ndarray,
@@ -153,45 +149,34 @@ def rows_of(
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
     parts: list[Part] = []
-    found: list[np.ndarray] = []
+    by_service: list[np.ndarray] = []
     latest = np.full(len(users), -np.inf)
     for number, service in enumerate(corpus.services):
-        times = take(corpus.timestamps_of(number), users)
-        histories = take(corpus.items_of(number), users)
+        times = corpus.timestamps_of(number).take(users)
+        histories = corpus.items_of(number).take(users)
         if before is not None:
             early = times.values < before
-            times, histories = keep(times, early), keep(histories, early)
-        vectors = encoder.embed_histories(corpus, histories, items=items)
-        there = np.flatnonzero(histories.lengths > 0)
-        as_of = times.values[times.offsets[1:][there] - 1]
-        latest[there] = np.maximum(latest[there], as_of)
+            times, histories = times.mask(early), histories.mask(early)
+        filled = np.flatnonzero(histories.lengths > 0)
+        vectors = encoder.encode_histories(corpus, histories.take(filled), items=items)
+        as_of = times.values[times.offsets[1:][filled] - 1]
+        latest[filled] = np.maximum(latest[filled], as_of)
         parts.append((histories, times))
-        found.append(vectors)
-        yield _record_batch(corpus, service, users[there], as_of, vectors[there])
+        by_service.append(vectors)
+        yield _record_batch(corpus, service, users[filled], as_of, vectors)
+
+    def encode(service: int | None, histories: Ragged) -> np.ndarray:
+        if service is None:
+            return encoder.encode_histories(corpus, histories, items=items)
+        return by_service[service]
+
+    pooled = pool_histories(parts, encode, encoder.join)
     seen = np.flatnonzero(np.isfinite(latest))
-    whole = over_services(encoder, corpus, parts, found, items)
-    yield _record_batch(corpus, ALL, users[seen], latest[seen], whole[seen])
-
-
-def over_services(
-    encoder: AnyEncoder,
-    corpus: Corpus,
-    parts: Sequence[Part],
-    vectors: Iterable[np.ndarray],
-    items: torch.Tensor,
-) -> np.ndarray:
-    """Return the vectors (n, E) of users over all services; without any event, zero.
-
-    `parts` are their events in each service and `vectors` those parts' vectors (n, E), taken one by
-    one. They are averaged, unless the model reads a user's services as one history, by time.
-    """
-    if encoder.join == "time" and len(parts) > 1:
-        return encoder.embed_histories(corpus, joined([*parts])[0], items=items)
-    return normalised(sum(vectors, np.zeros((), np.float32)))
+    yield _record_batch(corpus, ALL, users[seen], latest[seen], pooled[seen])
 
 
 def merge(parts: Sequence[Path], out: Path) -> int:
-    """Joins the parts into `out`, row group by row group, and deletes them; gives the row count."""
+    """Join the parts into `out`, row group by row group, delete them, return the row count."""
     beside = out.with_name(f".writing-{out.name}")
     with pq.ParquetWriter(beside, pq.read_schema(parts[0]), compression="zstd") as writer:
         for part in parts:

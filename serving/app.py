@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic_core import to_json
 
-from clue.embed import load_encoder
+from clue.inference import encoder as inference
 from serving.batcher import Batcher, BatcherStopped, QueueFull
 from serving.body import BodyLimit, StrictRoute
 from serving.engine import Answer, Engine, Query, cost_of
@@ -96,7 +96,7 @@ def load(settings: Settings) -> Live | Problem:
     Gives the Problem that every request gets instead when one of these fails.
     """
     try:
-        encoder = load_encoder(settings.checkpoint)
+        encoder = inference.load(settings.checkpoint)
     except (OSError, ValueError) as error:
         log.error("checkpoint %s: %s", settings.checkpoint, error)
         return _not_ready("the checkpoint cannot be loaded; the log says why")

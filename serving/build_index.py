@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.embed import AnyEncoder, load_encoder, over_services
+from clue.inference.encoder import Encoder, load
+from clue.inference.pooling import pool_histories
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -33,26 +34,29 @@ def build(config: BuildConfig) -> str:
     """Embeds all items and users of the corpus and publishes them; gives the generation's name.
 
     Raises FileExistsError where `out` holds an index already (unless `overwrite`), and what
-    `Corpus.open` and `load_encoder` raise; the index that is there stays as it is.
+    `Corpus.open` and `load` raise; the index that is there stays as it is.
     """
     with writing(config.out, overwrite=config.overwrite):
         corpus = Corpus.open(config.corpus)
-        encoder = load_encoder(config.checkpoint, config.device)
+        encoder = load(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
         return publish(config.out, contents)
 
 
-def embed(encoder: AnyEncoder, corpus: Corpus) -> Contents:
+def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     """Return the vectors of all items and of all users, each user over all services together.
 
-    A user's vector is that of the encoder's `embed_events`. Users without any event have none and
+    A user's vector is that of the encoder's `encode_events`. Users without any event have none and
     are left out. Raises ValueError for a corpus of another tokenizer or catalogue.
     """
-    items = encoder.catalogue_items(corpus)
+    items = encoder.item_inputs(corpus)
     parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in range(len(corpus.services))]
-    vectors = (encoder.embed_histories(corpus, part, items=items) for part, _ in parts)
-    whole = over_services(encoder, corpus, parts, vectors, items)
+    whole = pool_histories(
+        parts,
+        lambda _, histories: encoder.encode_histories(corpus, histories, items=items),
+        encoder.join,
+    )
     users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
     users = users[whole[users].any(axis=1)]
     seen_values, seen_offsets = _seen(corpus, users)
@@ -69,7 +73,7 @@ def embed(encoder: AnyEncoder, corpus: Corpus) -> Contents:
         item_texts=corpus.item_texts,
         item_service=np.ascontiguousarray(services),
         item_content=np.fromiter(contents, np.uint64, corpus.num_items),
-        item_vectors=encoder.catalogue(corpus, items=items),
+        item_vectors=encoder.encode_catalogue(corpus, items=items),
         user_ids=corpus.user_ids.take(pa.array(users)),
         user_vectors=whole[users],
         seen_values=seen_values,
@@ -91,12 +95,11 @@ def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Runs the command."""
-    config = read_command_line(BuildConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        name = build(config)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write(f"{config.out}: generation {name}\n")
+
+    def report(config: BuildConfig) -> str:
+        return f"{config.out}: generation {build(config)}\n"
+
+    sys.stdout.write(run_command(BuildConfig, report, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import torch
 
-from clue.embed import AnyEncoder
+from clue.inference.encoder import Encoder
 from serving.index import Hits, Index, Search, is_unit
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
@@ -40,7 +40,7 @@ class BadVector(RuntimeError):
 class Engine:
     """The frozen encoder and the index made with it. Only the model thread may call `run`."""
 
-    def __init__(self, encoder: AnyEncoder, index: Index, *, threads: int) -> None:
+    def __init__(self, encoder: Encoder, index: Index, *, threads: int) -> None:
         """`threads` bounds what one encode and one search may use."""
         self.encoder = encoder
         self.index = index
@@ -65,7 +65,7 @@ class Engine:
 
     def _vectors(self, queries: Sequence[Query]) -> list[np.ndarray]:
         users = [history for query in queries for history in query.histories]
-        encoded = self.encoder.embed_events(users) if users else np.empty((0, 0), np.float32)
+        encoded = self.encoder.encode_events(users) if users else np.empty((0, 0), np.float32)
         vectors: list[np.ndarray] = []
         start = 0
         for query in queries:
@@ -77,7 +77,7 @@ class Engine:
         return vectors
 
 
-def cost_of(query: Query, encoder: AnyEncoder) -> int:
+def cost_of(query: Query, encoder: Encoder) -> int:
     """Estimates a query's work in tokens; byte-level BPE makes a token of about four bytes.
 
     An item id is one token.

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from clue.embed import AnyEncoder
+from clue.inference.encoder import Encoder
+from clue.inference.item_id_encoder import ItemIdEncoder
 from serving.engine import Engine, History, Query
 from serving.index import Index, Search, is_unit
 from serving.problems import Problem, invalid
@@ -15,7 +16,7 @@ from serving.settings import Settings
 NOTHING = np.empty(0, np.int64)
 
 
-def embed_query(body: EmbedRequest, encoder: AnyEncoder, settings: Settings) -> Query:
+def embed_query(body: EmbedRequest, encoder: Encoder, settings: Settings) -> Query:
     """Return the query of an embed request; Problem 422 beyond a limit or for unknown items."""
     if len(body.users) > settings.max_users:
         raise invalid([("/users", f"more than {settings.max_users} users; send several requests")])
@@ -53,7 +54,7 @@ def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -
 
 
 def history_of(
-    events: Sequence[Event], pointer: str, encoder: AnyEncoder, settings: Settings
+    events: Sequence[Event], pointer: str, encoder: Encoder, settings: Settings
 ) -> History:
     """Return what the model reads of each event, oldest first. `pointer` is where they stand.
 
@@ -72,7 +73,7 @@ def history_of(
     return [read[place] for place in np.argsort(times, kind="stable")]
 
 
-def _read(event: Event, pointer: str, encoder: AnyEncoder, settings: Settings) -> tuple[str, str]:
+def _read(event: Event, pointer: str, encoder: Encoder, settings: Settings) -> tuple[str, str]:
     """Return the service and what the model reads of an event: its text, or its item id."""
     if len((event.text or "").encode()) > settings.max_text_bytes:
         raise invalid([(f"{pointer}/text", f"is longer than {settings.max_text_bytes} bytes")])
@@ -83,7 +84,7 @@ def _read(event: Event, pointer: str, encoder: AnyEncoder, settings: Settings) -
     if encoder.reads == "item_id" and event.service not in encoder.services:
         unknown = "the model knows no such service; GET /v1/models lists those it knows"
         raise invalid([(f"{pointer}/service", unknown)])
-    if encoder.reads == "item_id" and (event.service, what) not in encoder.rows:
+    if isinstance(encoder, ItemIdEncoder) and (event.service, what) not in encoder.rows:
         unknown = "the model knows no such item of this service; leave the event out"
         raise invalid([(f"{pointer}/item_id", unknown)])
     return event.service, what

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, read_embeddings
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
+from clue.train.distributed import PATIENCE
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
 
@@ -50,10 +50,10 @@ def test_texts_and_corpus_give_the_same_vectors(
     checked = 0
     for user in range(0, corpus.num_users, 17):
         user_id, texts = corpus.user_ids[user].as_py(), texts_of(corpus, user)
-        np.testing.assert_allclose(found[user_id, "all"], encoder.embed(texts), atol=1e-5)
+        np.testing.assert_allclose(found[user_id, "all"], encoder.encode(texts), atol=1e-5)
         for service, events in texts.items():
             if events:
-                alone = encoder.embed({service: events})
+                alone = encoder.encode({service: events})
                 np.testing.assert_allclose(found[user_id, service], alone, atol=1e-5)
                 checked += 1
     assert checked > 30
@@ -64,18 +64,18 @@ def test_texts_and_corpus_give_the_same_vectors(
 
 def test_vectors_do_not_depend_on_company(encoder: TextEncoder, corpus: Corpus) -> None:
     users = [texts_of(corpus, user) for user in range(12)]
-    together = encoder.embed_users(users)
-    alone = np.stack([encoder.embed(user) for user in users])
+    together = encoder.encode(users)
+    alone = np.stack([encoder.encode(user) for user in users])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
 def test_an_item_is_a_history_of_one(encoder: TextEncoder, corpus: Corpus) -> None:
     texts = [corpus.item_texts[i].as_py() for i in (0, 5, 9)]
-    found = encoder.embed_items(texts)
+    found = encoder.encode_items(texts)
     for text, vector in zip(texts, found, strict=True):
-        np.testing.assert_allclose(encoder.embed({"any": [text]}), vector, atol=1e-5)
-    np.testing.assert_allclose(encoder.catalogue(corpus)[[0, 5, 9]], found, atol=1e-5)
+        np.testing.assert_allclose(encoder.encode({"any": [text]}), vector, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_catalogue(corpus)[[0, 5, 9]], found, atol=1e-5)
 
 
 def test_events_at_and_after_the_time_are_not_read(
@@ -90,16 +90,16 @@ def test_events_at_and_after_the_time_are_not_read(
     user = int(np.flatnonzero((times.lengths > 3) & (corpus.split == 0))[0])
     early = times[user] < before
     assert early.any()
-    history = take(corpus.items_of(0), np.array([user]))
+    history = corpus.items_of(0).take(np.array([user]))
     texts = [corpus.item_texts[int(i)].as_py() for i in history.values[early]]
-    expected = encoder.embed({"x": texts})
+    expected = encoder.encode({"x": texts})
     found = vectors_of(out)[corpus.user_ids[user].as_py(), corpus.services[0]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_only_the_newest_events_are_read(encoder: TextEncoder, corpus: Corpus) -> None:
     texts = [corpus.item_texts[i].as_py() for i in range(encoder.max_events + 10)]
-    whole, cut = encoder.embed({"x": texts}), encoder.embed({"x": texts[-encoder.max_events :]})
+    whole, cut = encoder.encode({"x": texts}), encoder.encode({"x": texts[-encoder.max_events :]})
     assert np.array_equal(whole, cut)
 
 
@@ -110,8 +110,8 @@ def test_untrained_is_another_model_of_the_same_shape(
     assert control.width == encoder.width
     assert control.fingerprint != encoder.fingerprint
     user = {"x": ["one", "two"]}
-    assert not np.allclose(control.embed(user), encoder.embed(user))
-    assert np.array_equal(control.embed(user), TextEncoder.untrained(tiny_run.run).embed(user))
+    assert not np.allclose(control.encode(user), encoder.encode(user))
+    assert np.array_equal(control.encode(user), TextEncoder.untrained(tiny_run.run).encode(user))
 
 
 @pytest.mark.parametrize(("user", "message"), [({}, "no events"), ({"x": [""]}, "empty")])
@@ -119,7 +119,7 @@ def test_users_and_texts_without_content_are_refused(
     encoder: TextEncoder, user: dict[str, list[str]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        encoder.embed(user)
+        encoder.encode(user)
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(
@@ -127,16 +127,23 @@ def test_a_corpus_of_another_tokenizer_is_refused(
 ) -> None:
     monkeypatch.setattr(encoder, "tokenizer_sha256", "0" * 64)
     with pytest.raises(ValueError, match=r"tokenizer\.path="):
-        encoder.catalogue(corpus)
+        encoder.encode_catalogue(corpus)
 
 
 def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_path: Path) -> None:
     one, two, raw = (tmp_path / f"{name}.parquet" for name in ("one", "two", "raw"))
     embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=one))
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    machine = ["--config_file", "configs/accelerate/cpu2.yaml", "clue/embed.py"]
+    machine = ["--config_file", "configs/accelerate/cpu2.yaml", str(tmp_path / "job.py")]
     model = f"checkpoint={tiny_run.run}"
-    _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
+    # what a process waits for the others is known inside it alone
+    (tmp_path / "job.py").write_text(
+        "import torch\nfrom torch import distributed\nfrom clue.embed import main\nmain()\n"
+        "backend = distributed.group.WORLD._get_backend(torch.device('cpu'))\n"
+        "print(backend.options._timeout.total_seconds())\n"
+    )
+    printed = _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
+    assert printed.split() == [str(PATIENCE.total_seconds())] * 2
     logs = tiny_run.corpus.parent / "logs"
     data = tmp_path / "data.yaml"
     data.write_text(
@@ -173,12 +180,12 @@ def test_a_next_item_checkpoint_writes_the_same_table(tiny_items: TinyRun, tmp_p
                 key = (name, service)
                 assert (key in found) == bool(mine)
                 if mine:
-                    alone = encoder.embed({service: [item_id for *_, item_id in mine]})
+                    alone = encoder.encode({service: [item_id for *_, item_id in mine]})
                     np.testing.assert_allclose(found[key], alone, atol=1e-6)
                     checked += 1
             done.sort(key=lambda event: event[0])
             if done:
-                whole = encoder.embed_events([[event[1:] for event in done]])
+                whole = encoder.encode_events([[event[1:] for event in done]])
                 np.testing.assert_allclose(found[name, "all"], whole[0], atol=1e-6)
     assert checked > 50
 
@@ -192,11 +199,41 @@ def test_the_command_names_an_item_outside_the_catalogue(
     done = subprocess.run(
         [sys.executable, "clue/embed.py", *asked], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert "2 of its 2 items" in done.stderr and "the first of them 'fork' of 'shop'" in done.stderr
 
 
-def _run(command: list[str]) -> None:
+def test_the_next_day_takes_the_place_of_the_last(tiny_run: TinyRun, tmp_path: Path) -> None:
+    def log(name: str, users: range) -> None:
+        rows = [
+            f"u{u},i{n},{1e9 + n},pan number {n}" for u in users for n in range(u % 3, u % 3 + 4)
+        ]
+        lines = ["user_id,item_id,timestamp,text", *rows]
+        (tmp_path / "day" / name).write_text("\n".join(lines) + "\n")
+
+    (tmp_path / "day").mkdir()
+    data, out = tmp_path / "day.yaml", tmp_path / "vectors.parquet"
+    data.write_text(f"name: day\nevents: [{tmp_path}/day/*.csv]\nservice: shop\n")
+    config = EmbedConfig(checkpoint=tiny_run.run, data=data, out=out)
+    log("d1.csv", range(20))
+    embed(config)
+    first = vectors_of(out)
+    log("d2.csv", range(20, 50))
+    embed(config)
+    second = vectors_of(out)
+    assert (len(first), len(second)) == (40, 100)
+    for key, vector in first.items():
+        np.testing.assert_allclose(second[key], vector, atol=1e-5)
+    assert Corpus.open(tmp_path / "vectors.corpus").num_users == 50
+    log("d2.csv", range(20, 30))
+    data.write_text(data.read_text().replace("shop", "''"))
+    with pytest.raises(ValueError, match=r"day\.yaml: "):
+        embed(config)
+    assert len(vectors_of(out)) == 100
+
+
+def _run(command: list[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

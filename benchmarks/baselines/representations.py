@@ -6,7 +6,7 @@ is evaluated through `Past`.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, un
 from benchmarks.models import EncoderVectors
 from benchmarks.protocols import Model
 from benchmarks.snapshot import Past
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.sequences import joined
-from clue.embed import ALL, AnyEncoder, load_encoder
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.inference.encoder import Encoder, load
+from clue.inference.pooling import ALL, pool_histories
 from clue.run import checkpoint
 
 KEPT = 8  # pasts whose vectors an encoder remembers: the tasks of one shop share their windows
@@ -43,8 +43,8 @@ class EncoderModel:
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @cached_property
-    def _encoder(self) -> AnyEncoder:
-        return load_encoder(self.source.path, seed=self.seed if self.untrained else None)
+    def _encoder(self) -> Encoder:
+        return load(self.source.path, seed=self.seed if self.untrained else None)
 
     @cached_property
     def _vectors(self) -> EncoderVectors:
@@ -60,13 +60,11 @@ class EncoderModel:
         return self._remembered[key]
 
     def _read(self, past: Past) -> np.ndarray:
-        model = self._vectors
-        filled = [n for n, (items, _) in enumerate(past.parts) if len(items.values)]
-        if model.join == "time" and len(filled) > 1:
-            return model.histories(ALL, joined([past.parts[n] for n in filled])[0])
-        return service_mean(
-            past, lambda service, items: model.histories(past.corpus.services[service], items)
-        )
+        def encode(service: int | None, histories: Ragged) -> np.ndarray:
+            name = ALL if service is None else past.corpus.services[service]
+            return self._vectors.histories(name, histories)
+
+        return pool_histories(past.parts, encode, self._vectors.join)
 
     def items(self) -> np.ndarray:
         """Return the vector (num_items, E) of each item: of a user who did just that."""
@@ -78,25 +76,7 @@ class EncoderModel:
 
     def raw_items(self) -> np.ndarray:
         """Return what the item encoder makes of each item, before the user encoder reads it."""
-        return self._encoder.catalogue_items(self.corpus).cpu().numpy()
-
-
-def service_mean(past: Past, histories: Callable[[int, Ragged], np.ndarray]) -> np.ndarray:
-    """Return the unit mean (n, E) over services of `histories(service number, items)`, unit rows.
-
-    A user without events in a service is left out of its part; without any her row is zero.
-    """
-    total: np.ndarray | None = None
-    for service, (items, _) in enumerate(past.parts):
-        some = np.flatnonzero(items.lengths > 0)
-        if not len(some) and (total is not None or service + 1 < len(past.parts)):
-            continue
-        found = histories(service, take(items, some))
-        if total is None:
-            total = np.zeros((len(past), found.shape[1]), np.float32)
-        total[some] += found
-    assert total is not None
-    return unit(total)
+        return self._encoder.item_vectors(self.corpus)
 
 
 class RandomModel:
@@ -138,7 +118,7 @@ class TextModel:
         users = self.learn.users_in("train")
         rng = np.random.default_rng(self.seed)
         users = np.sort(rng.permutation(users)[:FIT_ON])
-        rows = [take(self.learn.items_of(s), users) for s in range(len(self.learn.services))]
+        rows = [self.learn.items_of(s).take(users) for s in range(len(self.learn.services))]
         filled = [documents(r, learnt)[np.flatnonzero(r.lengths > 0)] for r in rows]
         space = TextSpace(vstack(filled).tocsr(), self.dims, self.seed)
         terms = csr_matrix(counter.transform(self.corpus.item_texts.to_pylist()), dtype=float)
@@ -148,10 +128,10 @@ class TextModel:
         """Return the unit mean (n, dims) over services of the vectors of their documents."""
         space, terms = self._fitted
 
-        def histories(_: int, items: Ragged) -> np.ndarray:
+        def histories(_: int | None, items: Ragged) -> np.ndarray:
             return unit(space(documents(items, terms))).astype(np.float32)
 
-        return service_mean(past, histories)
+        return pool_histories(past.parts, histories, "service")
 
     def items(self) -> np.ndarray:
         """Return unit vectors (num_items, dims)."""
@@ -184,13 +164,13 @@ class ItemMeanModel:
     def users(self, past: Past) -> np.ndarray:
         """Return the unit mean (n, D) over services."""
 
-        def histories(_: int, items: Ragged) -> np.ndarray:
+        def histories(_: int | None, items: Ragged) -> np.ndarray:
             age = items.offsets[1:].repeat(items.lengths) - 1 - np.arange(len(items.values))
             weight = 0.5 ** (age / self.half_life)
             shape = (len(items), len(self._items))
             return unit(csr_matrix((weight, items.values, items.offsets), shape) @ self._items)
 
-        return service_mean(past, histories)
+        return pool_histories(past.parts, histories, "service")
 
     def items(self) -> np.ndarray:
         """Return unit vectors (num_items, D)."""

@@ -86,8 +86,8 @@ def check_times(corpus: Corpus, service: str, times: np.ndarray, what: str) -> N
     ours, theirs = float(np.median(np.abs(events))), float(np.median(np.abs(times)))
     if (ours >= CLOCK) != (theirs >= CLOCK):
         raise ValueError(
-            f"{what}: times around {theirs:.0f}, but those of {service} in {corpus.path} are around "
-            f"{ours:.0f}; both must be of one clock: leave the column out or bring it to theirs"
+            f"{what}: times around {theirs:.0f}, but those of {service} in {corpus.path} are "
+            f"around {ours:.0f}; both must be of one clock: bring one to the other"
         )
 
 

@@ -56,10 +56,10 @@ def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenize
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a `tokenizer.json`, without the padding and truncation it may ask for.
+    """Return the tokenizer in a `tokenizer.json`, without its padding and truncation.
 
-    Texts are cut by `encode` and padded by nobody. FileNotFoundError without the file; ValueError
-    where it holds no tokenizer.
+    A text is kept at its own length. Raises FileNotFoundError where there is no file and
+    ValueError where it is no tokenizer.
     """
     if not path.is_file():
         raise FileNotFoundError(f"tokenizer.path: no file {path}")

@@ -19,11 +19,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Corpus, Ragged
-from clue.evaluation.encode import by_service, last_states, normalised, packed
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.evaluation.encode import by_service, last_states, normalised
+from clue.inference import hub
+from clue.inference.hub import ModelSource
+from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
+from clue.inference.source import find_source
 from clue.nn.decoder import NextItemDecoder
-from clue.run import checkpoint
-from clue.run.checkpoint import Checkpoint
 
 
 class ItemIdEncoder:
@@ -39,9 +42,9 @@ class ItemIdEncoder:
     reads: Literal["item_id"] = "item_id"
     scale: None = None
 
-    def __init__(self, source: Checkpoint, model: NextItemDecoder, fingerprint: str) -> None:
+    def __init__(self, source: ModelSource, model: NextItemDecoder, fingerprint: str) -> None:
         """Use `ItemIdEncoder.load` or `ItemIdEncoder.untrained`."""
-        self.model, self.fingerprint = model, fingerprint
+        self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.width + 1
         self.max_events = model.config.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
@@ -49,27 +52,27 @@ class ItemIdEncoder:
         self.join: Literal["time", "service"] = source.config.sequences.join
         keys = catalogue_of(source)
         self.rows = {key: row for row, key in enumerate(keys)}
-        self.services = tuple(dict.fromkeys(service for service, _ in keys))
+        self.services: tuple[str, ...] = tuple(dict.fromkeys(service for service, _ in keys))
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> "ItemIdEncoder":
-        """Return the model of a run directory (its best checkpoint) or of a checkpoint directory.
+        """Return the model of a run, a checkpoint, an exported folder or the Hub, as `clue.load`.
 
         Raises FileNotFoundError where there is none, ValueError where a file is damaged or the
         model is of another kind.
         """
-        return cls.of(checkpoint.find(Path(path)), device)
+        return cls.of(find_source(path), device)
 
     @classmethod
     def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "ItemIdEncoder":
         """Return the same architecture and catalogue, fresh weights: the control of any claim."""
-        return cls.of(checkpoint.find(Path(path)), device, seed)
+        return cls.of(find_source(path), device, seed)
 
     @classmethod
     def of(
-        cls, source: Checkpoint, device: str = "cpu", seed: int | None = None
+        cls, source: ModelSource, device: str = "cpu", seed: int | None = None
     ) -> "ItemIdEncoder":
-        """Return the model of a checkpoint; with a `seed`, fresh weights drawn by it instead."""
+        """Return the model of `source`; with a `seed`, fresh weights drawn by it instead."""
         config = source.config
         if config.objective != "next_item":
             raise ValueError(
@@ -85,47 +88,92 @@ class ItemIdEncoder:
             model.load_state_dict(source.weights())
         return cls(source, model.eval().to(device), fingerprint)
 
-    def embed(self, user: Mapping[str, Sequence[str]]) -> np.ndarray:
-        """Return the vector (E,) of one user: item ids by service, oldest first."""
-        return self.embed_users([user])[0]
+    def encode(
+        self,
+        users: User | Sequence[User],
+        *,
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of `users`, or (E,) of one: item ids by service, oldest first.
 
-    def embed_users(self, users: Sequence[Mapping[str, Sequence[str]]]) -> np.ndarray:
-        """Return `embed_events` of users whose item ids stand by service, oldest first.
-
-        Raises ValueError too for a user of several services whose events have to be one history:
-        nothing says in which order they came.
+        `batch_size` users are in memory at a time. Raises ValueError as `encode_events` does, and
+        for a user of several services whose events have to be one history: nothing says in which
+        order they came.
         """
+        if isinstance(users, Mapping):
+            return self.encode([users])[0]
         for number, user in enumerate(users):
             used = [service for service, ids in user.items() if len(ids)]
             if self.join == "time" and len(used) > 1:
                 raise ValueError(
                     f"user {number} has events in {', '.join(used)} and the model reads one "
-                    "history over all services; give embed_events the events in their order"
+                    "history over all services; give encode_events the events in their order"
                 )
-        return self.embed_events(
-            [[(service, each) for service, ids in user.items() for each in ids] for user in users]
+        return in_batches(
+            self.encode_events,
+            [[(service, each) for service, ids in user.items() for each in ids] for user in users],
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
         )
 
-    def embed_events(self, users: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
+    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
         """Return the vectors (n, E) of users over all services; events are (service, item id).
 
         Events stand oldest first; of a history the newest `max_events` are read. Raises ValueError
         for a user without events and for an item outside the catalogue, naming which.
         """
         histories: list[list[int]] = []
-        owners: list[int] = []
+        user_index: list[int] = []
         for number, events in enumerate(users):
             if not events:
                 raise ValueError(f"user {number} has no events; leave such users out")
             parts = [events]
             if self.join == "service":
-                mine = by_service(events)
-                parts = [[(service, each) for each in ids] for service, ids in mine.items()]
+                of_service = by_service(events)
+                parts = [[(service, each) for each in ids] for service, ids in of_service.items()]
             histories += [[self.row_of(*event) for event in part] for part in parts]
-            owners += [number] * len(parts)
-        total = np.zeros((len(users), self.width), np.float32)
-        np.add.at(total, owners, self._vectors(packed(histories)))
-        return normalised(total)
+            user_index += [number] * len(parts)
+        return pool_services(
+            [(np.array(user_index, np.int64), self._vectors(Ragged.from_lists(histories)))],
+            len(users),
+        )
+
+    def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
+        """Return the vectors (n, E) of items by their ids, by whose cosine the model ranks.
+
+        `service` is theirs, and need not be said where the catalogue has only one. Raises
+        ValueError without it, and for an item outside the catalogue.
+        """
+        names = list(self.services)
+        if service is None and len(names) > 1:
+            raise ValueError(f"say service=, the one of the items: {', '.join(names)}")
+        chosen = names[0] if service is None else service
+        rows = torch.tensor([self.row_of(chosen, item) for item in items], dtype=torch.int64)
+        return self._item_table()[rows].numpy()
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
+
+        `license` is an identifier of the Hub. Raises ValueError for fresh weights, and where the
+        folder holds something else.
+        """
+        return hub.write_folder(
+            hub.trained(self.source, self.fingerprint), Path(folder), license=license
+        )
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the repository `name`; return the commit.
+
+        Raises OSError where the Hub refuses it or cannot be reached.
+        """
+        return hub.upload(
+            hub.trained(self.source, self.fingerprint), name, private=private, license=license
+        )
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
+        return cosines(a, b)
 
     def row_of(self, service: str, item_id: str) -> int:
         """Return an item's row of the model. Raises ValueError for one outside the catalogue."""
@@ -136,26 +184,26 @@ class ItemIdEncoder:
             )
         return self.rows[service, item_id]
 
-    def catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
-        """Return the vectors (I, E) of every item of the corpus, in its order; `items` as below."""
-        rows = self.catalogue_items(corpus) if items is None else items
-        table = self.model.decoder.item.weight.detach().double().cpu()
-        lengths = table.norm(dim=1)
-        longest = lengths.max()
-        lift = (1 - (lengths / longest).square()).clamp(min=0).sqrt()
-        return torch.cat([table / longest, lift[:, None]], 1)[rows].float().numpy()
+    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+        """Return the vector (I, E) of each item of the corpus, in its order; `items` as below."""
+        rows = self.item_inputs(corpus) if items is None else items
+        return self._item_table()[rows].numpy()
 
-    def embed_histories(
+    def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
     ) -> np.ndarray:
         """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
 
-        `items` are `catalogue_items(corpus)`, for callers who come more than once.
+        `items` are `item_inputs(corpus)`, for callers who come more than once.
         """
-        rows = self.catalogue_items(corpus) if items is None else items
+        rows = self.item_inputs(corpus) if items is None else items
         return self._vectors(Ragged(rows.numpy()[histories.values], histories.offsets))
 
-    def catalogue_items(self, corpus: Corpus) -> torch.Tensor:
+    def item_vectors(self, corpus: Corpus) -> np.ndarray:
+        """Return the embedding e_j (I, D) of each item of the corpus, of any length."""
+        return self.model.decoder.item.weight.detach()[self.item_inputs(corpus)].cpu().numpy()
+
+    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
         """Return the row (I,) of the model for every item of the corpus, whatever their order.
 
         Raises ValueError where the corpus has items outside the catalogue: it is of another log.
@@ -173,13 +221,21 @@ class ItemIdEncoder:
             )
         return torch.tensor([self.rows[key] for key in keys])
 
+    def _item_table(self) -> torch.Tensor:
+        """Return the unit vectors (V, E) of the whole catalogue, fp32 on the CPU."""
+        table = self.model.decoder.item.weight.detach().double().cpu()
+        lengths = table.norm(dim=1)
+        longest = lengths.max()
+        lift = (1 - (lengths / longest).square()).clamp(min=0).sqrt()
+        return torch.cat([table / longest, lift[:, None]], 1).float()
+
     def _vectors(self, histories: Ragged) -> np.ndarray:
         """Return the vectors (n, E) of histories of the model's own rows."""
         states = normalised(last_states(self.model, histories).numpy())
         return np.pad(states, ((0, 0), (0, 1)))
 
 
-def catalogue_of(source: Checkpoint) -> list[tuple[str, str]]:
+def catalogue_of(source: ModelSource) -> list[tuple[str, str]]:
     """Return service and item id of each row of a checkpoint's item embedding."""
     with pa.memory_map(str(source.path / "catalogue.arrow")) as file:
         columns = pa.ipc.open_file(file).read_all().to_pydict()

@@ -6,20 +6,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
-from clue.data.corpus import Corpus, Ragged
-from clue.evaluation.encode import (
-    by_service,
-    item_vectors,
-    normalised,
-    packed,
-    user_vectors,
-)
-from clue.evaluation.matching import newest
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.data.text import encode, read_tokenizer
+from clue.evaluation.encode import by_service, item_vectors, user_vectors
+from clue.inference import hub
+from clue.inference.hub import ModelSource
+from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
+from clue.inference.source import find_source
 from clue.nn.dual_encoder import DualEncoder
-from clue.run import checkpoint
-from clue.run.checkpoint import Checkpoint
 
 
 class TextEncoder:
@@ -33,9 +29,9 @@ class TextEncoder:
     reads: Literal["text"] = "text"
     join: Literal["service"] = "service"
 
-    def __init__(self, source: Checkpoint, model: DualEncoder, fingerprint: str) -> None:
+    def __init__(self, source: ModelSource, model: DualEncoder, fingerprint: str) -> None:
         """Use `TextEncoder.load` or `TextEncoder.untrained`."""
-        self.model, self.fingerprint = model, fingerprint
+        self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.user.embedding
         self.max_events = model.config.user.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
@@ -43,25 +39,25 @@ class TextEncoder:
         self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.scale().item()
-        self._tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
+        self._tokenizer = read_tokenizer(self.tokenizer_path)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> "TextEncoder":
-        """Return the model of a run directory (its best checkpoint) or of a checkpoint directory.
+        """Return the model of a run, a checkpoint, an exported folder or the Hub, as `clue.load`.
 
         Raises FileNotFoundError where there is none, ValueError where a file is damaged or the
         model is of another kind.
         """
-        return cls.of(checkpoint.find(Path(path)), device)
+        return cls.of(find_source(path), device)
 
     @classmethod
     def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "TextEncoder":
         """Return the same architecture and tokenizer, fresh weights: the control of any claim."""
-        return cls.of(checkpoint.find(Path(path)), device, seed)
+        return cls.of(find_source(path), device, seed)
 
     @classmethod
-    def of(cls, source: Checkpoint, device: str = "cpu", seed: int | None = None) -> "TextEncoder":
-        """Return the model of a checkpoint; with a `seed`, fresh weights drawn by it instead."""
+    def of(cls, source: ModelSource, device: str = "cpu", seed: int | None = None) -> "TextEncoder":
+        """Return the model of `source`; with a `seed`, fresh weights drawn by it instead."""
         config = source.config
         if config.objective != "contrastive":
             raise ValueError(
@@ -77,59 +73,103 @@ class TextEncoder:
             model.load_state_dict(source.weights())
         return cls(source, model.eval().to(device), fingerprint)
 
-    def embed(self, user: Mapping[str, Sequence[str]]) -> np.ndarray:
-        """Return the vector (E,) of one user: texts of behaviours by service, oldest first."""
-        return self.embed_users([user])[0]
+    def encode(
+        self,
+        users: User | Sequence[User],
+        *,
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of `users`, or (E,) of one: texts by service, oldest first.
 
-    def embed_users(self, users: Sequence[Mapping[str, Sequence[str]]]) -> np.ndarray:
-        """Return the vectors (n, E): the normalised mean of each user's vectors of single services.
-
-        Of a service the newest `max_events` are read. Raises ValueError for a user without events
-        and for an empty text, naming which.
+        It is the mean of their vectors of single services, at unit length; of a service the newest
+        `max_events` are read, and `batch_size` users are in memory at a time. Raises ValueError for
+        a user without events and for an empty text, naming which.
         """
-        histories = [texts for user in users for texts in user.values() if len(texts)]
-        owners = np.repeat(
-            np.arange(len(users)), [sum(len(t) > 0 for t in user.values()) for user in users]
+        if isinstance(users, Mapping):
+            return self.encode([users])[0]
+        for number, user in enumerate(users):
+            if not any(len(texts) for texts in user.values()):
+                raise ValueError(f"user {number} has no events; leave such users out")
+        return in_batches(
+            self._encode, users, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        missing = np.setdiff1d(np.arange(len(users)), owners)
-        if len(missing):
-            raise ValueError(f"user {missing[0]} has no events; leave such users out")
-        cut = [texts[-self.max_events :] for texts in histories]
-        rows = {text: row for row, text in enumerate(dict.fromkeys(t for c in cut for t in c))}
+
+    def _encode(self, users: Sequence[User]) -> np.ndarray:
+        histories = [
+            (number, texts[-self.max_events :])
+            for number, user in enumerate(users)
+            for texts in user.values()
+            if len(texts)
+        ]
+        distinct = dict.fromkeys(text for _, texts in histories for text in texts)
+        rows = {text: row for row, text in enumerate(distinct)}
         items = item_vectors(self.model, self._tokens(list(rows)))
-        events = packed([[rows[text] for text in texts] for texts in cut])
-        vectors = user_vectors(self.model, items, events)
-        total = np.zeros((len(users), self.width), np.float32)
-        np.add.at(total, owners, vectors.numpy())
-        return normalised(total)
+        events = Ragged.from_lists([[rows[text] for text in texts] for _, texts in histories])
+        vectors = user_vectors(self.model, items, events).numpy()
+        user_index = np.array([number for number, _ in histories], np.int64)
+        return pool_services([(user_index, vectors)], len(users))
 
-    def embed_events(self, users: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
-        """Return `embed_users` of users whose events are (service, text), oldest first."""
-        return self.embed_users([by_service(events) for events in users])
+    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
+        """Return `encode` of users whose events are (service, text), oldest first."""
+        return self.encode([by_service(events) for events in users])
 
-    def embed_items(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the vectors (n, E) of items: each the vector of a user who did just that."""
-        return self._as_histories(item_vectors(self.model, self._tokens(texts)))
+    def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
+        """Return the vectors (n, E) of items by their texts, whatever their `service`.
 
-    def catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
-        """Return `embed_items` of every item of the corpus, in its order; `items` as below."""
-        return self._as_histories(self.catalogue_items(corpus) if items is None else items)
+        Each is the vector of a user who did just that. Raises ValueError for an empty text.
+        """
+        return self._as_histories(item_vectors(self.model, self._tokens(items)))
 
-    def embed_histories(
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
+
+        `license` is an identifier of the Hub. Raises ValueError for fresh weights, and where the
+        folder holds something else.
+        """
+        return hub.write_folder(
+            hub.trained(self.source, self.fingerprint), Path(folder), license=license
+        )
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the repository `name`; return the commit.
+
+        Raises OSError where the Hub refuses it or cannot be reached.
+        """
+        return hub.upload(
+            hub.trained(self.source, self.fingerprint), name, private=private, license=license
+        )
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
+        return cosines(a, b)
+
+    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+        """Return `encode_items` of every item of the corpus, in its order; `items` as below."""
+        return self._as_histories(self.item_inputs(corpus) if items is None else items)
+
+    def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
     ) -> np.ndarray:
-        """Return the vectors (n, E) of rows of catalogue items, oldest first; empty rows are zero.
+        """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
 
-        `items` are `catalogue_items(corpus)`, for callers who come more than once.
+        `items` are `item_inputs(corpus)`, for callers who come more than once.
         """
         if items is None:
-            items = self.catalogue_items(corpus)
-        return user_vectors(self.model, items, newest(histories, self.max_events)).numpy()
+            items = self.item_inputs(corpus)
+        return user_vectors(self.model, items, histories.last(self.max_events)).numpy()
 
-    def catalogue_items(self, corpus: Corpus) -> torch.Tensor:
-        """Return the item encoder's vectors (I, D) of every item of the corpus."""
+    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
+        """Return the item encoder's vector (I, D) of each item of the corpus.
+
+        Raises ValueError for a corpus of another tokenizer.
+        """
         self.check(corpus)
         return item_vectors(self.model, corpus.item_tokens)
+
+    def item_vectors(self, corpus: Corpus) -> np.ndarray:
+        """Return `item_inputs(corpus)`: each item before the user encoder reads it."""
+        return self.item_inputs(corpus).numpy()
 
     def check(self, corpus: Corpus) -> None:
         """Raises ValueError where the corpus was written with another tokenizer."""
@@ -140,12 +180,12 @@ class TextEncoder:
             )
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
-        encoded = self._tokenizer.encode_batch(list(texts))
-        ids = [one.ids[: self.max_item_tokens] for one in encoded]
-        for number, tokens in enumerate(ids):
-            if not tokens:
-                raise ValueError(f"text {number} is empty; an event needs words to be read")
-        return packed(ids)
+        # the very step that wrote the corpus, or a text would read otherwise here than there
+        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
+        if not lengths.all():
+            text = texts[int(lengths.argmin())]
+            raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
+        return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
     def _as_histories(self, items: torch.Tensor) -> np.ndarray:
         single = Ragged(np.arange(len(items)), np.arange(len(items) + 1))

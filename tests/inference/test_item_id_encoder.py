@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from clue.atomic import sha256
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, Sequences
 from clue.evaluation.encode import last_states
 from clue.inference.item_id_encoder import ItemIdEncoder, catalogue_of
@@ -65,7 +66,7 @@ def test_cosines_rank_items_as_the_logits_do(encoder: ItemIdEncoder, corpus: Cor
             weight.copy_(torch.nn.functional.normalize(weight, dim=1) * spread[:, None])
         rng = np.random.default_rng(0)
         histories = Ragged(rng.integers(0, corpus.num_items, 200), np.arange(0, 201, 10))
-        users, items = encoder.embed_histories(corpus, histories), encoder.catalogue(corpus)
+        users, items = encoder.encode_histories(corpus, histories), encoder.encode_catalogue(corpus)
         states = last_states(encoder.model, histories)  # the corpus's order is the catalogue's
         logits = (states.double() @ weight.detach().double().T).numpy()
     finally:
@@ -93,7 +94,7 @@ def test_a_history_over_all_services_is_that_of_training(
     states = last_states(encoder.model, sequences.rows).numpy()
     states /= np.linalg.norm(states, axis=1, keepdims=True)
     some = range(0, len(sequences.users), 11)
-    found = encoder.embed_events([events_of(corpus, int(sequences.users[n])) for n in some])
+    found = encoder.encode_events([events_of(corpus, int(sequences.users[n])) for n in some])
     np.testing.assert_allclose(found[:, :-1], states[some], atol=1e-6)
     assert len(found) > 20 and (found[:, -1] == 0).all()
     both = [n for n in some if len({s for s, _ in events_of(corpus, int(sequences.users[n]))}) > 1]
@@ -105,36 +106,36 @@ def test_services_of_their_own_are_averaged(apart: ItemIdEncoder, corpus: Corpus
         [corpus.item_ids[int(i)].as_py() for i in np.flatnonzero(corpus.item_service == n)[:5]]
         for n in range(2)
     ]
-    one, other = (apart.embed({corpus.services[n]: ids[n]}) for n in range(2))
-    both = apart.embed({corpus.services[n]: ids[n] for n in range(2)})
+    one, other = (apart.encode({corpus.services[n]: ids[n]}) for n in range(2))
+    both = apart.encode({corpus.services[n]: ids[n] for n in range(2)})
     mean = (one + other) / np.linalg.norm(one + other)
     np.testing.assert_allclose(both, mean, atol=1e-6)
     turns = [(corpus.services[n], ids[n][k]) for k in range(5) for n in range(2)]
-    np.testing.assert_array_equal(apart.embed_events([turns])[0], both)
+    np.testing.assert_array_equal(apart.encode_events([turns])[0], both)
 
 
 def test_users_are_refused_by_name(encoder: ItemIdEncoder, corpus: Corpus) -> None:
     service, other = corpus.services[:2]
     known = corpus.item_ids[int(np.flatnonzero(corpus.item_service == 0)[0])].as_py()
-    encoder.embed({service: [known], other: []})
+    encoder.encode({service: [known], other: []})
     for user, message in (
         ({}, "user 1 has no events"),
         ({service: []}, "user 1 has no events"),
         ({service: [known, "nothing"]}, f"item 'nothing' of service '{service}' is none of the"),
         ({"horses": [known]}, f"item '{known}' of service 'horses' is none of the"),
-        ({service: [known], other: [known]}, f"events in {service}, {other} .* embed_events"),
+        ({service: [known], other: [known]}, f"events in {service}, {other} .* encode_events"),
     ):
         with pytest.raises(ValueError, match=message):
-            encoder.embed_users([{service: [known]}, user])
+            encoder.encode([{service: [known]}, user])
 
 
 def test_only_the_newest_events_are_read(encoder: ItemIdEncoder, corpus: Corpus) -> None:
     service = corpus.services[0]
     ids = [corpus.item_ids[i].as_py() for i in np.flatnonzero(corpus.item_service == 0)]
     long = ids[: encoder.max_events + 5]
-    cut = encoder.embed({service: long[-encoder.max_events :]})
-    np.testing.assert_array_equal(encoder.embed({service: long}), cut)
-    assert not np.allclose(encoder.embed({service: long[::-1]}), cut, atol=1e-3)
+    cut = encoder.encode({service: long[-encoder.max_events :]})
+    np.testing.assert_array_equal(encoder.encode({service: long}), cut)
+    assert not np.allclose(encoder.encode({service: long[::-1]}), cut, atol=1e-3)
 
 
 def world(place: Path, names: str) -> Corpus:
@@ -149,20 +150,20 @@ def test_a_corpus_of_another_catalogue_is_refused_and_another_order_is_not(
     encoder = ItemIdEncoder.load(tiny_items.run)
     small = world(tmp_path / "small", "uvw")
     with pytest.raises(ValueError, match=r"3 of its 3 items .* the first of them 'u' of 'shop'"):
-        encoder.embed_histories(small, small.items_of(0))
-    expected = encoder.catalogue(corpus)
+        encoder.encode_histories(small, small.items_of(0))
+    expected = encoder.encode_catalogue(corpus)
     order = np.random.default_rng(0).permutation(corpus.num_items)
     keys = catalogue_of(checkpoint.find(tiny_items.run))
     encoder.rows = {keys[old]: new for new, old in enumerate(order)}
     with torch.no_grad():
         weight = encoder.model.decoder.item.weight
         weight.copy_(weight[torch.from_numpy(order)].clone())
-    np.testing.assert_array_equal(encoder.catalogue(corpus), expected)
+    np.testing.assert_array_equal(encoder.encode_catalogue(corpus), expected)
     known = {key: encoder.rows[key] for key in keys[5:]}
     encoder.rows = known
     first, service = keys[0][1], keys[0][0]
     with pytest.raises(ValueError, match=f"5 of its .* the first of them '{first}' of '{service}'"):
-        encoder.catalogue(corpus)
+        encoder.encode_catalogue(corpus)
 
 
 def test_the_catalogue_is_that_of_training(encoder: ItemIdEncoder, corpus: Corpus) -> None:
@@ -178,10 +179,10 @@ def test_untrained_is_another_model_of_the_same_catalogue(
     control = ItemIdEncoder.untrained(tiny_items.run)
     assert (control.width, control.rows) == (encoder.width, encoder.rows)
     assert control.fingerprint == f"untrained-0-{encoder.fingerprint}"
-    vectors = control.catalogue(corpus)
-    assert not np.allclose(vectors, encoder.catalogue(corpus))
+    vectors = control.encode_catalogue(corpus)
+    assert not np.allclose(vectors, encoder.encode_catalogue(corpus))
     np.testing.assert_array_equal(
-        vectors, ItemIdEncoder.untrained(tiny_items.run).catalogue(corpus)
+        vectors, ItemIdEncoder.untrained(tiny_items.run).encode_catalogue(corpus)
     )
 
 

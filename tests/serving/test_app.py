@@ -17,7 +17,7 @@ def test_http_equals_python_whatever_shares_the_batch(
     settings: Settings, tiny_run: TinyRun, tiny_index: Path
 ) -> None:
     users = users_of(read(tiny_index)[1], 40)
-    truth = np.concatenate([TextEncoder.load(tiny_run.run).embed_users([user]) for user in users])
+    truth = np.concatenate([TextEncoder.load(tiny_run.run).encode([user]) for user in users])
 
     async def test() -> None:
         async with serving(settings) as (client, app):
@@ -49,9 +49,7 @@ def test_events_are_read_in_the_order_of_their_times(settings: Settings, tiny_ru
         "partly": (partly, [event["text"] for event in mixed]),
         "equal times": ([{**event, "timestamp": 5.0} for event in plain], texts),
     }
-    truths = {
-        name: encoder.embed_users([{"films": order}])[0] for name, (_, order) in expected.items()
-    }
+    truths = {name: encoder.encode([{"films": order}])[0] for name, (_, order) in expected.items()}
     assert not np.allclose(truths["partly"], truths["plain"], atol=1e-4)
 
     async def test() -> None:
@@ -150,7 +148,7 @@ def test_items_found_are_the_nearest_of_all(settings: Settings, tiny_index: Path
                         for s, text in zip(index.item_service, texts, strict=True)
                     ]
                 )
-                truth = engine.encoder.embed_users([history])[0].tolist()
+                truth = engine.encoder.encode([history])[0].tolist()
                 by_events = {"events": events_of(history), "k": 20, "truth": truth}
                 await nearest(client, dict(by_events), everything)
                 await nearest(client, {**by_events, "exclude_seen": True}, ~seen)

@@ -22,7 +22,7 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
     contents = read(tiny_index)[1]
     assert contents.item_ids.to_pylist() == corpus.item_ids.to_pylist()
     texts = corpus.item_texts.to_pylist()
-    items = encoder.embed_items(texts)
+    items = encoder.encode_items(texts)
     np.testing.assert_allclose(contents.item_vectors, items, atol=1e-5)
 
     histories = [corpus.items_of(service) for service in range(len(corpus.services))]
@@ -42,7 +42,7 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
         by_text = index.seen_in((s, text) for s, own in user.items() for text in own)
         assert set(np.concatenate(seen)) <= set(by_text)
     assert len(ids) > 200
-    np.testing.assert_allclose(contents.user_vectors, encoder.embed_users(users), atol=1e-5)
+    np.testing.assert_allclose(contents.user_vectors, encoder.encode(users), atol=1e-5)
     assert index.model_fingerprint == encoder.fingerprint
     assert index.corpus_fingerprint == corpus.fingerprint
 
@@ -80,6 +80,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     tiny_index: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(tiny_run.corpus, foreign)
@@ -99,8 +100,10 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     for said, changes in wrong.items():
         arguments = [f"{key}={value}" for key, value in {**good, **changes}.items()]
         monkeypatch.setattr(sys, "argv", ["build_index", *arguments])
-        with pytest.raises(SystemExit, match=said):
+        with pytest.raises(SystemExit, match="2"):
             main()
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ") and said in shown and shown.count("\n") == 1
     assert len(wrong) == 5
     assert not (tmp_path / "new" / "CURRENT").exists()
 

@@ -20,7 +20,7 @@ from tests.serving.planted import contents
 def test_a_vector_that_is_none_is_a_fault_and_fails_its_user_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = TextEncoder.embed_users
+    real = TextEncoder.encode
 
     def poisoned(self: TextEncoder, users: Sequence[User]) -> np.ndarray:
         vectors = real(self, users)
@@ -33,7 +33,7 @@ def test_a_vector_that_is_none_is_a_fault_and_fails_its_user_alone(
 
     async def test() -> None:
         async with serving(settings) as (client, _):
-            monkeypatch.setattr(TextEncoder, "embed_users", poisoned)
+            monkeypatch.setattr(TextEncoder, "encode", poisoned)
             bad = [{"poison": [kind]} for kind in ("nan", "zero", "inf")] + [{"crash": ["x"]}]
             good = [{"films": [f"text {n}"]} for n in range(4)]
             answers = await asyncio.gather(
@@ -51,12 +51,12 @@ def test_a_vector_that_is_none_is_a_fault_and_fails_its_user_alone(
 
 
 class Held:
-    """Holds the model thread inside `embed_users` and remembers which services it was given."""
+    """Holds the model thread inside `encode` and remembers which services it was given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.go = threading.Event(), threading.Event()
         self.given: set[str] = set()
-        real = TextEncoder.embed_users
+        real = TextEncoder.encode
 
         def slow(encoder: TextEncoder, users: Sequence[User]) -> np.ndarray:
             self.given |= {name for user in users for name in user}
@@ -64,7 +64,7 @@ class Held:
             assert self.go.wait(20)
             return real(encoder, users)
 
-        monkeypatch.setattr(TextEncoder, "embed_users", slow)
+        monkeypatch.setattr(TextEncoder, "encode", slow)
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_again(
@@ -158,7 +158,7 @@ def test_the_end_of_the_model_thread_is_seen(
     async def test() -> None:
         async with serving(settings) as (client, app):
             assert (await client.get("/readyz")).status_code == 200
-            monkeypatch.setattr(TextEncoder, "embed_users", die)
+            monkeypatch.setattr(TextEncoder, "encode", die)
             body = body_of([{"films": ["one"]}])
             problem(await client.post("/v1/users/embed", json=body), 503)
             await asyncio.to_thread(until, lambda: not live(app).batcher.alive)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.evaluation.encode import last_states, packed
+from clue.data.ragged import Ragged
+from clue.evaluation.encode import last_states
 from clue.inference.item_id_encoder import ItemIdEncoder
 from serving.engine import Query, cost_of
 from serving.generation import read
@@ -42,7 +43,7 @@ def body(history: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
     users = histories(encoder, 20)
-    truth = encoder.embed_events(users)
+    truth = encoder.encode_events(users)
     alone = {user[0][0]: [item for s, item in user if s == user[0][0]] for user in users[-1:]}
 
     async def test() -> None:
@@ -54,7 +55,7 @@ def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
             ((service, ids),) = alone.items()
             one = {"users": [{"events": body([(service, item) for item in ids])}]}
             found = vectors_in(await client.post(EMBED, json=one))
-            np.testing.assert_array_equal(found, encoder.embed_users([alone]))
+            np.testing.assert_array_equal(found, encoder.encode([alone]))
             # times decide, not the order given, across services too
             timed = [{**event, "timestamp": float(n)} for n, event in enumerate(body(users[-1]))]
             late = {"users": [{"events": timed[::-1]}]}
@@ -69,7 +70,7 @@ def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
 
 def test_items_found_are_the_model_s_own_top(settings: Settings, encoder: ItemIdEncoder) -> None:
     users, keys = histories(encoder, 12), list(encoder.rows)
-    rows = packed([[encoder.rows[event] for event in user] for user in users])
+    rows = Ragged.from_lists([[encoder.rows[event] for event in user] for user in users])
     states = last_states(encoder.model, rows)
     logits = (states.double() @ encoder.model.decoder.item.weight.detach().double().T).numpy()
     checked = 0
@@ -99,7 +100,7 @@ def test_the_index_holds_users_as_python_gives_them(
     items_index: Path, tiny_items: TinyRun, encoder: ItemIdEncoder
 ) -> None:
     corpus, index = Corpus.open(tiny_items.corpus), read(items_index)[1]
-    np.testing.assert_array_equal(index.item_vectors, encoder.catalogue(corpus))
+    np.testing.assert_array_equal(index.item_vectors, encoder.encode_catalogue(corpus))
     rows = {name: row for row, name in enumerate(corpus.user_ids.to_pylist())}
     users: list[list[tuple[str, str]]] = []
     for name in index.user_ids.to_pylist()[::9]:
@@ -115,7 +116,7 @@ def test_the_index_holds_users_as_python_gives_them(
         done.sort(key=lambda event: event[0])
         users.append([(service, item_id) for _, service, item_id in done])
     assert len(users) > 20
-    truth = encoder.embed_events(users)
+    truth = encoder.encode_events(users)
     np.testing.assert_allclose(index.user_vectors[::9], truth, atol=1e-6)
 
 
@@ -158,7 +159,7 @@ def test_what_the_model_cannot_read_is_named(settings: Settings, encoder: ItemId
                 problem(await client.post(path, json=asked), 422)
             # a client may send both: the model takes what it reads
             both = {"users": [{"events": [{**good, "text": "tea"}]}]}
-            expected = encoder.embed_events([[(service, item_id)]])
+            expected = encoder.encode_events([[(service, item_id)]])
             found = vectors_in(await client.post(EMBED, json=both))
             np.testing.assert_array_equal(found, expected)
 

@@ -80,7 +80,7 @@ def server(tiny_run: TinyRun, tiny_index: Path) -> Generator[Server]:
 
 def test_http_equals_python(server: Server, tiny_run: TinyRun, tiny_index: Path) -> None:
     users = users_of(read(tiny_index)[1], 30, seed=2)
-    truth = TextEncoder.load(tiny_run.run).embed_users(users)
+    truth = TextEncoder.load(tiny_run.run).encode(users)
     with httpx.Client(base_url=server.url, timeout=20) as client:
         together = vectors_in(client.post("/v1/users/embed", json=body_of(users)))
         alone = [vectors_in(client.post("/v1/users/embed", json=body_of([u]))) for u in users]

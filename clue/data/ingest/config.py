@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clue.config import PathPattern
 from clue.data.ingest.staging import Columns
 from clue.data.ingest.times import Unit, check_format
 from clue.data.ingest.values import NULL_VALUES, quoted
@@ -63,8 +64,8 @@ class PrepareConfig:
     """
 
     name: str
-    events: list[str]
-    items: list[str] = field(default_factory=list[str])
+    events: list[PathPattern]
+    items: list[PathPattern] = field(default_factory=list[PathPattern])
     out: Path | None = None
     columns: Columns = field(default_factory=Columns)
     service: str | None = None
@@ -101,13 +102,7 @@ def check_values(config: PrepareConfig) -> None:
         read_tokenizer(config.tokenizer.path)
     elif config.tokenizer.vocab_size < LEAST_VOCAB:
         raise ValueError(f"tokenizer.vocab_size={config.tokenizer.vocab_size}; least {LEAST_VOCAB}")
-    if config.time_format is not None:
-        check_format(config.time_format)
-    if config.delimiter is not None and not 1 <= len(config.delimiter) <= MOST_DELIMITER:
-        raise ValueError(
-            f"delimiter={config.delimiter!r} must be 1 to {MOST_DELIMITER} characters; leave it out "
-            "to have it found"
-        )
+    _check_reading(config)
     if config.max_item_tokens < 1:
         raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
     both = set(config.services) & set(config.ignore_services)
@@ -115,6 +110,16 @@ def check_values(config: PrepareConfig) -> None:
         raise ValueError(f"{sorted(both)[0]!r} is in both services and ignore_services; choose")
     if not config.name or Path(config.name).name != config.name:
         raise ValueError(f"name={config.name!r} must be a plain name; the place goes into out")
+
+
+def _check_reading(config: PrepareConfig) -> None:
+    if config.time_format is not None:
+        check_format(config.time_format)
+    if config.delimiter is not None and not 1 <= len(config.delimiter) <= MOST_DELIMITER:
+        raise ValueError(
+            f"delimiter={config.delimiter!r} must be 1 to {MOST_DELIMITER} characters; without it "
+            "the delimiter is found"
+        )
 
 
 def split_sql(config: PrepareConfig) -> str:

@@ -25,7 +25,7 @@ class LogFile:
     """A file of a log; its text is its path.
 
     `partitions` are the columns that its folders name, `service=books/part-0.parquet`; None is a
-    missing value. `delimiter` is what parts the values of a CSV file, None to find it in the header.
+    missing value. `delimiter` is what parts the values of CSV, None to find it in the header.
     """
 
     path: Path

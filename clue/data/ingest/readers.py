@@ -201,11 +201,10 @@ def _readable(file: LogFile) -> Any:
     """
     if file.format == "parquet":
         with file.path.open("rb") as stream:
-            if (
-                file.compression == "none" or stream.read(4) == b"PAR1"
-            ):  # .parquet.zst of zstd pages
+            # Some call .parquet.zst what is Parquet with pages of zstd.
+            if file.compression == "none" or stream.read(4) == b"PAR1":
                 return None
-        copy = tempfile.NamedTemporaryFile(suffix=".parquet")
+        copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
         with _open_bytes(file) as stream:
             while part := stream.read(1 << 24):
                 copy.write(part)
@@ -214,7 +213,7 @@ def _readable(file: LogFile) -> Any:
     with _open_bytes(file) as stream:
         if stream.read(2) not in UTF16:
             return None
-    copy = tempfile.NamedTemporaryFile()
+    copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
     with _open_text(file) as lines:
         while part := lines.read(1 << 24):
             copy.write(part.encode())

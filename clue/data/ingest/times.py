@@ -11,7 +11,7 @@ from typing import Literal
 import duckdb
 
 from clue.data.ingest.validation import ROWS_PER_FILE, Log
-from clue.data.ingest.values import WHITE, Column, quoted, text_sql
+from clue.data.ingest.values import Column, quoted, text_sql
 
 Unit = Literal["s", "ms", "us", "ns", "position"]
 SCALES: Mapping[str, float] = {"position": 1, "s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
@@ -37,7 +37,7 @@ ISO = (
 
 @dataclass(frozen=True)
 class Time:
-    """SQL of a time as a number and of whether it stood there as a number, of a unit to be found."""
+    """SQL of a time as a number, and of whether it stood as one, in a unit to be found."""
 
     seconds: str
     is_number: str
@@ -55,11 +55,11 @@ def time_sql(column: Column, time_format: str | None) -> Time:
     if column.kind == "nanoseconds":  # whole and part apart: together they exceed a float
         return Time(f"{name} // 1000000000 + ({name} % 1000000000) / 1e9", "false")
     if time_format is not None:
-        text = f"trim({text_sql(column)}, {WHITE})"
+        text = f"trim({text_sql(column)})"
         return Time(f"epoch(try_strptime({text}, {quoted(time_format)}))", "false")
     if column.kind != "text":
         return Time(f"{name}::DOUBLE", f"{name} IS NOT NULL")
-    number, stripped = f"try_cast({name} AS DOUBLE)", f"trim({name}, {WHITE})"
+    number, stripped = f"try_cast({name} AS DOUBLE)", f"trim({name})"
     date = f"epoch(try_cast({stripped} AS TIMESTAMPTZ))"
     date = f"CASE WHEN regexp_full_match({stripped}, {quoted(ISO)}) THEN {date} END"
     return Time(f"coalesce({number}, {date})", f"{number} IS NOT NULL")

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from clue.data.corpus import Ragged, ragged_column, write_columns
+from clue.data.corpus import ragged_column, write_columns
 from clue.data.ingest.values import quoted
+from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode
 
 MEMORY_PER_THREAD = 125e6  # the least that DuckDB's guide to tuning asks for; below, it may fail
@@ -55,7 +56,7 @@ def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
 
 
 def outsized_user(db: duckdb.DuckDBPyConnection) -> str | None:
-    """Return a line that names a user with OUTSIZED_SHARE of all events and OUTSIZED_TIMES the mean.
+    """Return a line on a user with OUTSIZED_SHARE of all events and OUTSIZED_TIMES the mean.
 
     That is mostly what a log writes for nobody: in an export of Online Retail `NA` has a quarter.
     """
@@ -65,8 +66,8 @@ def outsized_user(db: duckdb.DuckDBPyConnection) -> str | None:
     if most < max(OUTSIZED_SHARE * total, OUTSIZED_TIMES * total / users):
         return None
     return (
-        f"user {user!r} has {most:,} of {total:,} events ({most / total:.0%}); where that stands for "
-        "no user, add it to null_values"
+        f"user {user!r} has {most:,} of {total:,} events ({most / total:.0%}); where that "
+        "stands for no user, add it to null_values"
     )
 
 

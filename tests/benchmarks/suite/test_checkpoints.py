@@ -57,9 +57,9 @@ def test_the_loss_of_the_untrained_encoder_is_that_of_its_weights(
     encoder = TextEncoder.untrained(config.run, seed=5)
     limit = 16  # views.max_events of the run
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=limit)
-    items = encoder.catalogue_items(corpus)
+    items = encoder.item_inputs(corpus)
     metrics = evaluate_matching(
-        pairs, lambda rows: encoder.embed_histories(corpus, rows, items=items), encoder.scale
+        pairs, lambda rows: encoder.encode_histories(corpus, rows, items=items), encoder.scale
     )
     found = losses_of(config.run, tiny_run.corpus, 5)
     assert found[0] == pytest.approx(mean_entropy(metrics), rel=1e-4)

@@ -1,0 +1,118 @@
+"""`clue.load`: a trained model as a function, whichever its objective made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.inference.item_id_encoder import ItemIdEncoder
+from clue.inference.pooling import BATCH, Event, Join, User
+from clue.inference.source import find_source
+from clue.inference.text_encoder import TextEncoder
+
+
+class Encoder(Protocol):
+    """A trained model: behaviours in, unit vectors out; the cosine of two says how alike they are.
+
+    A user is a mapping from services to what was done there, oldest first: texts where the model
+    `reads` "text", item ids where it reads "item_id". `width` is E; of a history the newest
+    `max_events` are read. `services` are those of pretraining, and a user's services `join` "time",
+    as one history, or "service", as the mean of their vectors. `scale` is the inverse temperature
+    of a cosine, where the model has one for all users. `fingerprint` names the weights and what
+    they read; `tokenizer_path` and `max_item_tokens` say how a corpus for the model is prepared.
+    """
+
+    @property
+    def reads(self) -> Literal["text", "item_id"]: ...  # noqa: D102
+    @property
+    def join(self) -> Join: ...  # noqa: D102
+    @property
+    def scale(self) -> float | None: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def max_events(self) -> int: ...  # noqa: D102
+    @property
+    def max_item_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def services(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def tokenizer_path(self) -> Path: ...  # noqa: D102
+
+    def encode(
+        self,
+        users: User | Sequence[User],
+        *,
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of `users` over all services, or (E,) of a single one.
+
+        `batch_size` users are in memory at a time. Raises ValueError for a user without events and
+        for what the model cannot read, naming it.
+        """
+        ...
+
+    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
+        """Return the vectors (n, E) of users whose events (service, text or id) are in order."""
+        ...
+
+    def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
+        """Return the vectors (n, E) of items, texts or item ids, to be compared with users'."""
+        ...
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
+        ...
+
+    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
+        """Return what the user model reads of each item of the corpus: vectors (I, D) or rows (I,).
+
+        Raises ValueError for a corpus of another tokenizer or catalogue.
+        """
+        ...
+
+    def item_vectors(self, corpus: Corpus) -> np.ndarray:
+        """Return the vector (I, D) of each item of the corpus that the user model reads."""
+        ...
+
+    def encode_histories(
+        self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
+
+        `items` are `item_inputs(corpus)`, for callers who come more than once.
+        """
+        ...
+
+    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+        """Return `encode_items` of every item of the corpus, in its order."""
+        ...
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read."""
+        ...
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the Hub as `name`; return the commit."""
+        ...
+
+
+def load(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> Encoder:
+    """Return the model of a run, a checkpoint, an exported folder or a repository of the Hub.
+
+    A run directory stands for its best checkpoint. A text "org/name" that is no path here names a
+    repository of the Hugging Face Hub. With a `seed` the model has fresh weights drawn by it: the
+    control of any claim. Raises FileNotFoundError where there is no model and ValueError where a
+    file is damaged.
+    """
+    source = find_source(path)
+    if source.config.objective == "next_item":
+        return ItemIdEncoder.of(source, device, seed)
+    return TextEncoder.of(source, device, seed)
