@@ -164,7 +164,8 @@ def _lay(tree: dict[str, Any], override: str) -> None:
         if not isinstance(below, dict):
             raise ValueError(f"{key}: {section} is a value, not a section")
         tree = cast("dict[str, Any]", below)
-    tree[last] = _parse(value, key)
+    # A format of strptime begins with %, which YAML takes for a directive.
+    tree[last] = value if value.startswith("%") else _parse(value, key)
 
 
 def _parse(text: str, where: str) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clue.data.corpus import Corpus
 from clue.data.ingest.table import ColumnKind, read_columns
@@ -40,7 +39,7 @@ def read_labels(corpus: Corpus, file: Path, column: str) -> Labelled:
     fewer than two classes of training users carry.
     """
     table = read_columns(file, {"user_id": "id", column: "text"})
-    table = table.filter(pc.is_valid(table["user_id"]))
+    table = table.filter(table["user_id"].is_valid())
     ids, values = (table[name].to_pylist() for name in ("user_id", column))
     label_of = dict(zip(ids, values, strict=True))
     if len(label_of) < len(ids):

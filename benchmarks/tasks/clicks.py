@@ -86,7 +86,9 @@ def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
     """
     kinds: dict[str, ColumnKind] = {"user_id": "id", "item_id": "id", "clicked": "number"}
     timed = file.is_file() and "timestamp" in columns_of(log_file(file))
-    table = read_table(file, kinds | {"timestamp": "time"} if timed else kinds)
+    if timed:
+        kinds["timestamp"] = "time"
+    table = read_table(file, kinds)
     users = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
     here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
     names = corpus.item_ids.take(pa.array(here)).to_pylist()

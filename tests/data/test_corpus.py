@@ -131,8 +131,8 @@ def test_no_corpus_and_wrong_corpora_are_refused(tmp_path: Path) -> None:
     seal(tmp_path / "c", dataclasses.replace(whole, num_users=5))
     with pytest.raises(ValueError, match="5 users"):
         Corpus.open(tmp_path / "c")
-    seal(tmp_path / "c", dataclasses.replace(whole, format=2))
-    with pytest.raises(ValueError, match="format 2"):
+    seal(tmp_path / "c", dataclasses.replace(whole, format=1))
+    with pytest.raises(ValueError, match="format 1"):
         Corpus.open(tmp_path / "c")
 
 

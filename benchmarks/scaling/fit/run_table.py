@@ -92,7 +92,11 @@ def read_runs(file: Path) -> Runs:
         raise FileNotFoundError(
             f"no table of runs {file}; `python -m benchmarks.scaling sweep` writes one"
         )
-    return from_table(pq.read_table(file), str(file))
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException):
+        raise ValueError(f"{file} is no whole Parquet file; let the sweep write it again") from None
+    return from_table(table, str(file))
 
 
 def from_table(table: pa.Table, where: str = "the table") -> Runs:

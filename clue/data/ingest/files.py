@@ -81,7 +81,8 @@ def find_files(patterns: Sequence[str], what: str, delimiter: str | None = None)
 def _files_in(path: Path, matches: Sequence[str]) -> Iterator[Path]:
     """Return the file itself, or those below a folder; `**` matches folders and their files."""
     if not path.is_dir():
-        yield path
+        if len(matches) == 1 or not path.name.startswith("_") or path.suffix:  # Spark's _SUCCESS
+            yield path
         return
     if any(str(path) == str(Path(other).parent) for other in matches):
         return  # its content was matched too

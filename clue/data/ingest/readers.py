@@ -12,7 +12,8 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,7 +54,7 @@ def is_empty(file: LogFile) -> bool:
     """Return whether a file has no byte but white space: a day without events."""
     if file.format == "parquet":
         return file.path.stat().st_size == 0
-    with _open_text(file) as lines:
+    with _reading(file), _open_text(file) as lines:
         return not any(line.strip() for line in lines)
 
 
@@ -63,12 +64,8 @@ def columns_of(file: LogFile) -> list[str]:
     Of JSON lines those are the keys of the first rows. Raises ValueError when the file is
     unreadable, names a column twice, or is one JSON array.
     """
-    try:
+    with _reading(file):
         names = _names(file)
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
-        why = error.strerror if isinstance(error, PermissionError) else "is the file whole?"
-        kind = file.format + ("" if file.compression == "none" else f" in {file.compression}")
-        raise ValueError(f"{file} cannot be read as {kind}; {why}") from None
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ValueError(f"{file}: column {twice[0]!r} appears twice; rename one")
@@ -86,7 +83,7 @@ def has_column(file: LogFile, names: Sequence[str], name: str) -> bool:
     if file.format != "json":
         return False
     forms = {json.dumps(name), json.dumps(name, ensure_ascii=False)}
-    with _open_text(file) as lines:
+    with _reading(file), _open_text(file) as lines:
         for line in lines:  # few lines are parsed: those that hold the name, perhaps as a value
             if any(form in line for form in forms) and name in _keys(line):
                 return True
@@ -142,6 +139,17 @@ def rejected_rows(db: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str]]:
         (row, "text_not_utf8" if "INVALID ENCODING" in errors else "malformed_row", line)
         for row, errors, line in rows
     ]
+
+
+@contextmanager
+def _reading(file: LogFile) -> Generator[None]:
+    """Raise what a library says of a broken file as a ValueError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        why = error.strerror if isinstance(error, PermissionError) else "is the file whole?"
+        kind = file.format + ("" if file.compression == "none" else f" in {file.compression}")
+        raise ValueError(f"{file} cannot be read as {kind}; {why}") from None
 
 
 def _names(file: LogFile) -> list[str]:

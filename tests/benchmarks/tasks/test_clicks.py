@@ -118,7 +118,7 @@ def test_impressions_with_times_are_read_as_of_then(corpus: Corpus, tmp_path: Pa
     users, items, table = planted(corpus)
     last = corpus.timestamps_of(corpus.services.index("games"))
     middle = np.array([last[user][len(last[user]) // 2] for user in range(USERS)])
-    until = np.where(np.arange(len(table)) % 2, np.repeat(middle, 10), 1e9)
+    until = np.where(np.arange(len(table)) % 2, np.repeat(middle, 10), 1e7)
     task = task_of(corpus, tmp_path, table.append_column("timestamp", pa.array(until)))
     model = Given(users, items)
     figures(task, model)
@@ -126,7 +126,7 @@ def test_impressions_with_times_are_read_as_of_then(corpus: Corpus, tmp_path: Pa
     late = 0
     for past in model.pasts:
         events = [times.lengths for _, times in past.parts]
-        early = past.until < 1e9
+        early = past.until < 1e7
         late += int((np.sum(events, 0)[early] < np.sum(events, 0)[~early]).sum())
         assert early.sum() == (~early).sum()
     assert late == USERS

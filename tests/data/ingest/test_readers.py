@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue.data.ingest.files import find_files, log_file
-from clue.data.ingest.readers import columns_of, is_empty, rejected_rows, scan
+from clue.data.ingest.readers import columns_of, rejected_rows, scan
 from clue.data.ingest.values import named, quoted
 from tests.data.logs import write_log
 
