@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, EvalQueries, Sequences, SequencesConfig
 from clue.evaluation.encode import last_states
 from clue.monitor.read_log import read_log
