@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from clue.config import load
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
+from clue.evaluation.matching import mean_entropy
 from clue.monitor import run_log
 from clue.monitor.run_log import flat, installed
 from clue.monitor.throughput import StepTiming
@@ -86,7 +87,7 @@ def test_every_figure_is_there_and_finite(config: PretrainConfig) -> None:
     assert lines[0]["tokens_per_s"] == pytest.approx(tokens)
     valid = log_of(config, "valid")
     assert len(valid) == 2
-    assert valid[0]["entropy"] == pytest.approx(trainer.mean_entropy(valid[0]["matching"]))
+    assert valid[0]["entropy"] == pytest.approx(mean_entropy(valid[0]["matching"]))
 
 
 def test_what_is_not_finite_is_null(config: PretrainConfig, tmp_path: Path) -> None:
