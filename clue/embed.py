@@ -22,15 +22,14 @@ import torch
 from tqdm import tqdm
 
 from clue.config import load, run_command
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig
-from clue.data.views import keep
+from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, BATCH, Part, pool_histories
 from clue.prepare import prepare
-from clue.train.distributed import join
+from clue.train.distributed import init_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def embed(config: EmbedConfig) -> int:
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = join(bf16=False, trackers=[], run=config.out.parent)
+    accelerator = init_accelerator(bf16=False, trackers=[], run=config.out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
     if config.data is not None and accelerator.is_main_process:
@@ -153,13 +152,13 @@ def rows_of(
     by_service: list[np.ndarray] = []
     latest = np.full(len(users), -np.inf)
     for number, service in enumerate(corpus.services):
-        times = take(corpus.timestamps_of(number), users)
-        histories = take(corpus.items_of(number), users)
+        times = corpus.timestamps_of(number).take(users)
+        histories = corpus.items_of(number).take(users)
         if before is not None:
             early = times.values < before
-            times, histories = keep(times, early), keep(histories, early)
+            times, histories = times.mask(early), histories.mask(early)
         filled = np.flatnonzero(histories.lengths > 0)
-        vectors = encoder.encode_histories(corpus, take(histories, filled), items=items)
+        vectors = encoder.encode_histories(corpus, histories.take(filled), items=items)
         as_of = times.values[times.offsets[1:][filled] - 1]
         latest[filled] = np.maximum(latest[filled], as_of)
         parts.append((histories, times))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, read_embeddings
 from clue.inference.item_id_encoder import ItemIdEncoder
@@ -91,7 +90,7 @@ def test_events_at_and_after_the_time_are_not_read(
     user = int(np.flatnonzero((times.lengths > 3) & (corpus.split == 0))[0])
     early = times[user] < before
     assert early.any()
-    history = take(corpus.items_of(0), np.array([user]))
+    history = corpus.items_of(0).take(np.array([user]))
     texts = [corpus.item_texts[int(i)].as_py() for i in history.values[early]]
     expected = encoder.encode({"x": texts})
     found = vectors_of(out)[corpus.user_ids[user].as_py(), corpus.services[0]]
