@@ -18,7 +18,7 @@ import yaml
 import clue.config
 from benchmarks.report import config_reference
 from benchmarks.report.docs import PART, pages, render
-from clue.cli import COMMANDS
+from clue.cli import COMMANDS, LAUNCHED
 from clue.config import load
 from clue.prepare import PrepareConfig
 from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
@@ -75,7 +75,9 @@ def program_of(words: list[str]) -> list[str] | None:
         case ["clue", "bench", program, *arguments]:
             return [f"benchmarks.{program}", *arguments]
         case ["clue", command, *arguments]:
-            return [COMMANDS[command][0], *arguments]
+            launched = command in LAUNCHED  # whose first options are those of accelerate launch
+            kept = [word for word in arguments if not (launched and word.startswith("--"))]
+            return [COMMANDS[command][0], *kept]
         case _:
             return None
 
