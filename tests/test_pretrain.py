@@ -23,7 +23,7 @@ from clue.run.pretrain_config import PretrainConfig
 from clue.synthetic.world import SyntheticConfig
 from tests.conftest import ROOT, TinyRun
 
-trainer = import_module("clue.pretrain")  # `clue.pretrain` is the function
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 Step = Callable[..., object]
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from clue.run.pretrain_config import PretrainConfig
 from clue.run.resume import find_start
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import TinyRun
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 
 @pytest.fixture

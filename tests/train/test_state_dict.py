@@ -1,4 +1,5 @@
 # pyright: standard
+
 """One process, DDP and FSDP2 take the same steps, of both objectives, and share their state.
 
 accelerate 1.15 does not shard on a processor: AcceleratorState.__init__ (state.py) lets MULTI_GPU
@@ -40,7 +41,7 @@ from clue.train.step import train_step
 from tests.conftest import ROOT, TinyRun
 from tests.processes import spawn
 
-trainer = import_module("clue.pretrain")  # `clue.pretrain` is the function
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 STEPS = 3
 

@@ -1,4 +1,5 @@
 # pyright: standard
+
 """The next-item objective in the one trainer: figures, gradients, resume, switch and refusals."""
 
 import json
@@ -29,7 +30,7 @@ from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log
 from tests.processes import spawn
 
-trainer = import_module("clue.pretrain")  # `clue.pretrain` is the function
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 
 @pytest.fixture
