@@ -7,7 +7,7 @@ is made from the first line of each module's docstring, `results:NAME` from
 results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
 results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
 `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
-results/transfer/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
+results/suite/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
 `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's reference) from the files that
 those commands wrote.
 """
@@ -68,7 +68,7 @@ def render(root: Path) -> str:
             case "hard_tasks" | "scaling":
                 body = {"hard_tasks": hard_tasks, "scaling": scaling}[kind](root, name)
             case "transfer":
-                file = root / "results" / "transfer" / name / "table.md"
+                file = root / "results" / "suite" / name / "table.md"
                 body = file.read_text(encoding="utf-8").strip()
             case _:
                 body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
