@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.metrics.bootstrap import Interval
-from benchmarks.results import show
+from benchmarks.metrics.format import show
 
 
 @dataclass(frozen=True, kw_only=True)

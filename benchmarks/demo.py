@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks.results import LOWER_IS_BETTER, Table, aligned, headlines, read_results
+from benchmarks.metrics.format import aligned
+from benchmarks.results import LOWER_IS_BETTER, Table, headlines, read_results
 from benchmarks.suite.pipeline import Stages
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.staging import columns_of
 from clue.run.pretrain_config import PretrainConfig
@@ -177,12 +178,7 @@ def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
 
 def main() -> None:
     """Reads the command line, runs the stages, prints the end."""
-    config = read_command_line(DemoConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        sys.stdout.write(demo(config) + "\n")
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    sys.stdout.write(run_command(DemoConfig, demo, description=__doc__) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 from benchmarks.attribute import evaluate_attribute, read_labels
 from benchmarks.baselines.tfidf import TextVectors, item_terms
 from benchmarks.matching import evaluate_matching
+from benchmarks.metrics.format import aligned
 from benchmarks.models import EncoderVectors, Vectors
 from benchmarks.next_item import Past, evaluate_next_item
-from benchmarks.results import Outcome, aligned, as_text, headlines, write_results
+from benchmarks.results import Outcome, as_text, headlines, write_results
 from clue.config import read_command_line
 from clue.data.corpus import Corpus
 from clue.inference.encoder import Encoder, load

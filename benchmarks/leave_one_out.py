@@ -42,7 +42,7 @@ from benchmarks.metrics.bootstrap import (
     mean_of,
     summary,
 )
-from benchmarks.results import aligned, show
+from benchmarks.metrics.format import aligned, show
 from benchmarks.rival_table import our_curve
 from clue.config import read_command_line
 from clue.data.corpus import Corpus

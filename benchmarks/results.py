@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.metrics.bootstrap import Interval, Statistic, bootstrap, summary
+from benchmarks.metrics.format import aligned, show
 
 FORMAT = 1
 TITLES = {
@@ -149,18 +150,6 @@ def read_results(file: Path) -> tuple[list[Table], dict[str, Any]]:
     return tables, tree
 
 
-def digits(measure: str) -> int:
-    """How many decimals a measure is printed with."""
-    return 2 if "entropy" in measure else 3
-
-
-def show(measure: str, found: Interval) -> str:
-    """Return `.057 [.048 .067]`, with two decimals for nats."""
-    texts = [f"{x:.{digits(measure)}f}" for x in (found.value, found.low, found.high)]
-    value, low, high = (t.replace("0.", ".", 1) if t.startswith("0.") else t for t in texts)
-    return f"{value} [{low} {high}]"
-
-
 def _cell(row: Row, name: str) -> str:
     return show(name, row.measures[name]) if name in row.measures else ""
 
@@ -184,12 +173,3 @@ def headlines(tables: Sequence[Table]) -> list[list[str]]:
             better = " (lower is better)" if name in LOWER_IS_BETTER else ""
             lines.append([f"{table.task}: {table.part}", name + better, *cells])
     return lines
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return the lines as text in columns of equal width."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Sequences, SequencesConfig
 
 
@@ -60,6 +60,6 @@ def leave_one_out(corpus: Corpus, users: int = 0) -> LeaveOneOut:
         )
     sequences = Sequences(corpus, SequencesConfig())  # the very split of the next-item models
     asked = np.flatnonzero(sequences.test_at >= 0)[: users or None]
-    histories = take(sequences.rows, asked)
+    histories = sequences.rows.take(asked)
     catalogue, rows = np.unique(histories.values, return_inverse=True)
     return LeaveOneOut(Ragged(rows, histories.offsets), sequences.catalogue.items[catalogue])

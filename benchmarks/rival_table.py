@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.external.rectools_sasrec import Curve, seconds_to
 from benchmarks.metrics.bootstrap import Interval
-from benchmarks.results import show
+from benchmarks.metrics.format import show
 
 CLOCK = "processor_seconds"
 # as the rival's curve calls what our log calls otherwise

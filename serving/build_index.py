@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.inference.encoder import Encoder, load
 from clue.inference.pooling import pool_histories
@@ -95,12 +95,11 @@ def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Runs the command."""
-    config = read_command_line(BuildConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        name = build(config)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write(f"{config.out}: generation {name}\n")
+
+    def report(config: BuildConfig) -> str:
+        return f"{config.out}: generation {build(config)}\n"
+
+    sys.stdout.write(run_command(BuildConfig, report, description=__doc__))
 
 
 if __name__ == "__main__":

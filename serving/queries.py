@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from clue.inference.encoder import Encoder
+from clue.inference.item_id_encoder import ItemIdEncoder
 from serving.engine import Engine, History, Query
 from serving.index import Index, Search, is_unit
 from serving.problems import Problem, invalid
@@ -83,7 +84,7 @@ def _read(event: Event, pointer: str, encoder: Encoder, settings: Settings) -> t
     if encoder.reads == "item_id" and event.service not in encoder.services:
         unknown = "the model knows no such service; GET /v1/models lists those it knows"
         raise invalid([(f"{pointer}/service", unknown)])
-    if encoder.reads == "item_id" and (event.service, what) not in encoder.rows:
+    if isinstance(encoder, ItemIdEncoder) and (event.service, what) not in encoder.rows:
         unknown = "the model knows no such item of this service; leave the event out"
         raise invalid([(f"{pointer}/item_id", unknown)])
     return event.service, what

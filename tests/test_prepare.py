@@ -243,7 +243,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: events: no file matches 'none.csv'; check the path\n"
 
 

@@ -3,7 +3,6 @@
 The score of item j after a history is state . table[j]: raw, not of unit vectors, as trained.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, EvalQueries, Sequences, SequencesConfig
 from clue.evaluation.encode import last_states
+from clue.monitor.read_log import read_log
 from clue.nn.decoder import NextItemDecoder
 from clue.run import checkpoint
 from clue.run.checkpoint import Checkpoint
@@ -93,15 +94,14 @@ def training_seconds(found: Checkpoint) -> float:
 
     A logged line holds the mean of its steps since the line before. NaN where there is no log.
     """
-    log = found.path.parents[1] / "log.jsonl"
-    if not log.is_file():
+    try:
+        history = read_log(found.path.parents[1])
+    except FileNotFoundError:
         return float("nan")
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps = [(line["step"], line["seconds"]) for line in lines if line["kind"] == "train"]
     total, before = 0.0, 0
-    for step, seconds in steps:
-        total += seconds * max(0, min(step, found.step) - before)
-        before = step
+    for line in history.train:
+        total += line["seconds"] * max(0, min(line["step"], found.step) - before)
+        before = line["step"]
     return total
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.baselines.next_item_models import TrainedItems
 from benchmarks.baselines.popularity import columns
 from benchmarks.snapshot import Snapshot
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue
 from clue.evaluation.ranking import products
 from clue.run import checkpoint

@@ -19,7 +19,7 @@ from benchmarks.datasets import amazon, mind, movielens, synerise
 from benchmarks.datasets.download import Place, check_space, fetch
 from benchmarks.datasets.tables import Recipe, write_config, write_tables
 from clue.atomic import write_text
-from clue.config import read_command_line
+from clue.config import run_command, user_errors
 
 Name = Literal[
     "movielens-1m", "movielens-20m", "movielens-32m", "amazon-2023", "mind-small", "recsys-2025"
@@ -107,13 +107,9 @@ def main() -> None:
     """Runs the command line."""
     argv = sys.argv[1:]
     if not {"--help", "-h"} & set(argv):
-        argv = arguments(argv)
-    config = read_command_line(DataConfig, argv, description=__doc__ or "")
-    try:
-        run(config)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+        with user_errors():
+            argv = arguments(argv)
+    run_command(DataConfig, run, argv, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from clue.config import read_command_line
+from clue.config import run_command
 
 TARGETS = ("beauty", "sports", "toys", "movies")  # services whose last two items are asked for
 NEW = "scientific"
@@ -134,16 +134,15 @@ def write_sources(config: SourcesConfig) -> dict[str, int]:
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(SourcesConfig, sys.argv[1:], description=__doc__ or "")
-    try:
+
+    def report(config: SourcesConfig) -> str:
         rows = write_sources(config)
-    except (FileNotFoundError, duckdb.Error) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-    sys.stdout.write(
-        f"{config.out}: {counts}; next: python clue/prepare.py configs/prepare/universal.yaml\n"
-    )
+        counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+        universal = "configs/prepare/universal.yaml"
+        return f"{config.out}: {counts}; next: python clue/prepare.py {universal}\n"
+
+    also = (duckdb.Error,)
+    sys.stdout.write(run_command(SourcesConfig, report, description=__doc__, also=also))
 
 
 if __name__ == "__main__":

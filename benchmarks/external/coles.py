@@ -29,7 +29,7 @@ from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.speed.interleave import ArmFailed
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
-from clue.data.sequences import joined
+from clue.data.ragged import Ragged
 
 # 0.7.0 lacks a folder of its own preprocessing; 0.6.0 without what it asks for (spacy 3.7.4, Spark)
 # and with these instead trains and embeds under Python 3.11. transformers 5 moved a class it needs.
@@ -150,7 +150,7 @@ def exported(past: Snapshot, items: np.ndarray, services: np.ndarray) -> dict[st
     `item`, `service` and `event_time` (events,), the place in the history, and `offsets` (n + 1,).
     `items` and `services` are the rows that the rival knows them by.
     """
-    histories = joined(list(past.parts))[0]
+    histories = Ragged.merge_by_time(list(past.parts))[0]
     owner = past.corpus.item_service[histories.values]
     place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
     return {

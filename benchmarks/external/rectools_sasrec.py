@@ -31,7 +31,7 @@ from benchmarks.metrics.bootstrap import Interval, interval, mean_of
 from benchmarks.rival_split import LeaveOneOut, leave_one_out
 from benchmarks.speed.command import recorded
 from benchmarks.speed.interleave import ArmFailed
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import rank
 
@@ -238,21 +238,21 @@ def write(report: Mapping[str, Any], file: Path) -> None:
 
 def main() -> None:
     """Reads the command line, trains, measures, prints and writes."""
-    config = read_command_line(RivalSasrecConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        report = compare(config)
-    except RivalMissing as error:
-        sys.stderr.write(
-            f"error: {error}\nThe rival needs an environment of its own in .rivals/rectools, made "
-            "with pip: run this where a package index can be reached, or give epochs=0 to measure "
-            "what an earlier run left in work\n"
-        )
-        raise SystemExit(2) from None
-    except (ValueError, FileNotFoundError, ArmFailed) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-    write(report, config.out)
-    sys.stdout.write(show(report) + "\n")
+
+    def run(config: RivalSasrecConfig) -> str:
+        try:
+            report = compare(config)
+        except RivalMissing as error:
+            raise ValueError(
+                f"{error}\nThe rival needs an environment of its own in .rivals/rectools, made "
+                "with pip: run this where a package index can be reached, or give epochs=0 to "
+                "measure what an earlier run left in work"
+            ) from None
+        write(report, config.out)
+        return show(report) + "\n"
+
+    also = (ArmFailed,)
+    sys.stdout.write(run_command(RivalSasrecConfig, run, description=__doc__, also=also))
 
 
 if __name__ == "__main__":

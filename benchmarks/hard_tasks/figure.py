@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.metrics.bootstrap import Interval
-from benchmarks.results import show
+from benchmarks.metrics.format import show
 
 # Lines are told apart in grey by their marks and dashes; the colours are Okabe and Ito's.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel, TrainedItems
 from benchmarks.hard_tasks.scores import Key, Scores
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, EvalQueries, Sequences, SequencesConfig
 from clue.evaluation.ranking import rank
 

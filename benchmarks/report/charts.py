@@ -152,7 +152,7 @@ def scatter(points: np.ndarray, groups: Sequence[int], names: Sequence[str]) -> 
         ):
             box = {"boxstyle": "round,pad=0.2", "facecolor": CARD, "edgecolor": "none"}
             text: Any = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 10}
-            axis.text(x, y, plain(names[group]), bbox={**box, "alpha": 0.85}, **text)
+            axis.text(x, y, plain(names[int(group)]), bbox={**box, "alpha": 0.85}, **text)
     return figure
 
 

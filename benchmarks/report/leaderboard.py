@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from benchmarks.metrics.bootstrap import Interval
-from benchmarks.results import digits, show
+from benchmarks.metrics.format import digits, show
 from benchmarks.suite.significance import PairedDifference
 from benchmarks.suite.summary import (
     OURS,

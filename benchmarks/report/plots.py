@@ -1,8 +1,8 @@
 """Figures of the transfer report: dots on bars that stretch with the page, loss against score.
 
 Inline SVG as in benchmarks/figures.py. Places are in percent, so that text keeps its size on a
-phone. Shapes say what colours say: ours is a square, a baseline a disc, a control hollow, an oracle a
-diamond.
+phone. Shapes say what colours say: ours is a square, a baseline a disc, a control hollow, an oracle
+a diamond.
 """
 
 from collections.abc import Sequence

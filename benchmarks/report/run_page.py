@@ -40,7 +40,7 @@ from benchmarks.suite.user_map import (
     groups_of,
     three_people,
 )
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.inference.text_encoder import TextEncoder
 
@@ -253,12 +253,7 @@ def _made(config: ReportConfig, corpus: Corpus, about: dict[str, Any]) -> str:
 
 def main() -> None:
     """Reads the command line, writes the report, says where it is."""
-    config = read_command_line(ReportConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        sys.stdout.write(f"report: {report(config)}\n")
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    sys.stdout.write(f"report: {run_command(ReportConfig, report, description=__doc__)}\n")
 
 
 if __name__ == "__main__":

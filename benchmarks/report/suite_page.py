@@ -25,7 +25,7 @@ from benchmarks.suite import results
 from benchmarks.suite.results import TaskResult
 from benchmarks.suite.significance import PairedDifference, compare_to, significance
 from benchmarks.suite.summary import ORACLE, OURS, TaskTable, tables
-from clue.config import read_command_line
+from clue.config import run_command
 
 FIGURES = ("alignment", "uniformity", "effective_rank", "hubness")
 
@@ -225,12 +225,7 @@ def _made(made: Sequence[TaskResult], resamples: int) -> str:
 
 def main() -> None:
     """Reads the command line, writes the page, says where it is."""
-    config = read_command_line(TransferReportConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        sys.stdout.write(f"report: {report(config)}\n")
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    sys.stdout.write(f"report: {run_command(TransferReportConfig, report, description=__doc__)}\n")
 
 
 if __name__ == "__main__":

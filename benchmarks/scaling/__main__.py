@@ -15,6 +15,8 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from clue.config import user_errors
+
 Command = Callable[[Sequence[str]], None]
 
 
@@ -84,12 +86,9 @@ def main(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(__doc__ or "")
         return
-    try:
+    with user_errors():
         run, table = command(argv[0])
         run(arguments(argv[1:], table))
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

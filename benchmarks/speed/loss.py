@@ -4,7 +4,7 @@
     python -m benchmarks.speed loss device=cuda batches=[8192,32768,131072,262144]
 
 Forward and backward of the symmetric InfoNCE of B given pairs in fp32. Peak memory is what the
-process held above inputs and imports. On CUDA the command is written but was never run.
+process held above inputs and imports.
 """
 
 import math

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed precision
 
-Reads corpora/food_kitchen, made by `python clue/prepare.py configs/prepare/food_kitchen.yaml`. Times
+Reads corpora/food_kitchen, which `clue/prepare.py configs/prepare/food_kitchen.yaml` makes. Times
 a step of each shape on one batch, the precisions in turn, after both have taken the first step from
 the same weights: a loss further apart than 5e-3 of itself, or a gradient norm than 5e-2, is no
 comparison (bf16 keeps 8 bits, 4e-3). Then trains one shape in both, over seeds.

@@ -7,7 +7,6 @@ Ours: sampling, packing, forward, loss, backward. Theirs: CachedMultipleNegative
 symmetric, with the padded batch given, so that its data loading costs nothing; around our model in
 a plain wrapper and in a strong one (empty slots dropped, mini-batches trimmed), at several
 mini-batch sizes. The control has no item twice and all texts of equal length: nothing to save.
-On CUDA the command is written but was never run.
 """
 
 from collections.abc import Mapping

@@ -19,13 +19,13 @@ import torch
 
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.metrics.correlation import correlations
-from benchmarks.report.run_page import read_log
 from benchmarks.suite import results
 from benchmarks.suite import runner as suite
 from benchmarks.suite.results import TaskResult
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import mean_entropy
+from clue.monitor.read_log import read_log
 from clue.run import checkpoint
 from clue.run.objectives.contrastive import Contrastive
 
@@ -72,11 +72,8 @@ def losses_of(run: Path, pretrain_corpus: Path, seed: int) -> dict[int, float]:
     another objective or of another corpus.
     """
     source = checkpoint.find(run)
-    logged = {
-        line["step"]: line["entropy"]
-        for line in read_log(run / "log.jsonl")
-        if line["kind"] == "valid"
-    }
+    measured = [(line["step"], line["entropy"]) for line in read_log(run).valid]
+    logged = {step: entropy for step, entropy in measured if entropy is not None}
     steps = sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
     corpus = Corpus.open(pretrain_corpus)
     if source.config.objective != "contrastive":
@@ -130,12 +127,8 @@ def tau(made: Sequence[TaskResult], losses: dict[str, float], *, resamples: int)
 
 def main() -> None:
     """Reads the command line, measures, says where the correlations are."""
-    config = read_command_line(CheckpointsConfig, sys.argv[1:], description=__doc__ or "")
-    try:
-        sys.stdout.write(f"correlations: {measure(config)}\n")
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    written = run_command(CheckpointsConfig, measure, description=__doc__)
+    sys.stdout.write(f"correlations: {written}\n")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_item import NextItemConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
-from clue.config import read_command_line
+from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
 
 SUITES = Path("configs/suite")
@@ -183,18 +183,15 @@ def arguments(argv: Sequence[str]) -> list[str]:
         return [*argv]
     used = 1 if "=" in argv[0] else 2
     if len(words) < 2:
-        raise SystemExit("error: --suite needs a name, mini or real")
+        raise ValueError("--suite needs a name, mini or real")
     return [str(SUITES / f"{words[1]}.yaml"), *argv[used:]]
 
 
 def main() -> None:
     """Read the command line, make the results."""
-    config = read_command_line(SuiteConfig, arguments(sys.argv[1:]), description=__doc__ or "")
-    try:
-        run(config)
-    except (ValueError, FileNotFoundError, ArmFailed) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+    with user_errors():
+        argv = arguments(sys.argv[1:])
+    run_command(SuiteConfig, run, argv, description=__doc__, also=(ArmFailed,))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel
 from benchmarks.hard_tasks.scores import Key, Scores
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import Sequences
-from clue.data.views import spans
 from clue.evaluation.ranking import rank, top
 
 
@@ -38,8 +37,8 @@ def futures(sequences: Sequences, steps: int, most: int) -> Futures:
         )
     asked = asked[np.sort(np.random.default_rng(0).permutation(len(asked))[:most])]
     starts = sequences.rows.offsets[asked]
-    before = spans(starts, begin[asked])
-    after = spans(starts + begin[asked], np.full(len(asked), steps))
+    before = Ragged.slices(starts, begin[asked])
+    after = Ragged.slices(starts + begin[asked], np.full(len(asked), steps))
     return Futures(
         sequences.users[asked],
         Ragged(sequences.rows.values[before.values], before.offsets),

@@ -11,10 +11,9 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel
 from benchmarks.hard_tasks.scores import Key, Scores
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
-from clue.data.views import keep, uniform
-from clue.evaluation.matching import newest
+from clue.data.views import uniform
 from clue.evaluation.ranking import rank, top
 
 GROUPS = 4
@@ -57,7 +56,7 @@ def cold_start(
     seen = asked.histories if filter_seen else None
     columns: dict[Key, np.ndarray] = {}
     for length in lengths:
-        states = model.states(newest(asked.histories, length))
+        states = model.states(asked.histories.last(length))
         ranks = rank(states, model.table, asked.targets, seen)
         columns[str(length), "HR@10"] = ranks.hit(10)
         columns[str(length), "NDCG@10"] = ranks.ndcg(10)
@@ -81,7 +80,7 @@ def robustness(
     `pool`, each of its items as likely as the other.
     """
     seen = asked.histories if filter_seen else None
-    whole = newest(asked.histories, events)
+    whole = asked.histories.last(events)
     columns: dict[Key, np.ndarray] = {}
     ratios: dict[Key, tuple[Key, Key]] = {}
     for kind in ("deleted", "replaced"):
@@ -120,6 +119,6 @@ def corrupted(
     taken = np.minimum((rate * size + uniform(seed, 2, keys)).astype(np.int64), most)
     gone = turn < taken[row]
     if kind == "deleted":
-        return keep(histories, ~gone)
+        return histories.mask(~gone)
     other = pool[(uniform(seed, 3, key, place) * len(pool)).astype(np.int64)]
     return Ragged(np.where(gone, other, histories.values), histories.offsets)

@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.pooling import BATCH, Event, Join, User
 from clue.inference.source import find_source
@@ -92,6 +93,14 @@ class Encoder(Protocol):
 
     def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
         """Return `encode_items` of every item of the corpus, in its order."""
+        ...
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read."""
+        ...
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the Hub as `name`; return the commit."""
         ...
 
 

@@ -19,10 +19,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Corpus, Ragged
-from clue.evaluation.encode import by_service, last_states, normalised, packed
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.evaluation.encode import by_service, last_states, normalised
+from clue.inference import hub
+from clue.inference.hub import ModelSource
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
-from clue.inference.source import ModelSource, find_source
+from clue.inference.source import find_source
 from clue.nn.decoder import NextItemDecoder
 
 
@@ -41,7 +44,7 @@ class ItemIdEncoder:
 
     def __init__(self, source: ModelSource, model: NextItemDecoder, fingerprint: str) -> None:
         """Use `ItemIdEncoder.load` or `ItemIdEncoder.untrained`."""
-        self.model, self.fingerprint = model, fingerprint
+        self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.width + 1
         self.max_events = model.config.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
@@ -49,7 +52,7 @@ class ItemIdEncoder:
         self.join: Literal["time", "service"] = source.config.sequences.join
         keys = catalogue_of(source)
         self.rows = {key: row for row, key in enumerate(keys)}
-        self.services = tuple(dict.fromkeys(service for service, _ in keys))
+        self.services: tuple[str, ...] = tuple(dict.fromkeys(service for service, _ in keys))
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> "ItemIdEncoder":
@@ -132,7 +135,8 @@ class ItemIdEncoder:
             histories += [[self.row_of(*event) for event in part] for part in parts]
             user_index += [number] * len(parts)
         return pool_services(
-            [(np.array(user_index, np.int64), self._vectors(packed(histories)))], len(users)
+            [(np.array(user_index, np.int64), self._vectors(Ragged.from_lists(histories)))],
+            len(users),
         )
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
@@ -141,11 +145,31 @@ class ItemIdEncoder:
         `service` is theirs, and need not be said where the catalogue has only one. Raises
         ValueError without it, and for an item outside the catalogue.
         """
-        if service is None and len(self.services) > 1:
-            raise ValueError(f"say service=, the one of the items: {', '.join(self.services)}")
-        chosen = self.services[0] if service is None else service
+        names = list(self.services)
+        if service is None and len(names) > 1:
+            raise ValueError(f"say service=, the one of the items: {', '.join(names)}")
+        chosen = names[0] if service is None else service
         rows = torch.tensor([self.row_of(chosen, item) for item in items], dtype=torch.int64)
         return self._item_table()[rows].numpy()
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
+
+        `license` is an identifier of the Hub. Raises ValueError for fresh weights, and where the
+        folder holds something else.
+        """
+        return hub.write_folder(
+            hub.trained(self.source, self.fingerprint), Path(folder), license=license
+        )
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the repository `name`; return the commit.
+
+        Raises OSError where the Hub refuses it or cannot be reached.
+        """
+        return hub.upload(
+            hub.trained(self.source, self.fingerprint), name, private=private, license=license
+        )
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""

@@ -7,17 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.text import encode, read_tokenizer
-from clue.evaluation.encode import (
-    by_service,
-    item_vectors,
-    packed,
-    user_vectors,
-)
-from clue.evaluation.matching import newest
+from clue.evaluation.encode import by_service, item_vectors, user_vectors
+from clue.inference import hub
+from clue.inference.hub import ModelSource
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
-from clue.inference.source import ModelSource, find_source
+from clue.inference.source import find_source
 from clue.nn.dual_encoder import DualEncoder
 
 
@@ -34,7 +31,7 @@ class TextEncoder:
 
     def __init__(self, source: ModelSource, model: DualEncoder, fingerprint: str) -> None:
         """Use `TextEncoder.load` or `TextEncoder.untrained`."""
-        self.model, self.fingerprint = model, fingerprint
+        self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.user.embedding
         self.max_events = model.config.user.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
@@ -108,7 +105,7 @@ class TextEncoder:
         distinct = dict.fromkeys(text for _, texts in histories for text in texts)
         rows = {text: row for row, text in enumerate(distinct)}
         items = item_vectors(self.model, self._tokens(list(rows)))
-        events = packed([[rows[text] for text in texts] for _, texts in histories])
+        events = Ragged.from_lists([[rows[text] for text in texts] for _, texts in histories])
         vectors = user_vectors(self.model, items, events).numpy()
         user_index = np.array([number for number, _ in histories], np.int64)
         return pool_services([(user_index, vectors)], len(users))
@@ -123,6 +120,25 @@ class TextEncoder:
         Each is the vector of a user who did just that. Raises ValueError for an empty text.
         """
         return self._as_histories(item_vectors(self.model, self._tokens(items)))
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
+
+        `license` is an identifier of the Hub. Raises ValueError for fresh weights, and where the
+        folder holds something else.
+        """
+        return hub.write_folder(
+            hub.trained(self.source, self.fingerprint), Path(folder), license=license
+        )
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the repository `name`; return the commit.
+
+        Raises OSError where the Hub refuses it or cannot be reached.
+        """
+        return hub.upload(
+            hub.trained(self.source, self.fingerprint), name, private=private, license=license
+        )
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
@@ -141,7 +157,7 @@ class TextEncoder:
         """
         if items is None:
             items = self.item_inputs(corpus)
-        return user_vectors(self.model, items, newest(histories, self.max_events)).numpy()
+        return user_vectors(self.model, items, histories.last(self.max_events)).numpy()
 
     def item_inputs(self, corpus: Corpus) -> torch.Tensor:
         """Return the item encoder's vector (I, D) of each item of the corpus.

@@ -67,14 +67,12 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """Names the model: equal weights, tokenizer and catalogue give equal vectors."""
-        both = self.sha256["model.safetensors"] + self.sha256["tokenizer.json"]
-        both += self.sha256.get("catalogue.arrow", "")
-        return hashlib.sha256(both.encode()).hexdigest()
+        return fingerprint_of(self.sha256)
 
     @property
     def config(self) -> PretrainConfig:
         """The resolved config of the run."""
-        return load(PretrainConfig, self.path / "config.yaml")
+        return load(PretrainConfig, self.path / "config.yaml", raw=True)
 
     @property
     def corpus(self) -> dict[str, Any]:
@@ -95,6 +93,13 @@ class Checkpoint:
         with safe_open(self.path / "optimizer.safetensors", framework="pt") as opened:  # pyright: ignore[reportGeneralTypeIssues]
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return {**tensors, **json.loads((opened.metadata() or {}).get("numbers", "{}"))}
+
+
+def fingerprint_of(sha256: dict[str, str]) -> str:
+    """Return the name of the model whose files have these sums."""
+    both = sha256["model.safetensors"] + sha256["tokenizer.json"]
+    both += sha256.get("catalogue.arrow", "")
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def save(

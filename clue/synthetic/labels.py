@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clue.config import read_command_line, to_yaml
+from clue.config import run_command, to_yaml
 from clue.synthetic.world import (
     EPOCH,
     SyntheticConfig,
@@ -234,16 +234,16 @@ def _impressions(
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(OutcomesConfig, sys.argv[1:], description=HELP)
-    try:
+
+    def report(config: OutcomesConfig) -> str:
         made = write_outcomes(config)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    sys.stdout.write(
-        f"{config.world.out}: {made.events.num_rows:,} events of {config.world.users:,} users, "
-        f"{made.impressions.num_rows:,} impressions; "
-        "next: python clue/prepare.py configs/prepare/mini_pretrain.yaml\n"
-    )
+        return (
+            f"{config.world.out}: {made.events.num_rows:,} events of {config.world.users:,} users, "
+            f"{made.impressions.num_rows:,} impressions; "
+            "next: python clue/prepare.py configs/prepare/mini_pretrain.yaml\n"
+        )
+
+    sys.stdout.write(run_command(OutcomesConfig, report, description=HELP))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.synthetic.titles import FORMS, Words, make_titles, read_words
 
 HELP = """Writes a synthetic world: events.parquet, items.parquet and its truth, users.parquet.
@@ -255,15 +255,15 @@ def _lists(shares: np.ndarray) -> pa.Array:
 
 def main() -> None:
     """Runs the command line."""
-    config = read_command_line(SyntheticConfig, sys.argv[1:], description=HELP)
-    try:
+
+    def report(config: SyntheticConfig) -> str:
         world = write_world(config, config.out)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    sys.stdout.write(
-        f"{config.out}: {world.events.num_rows:,} events of {config.users:,} users; "
-        "next: python clue/prepare.py configs/prepare/synthetic.yaml\n"
-    )
+        return (
+            f"{config.out}: {world.events.num_rows:,} events of {config.users:,} users; "
+            "next: python clue/prepare.py configs/prepare/synthetic.yaml\n"
+        )
+
+    sys.stdout.write(run_command(SyntheticConfig, report, description=HELP))
 
 
 if __name__ == "__main__":

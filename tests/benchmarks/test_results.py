@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks.metrics.bootstrap import Interval, mean_of
+from benchmarks.metrics.format import aligned, show
 from benchmarks.results import (
     Slice,
     Table,
-    aligned,
     as_text,
     headlines,
     measure_rows,
     read_results,
-    show,
     write_results,
 )
 

@@ -80,6 +80,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     tiny_index: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(tiny_run.corpus, foreign)
@@ -99,8 +100,10 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     for said, changes in wrong.items():
         arguments = [f"{key}={value}" for key, value in {**good, **changes}.items()]
         monkeypatch.setattr(sys, "argv", ["build_index", *arguments])
-        with pytest.raises(SystemExit, match=said):
+        with pytest.raises(SystemExit, match="2"):
             main()
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ") and said in shown and shown.count("\n") == 1
     assert len(wrong) == 5
     assert not (tmp_path / "new" / "CURRENT").exists()
 

@@ -28,7 +28,7 @@ from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.sweep.progress import Board, work_left
 from benchmarks.scaling.sweep.run_records import finished, record, write_tables
-from clue.config import read_command_line
+from clue.config import run_command
 from clue.monitor.console import duration
 
 POLL = 0.5  # seconds between two looks at the running points
@@ -198,16 +198,8 @@ def _refuse_unpredicted(config: SweepConfig, made: Sweep) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
-    config = read_command_line(SweepConfig, argv, description=__doc__ or "")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        failed = sweep(config)
-    except (ValueError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if failed:
+    if run_command(SweepConfig, sweep, argv, description=__doc__):
         raise SystemExit(1)
 
 

@@ -82,7 +82,7 @@ def spent(run: Path) -> np.ndarray:
     lines = _log(run)
     first = next(line["step"] for line in lines if line["kind"] == "start")
     found = [np.zeros(3)]
-    trunk = load(PretrainConfig, run / "config.yaml").trunk
+    trunk = load(PretrainConfig, run / "config.yaml", raw=True).trunk
     if first:
         if trunk is None:
             raise ValueError(f"{run} begins at step {first} and names no trunk; train it again")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clue.config import PathPattern
 from clue.data.ingest.readers import quoted
 from clue.data.ingest.staging import Columns
 from clue.data.ingest.writer import HASH
@@ -55,8 +56,8 @@ class PrepareConfig:
     """
 
     name: str
-    events: list[str]
-    items: list[str] = field(default_factory=list[str])
+    events: list[PathPattern]
+    items: list[PathPattern] = field(default_factory=list[PathPattern])
     out: Path | None = None
     columns: Columns = field(default_factory=Columns)
     service: str | None = None

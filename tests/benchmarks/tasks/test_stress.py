@@ -13,7 +13,7 @@ from benchmarks.tasks.stress import (
     popularity_groups,
     robustness,
 )
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 from tests.benchmarks.tasks.ring import Constant, Ring, questions, ragged, walk
 
