@@ -29,7 +29,7 @@ EVIL = "<script>alert('x')</script>&\""
 def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the suite with the page, geometry, a map and checkpoints beside it."""
     out = tmp_path_factory.mktemp("report")
-    shutil.copytree(suite.out / "cells", out / "cells")
+    shutil.copytree(suite.out, out, dirs_exist_ok=True)
     figures = dataclasses.asdict(geometry.Geometry(0.5, -3.1, 21.5, 1.75, 64, 100, 0))
     figures["alignment"] = None
     found = {"CLUE.0": {"model": "CLUE", "seed": 0, "made_of": "", **figures}}
@@ -89,7 +89,7 @@ def test_links_of_the_leaderboard_lead_to_their_sections(made: Path) -> None:
     assert len(links) == 7 and all(f'<section id="{link}">' in page for link in links)
 
 
-def test_a_ceiling_is_shown_and_not_ranked(suite: Suite, made: Path) -> None:
+def test_an_oracle_is_shown_and_not_ranked(suite: Suite, made: Path) -> None:
     found = {table.name: table for table in tables(suite.results, resamples=20)}
     table = found["synthetic/taste"]
     leaderboard = board(list(found.values()))
@@ -117,7 +117,7 @@ def test_figures_beside_the_cells_are_on_the_page(made: Path) -> None:
 
 
 def test_the_other_command_writes_the_same_page(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "cells" / "shop", tmp_path / "cells" / "shop")
+    shutil.copy(made / "scores.jsonl", tmp_path)
     page = any_report(ReportConfig(transfer=tmp_path))
     assert page == tmp_path / "report.html" and (tmp_path / "table.md").is_file()
     assert "Geometry" not in page.read_text()
