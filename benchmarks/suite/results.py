@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.metrics.bootstrap import Interval, bootstrap, summary
+from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
 from benchmarks.protocols import Measure, Model, Probe, Scored, Task, TaskBaseline
 from clue.atomic import write_text
 
@@ -161,8 +161,11 @@ def _intervals(
 ) -> dict[str, Interval]:
     users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     statistics = [measure.statistic(queries) for measure in measures.values()]
-    found = summary(*bootstrap(statistics, users, resamples=resamples, seed=seed))
-    return dict(zip(measures, found, strict=True))
+    values, drawn = bootstrap(statistics, users, resamples=resamples, seed=seed)
+    for at, measure in enumerate(measures.values()):
+        if measure.kind == "coverage":
+            drawn[at] = centred(values[at], drawn[at])
+    return dict(zip(measures, summary(values, drawn), strict=True))
 
 
 def write(result: TaskResult, queries: pa.Table) -> None:
