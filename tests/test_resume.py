@@ -1,4 +1,5 @@
 # pyright: standard
+
 """Real launches: a run stopped on N processes goes on on M, and signals reach whom they must."""
 
 import json
@@ -9,15 +10,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from clue import pretrain as trainer
 from clue.config import load, to_yaml
 from clue.run import checkpoint
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 STEPS = 12
 ADAMW = ("optimizer.kind=adamw", "optimizer.lr=2e-3")

@@ -1,18 +1,21 @@
 # pyright: standard
+
 """The study of the training strategies: which checkpoint is which arm, and the effects by hand."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from benchmarks.strategies import DROPOUTS, Point, StrategiesConfig, effects, measure, table
-from clue import pretrain as trainer
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.run import checkpoint
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import TinyRun
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 
 def test_the_arm_without_the_switch_is_the_best_of_the_first_phase(
