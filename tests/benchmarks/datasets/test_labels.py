@@ -67,7 +67,7 @@ def test_ids_that_met_nobody_are_counted(
 def impressions_of(corpus: Corpus, file: Path, times: pa.Array) -> np.ndarray:
     table = {"user_id": ids(), "item_id": [3] * USERS, "clicked": np.arange(USERS) % 2}
     pq.write_table(pa.table({**table, "timestamp": times}), file)
-    return read_impressions(corpus, file, "shop").until
+    return read_impressions(corpus, file, "shop").cutoff
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
