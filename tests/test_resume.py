@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from clue.config import load, to_yaml
+from clue.pretrain import pretrain
 from clue.run import checkpoint
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
@@ -78,9 +79,9 @@ def test_a_run_goes_on_with_another_number_of_processes(config: PretrainConfig) 
     assert stopped is not None
     assert 3 <= stopped.step < STEPS
     assert max(losses(two)) == stopped.step  # nothing was lost
-    assert trainer.pretrain(two)  # the rest on one
+    assert pretrain(two)  # the rest on one
 
-    assert trainer.pretrain(config)
+    assert pretrain(config)
     elsewhere = replace(config, runs=config.runs / "elsewhere")
     shutil.copytree(config.run, elsewhere.run)
     shutil.rmtree(elsewhere.run / "checkpoints" / f"step_{STEPS:08d}")

@@ -232,7 +232,7 @@ class RunLog:
             said.append(f"  best held-out {status.best}: {place}")
         return [
             *said,
-            f"  next: accelerate launch clue/embed.py checkpoint={config.run} "
+            f"  next: clue embed checkpoint={config.run} "
             f"corpus={config.corpus} out=embeddings/{config.name}.parquet",
         ]
 

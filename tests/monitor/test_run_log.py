@@ -171,7 +171,7 @@ def test_a_plain_run_says_its_figures_and_what_comes_next(
     assert f"{config.run}: step 4 of 4" in said
     place = config.run / "checkpoints" / (config.run / "best").read_text().strip()
     assert str(place) in said
-    assert f"clue/embed.py checkpoint={config.run}" in said
+    assert f"clue embed checkpoint={config.run}" in said
     assert "\x1b" not in said
 
 
