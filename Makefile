@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 PIP_INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test lint types pytest format gpu
+.PHONY: help install demo test lint types pytest docs format gpu
 .DEFAULT_GOAL := help
 
 help: ## say what each command does
@@ -39,6 +39,10 @@ types: $(STAMP) ## pyright
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+docs: $(STAMP) ## build the documentation into build/site; pytest builds it too
+	$(BIN)/python -m benchmarks.report.docs
+	$(BIN)/python -m mkdocs build --strict
 
 # Not in .venv: a CUDA image has its own torch. What else it lacks comes from a folder of wheels,
 # gathered before with `pip download -d wheels -c constraints.txt PACKAGE ...`, since no network is

@@ -7,11 +7,13 @@ numbered, the tokenizer is learned, and the corpus is written and renamed into p
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ HELP = """Makes a corpus out of behaviour logs.
 
     python clue/prepare.py configs/prepare/synthetic.yaml
     python clue/prepare.py name=mine events='[logs/*.parquet]' columns.user_id=customer
+    clue prepare shop.csv service=shop
 
 A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""
 MOST_SERVICES = 256  # a service is one byte in items.arrow
@@ -274,9 +277,24 @@ class _Progress:
         self.line(f"{name}: {time.perf_counter() - start:.1f} s")
 
 
+def with_logs_as_keys(argv: Sequence[str]) -> list[str]:
+    """Return a command line whose leading log files are written as `events=`, with their `name=`.
+
+    The name is that of the first file, unless it is a pattern: `logs/shop.csv.gz` is "shop".
+    """
+    yaml = (".yaml", ".yml")
+    files = list(takewhile(lambda a: not re.search(r"=|^-", a) and not a.endswith(yaml), argv))
+    if not files:
+        return list(argv)
+    stem = Path(files[0]).name.split(".")[0]
+    name = [f"name={stem}"] if re.fullmatch(r"[\w-]+", stem) else []
+    return [*name, f"events={json.dumps(files)}", *argv[len(files) :]]
+
+
 def main() -> None:
-    """Runs the command line."""
-    run_command(PrepareConfig, prepare, description=HELP, also=(duckdb.Error,))
+    """Run the command line."""
+    argv = with_logs_as_keys(sys.argv[1:])
+    run_command(PrepareConfig, prepare, argv, description=HELP, also=(duckdb.Error,))
 
 
 if __name__ == "__main__":

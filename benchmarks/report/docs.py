@@ -1,15 +1,15 @@
-"""Command: the generated parts of README.md, the file map and the tables of results.
+"""Command: the generated parts of README.md and of docs/: tables, figures, keys and the file map.
 
     python -m benchmarks.report.docs
 
 A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
-is made from the first line of each module's docstring, `results:NAME` from
-results/NAME/results.json, `speed:NAME` from results/speed/NAME.json, `hard_tasks:NAME` from
-results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from results/next_item/NAME.json,
-`rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` from
-results/transfer/NAME/table.md, `scaling:NAME` from the files below results/scaling/NAME;
-`batch_size`, `robustness`, `strategies` and `scaling` (the fitter's reference) from the files that
-those commands wrote.
+is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
+`results:NAME` from results/NAME/results.json, `speed:NAME` from results/speed/NAME.json,
+`hard_tasks:NAME` from results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from
+results/next_item/NAME.json, `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` and
+`headline:NAME` from results/transfer/NAME/table.md, `scaling:NAME` from the files below
+results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
+reference) from the files that those commands wrote.
 """
 
 import ast
@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import batch_figure, leave_one_out, rival_table, strategies
 from benchmarks.hard_tasks import figure as tasks_figure
+from benchmarks.report import config_reference
 from benchmarks.results import headlines, read_results
 from benchmarks.scaling import tables
 from benchmarks.scaling.validation import reference
@@ -29,51 +30,84 @@ from clue.config import run_command
 
 KINDS = (
     "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
-    "|scaling"
+    "|scaling|config|headline|settings"
 )
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadmeConfig:
-    """The checkout whose README is rewritten."""
+class DocsConfig:
+    """The checkout whose README.md and docs/ are rewritten."""
 
     root: Path = Path()
 
 
-def render(root: Path) -> str:
-    """Return the README of the checkout `root` with its generated parts made anew.
+def pages(root: Path) -> list[Path]:
+    """Return the pages that may hold generated parts, relative to the checkout `root`."""
+    docs = sorted((root / "docs").rglob("*.md"))
+    return [Path("README.md"), *(file.relative_to(root) for file in docs)]
+
+
+def render(root: Path, page: Path = Path("README.md")) -> str:
+    """Return a page of the checkout `root` with its generated parts made anew.
 
     Raises ValueError for a module without a docstring, and what `read_results` and `read_report`
     raise.
     """
+    up = "../" * (len(page.parts) - 1)
 
-    def part(found: re.Match[str]) -> str:
-        kind, name = found.groups()
-        match kind:
-            case "files":
-                body = file_map(root)
-            case "results":
-                body = results_table(root, name)
-            case "batch_size" | "robustness":
-                body = {"batch_size": batch_size_study, "robustness": robustness}[kind](root)
-            case "leave_one_out":
-                body = leave_one_out.markdown(_json(root, "next_item", name))
-            case "rival":
-                ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
-                body = rival_table.table(theirs, ours)
-            case "strategies":
-                body = strategies.table(_json(root, kind, "results"))
-            case "hard_tasks" | "scaling":
-                body = {"hard_tasks": hard_tasks, "scaling": scaling}[kind](root, name)
-            case "transfer":
-                file = root / "results" / "transfer" / name / "table.md"
-                body = file.read_text(encoding="utf-8").strip()
-            case _:
-                body = markdown(read_report(root / "results" / "speed" / f"{name}.json"))
+    def part(match: re.Match[str]) -> str:
+        kind, name = match.groups()
+        # Figures are given from the root, and linked from where the page lies.
+        body = _part(root, kind, name).replace("](results/", f"]({up}results/")
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
 
-    return PART.sub(part, (root / "README.md").read_text(encoding="utf-8"))
+    return PART.sub(part, (root / page).read_text(encoding="utf-8"))
+
+
+def _part(root: Path, kind: str, name: str) -> str:
+    """Return the body of the part `<!-- kind:name -->`."""
+    match kind:
+        case "files" | "batch_size" | "robustness" | "settings":
+            return {
+                "files": file_map,
+                "batch_size": batch_size_study,
+                "robustness": robustness,
+                "settings": config_reference.settings,
+            }[kind](root)
+        case "leave_one_out":
+            return leave_one_out.markdown(_json(root, "next_item", name))
+        case "rival":
+            ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
+            return rival_table.table(theirs, ours)
+        case "strategies":
+            return strategies.table(_json(root, kind, "results"))
+        case "config":
+            return config_reference.markdown(name)
+        case "speed":
+            return markdown(read_report(root / "results" / "speed" / f"{name}.json"))
+        case _:
+            return {
+                "results": results_table,
+                "hard_tasks": hard_tasks,
+                "scaling": scaling,
+                "transfer": transfer_table,
+                "headline": headline,
+            }[kind](root, name)
+
+
+def transfer_table(root: Path, name: str) -> str:
+    """Return the table of a suite; FileNotFoundError where it was not written."""
+    return (root / "results" / "transfer" / name / "table.md").read_text(encoding="utf-8").strip()
+
+
+def headline(root: Path, name: str) -> str:
+    """Return the table of a suite with the columns that a first look needs."""
+    shown = ("task", "measure", "CLUE", "TF-IDF + SVD", "untrained", "best other row")
+    lines = transfer_table(root, name).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    columns = [rows[0].index(column) for column in shown]
+    return "\n".join("| " + " | ".join(row[at] for at in columns) + " |" for row in rows)
 
 
 def file_map(root: Path, packages: tuple[str, ...] = ("clue", "benchmarks", "serving")) -> str:
@@ -179,13 +213,14 @@ def _place(file: Path) -> tuple[object, ...]:
 
 
 def main() -> None:
-    """Rewrites README.md."""
+    """Rewrite README.md and the pages below docs/."""
 
-    def write(config: ReadmeConfig) -> None:
-        text = render(config.root)
-        (config.root / "README.md").write_text(text, encoding="utf-8")
+    def write(config: DocsConfig) -> None:
+        for page in pages(config.root):
+            text = render(config.root, page)
+            (config.root / page).write_text(text, encoding="utf-8")
 
-    run_command(ReadmeConfig, write, description=__doc__)
+    run_command(DocsConfig, write, description=__doc__)
 
 
 if __name__ == "__main__":
