@@ -33,9 +33,9 @@ class Leaderboard:
         return [f"{self.ranks[name][1]:g}" for name in self.models if self.ranks]
 
     def cells(self, table: TaskTable) -> list[tuple[Row, int] | None]:
-        """Return of each model its row and its rank from 1 on a task, or None; last, the best other.
+        """Return the row and the rank from 1 of each model on a task, None without.
 
-        The last is the best row of the task that has no column.
+        The last is the best row of those that have no column.
         """
         order = {row.model: (row, rank) for rank, row in enumerate(table.ranked, 1)}
         other = next((model for model in order if model not in self.models), None)

@@ -21,7 +21,7 @@ from benchmarks.metrics.bootstrap import Interval
 from benchmarks.metrics.format import number, show
 from benchmarks.report.charts import Line, Panel, inline, line_panels, scatter
 from benchmarks.report.rendering import Bar, Scale, kind_of, write_page
-from benchmarks.report.sections import Section
+from benchmarks.report.sections import Section, all_differences
 from benchmarks.snapshot import snapshot_at
 from benchmarks.suite import results
 from benchmarks.suite.results import TaskResult
@@ -74,6 +74,7 @@ class Score:
 
     task: str
     measure: str
+    main: bool
     cells: list[Bar | None]
 
     @property
@@ -92,6 +93,7 @@ def report(config: RunReportConfig) -> Path:
     scores = results.read(config.results)
     check_model(scores, model.fingerprint, config)
     tasks = tables(scores, resamples=RESAMPLES)
+    differences = all_differences(tasks)
     groups = groups_of(corpus, config.users, config.label)
     points = flat_map(model.users(snapshot_at(corpus, groups.users)))
     manifest = corpus.manifest
@@ -112,7 +114,7 @@ def report(config: RunReportConfig) -> Path:
         examples=example_users(corpus, groups, model),
         models=(models := models_of(tasks)),
         scores=[score for table in tasks for score in scores_of(table, models)],
-        tasks=[Section(table, []) for table in tasks],
+        tasks=[Section(table, differences.get(table.name, [])) for table in tasks],
         made=made(config, corpus, scores),
         settings=(config.run / "config.yaml").read_text(encoding="utf-8"),
     )
@@ -144,7 +146,7 @@ def scores_of(table: TaskTable, models: Sequence[str]) -> list[Score]:
             known = [r.values[name] for r in row.results if name in r.values] if row else []
             cells.append(_cell(model, name, widest(known)) if known else None)
         better = ", lower is better" if measures[name].lower_is_better else ""
-        scores.append(Score(table.name, name + better, cells))
+        scores.append(Score(table.name, name + better, name == table.measure, cells))
     return scores
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.metrics.format import number, p_value, signed
 from benchmarks.report.rendering import Bar, Scale, kind_of
 from benchmarks.suite.results import TaskResult
-from benchmarks.suite.significance import PairedDifference
+from benchmarks.suite.significance import PairedDifference, compare_to
 from benchmarks.suite.summary import CONTROL, ORACLE, OURS, Row, TaskTable, widest
 
 FEWEST = 20  # queries of a slice that is drawn
@@ -68,6 +68,16 @@ class Section:
         if len(values) < 2:
             return "".join(texts), ""
         return number(self.table.measure, float(np.mean(values))), " ".join(texts)
+
+
+def all_differences(tasks: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
+    """Return by task ours minus every other row; each row is corrected over its own tasks."""
+    by_task: dict[str, list[PairedDifference]] = {}
+    for model in dict.fromkeys(row.model for table in tasks for row in table.ranked):
+        if model != OURS:
+            for one in compare_to(tasks, lambda table, model=model: table.rows.get(model)):
+                by_task.setdefault(one.task, []).append(one)
+    return {task: sorted(each, key=lambda one: one.gain) for task, each in by_task.items()}
 
 
 def about(table: TaskTable) -> str:

@@ -20,11 +20,11 @@ from benchmarks.metrics.bootstrap import Interval
 from benchmarks.report.charts import inline, loss_scatter, scatter
 from benchmarks.report.leaderboard import Leaderboard, markdown, shade
 from benchmarks.report.rendering import write_page
-from benchmarks.report.sections import Section
+from benchmarks.report.sections import Section, all_differences
 from benchmarks.suite import results
 from benchmarks.suite.results import TaskResult
-from benchmarks.suite.significance import PairedDifference, compare_to, significance
-from benchmarks.suite.summary import ORACLE, OURS, TaskTable, tables
+from benchmarks.suite.significance import significance
+from benchmarks.suite.summary import ORACLE, OURS, tables
 from clue.config import run_command
 
 FIGURES = ("alignment", "uniformity", "effective_rank", "hubness")
@@ -71,16 +71,6 @@ def report(config: SuiteReportConfig) -> Path:
         tasks=[Section(table, differences.get(table.name, [])) for table in tasks],
         made=made(scores, config.resamples),
     )
-
-
-def all_differences(tasks: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
-    """Return by task ours minus every other row; each row is corrected over its own tasks."""
-    by_task: dict[str, list[PairedDifference]] = {}
-    for model in dict.fromkeys(row.model for table in tasks for row in table.ranked):
-        if model != OURS:
-            for one in compare_to(tasks, lambda table, model=model: table.rows.get(model)):
-                by_task.setdefault(one.task, []).append(one)
-    return {task: sorted(each, key=lambda one: one.gain) for task, each in by_task.items()}
 
 
 def tau(tree: dict[str, Any] | None) -> list[tuple[str, Markup, str]]:
