@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from clue.config import load, read_command_line
+from clue.monitor.read_log import read_log
 from clue.prepare import prepare
 from clue.pretrain import demo_recipe, pretrain
 from clue.run import checkpoint
@@ -165,12 +166,12 @@ def kill_once(config: PretrainConfig, delay: float, *, inside: bool) -> Kill:
     assert process.exitcode == -9, f"ended with status {process.exitcode} before it was killed"
     kept = checkpoint.find_last(config.run)
     assert not [*folder.glob("damaged-*")], "a checkpoint was torn"
-    steps = [line["step"] for line in whole_lines(config.run / "log.jsonl")]
+    logged = (config.run / "log.jsonl").is_file()
     kill = Kill(
         round(seconds, 3),
         bool([*folder.glob(".writing-*")]),
         bool([*folder.glob(".pruned-*")]),
-        max(steps, default=0),
+        read_log(config.run).last_step if logged else 0,
         kept.step if kept is not None else 0,
     )
     assert kill.kept >= max(least, kill.logged - 1), f"a checkpoint was lost: {kill}"
@@ -193,18 +194,6 @@ def wait_until(happened: Callable[[], object], most: float = 120.0) -> None:
         time.sleep(0.001)
 
 
-def whole_lines(log: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; a kill may have torn the last."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    found: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            assert number == len(lines), f"{log}:{number} is torn and not the last line"
-    return found
-
-
 def assert_equal(one: PretrainConfig, other: PretrainConfig) -> None:
     """Raises AssertionError unless both runs learnt the same, to the last bit."""
     ends = [checkpoint.find_last(run.run) for run in (one, other)]
@@ -212,14 +201,13 @@ def assert_equal(one: PretrainConfig, other: PretrainConfig) -> None:
     assert ends[0].step == ends[1].step == one.steps
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert ends[0].sha256[name] == ends[1].sha256[name], f"{name} differs"
-    names = ("kind", "step", "loss", "grad_norm", "matching")
+    names = ("step", "loss", "grad_norm", "matching")
     logs = [
         [
             {name: line.get(name) for name in names}
-            for line in whole_lines(run.run / "log.jsonl")
-            if line["kind"] in ("train", "valid")  # every life of a run writes a "start"
+            for line in (*history.train, *history.valid)  # every life of a run writes a "start"
         ]
-        for run in (one, other)
+        for history in (read_log(run.run) for run in (one, other))
     ]
     assert logs[0] == logs[1], "the logs differ"
 

@@ -17,6 +17,7 @@ from scipy import stats
 from benchmarks.speed.report import Spread
 from clue.config import load, to_yaml
 from clue.data.batches import Batch
+from clue.monitor.read_log import read_log
 from clue.nn.dual_encoder import DualEncoder
 from clue.pretrain import STOPPED, pretrain
 from clue.run.pretrain_config import PretrainConfig
@@ -56,22 +57,21 @@ def train(config: PretrainConfig, machine: Mapping[str, Any]) -> dict[str, float
     shutil.rmtree(config.run, ignore_errors=True)
     if not pretrain(config):  # a signal: what is not finished is no point
         raise SystemExit(STOPPED)
-    figures = _figures(config.run / "log.jsonl")
+    figures = _figures(config.run)
     kept.write_text(json.dumps({"asked": asked, "figures": figures}, indent=1), encoding="utf-8")
     shutil.rmtree(config.run)
     return figures
 
 
-def _figures(log: Path) -> dict[str, float]:
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    valid = [line for line in lines if line["kind"] == "valid"][-1]["matching"].values()
-    steps = [line for line in lines if line["kind"] == "train"]
+def _figures(run: Path) -> dict[str, float]:
+    history = read_log(run)
+    valid = history.valid[-1].get("matching", {}).values()
     return {
         "entropy": statistics.fmean(f["calibrated_entropy"] for f in valid),
         "recall_at_10": statistics.fmean(f["recall_at_10"] for f in valid),
         "negatives": statistics.fmean(f["negatives"] for f in valid),
-        "loss": steps[-1]["loss"],
-        "seconds_a_step": statistics.median(line["seconds"] for line in steps),
+        "loss": history.train[-1]["loss"],
+        "seconds_a_step": statistics.median(line["seconds"] for line in history.train),
     }
 
 

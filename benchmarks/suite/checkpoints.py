@@ -72,7 +72,8 @@ def losses_of(run: Path, learn: Path, seed: int) -> dict[int, float]:
     another objective or of another corpus.
     """
     source = checkpoint.find(run)
-    logged = {line["step"]: line["entropy"] for line in read_log(run) if line["kind"] == "valid"}
+    measured = [(line["step"], line["entropy"]) for line in read_log(run).valid]
+    logged = {step: entropy for step, entropy in measured if entropy is not None}
     steps = sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
     corpus = Corpus.open(learn)
     if source.config.objective != "contrastive":

@@ -11,7 +11,6 @@ from sklearn.manifold import TSNE
 from benchmarks.attribute import read_labels
 from benchmarks.protocols import Model
 from benchmarks.snapshot import snapshot_at
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 
 MAX_USERS = 2000  # on the map: t-SNE of more takes longer than the rest of the page
@@ -111,7 +110,7 @@ def example_users(corpus: Corpus, groups: Groups, model: Model) -> list[ExampleU
         scores = items @ vector
         services: list[ServiceHistory] = []
         for number, service in enumerate(corpus.services):
-            history = take(corpus.items_of(number), np.array([user]))[0]
+            history = corpus.items_of(number).take(np.array([user]))[0]
             of_service = np.flatnonzero(corpus.item_service == number)
             unseen = of_service[~np.isin(of_service, history)]
             ranked = unseen[np.argsort(-scores[unseen], kind="stable")][: SHOWN * 20]

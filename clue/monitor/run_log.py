@@ -19,7 +19,7 @@ from clue.atomic import write_text
 from clue.config import to_yaml
 from clue.evaluation.matching import mean_entropy
 from clue.monitor.alerts import Alarms, Alert
-from clue.monitor.console import Console, Held, Status, duration, speed_words
+from clue.monitor.console import Console, RunStatus, Validation, duration, speed_texts
 from clue.monitor.throughput import StepTiming, Throughput, ThroughputMeter
 from clue.run.objectives.base import Drawn, Objective
 from clue.run.pretrain_config import PretrainConfig
@@ -54,7 +54,7 @@ class RunLog:
         self.active = accelerator.is_main_process
         self.meter = ThroughputMeter(objective.flops, accelerator)
         self.alarms = Alarms()
-        self.status = Status(config.name, config.steps, first=first, step=first)
+        self.status = RunStatus(config.name, config.steps, first=first, step=first)
         self.screen = Console(self.status, active=self.active)
         if not self.active:
             return
@@ -112,7 +112,7 @@ class RunLog:
         self._track({"train": {**seen, "lr": lr}, "speed": asdict(speed)}, step)
         words = [f"loss {report.loss:.3f}"]
         words += [] if status.recall is None else [f"recall {status.recall:.3f}"]
-        words += [*speed_words(speed), f"{duration(status.left())} left"]
+        words += [*speed_texts(speed), f"{duration(status.left())} left"]
         self._say(f"step {step}/{status.steps}  {'  '.join(words)}", drawn=True)
         self._raise(step, self.alarms.see_logged(status.scale, speed.data_wait))
 
@@ -202,19 +202,19 @@ class RunLog:
                 },
             )
 
-    def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Held:
+    def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Validation:
         each = list(metrics.values())
         entropy = mean_entropy(metrics)
         recall = sum(figures["recall_at_10"] for figures in each) / len(each)
-        held = Held(step, entropy, recall)
+        held = Validation(step, entropy, recall)
         best = self.status.best
-        self.status.held = held
+        self.status.latest = held
         if math.isfinite(entropy) and (best is None or entropy < best.entropy):
             self.status.best = held
         return held
 
     def _raise(self, step: int, alarms: list[Alert]) -> None:
-        self.status.alarms = [alarm.message for alarm in self.alarms.raised.values()]
+        self.status.alerts = [alarm.message for alarm in self.alarms.raised.values()]
         for alarm in alarms:
             self._write({"kind": "alarm", "step": step, **asdict(alarm)})
             self._say(f"alarm at step {step}: {alarm.message}", drawn=True)
