@@ -139,6 +139,10 @@ class ItemIdEncoder:
             len(users),
         )
 
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return the item id of each event (service, item id)."""
+        return [item_id for _, item_id in events]
+
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their ids, by whose cosine the model ranks.
 

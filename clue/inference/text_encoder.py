@@ -114,6 +114,13 @@ class TextEncoder:
         """Return `encode` of users whose events are (service, text), oldest first."""
         return self.encode([by_service(events) for events in users])
 
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return the token ids that the model reads of each event (service, text), joined."""
+        texts = [text for _, text in events]
+        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
+        rows = np.split(tokens, np.cumsum(lengths)[:-1])
+        return [" ".join(map(str, row)) for row in rows]
+
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their texts, whatever their `service`.
 
