@@ -90,5 +90,12 @@ def write_page(template: str, out: Path, **parts: Any) -> Path:
     return out
 
 
-TEMPLATES.filters |= {"number": number, "signed": signed, "p_value": p_value, "verdict": verdict}
-TEMPLATES.tests["finite"] = math.isfinite
+FILTERS: dict[str, Any] = {
+    "number": number,
+    "signed": signed,
+    "p_value": p_value,
+    "verdict": verdict,
+}
+TEMPLATES.filters.update(FILTERS)
+FINITE: Any = math.isfinite
+TEMPLATES.tests["finite"] = FINITE

@@ -29,7 +29,7 @@ from benchmarks.suite.summary import CONTROL, OURS, TaskTable, tables, widest
 from benchmarks.suite.user_map import example_users, flat_map, groups_of
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.monitor.read_log import read_log
+from clue.monitor.read_log import RunHistory, read_log
 
 QUOTED = 2  # measures of a task in the table, its main one first; the sections below have all
 SINGLE = 4  # pairs of services that have a line of their own; of more, the mean has
@@ -57,7 +57,8 @@ CURVES = {
 class RunReportConfig:
     """What to report on and where to. `users` and `label` name a true group of users, if known.
 
-    `results` is the folder of a suite that scored the run. `out` is RUN/report.html unless set.
+    `results` is the folder of a suite that scored the run; where it has no scores, the page says
+    how to make them. `out` is RUN/report.html unless set.
     """
 
     run: Path = Path("runs/demo")
@@ -90,7 +91,7 @@ def report(config: RunReportConfig) -> Path:
     """
     corpus, log = Corpus.open(config.corpus), read_log(config.run)
     model = EncoderModel(OURS, config.run, corpus, seed=0, untrained=False)
-    scores = results.read(config.results)
+    scores = results.read(config.results) if (config.results / results.FILE).is_file() else []
     check_model(scores, model.fingerprint, config)
     tasks = tables(scores, resamples=RESAMPLES)
     differences = all_differences(tasks)
@@ -115,7 +116,8 @@ def report(config: RunReportConfig) -> Path:
         models=(models := models_of(tasks)),
         scores=[score for table in tasks for score in scores_of(table, models)],
         tasks=[Section(table, differences.get(table.name, [])) for table in tasks],
-        made=made(config, corpus, scores),
+        without=f"No scores in {config.results}: {suite_command(config)} makes them.",
+        made=made(config, corpus, model.fingerprint, scores),
         settings=(config.run / "config.yaml").read_text(encoding="utf-8"),
     )
 
@@ -123,11 +125,17 @@ def report(config: RunReportConfig) -> Path:
 def check_model(scores: Sequence[TaskResult], fingerprint: str, config: RunReportConfig) -> None:
     """Raise ValueError where the trained rows of `scores` are of another model."""
     trained = {r.about["model_fingerprint"] for r in scores if r.model == OURS}
-    if fingerprint not in trained:
+    if scores and fingerprint not in trained:
         raise ValueError(
-            f"{config.results} holds the results of another model than {config.run}; run "
-            f"python -m benchmarks.suite with encoders=[{config.run}] out={config.results}"
+            f"{config.results} holds the results of another model than {config.run}; "
+            f"{suite_command(config)} makes those of this one"
         )
+
+
+def suite_command(config: RunReportConfig) -> str:
+    """Return the command that scores the run."""
+    folders = f"encoders=[{config.run}] corpus={config.corpus} out={config.results}"
+    return f"python -m benchmarks.suite SUITE.yaml {folders}"
 
 
 def models_of(tasks: Iterable[TaskTable]) -> list[str]:
@@ -155,16 +163,15 @@ def _cell(model: str, measure: str, interval: Interval) -> Bar:
     return Bar(model, interval, number(measure, interval.value), between, kind_of(model))
 
 
-def curves(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+def curves(log: RunHistory) -> list[tuple[str, Markup]]:
     """Return titles and charts over the steps: the training loss, and the held-out figures."""
-    train, valid = ([x for x in log if x["kind"] == kind] for kind in ("train", "valid"))
     charts: list[tuple[str, Panel]] = []
-    if train:
-        loss = Line("loss", [t["step"] for t in train], _numbers(t["loss"] for t in train))
+    if log.train:
+        loss = Line("loss", [t["step"] for t in log.train], _numbers(t["loss"] for t in log.train))
         charts.append(("Training loss, nats", Panel([loss], x_label="step")))
-    steps = [line["step"] for line in valid]
+    steps = [line["step"] for line in log.valid]
     for task, titles in CURVES.items():
-        held_out: list[Mapping[str, Any]] = [line[task] for line in valid if task in line]
+        held_out: list[Mapping[str, Any]] = [line[task] for line in log.valid if task in line]
         for figure, title in titles.items() if held_out else ():
             lines = [
                 Line(name, steps, _numbers(each[name][figure] for each in held_out))
@@ -185,19 +192,22 @@ def _numbers(values: Iterable[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-def made(config: RunReportConfig, corpus: Corpus, scores: Sequence[TaskResult]) -> dict[str, str]:
+def made(
+    config: RunReportConfig, corpus: Corpus, fingerprint: str, scores: Sequence[TaskResult]
+) -> dict[str, str]:
     """Return the facts that a reader needs to make the page again."""
     stages = config.run / "stages.json"  # what `python -m benchmarks.demo` noted, if it ran
     noted = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else {}
     seconds: dict[str, float] = noted or {"scores": sum(r.about["seconds"] for r in scores)}
-    about = next(result.about for result in scores if result.model == OURS)
-    return {
-        "model": about["model_fingerprint"],
+    versions = scores[0].about["versions"] if scores else {}
+    facts = {
+        "model": fingerprint,
         "corpus": corpus.fingerprint,
         "users": ", ".join(f"{n:,} {name}" for name, n in corpus.manifest.split.items()),
         "seconds": ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items()),
-        "versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
+    return {name: text for name, text in facts.items() if text}
 
 
 def main() -> None:

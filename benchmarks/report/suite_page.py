@@ -76,7 +76,9 @@ def report(config: SuiteReportConfig) -> Path:
 def tau(tree: dict[str, Any] | None) -> list[tuple[str, Markup, str]]:
     """Return a title, a chart of loss against score and the correlations of each task."""
     cards: list[tuple[str, Markup, str]] = []
-    for name, task in tree["tasks"].items() if tree else ():
+    if tree is None:
+        return cards
+    for name, task in tree["tasks"].items():
         points = [(c["name"], c["loss"], c["values"][name]) for c in tree["checkpoints"]]
         points = [(step.removeprefix("step "), *point) for step, *point in points]
         title = f"{name}: {task['measure']}"
