@@ -148,7 +148,7 @@ def read(out: Path) -> tuple[str, Contents]:
     Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
     """
     if not (out / CURRENT).is_file():
-        raise FileNotFoundError(f"no index in {out}; python -m serving.build_index makes one")
+        raise FileNotFoundError(f"no index in {out}; clue index makes one")
     name = (out / CURRENT).read_bytes().decode("ascii", "replace")
     if not NAME.fullmatch(name):
         raise BrokenIndex(f"{CURRENT} does not name a generation; build the index again")

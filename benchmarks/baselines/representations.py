@@ -21,6 +21,7 @@ from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.inference.encoder import Encoder, load
+from clue.inference.hub import name_of
 from clue.inference.pooling import ALL, pool_histories
 from clue.run import checkpoint
 
@@ -38,8 +39,7 @@ class EncoderModel:
         self.name, self.seed, self.corpus = name, seed, corpus
         self.source = checkpoint.find(path)
         self.untrained = untrained
-        control = f"untrained-{seed}-" if untrained else ""
-        self.fingerprint = control + self.source.fingerprint
+        self.fingerprint = name_of(self.source, seed if untrained else None)
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @cached_property

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ from clue.train.phases import Progress
 from clue.train.step import contrastive_forward, train_step
 from tests.conftest import TinyRun
 from tests.processes import spawn
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 SPEED = {
     *("pairs_per_s", "tokens_per_s", "events_per_item", "packing", "model_flops", "mfu", "hfu"),
@@ -168,7 +171,7 @@ def test_a_plain_run_says_its_figures_and_what_comes_next(
     assert f"{config.run}: step 4 of 4" in said
     place = config.run / "checkpoints" / (config.run / "best").read_text().strip()
     assert str(place) in said
-    assert f"clue/embed.py checkpoint={config.run}" in said
+    assert f"clue embed checkpoint={config.run}" in said
     assert "\x1b" not in said
 
 

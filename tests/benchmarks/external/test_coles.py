@@ -157,7 +157,7 @@ def test_it_takes_part_in_matching_and_names_its_setting_in_a_suite(
 ) -> None:
     model = made(learn, corpus, tmp_path, monkeypatch)
     task = MatchingConfig(name="m", pairs=[["food", "tools"]], cca_dims=0).build(corpus)
-    assert task.takes(model, "zero-shot")
+    assert task.supports(model, "zero-shot")
     scored = task.score(model, "zero-shot")
     assert scored.queries.num_rows == 4  # ann and cal, both ways
     assert load(SuiteConfig, None, ["coles.minutes=3"]).coles == ColesConfig(minutes=3)

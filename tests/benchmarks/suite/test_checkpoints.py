@@ -54,7 +54,7 @@ def test_the_loss_of_the_untrained_encoder_is_that_of_its_weights(
     config: CheckpointsConfig, tiny_run: TinyRun
 ) -> None:
     corpus = Corpus.open(tiny_run.corpus)
-    encoder = TextEncoder.untrained(config.run, seed=5)
+    encoder = TextEncoder.load(config.run, seed=5)
     limit = 16  # views.max_events of the run
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=limit)
     items = encoder.item_inputs(corpus)
