@@ -132,7 +132,7 @@ def measure(config: BatchSizeConfig, point: Point, corpus: Corpus, out: Path) ->
         scale = fit_scale(a, b) if scale is None else scale  # fitted on validation users alone
         forward, backward = pair_ranks(a, b)
         found[f"{split}_entropy"] = contrastive_entropy(a, b, scale)
-        found[f"{split}_hits"] = ((forward <= 10).astype(float) + (backward <= 10)) / 2
+        found[f"{split}_hits"] = (forward.hit(10) + backward.hit(10)) / 2
     log = [json.loads(x) for x in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     lines = [line for line in log if line["kind"] == "train"]
     seconds = float(np.mean([line["seconds"] for line in lines])) * point.steps

@@ -31,7 +31,7 @@ class VariantsConfig:
 
     runs: list[Path] = field(default_factory=list[Path])
     pair: str = ""
-    out: Path = Path("results/transfer/variants")
+    out: Path = Path("results/suite/variants")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -27,10 +27,25 @@ class Validation:
     step: int
     entropy: float
     recall: float
+    chance: float
 
     def __str__(self) -> str:
         """Return them in words."""
-        return f"entropy {self.entropy:.3f}, R@10 {self.recall:.3f} (step {self.step})"
+        recall = recall_text(self.recall, self.chance)
+        return f"entropy {self.entropy:.3f}, {recall} (step {self.step})"
+
+
+def chance_of(figures: Mapping[str, float]) -> float:
+    """Return the R@10 of a random order of the candidates, 10 / (negatives + 1) and at most 1."""
+    return min(1.0, 10 / (figures["negatives"] + 1))
+
+
+def recall_text(recall: float, chance: float) -> str:
+    """Return R@10 beside that of a random order; "-" where ten or fewer candidates give 1 to all.
+
+    `chance` is the mean of min(1, 10 / candidates).
+    """
+    return "R@10 -" if chance >= 1 else f"R@10 {recall:.3f} (chance {chance:.3f})"
 
 
 @dataclass

@@ -19,7 +19,15 @@ from clue.atomic import write_text
 from clue.config import to_yaml
 from clue.evaluation.matching import mean_entropy
 from clue.monitor.alerts import Alarms, Alert
-from clue.monitor.console import Console, RunStatus, Validation, duration, speed_texts
+from clue.monitor.console import (
+    Console,
+    RunStatus,
+    Validation,
+    chance_of,
+    duration,
+    recall_text,
+    speed_texts,
+)
 from clue.monitor.throughput import StepTiming, Throughput, ThroughputMeter
 from clue.run.objectives.base import Drawn, Objective
 from clue.run.pretrain_config import PretrainConfig
@@ -125,7 +133,8 @@ class RunLog:
         self._track({f"valid/{name}": figures for name, figures in metrics.items()}, step)
         for name, figures in metrics.items():
             self._say(
-                f"step {step}  valid {name}: R@10 {figures['recall_at_10']:.3f}  "
+                f"step {step}  valid {name}: "
+                f"{recall_text(figures['recall_at_10'], chance_of(figures))}  "
                 f"CE_{figures['negatives']:.0f} {mean_entropy({name: figures}):.3f}"
             )
         self.screen.draw()
@@ -206,7 +215,7 @@ class RunLog:
         each = list(metrics.values())
         entropy = mean_entropy(metrics)
         recall = sum(figures["recall_at_10"] for figures in each) / len(each)
-        held = Validation(step, entropy, recall)
+        held = Validation(step, entropy, recall, sum(map(chance_of, each)) / len(each))
         best = self.status.best
         self.status.latest = held
         if math.isfinite(entropy) and (best is None or entropy < best.entropy):

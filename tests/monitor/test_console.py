@@ -13,7 +13,14 @@ from termios import TIOCSWINSZ
 import pytest
 from rich.console import Console as Terminal
 
-from clue.monitor.console import RunStatus, Validation, duration, sparkline, view
+from clue.monitor.console import (
+    RunStatus,
+    Validation,
+    duration,
+    recall_text,
+    sparkline,
+    view,
+)
 from clue.monitor.throughput import Throughput
 from tests.conftest import ROOT, TinyRun
 
@@ -40,8 +47,8 @@ def some_status() -> RunStatus:
     status.grad_norm, status.lr = 0.82, 2e-3
     status.losses.extend([5.0, 4.0, 3.0])
     status.speed = SPEED
-    status.latest = Validation(100, 6.64, 0.062)
-    status.best = Validation(50, 6.6, 0.061)
+    status.latest = Validation(100, 6.64, 0.062, 0.01)
+    status.best = Validation(50, 6.6, 0.061, 0.01)
     status.saved = 100
     status.alerts = ["loss 9 at step 90, where 5 is [usual]. " + "Do this or that. " * 12]
     return status
@@ -61,8 +68,8 @@ def test_the_drawing_says_what_there_is_to_see() -> None:
         "loss        3.214 █▅▁  recall 0.310",
         "step        gradient 0.82  lr 2.0e-03  temperature 0.050",
         "speed       1,234 pairs/s  MFU 31%  data wait 2%  memory 3.0 GiB",
-        "held out    entropy 6.640, R@10 0.062 (step 100)",
-        "best        entropy 6.600, R@10 0.061 (step 50)",
+        "held out    entropy 6.640, R@10 0.062 (chance 0.010) (step 100)",
+        "best        entropy 6.600, R@10 0.061 (chance 0.010) (step 50)",
         "checkpoint  step 100",
     ]
     assert lines[7].startswith("! loss 9 at step 90, where 5 is [usual]. Do this")
@@ -142,3 +149,9 @@ def test_a_run_on_a_narrow_terminal_draws_its_block(tiny_run: TinyRun, tmp_path:
     assert re.search(r"held out +entropy", plain)
     assert re.search(r"checkpoint +step 4", plain)
     assert re.search(r"best held-out entropy .* \(step [24]\)", plain)
+
+
+def test_recall_of_a_gallery_that_anything_fills_is_no_figure() -> None:
+    assert recall_text(1.0, 1.0) == "R@10 -"  # six candidates: every rank is at most ten
+    assert recall_text(0.5, 0.1) == "R@10 0.500 (chance 0.100)"
+    assert str(Validation(3, 1.792, 1.0, 1.0)) == "entropy 1.792, R@10 - (step 3)"
