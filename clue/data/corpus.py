@@ -110,7 +110,7 @@ class Corpus:
         return _ragged(self._histories[service]["items"])
 
     def timestamps_of(self, service: int) -> Ragged:
-        """Return the times (float64) of the same events: epoch seconds, or the log's own numbers."""
+        """Return the times (float64) of those events: epoch seconds, or the numbers of the log."""
         return _ragged(self._histories[service]["timestamps"])
 
     def users_in(self, split: Split) -> np.ndarray:
