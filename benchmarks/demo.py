@@ -20,17 +20,20 @@ from typing import Literal
 import numpy as np
 import yaml
 
-from benchmarks.metrics.format import aligned
-from benchmarks.results import LOWER_IS_BETTER, Table, headlines, read_results
+from benchmarks.metrics.format import aligned, show
+from benchmarks.suite import results as scores
 from benchmarks.suite.pipeline import Stages
+from benchmarks.suite.summary import CONTROL, OURS, TaskTable, tables
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.files import log_file
 from clue.data.ingest.readers import columns_of
+from clue.evaluation.matching import matching_pairs
 from clue.run.pretrain_config import PretrainConfig
 
 WORLD = Path("data/synthetic")
 NEEDED = ("user_id", "item_id", "timestamp")
+RESAMPLES = 1000
 LEAST = 16  # users that a batch must hold: fewer negatives teach nothing
 
 
@@ -63,7 +66,7 @@ def demo(config: DemoConfig) -> str:
     own = config.events is not None
     name = config.name or ("demo" if config.events is None else plain_name(config.events))
     corpus, run, results = Path("corpora") / name, Path("runs") / name, Path("results") / name
-    data, truth, tasks = Path("configs/prepare/synthetic.yaml"), "", ""
+    data, truth = Path("configs/prepare/synthetic.yaml"), ""
     if config.events is not None:
         data = write_data_config(config.events, name, run)
     else:
@@ -75,11 +78,13 @@ def demo(config: DemoConfig) -> str:
     stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus} {rules}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
     asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
-    if own:
-        tasks = tasks_for(Corpus.open(corpus))
     stages.run("pretraining", f"accelerate launch clue/pretrain.py {asked}")
-    asked = f"name={name} checkpoint={run} corpus={corpus} out={results}{tasks}"
-    stages.run("benchmarks", f"python -m benchmarks.evaluate configs/benchmarks/demo.yaml {asked}")
+    if own:
+        suite = str(write_suite_config(Corpus.open(corpus), name, run, results))
+    else:
+        of = f"name={name} corpus={corpus} pretrain_corpus={corpus} out={results}"
+        suite = f"configs/suite/demo.yaml {of} encoders=[{run}]"
+    stages.run("benchmarks", f"python -m benchmarks.suite {suite}")
     index = Path("indexes") / name
     asked = f"checkpoint={run} corpus={corpus} out={index} overwrite=true"
     stages.run("index", f"python -m serving.build_index {asked}")
@@ -87,9 +92,9 @@ def demo(config: DemoConfig) -> str:
     (run / "stages.json").write_text(noted + "\n", encoding="utf-8")
     asked = f"run={run} corpus={corpus} results={results}{truth}"
     stages.run("report", f"python -m benchmarks.report.run_page {asked}")
-    tables, _ = read_results(results / "results.json")
     advice = what_next(Corpus.open(corpus), run, index)
-    return "\n".join([summary(tables), f"report: {run}/report.html", "", *advice])
+    table = summary(tables(scores.read(results), resamples=RESAMPLES))
+    return "\n".join([table, f"report: {run}/report.html", "", *advice])
 
 
 def plain_name(log: Path) -> str:
@@ -153,33 +158,63 @@ def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
     ]
 
 
-def tasks_for(corpus: Corpus) -> str:
-    """Return the overrides by which the tasks suit a log that is not the synthetic world's.
+def write_suite_config(corpus: Corpus, name: str, run: Path, results: Path) -> Path:
+    """Write RUN/suite.yaml, the tasks that suit a log of one's own, and return its path.
 
     The next item is asked after earlier events of its own service: there may be one service, or
-    several whose events fall on one second. Where no held-out user has two events in a service it
-    is not asked.
+    several whose events fall on one second. A service in which no held-out user has three events is
+    not asked. ValueError where that leaves nothing to measure.
     """
     held_out = corpus.split > 0
-    lengths = [corpus.items_of(s).lengths[held_out] for s in range(len(corpus.services))]
-    if any((each >= 2).any() for each in lengths):
-        return " attributes=[] next_item.past=same"
-    return " attributes=[] next_item=null"
+    long = [
+        service
+        for number, service in enumerate(corpus.services)
+        if (corpus.items_of(number).lengths[held_out] >= 3).any()
+    ]
+    pairs = matching_pairs(corpus, np.flatnonzero(held_out), max_events=1)
+    if not (pairs or long):
+        raise ValueError(
+            f"{corpus.path}: no two held-out users are in two services or have two events in one, "
+            "and none has three events in one; give longer histories or more users"
+        )
+    tree: dict[str, object] = {
+        "name": name,
+        "corpus": str(corpus.path),
+        "pretrain_corpus": str(corpus.path),
+        "out": str(results),
+        "encoders": [str(run)],
+        "text_dims": 128,
+        "resamples": 1000,
+        "probes": ["zero-shot", "fitted"],
+        "matching": [{"name": "matching", "cca_dims": 128}] if pairs else [],
+        "next_item": [
+            {"name": f"next-item/{service}", "service": service, "users": "held_out"}
+            for service in long
+        ],
+    }
+    file = run / "suite.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
-def summary(tables: Sequence[Table]) -> str:
-    """Return the small table of the test users, and where the trained encoder is clearly ahead."""
-    main = [table for table in tables if table.main and table.users == "test alone"]
-    main = main or [table for table in tables if table.main]
+def summary(tasks: Sequence[TaskTable]) -> str:
+    """Return the small table of the tasks, and where the trained encoder is clearly ahead."""
+    models = [OURS, CONTROL]
+    models += [m for task in tasks for m in task.rows if m not in models]
+    models = list(dict.fromkeys(models))
+    head = ["task", "measure", *models]
+    lines = [head]
     ahead = 0
-    measures = [(table, name) for table in main for name in table.headline]
-    for table, name in measures:
-        ours, control = (table.rows[row].measures[name] for row in ("trained", "untrained"))
-        lower = name in LOWER_IS_BETTER
-        ahead += ours.high < control.low if lower else ours.low > control.high
+    for task in tasks:
+        cells = {m: show(task.measure, row.found) for m, row in task.rows.items()}
+        lines.append([task.name, task.measure, *(cells.get(m, "-") for m in models)])
+        ours, control = task.rows[OURS].found, task.rows[CONTROL].found
+        ahead += ours.high < control.low if task.lower_is_better else ours.low > control.high
     return (
-        f"\n{aligned(headlines(main))}\n\nIntervals of 95 %; users: {main[0].users}. Trained is "
-        f"ahead of untrained, intervals apart, in {ahead} of {len(measures)} measures.\n"
+        f"\n{aligned(lines)}\n\nIntervals of 95 % over held-out users. {OURS} is ahead of "
+        f"{CONTROL}, intervals apart, in {ahead} of {len(tasks)} tasks.\n"
     )
 
 

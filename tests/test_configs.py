@@ -6,7 +6,6 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
 from benchmarks.batch_size import BatchSizeConfig
-from benchmarks.evaluate import EvaluateConfig
 from benchmarks.scaling.sweep.config import SweepConfig
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.suite.runner import SuiteConfig
@@ -22,7 +21,6 @@ CLASSES = {
     "suite": SuiteConfig,
     "sweep": SweepConfig,
 }
-# The others there are of benchmarks.evaluate.
 BENCHMARKS = {
     "batch_size": BatchSizeConfig,
     "strategies": StrategiesConfig,
@@ -39,12 +37,12 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1
         else:
-            load(CLASSES.get(kind) or BENCHMARKS.get(path.stem, EvaluateConfig), path)
+            load(CLASSES.get(kind) or BENCHMARKS.get(path.stem, SuiteConfig), path)
         loaded += 1
     assert loaded == len(files) >= 8
 
 
-@pytest.mark.parametrize("kind", [PretrainConfig, EvaluateConfig])
+@pytest.mark.parametrize("kind", [PretrainConfig, SuiteConfig])
 def test_a_config_survives_being_written_and_read(tmp_path: Path, kind: type[object]) -> None:
     config = load(kind, None)
     (tmp_path / "config.yaml").write_text(to_yaml(config))

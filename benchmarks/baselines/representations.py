@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import CountVectorizer
 
 from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
-from benchmarks.models import EncoderVectors
 from benchmarks.protocols import Model
 from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
@@ -27,6 +27,26 @@ from clue.run import checkpoint
 
 KEPT = 8  # pasts whose vectors an encoder remembers: the tasks of one shop share their windows
 FIT_ON = 20_000  # histories that TF-IDF + SVD is fitted on, drawn from those of the training users
+
+
+class EncoderVectors:
+    """A CLUE encoder on one corpus, whose items it encodes once."""
+
+    def __init__(self, encoder: Encoder, corpus: Corpus) -> None:
+        """Encodes the catalogue. ValueError for a corpus of another tokenizer or catalogue."""
+        self._encoder = encoder
+        self._corpus = corpus
+        self._items = encoder.item_inputs(corpus)
+        self.scale: float | None = encoder.scale
+        self.join: Literal["time", "service"] = encoder.join
+
+    def histories(self, service: str, histories: Ragged) -> np.ndarray:
+        """Return unit vectors (rows, E); of a history the newest `max_events` are read."""
+        return self._encoder.encode_histories(self._corpus, histories, items=self._items)
+
+    def items(self) -> np.ndarray:
+        """Return unit vectors (num_items, E), by whose cosine the model ranks."""
+        return self._encoder.encode_catalogue(self._corpus, items=self._items)
 
 
 class EncoderModel:

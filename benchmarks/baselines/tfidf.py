@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-from benchmarks.entropy import refit_scale
+from benchmarks.metrics.calibration import refit_scale
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.evaluation.matching import MatchingPairs, contrastive_entropy

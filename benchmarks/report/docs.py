@@ -2,9 +2,9 @@
 
     python -m benchmarks.report.docs
 
-A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
+A part lies between two comments, such as `<!-- speed:NAME -->` and `<!-- /speed -->`. `files`
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
-`results:NAME` from results/NAME/results.json, `speed:NAME` from results/speed/NAME.json,
+`speed:NAME` from results/speed/NAME.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files
 below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
 reference) from the files that those commands wrote.
@@ -19,15 +19,12 @@ from typing import Any
 
 from benchmarks import batch_figure, strategies
 from benchmarks.report import config_reference
-from benchmarks.results import headlines, read_results
 from benchmarks.scaling import tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
 
-KINDS = (
-    "files|results|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
-)
+KINDS = "files|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -47,7 +44,7 @@ def pages(root: Path) -> list[Path]:
 def render(root: Path, page: Path = Path("README.md")) -> str:
     """Return a page of the checkout `root` with its generated parts made anew.
 
-    Raises ValueError for a module without a docstring, and what `read_results` and `read_report`
+    Raises ValueError for a module without a docstring, and what `read_report`
     raise.
     """
     up = "../" * (len(page.parts) - 1)
@@ -79,7 +76,6 @@ def _part(root: Path, kind: str, name: str) -> str:
             return markdown(read_report(root / "results" / "speed" / f"{name}.json"))
         case _:
             return {
-                "results": results_table,
                 "scaling": scaling,
                 "transfer": transfer_table,
                 "headline": headline,
@@ -121,28 +117,6 @@ def first_line(file: Path) -> str:
     if not docstring:
         raise ValueError(f"{file} has no docstring; its first line is the README's file map")
     return docstring.splitlines()[0]
-
-
-def results_table(root: Path, name: str) -> str:
-    """Return results/NAME/results.json as Markdown: the command, and for each set of users a table.
-
-    Raises what `read_results` raises.
-    """
-    tables, about = read_results(root / "results" / name / "results.json")
-    config = about["config"]
-    command = (
-        f"python -m benchmarks.evaluate configs/benchmarks/{name}.yaml "
-        f"checkpoint={config['checkpoint']} corpus={config['corpus']} out={config['out']}"
-    )
-    lines = [f"```bash\n{command}\n```"]
-    main = [table for table in tables if table.main]
-    for users in dict.fromkeys(table.users for table in main):
-        same = [table for table in main if table.users == users]
-        head, *body = headlines(same)
-        counts = ", ".join(f"{count:,}" for count in dict.fromkeys(table.count for table in same))
-        lines += ["", f"Users: {users} ({counts}).", ""]
-        lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
-    return "\n".join(lines)
 
 
 def batch_size_study(root: Path) -> str:

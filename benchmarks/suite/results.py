@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,7 +198,7 @@ def read(out: Path) -> list[TaskResult]:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Generator[None]:
     """Hold the folder for one writer: two suites may fill one file."""
     with (out / ".scores.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

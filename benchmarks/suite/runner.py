@@ -105,10 +105,8 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
         for seed in config.untrained
     ]
-    coles = [
-        ColesModel(config.coles, learn, corpus, seed=seed)
-        for seed in (config.coles.seeds if config.coles else ())
-    ]
+    rival = config.coles
+    coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
     text = TextModel(learn, corpus, dims=config.text_dims, seed=config.seed)
     if not text.has_terms:
         sys.stderr.write(

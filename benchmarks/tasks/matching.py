@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import documents, fit_cca, item_terms
-from benchmarks.entropy import refit_scale
-from benchmarks.matching import Matched, match
+from benchmarks.metrics.calibration import refit_scale
 from benchmarks.protocols import (
     Measure,
     Model,
@@ -26,7 +25,8 @@ from benchmarks.protocols import (
 )
 from benchmarks.snapshot import views
 from clue.data.corpus import Corpus
-from clue.evaluation.matching import MatchingPairs, matching_pairs
+from clue.evaluation.matching import MatchingPairs, contrastive_entropy, matching_pairs
+from clue.evaluation.ranking import Ranks, rank
 
 EVERY = 1_000_000_000  # events to read and users to take: all; an encoder reads its newest
 MEASURES = {
@@ -38,11 +38,21 @@ MEASURES = {
 }
 
 
+@dataclass(frozen=True)
+class Matched:
+    """One gallery of n users: the ranks of both directions, each user's entropy in nats (n,)."""
+
+    forward: Ranks
+    backward: Ranks
+    loss: np.ndarray
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatchingConfig:
-    """A matching task over one or more `pairs` of services, each [service, service].
+    """A matching task over `pairs` of services, each [service, service]; all there are where empty.
 
-    With several pairs each has its own gallery and the figures are over all queries. `cca_dims`
+    A corpus of one service is matched between the older and the newer half of each history. With
+    several pairs each has its own gallery and the figures are over all queries. `cca_dims`
     is the width of the CCA baseline's SVD, 0 for none.
     """
 
@@ -78,6 +88,7 @@ class MatchingTask:
         wanted = {"-".join(sorted(pair, key=corpus.services.index)) for pair in config.pairs}
         held_out = np.flatnonzero(corpus.split > 0)
         found = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
+        wanted = wanted or set(found)
         missing = wanted - found.keys()
         if missing or not wanted:
             raise ValueError(
@@ -93,7 +104,18 @@ class MatchingTask:
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return the CCA baseline."""
-        return [LinearFloor(self.config, self.corpus)] if self.config.cca_dims else []
+        if not self.config.cca_dims or not self._can_fit():
+            return []
+        return [LinearFloor(self.config, self.corpus)]
+
+    def _can_fit(self) -> bool:
+        """Return whether training and valid users have every pair: a tiny log may lack them."""
+        names = {pairs.name for pairs in self.galleries}
+        parts = (self.corpus.users_in("train"), self.corpus.users_in("valid"))
+        return all(
+            names <= {p.name for p in matching_pairs(self.corpus, users, max_events=1)}
+            for users in parts
+        )
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor.
@@ -118,16 +140,19 @@ class MatchingTask:
                 )
             valid = np.flatnonzero(self.corpus.split[pairs.users] == 1)
             scale = refit_scale(a, b, valid if len(valid) > 1 else None)
-            parts.append(self.queries(pairs, match(a, b, scale, None)))
+            parts.append(self.queries(pairs, match(a, b, scale)))
         return Scored(pa.concat_tables(parts), MEASURES, chosen)
 
     def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
         """Return the lines of one gallery: from either service to the other."""
         ids = self.corpus.user_ids.take(pa.array(pairs.users))
         tables: list[pa.Table] = []
+        one, other = pairs.service_a, pairs.service_b
+        if one == other:
+            one, other = "older half", "newer half"
         for ranks, read, service, to in (
-            (found.forward, pairs.a, pairs.service_a, pairs.service_b),
-            (found.backward, pairs.b, pairs.service_b, pairs.service_a),
+            (found.forward, pairs.a, one, other),
+            (found.backward, pairs.b, other, one),
         ):
             columns = {
                 "user_id": ids,
@@ -156,3 +181,9 @@ class MatchingTask:
         texts = documents(pairs.a, terms), documents(pairs.b, terms)
         chosen = {"ridge": floor.ridge, "power": floor.power}
         return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen
+
+
+def match(a: np.ndarray, b: np.ndarray, scale: float) -> Matched:
+    """Return the standing of the gallery whose row i is one user in a and in b (n, E)."""
+    same = np.arange(len(a))
+    return Matched(rank(a, b, same), rank(b, a, same), contrastive_entropy(a, b, scale))

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,7 @@ from benchmarks.protocols import (
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.evaluation.ranking import Ranks, products, rank, rank_scores, top_scores
 
 MEASURES = {
@@ -55,6 +56,10 @@ MEASURES = {
 class NextItemConfig:
     """The next item of a `service`, asked of at most `most` users, the first of a fixed shuffle.
 
+    `past` is where the history comes from: the target's own service, or the others alone, as of a
+    newcomer; their clocks must then be one. `users` held_out asks valid and test users alone: right
+    where pretraining read all events of the others.
+
     `filter_seen` leaves out of the ranking what the user met there: right for films, which nobody
     rates twice, wrong for shops. `clock_times`: timestamps are epoch seconds, so that there is a
     recent popularity. `supervised` is a next-item run trained for the service, the oracle.
@@ -63,6 +68,8 @@ class NextItemConfig:
     name: str
     service: str
     filter_seen: bool = False
+    past: Literal["same", "other"] = "same"
+    users: Literal["all", "held_out"] = "all"
     most: int = 10_000
     clock_times: bool = False
     supervised: Path | None = None
@@ -91,8 +98,17 @@ class NextItemTask:
         self.valid_items, self.test_items = items.values[last - 1], items.values[last]
         self._valid_at, self._test_at = times.values[last - 1], times.values[last]
         self._few = np.flatnonzero((items.lengths > 0) & (items.lengths < 3))
+        own = config.past == "same"
+        self._services = [s for s in corpus.services if (s == config.service) == own]
         shuffled = np.random.default_rng(0).permutation(len(self.users))
-        self.asked = np.sort(shuffled[: config.most])
+        able = self._may_be_asked()
+        self.asked = np.sort(shuffled[able[shuffled]][: config.most])
+        if not len(self.asked):
+            raise ValueError(
+                f"{config.name}: no {config.users} user has an event of "
+                f"{', '.join(self._services) or 'another service'} before the last one in "
+                f"{config.service}; ask with another past or users"
+            )
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "service": config.service,
@@ -100,11 +116,26 @@ class NextItemTask:
             "asked": len(self.asked),
             "users": len(self.users),
             "items": len(self.items),
+            # A key that has its default is no part of a recipe: older scores stay valid.
+            **({} if own else {"past": config.past}),
+            **({} if config.users == "all" else {"asked_of": config.users}),
         }
+
+    def _may_be_asked(self) -> np.ndarray:
+        """Return which of `users` have a past that is read, and are of the users asked, (n,)."""
+        able = np.ones(len(self.users), bool)
+        if self.config.users == "held_out":
+            able &= self.corpus.split[self.users] > 0
+        if self.config.past == "other":
+            before = snapshot_at(self.corpus, self.users, self._test_at, self._services)
+            able &= before.lengths > 0
+        return able
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return popularity, item-kNN, EASE, iALS, and a supervised oracle where there is one."""
         config, filtered = self.config, self.config.filter_seen
+        if config.past == "other":  # the others read the items of the service itself
+            return [Popularity()]
         found: list[Tuned] = [
             Popularity(),
             ItemKNN(filter_seen=filtered),
@@ -124,13 +155,20 @@ class NextItemTask:
     @cached_property
     def before_valid(self) -> Snapshot:
         """The past of each of `users` before their valid item: what is trained on."""
-        return snapshot_at(self.corpus, self.users, self._valid_at, [self.config.service])
+        return snapshot_at(self.corpus, self.users, self._valid_at, self._services)
 
     @cached_property
     def before_test(self) -> Snapshot:
-        """The past of those `asked` before their test item."""
+        """What may be read of those `asked`: their events before their test item."""
         cutoff = self._test_at[self.asked]
-        return snapshot_at(self.corpus, self.users[self.asked], cutoff, [self.config.service])
+        return snapshot_at(self.corpus, self.users[self.asked], cutoff, self._services)
+
+    @cached_property
+    def seen(self) -> Ragged:
+        """The items of the service that those `asked` met before their test item, as columns."""
+        cutoff, service = self._test_at[self.asked], self.config.service
+        own = snapshot_at(self.corpus, self.users[self.asked], cutoff, [service])
+        return columns(own, service, self.items)
 
     @cached_property
     def training(self) -> Snapshot:
@@ -182,8 +220,7 @@ class NextItemTask:
     ) -> Scored:
         past = self.before_test
         targets = np.searchsorted(self.items, self.test_items[self.asked])
-        met = columns(past, self.config.service, self.items)
-        seen = met if self.config.filter_seen else None
+        seen = self.seen if self.config.filter_seen else None
         ranks = rank_scores(blocks(), targets, seen)
         listed = len(np.unique(top_scores(blocks(), min(10, len(self.items)), seen)))
         return Scored(

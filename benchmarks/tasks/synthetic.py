@@ -16,7 +16,6 @@ import pyarrow as pa
 from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy, last_events
 from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.matching import Matched
 from benchmarks.protocols import (
     Measure,
     Model,
@@ -28,7 +27,7 @@ from benchmarks.protocols import (
     popularity_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
-from benchmarks.tasks.matching import MEASURES, MatchingConfig, MatchingTask
+from benchmarks.tasks.matching import MEASURES, Matched, MatchingConfig, MatchingTask
 from benchmarks.tasks.synthetic_labels import (
     ClicksTask,
     LabelTask,
@@ -108,7 +107,7 @@ class TrueMatchingTask:
             # A product with the identity: the score matrix itself goes through the same ranks.
             forward, backward = (rank(each, np.eye(len(same)), same) for each in likely)
             loss = (entropy(likely[0]) + entropy(likely[1])) / 2
-            parts.append(self.matching.queries(pairs, Matched(forward, backward, loss, None, 1.0)))
+            parts.append(self.matching.queries(pairs, Matched(forward, backward, loss)))
         return Scored(pa.concat_tables(parts), MEASURES)
 
 

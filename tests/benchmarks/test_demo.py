@@ -15,11 +15,12 @@ from benchmarks.demo import (
     fit_to,
     main,
     plain_name,
-    tasks_for,
     what_next,
     write_data_config,
+    write_suite_config,
 )
 from benchmarks.suite.pipeline import Stages
+from benchmarks.suite.runner import SuiteConfig, tasks_of
 from clue.config import load
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
@@ -150,9 +151,22 @@ def test_the_curl_line_survives_the_shell(tmp_path: Path) -> None:
 
 
 def test_the_tasks_suit_a_log_of_one_service_and_one_of_equal_times(tmp_path: Path) -> None:
-    """Neither has a past in other services, which the synthetic world's demo asks of."""
-    split = {"u0": "train", "u1": "valid"}
-    one = [(user, "shop", item) for user in split for item in ("i_1", "i_2")]
-    assert tasks_for(corpus_of(tmp_path / "a", one, split)) == " attributes=[] next_item.past=same"
+    split = {f"u{n}": ("train", "valid", "test")[n % 3] for n in range(9)}
+    one = [(user, "shop", f"i_{k}") for user in split for k in range(3)]
     once = [(user, service, "i_1") for user in split for service in ("shop", "news")]
-    assert tasks_for(corpus_of(tmp_path / "b", once, split)) == " attributes=[] next_item=null"
+    for name, events, asked in (("one", one, ["next-item/shop"]), ("once", once, [])):
+        corpus = corpus_of(tmp_path / name, events, split)
+        file = write_suite_config(corpus, name, tmp_path / name, tmp_path / "results")
+        config = load(SuiteConfig, file)
+        assert [task.name for task in config.next_item] == asked
+        assert all(task.past == "same" for task in config.next_item)
+        made = tasks_of(config, corpus)
+        assert [task.name for task in made] == ["matching", *asked]
+
+
+def test_a_log_with_nothing_to_measure_is_refused(tmp_path: Path) -> None:
+    events = [(f"u{n}", "shop", "i_1") for n in range(6)]
+    split = {user: ("train", "valid", "test")[n % 3] for n, (user, _, _) in enumerate(events)}
+    with pytest.raises(ValueError, match="give longer histories or more users"):
+        corpus = corpus_of(tmp_path / "c", events, split)
+        write_suite_config(corpus, "c", tmp_path / "run", tmp_path / "results")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,6 @@ import pyarrow.parquet as pq
 
 from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig, SplitConfig
-from clue.data.ragged import Ragged
 from clue.prepare import prepare
 
 Event = tuple[str, str, str]  # user, service, item; the time is the place in the list
@@ -68,23 +66,6 @@ def taste_events(split: dict[str, str], rng: np.random.Generator) -> list[Event]
             for number in rng.integers(0, 5, 6):
                 events.append((user, service, f"{word}{taste}_{word}x{number}"))
     return events
-
-
-class Lookup:
-    """A model of given vectors: a history is the vector of its last item, an item its own."""
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.scale: float | None = None
-        self.join: Literal["time", "service"] = "service"
-        self.vectors = vectors
-
-    def histories(self, service: str, histories: Ragged) -> np.ndarray:
-        last = histories.offsets[1:] - 1
-        found = self.vectors[histories.values[np.maximum(last, 0)]]
-        return np.where(histories.lengths[:, None] > 0, found, 0)
-
-    def items(self) -> np.ndarray:
-        return self.vectors
 
 
 def one_hot(numbers: Sequence[int]) -> np.ndarray:

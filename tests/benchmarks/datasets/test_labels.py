@@ -11,6 +11,7 @@ from benchmarks.baselines.transactions import read_sales
 from benchmarks.datasets.labels import read_labels, read_table
 from benchmarks.tasks.clicks import read_impressions
 from clue.data.corpus import Corpus
+from tests.benchmarks import worlds
 from tests.data.logs import corpus_of
 
 BASE, DAY, USERS = 1_700_000_000, 86_400, 300
@@ -122,3 +123,43 @@ def test_cells_that_cannot_be_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="cannot be read as parquet"):
         read_table(tmp_path / "x.parquet", {"user_id": "id"})
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """400 users with one event each, half of them training users."""
+    split = worlds.parts(400)
+    events = [(user, "films", f"films_{user}") for user in split]
+    return worlds.corpus_of(tmp_path_factory.mktemp("people"), events, split)
+
+
+def colours() -> list[str]:
+    return [f"c{number}" for number in np.random.default_rng(0).integers(0, 2, 400)]
+
+
+def write(file: Path, users: list[str], labels: list[str | None]) -> Path:
+    # The table's order is not the corpus's.
+    pq.write_table(pa.table({"user_id": users[::-1], "colour": labels[::-1]}), file)
+    return file
+
+
+def test_users_without_a_label_are_left_out(people: Corpus, tmp_path: Path) -> None:
+    users = [str(user) for user in people.user_ids][:300]
+    labels: list[str | None] = [*colours()[:299], None]
+    labelled = read_labels(people, write(tmp_path / "u.parquet", users, labels), "colour")
+    assert labelled.users.tolist() == list(range(299))
+
+
+def test_tables_that_do_not_fit_are_refused_by_name(people: Corpus, tmp_path: Path) -> None:
+    users = [str(user) for user in people.user_ids]
+    file = write(tmp_path / "u.parquet", users, list(colours()))
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet"):
+        read_labels(people, tmp_path / "none.parquet", "colour")
+    with pytest.raises(ValueError, match="no column 'size'; there are user_id, colour"):
+        read_labels(people, file, "size")
+    twice = write(tmp_path / "twice.parquet", ["u000", "u000"], ["c0", "c1"])
+    with pytest.raises(ValueError, match="more than one row"):
+        read_labels(people, twice, "colour")
+    strangers = write(tmp_path / "other.parquet", ["x", "y"], ["c0", "c1"])
+    with pytest.raises(ValueError, match="carry 0 different values of 'colour'"):
+        read_labels(people, strangers, "colour")

@@ -3,11 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.metrics.bootstrap import Interval
 from benchmarks.report.docs import file_map, render
-from benchmarks.results import Row, Table, write_results
-
-COMMAND = "python -m benchmarks.evaluate configs/benchmarks/shop.yaml checkpoint=r corpus=c out=o"
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -45,26 +41,11 @@ def test_a_module_without_a_docstring_is_refused(tree: Path) -> None:
 
 
 def test_only_the_marked_parts_change_and_only_once(tree: Path) -> None:
-    found = Interval(0.25, 0.125, 0.5)
-    table = Table(
-        task="matching",
-        part="a -> b",
-        users="test alone",
-        main=True,
-        count=1234,
-        headline=("R@10",),
-        chance={},
-        note="",
-        rows={"trained": Row({"R@10": found}), "untrained": Row({"R@10": found})},
-    )
-    config = {"checkpoint": "r", "corpus": "c", "out": "o"}
-    write_results(tree / "results/shop/results.json", [table], {"config": config})
-    old = "before\n<!-- results:shop -->\nstale\n<!-- /results -->\nbetween\n<!-- files -->\n"
+    write(tree, "results/suite/shop/table.md", "| task |\n| --- |\n| matching |\n")
+    old = "before\n<!-- transfer:shop -->\nstale\n<!-- /transfer -->\nbetween\n<!-- files -->\n"
     write(tree, "README.md", f"{old}<!-- /files -->\nafter\n")
     text = render(tree)
-    assert text.startswith(f"before\n<!-- results:shop -->\n```bash\n{COMMAND}\n```\n")
-    assert "Users: test alone (1,234)." in text
-    assert "| matching: a -> b | R@10 | .250 [.125 .500] | .250 [.125 .500] |" in text
+    assert text.startswith("before\n<!-- transfer:shop -->\n| task |\n| --- |\n| matching |\n<!--")
     assert text.endswith(f"between\n<!-- files -->\n{file_map(tree)}\n<!-- /files -->\nafter\n")
     assert "stale" not in text
     write(tree, "README.md", text)
@@ -72,7 +53,7 @@ def test_only_the_marked_parts_change_and_only_once(tree: Path) -> None:
 
 
 def test_results_that_are_not_there_are_missed(tree: Path) -> None:
-    write(tree, "README.md", "<!-- results:shop -->\n<!-- /results -->\n")
+    write(tree, "README.md", "<!-- transfer:shop -->\n<!-- /transfer -->\n")
     with pytest.raises(FileNotFoundError, match="shop"):
         render(tree)
 

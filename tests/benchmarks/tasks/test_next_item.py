@@ -197,3 +197,41 @@ def test_what_cannot_be_asked_is_refused(corpus: Corpus) -> None:
     blind = Given(last_met, None)
     with pytest.raises(ValueError, match="given has no vectors of items"):
         task_of(corpus).score(blind, "zero-shot")
+
+
+def newcomers(tmp_path: Path) -> Corpus:
+    """Two users whose last event in the shop follows news, and one who read news too late."""
+    events: list[Event] = [
+        *[("t1", "shop", item) for item in ("x", "y", "x")],
+        *[("t1", "news", "n1"), ("t1", "shop", "y")],
+        *[("e1", "news", "n1"), ("e1", "news", "n2")],
+        *[("e1", "shop", item) for item in ("y", "y", "z")],
+        *[("e2", "shop", item) for item in ("x", "y", "z")],
+        *[("e2", "news", "n2")],
+    ]
+    return corpus_of(tmp_path, events, {"t1": "train", "e1": "test", "e2": "test"})
+
+
+def test_the_history_may_be_that_of_the_other_services(tmp_path: Path) -> None:
+    corpus = newcomers(tmp_path)
+    task = task_of(corpus, past="other", users="held_out", filter_seen=True)
+    # e2's news came after the shop's last event, and t1 is no held-out user.
+    past = task.before_test
+    assert [str(corpus.user_ids[int(user)]) for user in past.users] == ["e1"]
+    news, shop = (past.parts[corpus.services.index(name)][0] for name in ("news", "shop"))
+    assert [str(corpus.item_ids[int(item)]) for item in news.values] == ["n1", "n2"]
+    assert not len(shop.values)
+    # What was met in the shop itself still leaves the ranking: y is out, x and z are left.
+    answers = task.score(
+        Given(lambda _: np.ones((1, 2)), np.ones((corpus.num_items, 2))), "zero-shot"
+    )
+    assert answers.queries["reciprocal"].to_pylist() == [pytest.approx((1 + 1 / 2) / 2)]
+    assert [each.name for each in task.baselines([])] == ["popularity"]
+    assert task.recipe["past"] == "other" and "past" not in task_of(corpus).recipe
+
+
+def test_nobody_with_another_service_before_is_refused(tmp_path: Path) -> None:
+    events: list[Event] = [(user, "shop", item) for user in ("t", "e") for item in "xyz"]
+    corpus = corpus_of(tmp_path, events, {"t": "train", "e": "test"})
+    with pytest.raises(ValueError, match="no held_out user has an event of another service"):
+        task_of(corpus, past="other", users="held_out")

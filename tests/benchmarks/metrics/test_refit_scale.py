@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.entropy import SCALES, refit_scale
+from benchmarks.metrics.calibration import SCALES, refit_scale
 from clue.evaluation.matching import contrastive_entropy
 
 
