@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit import diagnostic_figures as checks
 from benchmarks.scaling.fit.bootstrap import Band, Bootstrap
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
@@ -84,6 +85,8 @@ def bands(axis: Axes, x: np.ndarray, found: list[Band], *, minus: float = 0.0, l
     for low, high, alpha in (("low95", "high95", 0.18), ("low80", "high80", 0.30)):
         edges = [np.array([getattr(b, end) for b in found]) - minus for end in (low, high)]
         axis.fill_between(x, np.maximum(edges[0], 1e-9), edges[1], color=BAND, alpha=alpha, lw=0)
+    flags = [zero_width(b.value, b.low95, b.high95) for b in found]
+    label += flags[0] if all(flags) else ""
     axis.plot(x, np.array([b.value for b in found]) - minus, color=LAW, label=label)
 
 

@@ -17,6 +17,7 @@ WHOLE = (
 )
 REAL = ("flops", "epochs", "lr", "loss", "seconds")
 COLUMNS = (*TEXT, *WHOLE, *REAL, "loss_se", "annealed")
+NAMES = ("trunk", "size", "arm")  # text columns that a table may lack
 POSITIVE = ("flops", "params", "params_hidden", "pairs", "steps", "batch", "loss", "negatives")
 # What says that two rows are the same training and its same end, whatever they are called.
 SAME = (
@@ -28,7 +29,7 @@ DAY = 8.64e19  # FLOPs of a petaFLOP/s-day
 
 @dataclass(frozen=True)
 class Runs:
-    """Rows as columns (n,): those of COLUMNS; and, where there are, `trunk` and `loss_K`.
+    """Rows as columns (n,): those of COLUMNS; and, where there are, those of NAMES and `loss_K`.
 
     Text columns hold str, the others numbers, float64 or int64; `loss_se` is NaN where unknown.
     """
@@ -103,7 +104,7 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
     if not table.num_rows:
         raise ValueError(f"{where} has no rows; has a run of the sweep finished?")
     columns: dict[str, np.ndarray] = {}
-    optional = [name for name in table.column_names if name == "trunk" or _is_other_loss(name)]
+    optional = [name for name in table.column_names if name in NAMES or _is_other_loss(name)]
     for name in (*COLUMNS, *optional):
         column: Any = table[name]
         if column.null_count and name != "loss_se":
@@ -124,7 +125,7 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
 
 
 def _array(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if name in TEXT or name == "trunk":
+    if name in TEXT or name in NAMES:
         return np.array([str(x) for x in column.to_pylist()], dtype=object)
     kind = pa.bool_() if name == "annealed" else pa.int64() if name in WHOLE else pa.float64()
     values = column.cast(kind).to_pylist()
@@ -139,7 +140,8 @@ def _is_other_loss(name: str) -> bool:
 
 def _distinct(runs: Runs) -> Runs:
     """Return the rows sorted by what they hold, each once; ValueError for two losses of one end."""
-    keys = [runs[name] for name in SAME]
+    # a run that two arms of a comparison share is a row of each
+    keys = [runs[name] for name in (*SAME, *(["arm"] if "arm" in runs.columns else []))]
     order = np.lexsort([np.array([str(x) for x in runs["point"]]), *map(_sortable, keys[::-1])])
     kept: dict[tuple[Any, ...], int] = {}
     for row in order:

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.scaling.fit.bootstrap import Band
 from benchmarks.scaling.fit.run_table import read_runs
+from benchmarks.scaling.fit.summary import band as show_band
 from benchmarks.scaling.fit.summary import plain
 from benchmarks.scaling.predict.predict import hashed
 from clue.config import read_command_line
@@ -74,7 +75,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
 
 def sentence(tree: Mapping[str, Any]) -> str:
     """Return the outcome in words."""
-    build, band = tree["build"], tree["predicted"]
+    build = tree["build"]
     inside = (
         "inside the interval of 80 %"
         if tree["inside80"]
@@ -85,9 +86,9 @@ def sentence(tree: Mapping[str, Any]) -> str:
     return (
         f"The plan for {tree['budget']:.3g} FLOPs, {tree['factor']:.3g} x the largest fitted run: "
         f"width {build['width']}, {build['layers']} layers, {build['steps']:,} steps of "
-        f"{build['batch']}, rate {build['lr']:.2g}, loss {band['value']:.3f} [{band['low95']:.3f} "
-        f"{band['high95']:.3f}]. Trained as planned it spent {tree['spent']:.3g} FLOPs and reached "
-        f"{tree['observed']:.3f}: {inside}, error {tree['error']:+.2%} (K = "
+        f"{build['batch']}, rate {build['lr']:.2g}, loss "
+        f"{show_band(tree['predicted'], '.3f')}. Trained as planned it spent {tree['spent']:.3g} FLOPs and "
+        f"reached {tree['observed']:.3f}: {inside}, error {tree['error']:+.2%} (K = "
         f"{tree['negatives']:,})."
     )
 

@@ -23,6 +23,7 @@ from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
 from benchmarks.scaling.fit.summary import about, described, plain, table_flags
+from benchmarks.scaling.fit.summary import band as show_band
 from benchmarks.scaling.sweep.config import SweepConfig
 from clue.config import load, read_command_line
 
@@ -194,9 +195,8 @@ def main(argv: Sequence[str]) -> None:
     config = read_command_line(PredictConfig, argv, description=__doc__ or "")
     tree = predict(config)
     for one in tree["content"]["targets"]:
-        band = one["predicted"]
         sys.stdout.write(
-            f"{one['name']}: {band['value']:.4f} [{band['low95']:.4f} {band['high95']:.4f}], "
+            f"{one['name']}: {show_band(one['predicted'], '.4f')}, "
             f"{one['factor']:.3g} x the compute of the fit\n"
         )
     sys.stdout.write(f"{config.out}: sha256 {tree['sha256']}\ncommit it before these runs start\n")

@@ -115,6 +115,23 @@ def evaluate(model: NextItemDecoder, questions: EvalQueries) -> dict[str, float]
     The whole catalogue is ranked, items seen before included; ties count half. `entropy_se` is the
     standard error of the cross-entropy over the questions.
     """
+    losses, ranks = losses_and_ranks(model, questions)
+    top = ranks <= 10
+    return {
+        "cross_entropy": losses.mean().item(),
+        "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
+        "recall_at_10": top.double().mean().item(),
+        "ndcg_at_10": (top / (ranks + 1).log2()).double().mean().item(),
+        "mrr": (1 / ranks).double().mean().item(),
+        "negatives": float(len(model.decoder.item.weight) - 1),
+        "queries": float(len(ranks)),
+    }
+
+
+def losses_and_ranks(
+    model: NextItemDecoder, questions: EvalQueries
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each query's cross-entropy in nats (Q,) and expected rank (Q,) in the catalogue."""
     table = model.decoder.item.weight.detach()
     states = last_states(model, questions.histories).to(table.device)
     targets = torch.from_numpy(questions.targets.astype(np.int64)).to(table.device)
@@ -124,17 +141,7 @@ def evaluate(model: NextItemDecoder, questions: EvalQueries) -> dict[str, float]
             for start in range(0, len(states), BLOCK)
         ]
     )
-    top = ranks <= 10
-    losses = item_losses(states, targets, table).double()
-    return {
-        "cross_entropy": losses.mean().item(),
-        "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
-        "recall_at_10": top.double().mean().item(),
-        "ndcg_at_10": (top / (ranks + 1).log2()).double().mean().item(),
-        "mrr": (1 / ranks).double().mean().item(),
-        "negatives": float(len(table) - 1),
-        "queries": float(len(ranks)),
-    }
+    return item_losses(states, targets, table).double(), ranks
 
 
 def expected_ranks(
