@@ -25,14 +25,8 @@ from benchmarks.metrics.bootstrap import Interval, bootstrap, mean_of, summary
 from benchmarks.models import EncoderVectors
 from benchmarks.scaling.sweep.cost import flops_a_step
 from clue.config import load, read_command_line
-from clue.data.batches import take
 from clue.data.corpus import Corpus
-from clue.evaluation.matching import (
-    contrastive_entropy,
-    fit_scale,
-    newest,
-    pair_ranks,
-)
+from clue.evaluation.matching import contrastive_entropy, fit_scale, pair_ranks
 from clue.inference.text_encoder import TextEncoder
 from clue.run.pretrain_config import PretrainConfig
 
@@ -168,7 +162,7 @@ def _vectors(
     """Return the unit vector (n, E) of each user's newest events in the service named for them."""
     rows = [np.flatnonzero(services == number) for number in range(len(corpus.services))]
     parts = [
-        model.histories(service, newest(take(corpus.items_of(number), users[mine]), events))
+        model.histories(service, corpus.items_of(number).take(users[mine]).last(events))
         for number, (service, mine) in enumerate(zip(corpus.services, rows, strict=True))
     ]
     return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]

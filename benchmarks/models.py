@@ -4,8 +4,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, pool_histories
 
@@ -54,7 +54,7 @@ def user_vectors(model: Vectors, corpus: Corpus, users: np.ndarray) -> np.ndarra
     A model that reads all services as one history gives its vector of that.
     """
     parts = [
-        (take(corpus.items_of(number), users), take(corpus.timestamps_of(number), users))
+        (corpus.items_of(number).take(users), corpus.timestamps_of(number).take(users))
         for number in range(len(corpus.services))
     ]
 

@@ -17,9 +17,8 @@ from benchmarks.baselines.tfidf import popularity, unit
 from benchmarks.metrics.bootstrap import Statistic, mean_of
 from benchmarks.models import Vectors
 from benchmarks.results import Outcome, Slice, Table, measure_rows, per_user_rows
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.views import keep, spans
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.evaluation.ranking import Ranks, concatenated, rank
 
 Past: TypeAlias = Literal["same", "other"]
@@ -59,11 +58,11 @@ def questions(corpus: Corpus, service: int, users: np.ndarray, past: Past = "sam
         some = np.flatnonzero(sum(part.lengths for part in before))
         asked, last = asked[some], last[some]
         pasts = {
-            corpus.services[other]: take(part, some)
+            corpus.services[other]: part.take(some)
             for other, part in zip(others, before, strict=True)
         }
     size = history.lengths[asked] - 1
-    places = spans(history.offsets[asked], size)
+    places = Ragged.slices(history.offsets[asked], size)
     earlier = Ragged(history.values[places.values], places.offsets)
     catalogue = np.flatnonzero(corpus.item_service == service)
     row = np.full(corpus.num_items, -1)
@@ -76,9 +75,9 @@ def questions(corpus: Corpus, service: int, users: np.ndarray, past: Past = "sam
 
 def _before(corpus: Corpus, service: int, users: np.ndarray, times: np.ndarray) -> Ragged:
     """Return each user's items in `service` from before her entry of `times` (users,)."""
-    theirs = take(corpus.timestamps_of(service), users)
+    theirs = corpus.timestamps_of(service).take(users)
     early = theirs.values < np.repeat(times, theirs.lengths)
-    return keep(take(corpus.items_of(service), users), early)
+    return corpus.items_of(service).take(users).mask(early)
 
 
 def _vectors(model: Vectors, asked: Questions) -> np.ndarray:

@@ -17,11 +17,13 @@ from benchmarks.metrics.bootstrap import (
     Statistic,
     auroc_of,
     average_precision_of,
+    coverage_of,
     gauc_of,
     macro_auroc_of,
     mean_of,
     median_of,
     r2_of,
+    ratio_of,
     spearman_of,
 )
 from benchmarks.metrics.calibration import ece_of, ne_of
@@ -30,7 +32,7 @@ from benchmarks.snapshot import Past
 Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
 Kind: TypeAlias = (
     Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
-    | Literal["average_precision", "ece", "ne", "r2", "spearman"]
+    | Literal["average_precision", "ece", "ne", "r2", "spearman", "ratio", "coverage"]
 )
 
 
@@ -92,6 +94,8 @@ class Measure:
     average_precision, ece  (probability, label 0/1)
     ne              (log loss in nats, label 0/1): over the entropy of the share of ones
     r2, spearman    (prediction, truth)
+    ratio           (numerator, denominator): the sum of the one over that of the other
+    coverage        (list of items, number of items): the share of all items in some list
     """
 
     kind: Kind
@@ -117,6 +121,8 @@ class Measure:
             "ne": ne_of,
             "r2": r2_of,
             "spearman": spearman_of,
+            "ratio": ratio_of,
+            "coverage": lambda lists, items: coverage_of(lists.astype(np.int64), int(items[0])),
         }
         return made[self.kind](*columns)
 

@@ -1,8 +1,6 @@
 """The next-item model beside the rival: quality on the test items, and seconds to equal quality."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.external.rectools_sasrec import Curve, seconds_to
@@ -10,31 +8,6 @@ from benchmarks.metrics.bootstrap import Interval
 from benchmarks.metrics.format import show
 
 CLOCK = "processor_seconds"
-# as the rival's curve calls what our log calls otherwise
-LOGGED = {
-    "loss": "cross_entropy",
-    "HR@10 seen kept": "recall_at_10",
-    "NDCG@10 seen kept": "ndcg_at_10",
-}
-
-
-def our_curve(log: Path) -> list[dict[str, float]]:
-    """Return a line per held-out measurement of a run's log: processor seconds so far, figures.
-
-    Only steps count, as in the rival's curve. A checkpoint that was moved away from its log has no
-    such lines.
-    """
-    curve: list[dict[str, float]] = []
-    spent, before = 0.0, 0
-    text = log.read_text(encoding="utf-8") if log.is_file() else ""
-    for line in map(json.loads, text.splitlines()):
-        if line["kind"] == "train":
-            spent += line["processor_seconds"] * (line["step"] - before)
-            before = line["step"]
-        if line["kind"] == "valid":
-            (figures,) = line["next_item"].values()
-            curve.append({CLOCK: spent, **{name: figures[key] for name, key in LOGGED.items()}})
-    return curve
 
 
 def table(rival: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

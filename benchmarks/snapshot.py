@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.views import keep
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Past:
 
     def some(self, rows: np.ndarray) -> "Past":
         """Return the past of the users in `rows`, indices into these n."""
-        parts = tuple((take(items, rows), take(times, rows)) for items, times in self.parts)
+        parts = tuple((items.take(rows), times.take(rows)) for items, times in self.parts)
         return Past(self.corpus, self.users[rows], parts, self.until[rows])
 
 
@@ -83,11 +82,10 @@ def as_of(
             parts.append(_nothing(len(users)))
             continue
         items, times = (
-            take(column, users)
-            for column in (corpus.items_of(number), corpus.timestamps_of(number))
+            column.take(users) for column in (corpus.items_of(number), corpus.timestamps_of(number))
         )
         early = times.values < np.repeat(until, times.lengths)
-        parts.append((keep(items, early), keep(times, early)))
+        parts.append((items.mask(early), times.mask(early)))
     return Past(corpus, users, tuple(parts), until)
 
 

@@ -2,9 +2,10 @@
 
     accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
 
-It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which
-it prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
-and one for all services together: user_id, service, as_of, vector. Processes share the users.
+It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
+prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
+and one for all services together: user_id, service, as_of, vector. Processes share the users. The
+corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
 With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
 """
 
@@ -18,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
 from clue.config import load, run_command
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.views import keep
+from clue.data.corpus import Corpus
+from clue.data.ingest.config import PrepareConfig
+from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, BATCH, Part, pool_histories
-from clue.prepare import PrepareConfig, prepare
+from clue.prepare import prepare
+from clue.train.distributed import init_accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,13 @@ class EmbedConfig:
     untrained: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse two inputs and none."""
+        """Validate that there is one input."""
         if (self.corpus is None) == (self.data is None):
             raise ValueError("give either corpus=DIRECTORY or data=CONFIG.yaml")
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
 
     def report(config: EmbedConfig) -> str:
         return f"{config.out}: {embed(config)} vectors\n"
@@ -58,15 +59,17 @@ def main() -> None:
 
 
 def embed(config: EmbedConfig) -> int:
-    """Writes the embedding table of a corpus or of raw logs; gives the number of its rows.
+    """Write the embedding table of a corpus or of raw logs; return the number of its rows.
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = init_accelerator(bf16=False, trackers=[], run=config.out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
-    with accelerator.main_process_first():
-        corpus = Corpus.open(config.corpus or prepared(config, encoder))
+    if config.data is not None and accelerator.is_main_process:
+        prepare_logs(config.data, beside(config.out), encoder)
+    accelerator.wait_for_everyone()
+    corpus = Corpus.open(config.corpus or beside(config.out))
     rank, world = accelerator.process_index, accelerator.num_processes
     bounds = np.linspace(0, corpus.num_users, world + 1).astype(np.int64)
     config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,16 +84,30 @@ def embed(config: EmbedConfig) -> int:
     return rows
 
 
-def prepared(config: EmbedConfig, encoder: Encoder) -> Path:
-    """Return the corpus of the raw logs that `data` describes, with the model's tokenizer."""
-    assert config.data is not None
-    logs = load(PrepareConfig, config.data)
+def beside(out: Path) -> Path:
+    """Return where the corpus of `data` lies, beside the table that is made of it."""
+    return out.with_suffix(".corpus")
+
+
+def prepare_logs(data: Path, corpus: Path, encoder: Encoder) -> None:
+    """Write the corpus of the raw logs that `data` describes, read as the model reads.
+
+    The corpus is this command's own: yesterday's makes way for today's. Raises what `prepare` does,
+    in the name of the file, whose keys are not this command's.
+    """
+    logs = load(PrepareConfig, data)
     tokenizer = dataclasses.replace(logs.tokenizer, path=encoder.tokenizer_path)
-    beside = config.out.with_suffix(".corpus")
     logs = dataclasses.replace(
-        logs, tokenizer=tokenizer, max_item_tokens=encoder.max_item_tokens, out=beside
+        logs,
+        tokenizer=tokenizer,
+        max_item_tokens=encoder.max_item_tokens,
+        out=corpus,
+        overwrite=True,
     )
-    return prepare(logs)
+    try:
+        prepare(logs)
+    except ValueError as error:
+        raise ValueError(f"{data}: {error}") from None
 
 
 def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
@@ -135,13 +152,13 @@ def rows_of(
     by_service: list[np.ndarray] = []
     latest = np.full(len(users), -np.inf)
     for number, service in enumerate(corpus.services):
-        times = take(corpus.timestamps_of(number), users)
-        histories = take(corpus.items_of(number), users)
+        times = corpus.timestamps_of(number).take(users)
+        histories = corpus.items_of(number).take(users)
         if before is not None:
             early = times.values < before
-            times, histories = keep(times, early), keep(histories, early)
+            times, histories = times.mask(early), histories.mask(early)
         filled = np.flatnonzero(histories.lengths > 0)
-        vectors = encoder.encode_histories(corpus, take(histories, filled), items=items)
+        vectors = encoder.encode_histories(corpus, histories.take(filled), items=items)
         as_of = times.values[times.offsets[1:][filled] - 1]
         latest[filled] = np.maximum(latest[filled], as_of)
         parts.append((histories, times))
@@ -159,7 +176,7 @@ def rows_of(
 
 
 def merge(parts: Sequence[Path], out: Path) -> int:
-    """Joins the parts into `out`, row group by row group, and deletes them; gives the row count."""
+    """Join the parts into `out`, row group by row group, delete them, return the row count."""
     beside = out.with_name(f".writing-{out.name}")
     with pq.ParquetWriter(beside, pq.read_schema(parts[0]), compression="zstd") as writer:
         for part in parts:

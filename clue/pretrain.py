@@ -44,7 +44,7 @@ from clue.run.resume import find_start
 from clue.run.train_state import TrainState, prepared
 from clue.synthetic.world import SyntheticConfig, write_world
 from clue.train import phases
-from clue.train.distributed import agreed, join, stop_vote, told
+from clue.train.distributed import broadcast, check_same_step, init_accelerator, preemption_vote
 from clue.train.optimiser import set_learning_rate
 from clue.train.precision import uses_bf16
 from clue.train.state_dict import gather
@@ -68,11 +68,11 @@ def pretrain(config: PretrainConfig) -> bool:
     """
     # --- machine, corpus, model: everything that can be refused is refused here
     bf16 = uses_bf16(config.precision, config.narrowest)
-    accelerator = join(bf16=bf16, trackers=installed(config.trackers), run=config.run)
+    accelerator = init_accelerator(bf16=bf16, trackers=installed(config.trackers), run=config.run)
     with accelerator.main_process_first():  # it makes the demo's corpus, sets aside the damaged
         corpus = open_corpus(config)
         start = find_start(config, corpus)
-    first = agreed(start.step if start is not None else 0)
+    first = check_same_step(start.step if start is not None else 0)
     make = NextItemObjective if config.objective == "next_item" else Contrastive
     objective: Objective = make(config, corpus)
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -90,7 +90,7 @@ def pretrain(config: PretrainConfig) -> bool:
             first=first,
             progress=learner.progress,
         ) as log,
-        stop_vote(accelerator.device) as asked_to_stop,
+        preemption_vote(accelerator.device) as asked_to_stop,
     ):
         run = Run(config, corpus, objective, log)
         last = first if learner.progress.phase == "done" else config.steps
@@ -165,7 +165,7 @@ def measure_and_save(
                 state = replace(state, optimizer={})
             checkpoint.save(config, run.corpus, state, done, metrics, progress)
             log.saved(done)
-    learner.go_on(told(progress))  # the others wait here meanwhile
+    learner.go_on(broadcast(progress))  # the others wait here meanwhile
     log.phase(done, learner.progress)
 
 

@@ -7,7 +7,6 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
-from benchmarks.hard_tasks.__main__ import HardTasksConfig
 from benchmarks.scaling.sweep.config import SweepConfig
 from benchmarks.strategies import StrategiesConfig
 from benchmarks.suite.runner import SuiteConfig
@@ -26,8 +25,6 @@ CLASSES = {
 # The others there are of benchmarks.evaluate.
 BENCHMARKS = {
     "batch_size": BatchSizeConfig,
-    "hard_ml1m": HardTasksConfig,
-    "hard_multi8": HardTasksConfig,
     "strategies": StrategiesConfig,
 }
 

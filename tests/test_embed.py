@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, read_embeddings
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
+from clue.train.distributed import PATIENCE
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
 
@@ -90,7 +90,7 @@ def test_events_at_and_after_the_time_are_not_read(
     user = int(np.flatnonzero((times.lengths > 3) & (corpus.split == 0))[0])
     early = times[user] < before
     assert early.any()
-    history = take(corpus.items_of(0), np.array([user]))
+    history = corpus.items_of(0).take(np.array([user]))
     texts = [corpus.item_texts[int(i)].as_py() for i in history.values[early]]
     expected = encoder.encode({"x": texts})
     found = vectors_of(out)[corpus.user_ids[user].as_py(), corpus.services[0]]
@@ -134,9 +134,16 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
     one, two, raw = (tmp_path / f"{name}.parquet" for name in ("one", "two", "raw"))
     embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=one))
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    machine = ["--config_file", "configs/accelerate/cpu2.yaml", "clue/embed.py"]
+    machine = ["--config_file", "configs/accelerate/cpu2.yaml", str(tmp_path / "job.py")]
     model = f"checkpoint={tiny_run.run}"
-    _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
+    # what a process waits for the others is known inside it alone
+    (tmp_path / "job.py").write_text(
+        "import torch\nfrom torch import distributed\nfrom clue.embed import main\nmain()\n"
+        "backend = distributed.group.WORLD._get_backend(torch.device('cpu'))\n"
+        "print(backend.options._timeout.total_seconds())\n"
+    )
+    printed = _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
+    assert printed.split() == [str(PATIENCE.total_seconds())] * 2
     logs = tiny_run.corpus.parent / "logs"
     data = tmp_path / "data.yaml"
     data.write_text(
@@ -197,6 +204,36 @@ def test_the_command_names_an_item_outside_the_catalogue(
     assert "2 of its 2 items" in done.stderr and "the first of them 'fork' of 'shop'" in done.stderr
 
 
-def _run(command: list[str]) -> None:
+def test_the_next_day_takes_the_place_of_the_last(tiny_run: TinyRun, tmp_path: Path) -> None:
+    def log(name: str, users: range) -> None:
+        rows = [
+            f"u{u},i{n},{1e9 + n},pan number {n}" for u in users for n in range(u % 3, u % 3 + 4)
+        ]
+        lines = ["user_id,item_id,timestamp,text", *rows]
+        (tmp_path / "day" / name).write_text("\n".join(lines) + "\n")
+
+    (tmp_path / "day").mkdir()
+    data, out = tmp_path / "day.yaml", tmp_path / "vectors.parquet"
+    data.write_text(f"name: day\nevents: [{tmp_path}/day/*.csv]\nservice: shop\n")
+    config = EmbedConfig(checkpoint=tiny_run.run, data=data, out=out)
+    log("d1.csv", range(20))
+    embed(config)
+    first = vectors_of(out)
+    log("d2.csv", range(20, 50))
+    embed(config)
+    second = vectors_of(out)
+    assert (len(first), len(second)) == (40, 100)
+    for key, vector in first.items():
+        np.testing.assert_allclose(second[key], vector, atol=1e-5)
+    assert Corpus.open(tmp_path / "vectors.corpus").num_users == 50
+    log("d2.csv", range(20, 30))
+    data.write_text(data.read_text().replace("shop", "''"))
+    with pytest.raises(ValueError, match=r"day\.yaml: "):
+        embed(config)
+    assert len(vectors_of(out)) == 100
+
+
+def _run(command: list[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -13,8 +13,8 @@ from scipy.special import logsumexp
 from benchmarks.snapshot import Past
 from clue.atomic import sha256
 from clue.config import load
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.synthetic.labels import OutcomesConfig, latents_at, places, shares_of
 
 CEILING = "ceiling (truth)"  # the row that the tables measure a model's share of the attainable by
@@ -80,8 +80,8 @@ class Truth:
         Row q holds log P(the items of user q at their times | the latents of user c), less what is
         the same for every c. How many events there are counts for nothing.
         """
-        items = take(self.corpus.items_of(service), users)
-        times = take(self.corpus.timestamps_of(service), users)
+        items = self.corpus.items_of(service).take(users)
+        times = self.corpus.timestamps_of(service).take(users)
         here = self.corpus.item_service == service
         topics, noise = self.first.shape[1], self.config.world.noise
         by_chance = np.bincount(self.topic[here], self.popularity[here], topics)
@@ -127,7 +127,7 @@ def last_events(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarr
     item = np.zeros(newest.shape, np.int64)
     for number in range(len(corpus.services)):
         items, times = (
-            take(c, users) for c in (corpus.items_of(number), corpus.timestamps_of(number))
+            c.take(users) for c in (corpus.items_of(number), corpus.timestamps_of(number))
         )
         some = np.flatnonzero(items.lengths > 0)
         newest[number, some] = times.values[_ends(times)[some]]

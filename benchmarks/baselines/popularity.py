@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.protocols import Ranker
 from benchmarks.snapshot import Past
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.evaluation.ranking import CELLS, rank_scores
 
 Matrix = Any  # a csr_matrix, whose shape SciPy's types do not know

@@ -18,8 +18,8 @@ from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, un
 from benchmarks.models import EncoderVectors
 from benchmarks.protocols import Model
 from benchmarks.snapshot import Past
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.inference.encoder import Encoder, load
 from clue.inference.pooling import ALL, pool_histories
 from clue.run import checkpoint
@@ -118,7 +118,7 @@ class TextModel:
         users = self.learn.users_in("train")
         rng = np.random.default_rng(self.seed)
         users = np.sort(rng.permutation(users)[:FIT_ON])
-        rows = [take(self.learn.items_of(s), users) for s in range(len(self.learn.services))]
+        rows = [self.learn.items_of(s).take(users) for s in range(len(self.learn.services))]
         filled = [documents(r, learnt)[np.flatnonzero(r.lengths > 0)] for r in rows]
         space = TextSpace(vstack(filled).tocsr(), self.dims, self.seed)
         terms = csr_matrix(counter.transform(self.corpus.item_texts.to_pylist()), dtype=float)

@@ -14,8 +14,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
 from benchmarks.entropy import refit_scale
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.evaluation.matching import MatchingPairs, contrastive_entropy
 
 # A term is a run of word characters or of marks: no language and no identifier is empty.
@@ -76,7 +76,7 @@ class TextVectors:
         self.join: Literal["time", "service"] = "service"
         self._terms = terms
         train = corpus.users_in("train")
-        rows = [take(corpus.items_of(s), train) for s in range(len(corpus.services))]
+        rows = [corpus.items_of(s).take(train) for s in range(len(corpus.services))]
         filled = [documents(r, terms)[np.flatnonzero(r.lengths > 0)] for r in rows]
         self._space = TextSpace(vstack(filled).tocsr(), dims, seed)
 
@@ -165,5 +165,5 @@ def _inverse_root(scatter: np.ndarray, ridge: float) -> np.ndarray:
 
 def popularity(corpus: Corpus, service: int) -> np.ndarray:
     """Return how often training users met each catalogue item in a service, (I,) float64."""
-    met = take(corpus.items_of(service), corpus.users_in("train")).values
+    met = corpus.items_of(service).take(corpus.users_in("train")).values
     return np.bincount(met, minlength=corpus.num_items).astype(np.float64)

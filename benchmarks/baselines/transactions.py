@@ -9,9 +9,8 @@ import pyarrow as pa
 from benchmarks.datasets.labels import read_table, rows_of
 from benchmarks.snapshot import Past
 from clue.atomic import sha256
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.views import keep
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 
 DAY = 86_400.0  # seconds
 WINDOWS = (7.0, 28.0, 90.0, np.inf)  # days before the moment
@@ -36,12 +35,12 @@ class Sales:
 
     def between(self, users: np.ndarray, start: np.ndarray | float, end: np.ndarray) -> Ragged:
         """Return the lines of `users` (n,) in start <= time < end, a row of indices for each."""
-        rows = take(Ragged(np.arange(len(self.time)), self.offsets), users)
+        rows = Ragged(np.arange(len(self.time)), self.offsets).take(users)
         time = self.time[rows.values]
         low, high = (
             np.repeat(np.broadcast_to(edge, (len(users),)), rows.lengths) for edge in (start, end)
         )
-        return keep(rows, (time >= low) & (time < high))
+        return rows.mask((time >= low) & (time < high))
 
 
 def read_sales(corpus: Corpus, file: Path) -> Sales:

@@ -8,8 +8,6 @@ and the vectors back. All lie in WORK/DIGEST, a folder for each setting, corpus 
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,37 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.tfidf import unit
-from benchmarks.external.environments import (
-    ROOT,
-    TORCH,
-    Rival,
-    RivalMissing,
-    python_of,
-)
-from benchmarks.external.rectools_sasrec import ALLOCATOR
+from benchmarks.external.environments import LIFESTREAM, run_worker, worker_command
 from benchmarks.snapshot import Past, as_of
-from benchmarks.speed.interleave import ArmFailed
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
-from clue.data.sequences import joined
-
-# 0.7.0 lacks a folder of its own preprocessing; 0.6.0 without what it asks for (spacy 3.7.4, Spark)
-# and with these instead trains and embeds under Python 3.11. transformers 5 moved a class it needs.
-COLES = Rival(
-    name="coles",
-    bare=("pytorch-lifestream==0.6.0",),
-    needs=(
-        "pytorch-lightning==2.6.6",
-        "torchmetrics==1.9.0",
-        "transformers==4.57.6",
-        "omegaconf==2.4.0",
-        "scikit-learn==1.9.1",
-        "pandas==3.1.1",
-        "pyarrow==26.0.1",
-        "duckdb==2.0.1",
-        "numpy==2.4.6",
-    ),
-)
+from clue.data.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +122,7 @@ def exported(past: Past, items: np.ndarray, services: np.ndarray) -> dict[str, n
     `item`, `service` and `event_time` (events,), the place in the history, and `offsets` (n + 1,).
     `items` and `services` are the rows that the rival knows them by.
     """
-    histories = joined(list(past.parts))[0]
+    histories = Ragged.merge_by_time(list(past.parts))[0]
     owner = past.corpus.item_service[histories.values]
     place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
     return {
@@ -168,7 +140,7 @@ def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
     """
     spec: dict[str, Any] = {**asdict(config), "seed": seed, "learn": learn.fingerprint}
     del spec["work"], spec["seeds"]
-    told = json.dumps([spec, TORCH, *COLES.bare, *COLES.needs], sort_keys=True)
+    told = json.dumps([spec, *LIFESTREAM.packages], sort_keys=True)
     work = config.work / hashlib.sha256(told.encode()).hexdigest()[:12]
     if (work / "model.pt").is_file():
         return work
@@ -184,39 +156,10 @@ def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
 
 
 def command_of() -> list[str]:
-    """Return the command of the arm; its environment is made where it is not complete."""
-    try:
-        python = python_of(COLES)
-    except RivalMissing as error:
-        wanted = " ".join((TORCH, *COLES.bare, *COLES.needs))
-        raise FileNotFoundError(
-            f"{error}\nCoLES needs an environment of its own, .rivals/{COLES.name}, made by pip of "
-            f"{wanted}: run this once where a package index can be reached, or leave CoLES out "
-            "with coles=null"
-        ) from None
-    # The hard negatives need 420 MB a step: where glibc keeps the pages, .4 s instead of 2.2 s.
-    arm = [str(python), "-W", "ignore", "-m", "benchmarks.external.coles_worker"]
-    return ["env", *ALLOCATOR, *arm]
+    """Return the command of the worker."""
+    return worker_command(LIFESTREAM, "benchmarks.external.coles_worker", "coles")
 
 
 def work_on(mode: str, spec: dict[str, Any], work: Path) -> None:
-    """Lets the arm train or embed, and shows what it says of its progress.
-
-    ArmFailed with the last line of its log, WORK/MODE.log, where it fails.
-    """
-    command, said = [*command_of(), mode, json.dumps(spec)], work / f"{mode}.log"
-    with (
-        said.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            sys.stderr.write(f"CoLES: {line}")
-    if process.returncode:
-        lines = said.read_text(encoding="utf-8").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "nothing")
-        raise ArmFailed(
-            f"CoLES, {mode}, status {process.returncode}: {last[:300]} ({said} has all of it)"
-        )
+    """Let the worker train or embed; its log is WORK/MODE.log."""
+    run_worker([*command_of(), mode], spec, work / f"{mode}.log", f"CoLES, {mode}")

@@ -37,7 +37,7 @@ class Curve(Callback):
         self.work, self.minutes, self.length = Path(spec["work"]), spec["minutes"], spec["length"]
         self.batch, self.best = spec["batch"], -1.0
         # The model's id of each item; 0 is its padding and says that it does not know the item.
-        self.ids = np.zeros(log["item"].max() + 1, dtype=np.int64)
+        self.ids = np.zeros(spec["items"], dtype=np.int64)
         self.seconds = self.processor = 0.0
         train, valid = log[log.part == 0], log[log.part == 1]
         self.histories = [train.groupby("user")["item"].agg(list)]

@@ -85,6 +85,21 @@ def mean_of(values: np.ndarray) -> Statistic:
     return statistic
 
 
+def ratio_of(numerator: np.ndarray, denominator: np.ndarray) -> Statistic:
+    """Return the statistic "weighted sum of one column (Q,) over that of another", NaN over 0.
+
+    The mean over a subset of the queries is the ratio of values that are 0 outside it to the
+    membership in it.
+    """
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        below = weights @ denominator
+        undefined = np.full(len(weights), np.nan)
+        return np.divide(weights @ numerator, below, out=undefined, where=below > 0)
+
+    return statistic
+
+
 def coverage_of(lists: np.ndarray, catalogue: int) -> Statistic:
     """Return the statistic "share of the `catalogue` that is in some list" of rows (Q, k).
 

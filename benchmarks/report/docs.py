@@ -171,7 +171,10 @@ def hard_tasks(root: Path, name: str) -> str:
     """
     folder = Path("results") / "hard_tasks" / name
     found = tasks_figure.read_tasks(root / folder / "results.json")
-    parts = [f"```bash\npython -m benchmarks.hard_tasks configs/benchmarks/hard_{name}.yaml\n```"]
+    parts = [
+        f"Made by the former command at commit a550574; now it is\n\n"
+        f"```bash\npython -m benchmarks.suite --suite hard_{name}\n```"
+    ]
     drawn: set[str] = set()
     for task in found:
         parts.append(tasks_figure.table(task))

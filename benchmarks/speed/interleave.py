@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.external.environments import ROOT, Rival, RivalMissing, python_of
+from benchmarks.external.environments import ROOT, ArmFailed, Rival, RivalMissing, python_of
 from benchmarks.speed.report import Row, Spread
 
 LOSS_GATE = 1e-5  # relative, in fp32
@@ -29,10 +29,6 @@ class Arm:
     module: str
     spec: Mapping[str, Any]
     rival: Rival | None = None
-
-
-class ArmFailed(RuntimeError):
-    """An arm's process ended with an error; the message is the end of what it said."""
 
 
 @dataclass

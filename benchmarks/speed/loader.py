@@ -20,7 +20,7 @@ from benchmarks.speed.command import finish, read
 from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report
 from benchmarks.speed.world import SERVICES, WorldConfig, open_world
-from clue.data.batches import stack
+from clue.data.ragged import Ragged
 
 OURS, THEIRS = "ours", "pytorch-lifestream"
 
@@ -83,8 +83,8 @@ def export(config: LoaderConfig, file: Path) -> None:
     """Writes all histories of both services of the world as flat arrays for the rival."""
     corpus = open_world(config.world, config.worlds)
     services = range(len(SERVICES))
-    items = stack([corpus.items_of(service) for service in services])
-    times = stack([corpus.timestamps_of(service) for service in services])
+    items = Ragged.concat([corpus.items_of(service) for service in services])
+    times = Ragged.concat([corpus.timestamps_of(service) for service in services])
     np.savez(
         file, item=items.values.astype(np.int64), event_time=times.values, offsets=items.offsets
     )

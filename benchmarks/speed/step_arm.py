@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.speed.measure import gradient_norm, run_arm, timed
 from benchmarks.speed.padded import PaddedViews, encode_items, pad
 from benchmarks.speed.world import WorldConfig, open_world, views
-from clue.data.batches import Batch, PairSampler, take
-from clue.data.corpus import Ragged
-from clue.nn.attention import Layout
+from clue.data.batches import Batch, PairSampler
+from clue.data.ragged import Ragged
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
+from clue.nn.layout import Layout
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.losses.contrastive import Identity, contrastive_loss
 from clue.train.memory import find_budget, free_memory
@@ -116,11 +116,11 @@ def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: dict[str
         tensors, identity = pack(batch, budget(spec), spec["device"])
         order = np.random.default_rng(0).permutation(len(batch.token_lengths))
         starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
-        texts = take(Ragged(batch.tokens, starts), order)
+        texts = Ragged(batch.tokens, starts).take(order)
         rows = max(1, spec["chunk_tokens"] // int(texts.lengths.max()))
         pieces: list[Tensor] = []
         for start in range(0, len(order), rows):
-            chunk = take(texts, np.arange(start, min(start + rows, len(order))))
+            chunk = texts.take(np.arange(start, min(start + rows, len(order))))
             padded = pad(_tensor(chunk.values, spec), _tensor(chunk.lengths, spec))
             pieces.append(checkpoint(encode, padded, use_reentrant=False))
         place = _tensor(np.argsort(order), spec)
@@ -168,7 +168,7 @@ def repeated(batch: Batch) -> Batch:
     """Return the batch with an item of its own for each event, shortest text first."""
     starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
     order = np.argsort(batch.token_lengths[batch.events], kind="stable")
-    texts = take(Ragged(batch.tokens, starts), batch.events[order])
+    texts = Ragged(batch.tokens, starts).take(batch.events[order])
     return replace(
         batch, tokens=texts.values, token_lengths=texts.lengths, events=np.argsort(order)
     )

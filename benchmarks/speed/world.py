@@ -14,13 +14,13 @@ import pyarrow as pa
 from clue.data.corpus import (
     Corpus,
     Manifest,
-    Ragged,
     building,
     history_file,
     ragged_column,
     seal,
     write_columns,
 )
+from clue.data.ragged import Ragged
 from clue.data.views import ViewsConfig
 
 SERVICES = ("first", "second")

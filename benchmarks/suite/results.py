@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.metrics.bootstrap import Interval, bootstrap, summary
+from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
 from benchmarks.protocols import Measure, Model, Probe, Rival, Scored, Task
 
 FORMAT = 2
@@ -141,8 +141,11 @@ def _intervals(
 ) -> dict[str, Interval]:
     users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     statistics = [measure.statistic(queries) for measure in measures.values()]
-    found = summary(*bootstrap(statistics, users, resamples=resamples, seed=seed))
-    return dict(zip(measures, found, strict=True))
+    values, drawn = bootstrap(statistics, users, resamples=resamples, seed=seed)
+    for at, measure in enumerate(measures.values()):
+        if measure.kind == "coverage":
+            drawn[at] = centred(values[at], drawn[at])
+    return dict(zip(measures, summary(values, drawn), strict=True))
 
 
 def write(cell: Cell, queries: pa.Table) -> None:

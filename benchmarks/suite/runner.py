@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from benchmarks.baselines.next_item_models import TrainedItems
 from benchmarks.baselines.representations import (
     EncoderModel,
     ItemMeanModel,
@@ -24,13 +25,14 @@ from benchmarks.baselines.representations import (
     TextModel,
 )
 from benchmarks.external.coles import ColesConfig, ColesModel
+from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Rival, Task
-from benchmarks.speed.interleave import ArmFailed
-from benchmarks.suite import geometry, results
+from benchmarks.suite import geometry, paired, results
 from benchmarks.suite.prepare import prepare
 from benchmarks.tasks.attributes import AttributesConfig
 from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.future_labels import WindowsConfig
+from benchmarks.tasks.item_ranking import ItemRankingConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_item import NextItemConfig
@@ -51,7 +53,8 @@ class SuiteConfig:
     `untrained` are the seeds of the control. `coles` is a rival trained on `learn`, null for none.
     `only` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
-    all this, by what each writes last; those whose output is missing run first.
+    all this, by what each writes last; those whose output is missing run first. `item_models` are
+    next-item runs by a name, a seed each, and `pairs` of models are subtracted from one another.
     """
 
     name: str = "mini"
@@ -75,10 +78,23 @@ class SuiteConfig:
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
+    item_models: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
+    item_ranking: list[ItemRankingConfig] = field(default_factory=list[ItemRankingConfig])
+    pairs: list[list[str]] = field(default_factory=list[list[str]])
 
 
-def models_of(config: SuiteConfig, corpus: Corpus) -> list[Model]:
+def models_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
     """Return the models that every task is given; FileNotFoundError where a run is missing."""
+    items = [
+        TrainedItems.open(path, name, seed=seed)
+        for name, runs in config.item_models.items()
+        for seed, path in enumerate(runs)
+    ]
+    return items + (encoders_of(config, corpus) if config.encoders else [])
+
+
+def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
+    """Return the representations of users: ours, their controls and rivals."""
     learn = Corpus.open(config.learn)
     trained = [
         EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
@@ -112,6 +128,7 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.synthetic,
         *config.next_item,
         *config.new_service,
+        *config.item_ranking,
     ]
     names = [one.name for one in asked]
     if len(set(names)) < len(names):
@@ -131,17 +148,23 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
 
 def run(config: SuiteConfig) -> int:
     """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
-    if not config.encoders:
-        raise ValueError("encoders is empty; name the run of an encoder, encoders=[runs/demo]")
+    if not (config.encoders or config.item_models):
+        raise ValueError(
+            "encoders is empty and item_models names no run; name one, encoders=[runs/demo]"
+        )
     ceilings = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
-    prepare(config.prepare, [*config.encoders, *filter(None, ceilings)])
+    item_runs = [run for runs in config.item_models.values() for run in runs]
+    prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, ceilings)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     wanted = results.wanted_cells(tasks_of(config, corpus), models)
     if config.probes:
         wanted = [one for one in wanted if one[2] in config.probes]
     made = fill(config, wanted)
-    if not config.only:
+    if config.pairs:
+        draws = {"resamples": config.resamples, "seed": config.seed}
+        paired.write(config.out, paired.pairs(results.read(config.out), config.pairs, **draws))
+    if config.encoders and not config.only:
         geometry.write(config.out, models, corpus)
     return made
 

@@ -10,7 +10,6 @@ from sklearn.manifold import TSNE
 
 from benchmarks.attribute import read_labels
 from benchmarks.models import Vectors, user_vectors
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 
 MOST = 2000  # users on the map: t-SNE of more takes longer than the rest of the report
@@ -107,7 +106,7 @@ def three_people(corpus: Corpus, groups: Groups, model: Vectors) -> list[Person]
         scores = items @ vector
         shelves: list[Shelf] = []
         for number, service in enumerate(corpus.services):
-            history = take(corpus.items_of(number), np.array([user]))[0]
+            history = corpus.items_of(number).take(np.array([user]))[0]
             order = np.argsort(-np.where(corpus.item_service == number, scores, -np.inf))
             unseen = order[: SHOWN * 20][~np.isin(order[: SHOWN * 20], history)]
             here = unseen[corpus.item_service[unseen] == number]

@@ -28,7 +28,6 @@ from benchmarks.protocols import (
 )
 from benchmarks.snapshot import Past, as_of
 from clue.atomic import sha256
-from clue.data.batches import take
 from clue.data.corpus import Corpus
 
 MEASURES = {
@@ -68,7 +67,7 @@ class ItemCounts:
         """The `count` items that `users` met most are counted."""
         met = np.zeros(corpus.num_items, np.int64)
         for service in range(len(corpus.services)):
-            values = take(corpus.items_of(service), users).values
+            values = corpus.items_of(service).take(users).values
             met += np.bincount(values, minlength=corpus.num_items)
         self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
         self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"

@@ -1,14 +1,13 @@
-"""Trajectory: a model rolls out a user's future by itself, and is held against what came."""
+"""Rollout: a model continues a user's history with its own best items, against what came."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.baselines.next_item_models import ItemModel
-from benchmarks.hard_tasks.scores import Key, Scores
-from clue.data.corpus import Ragged
+from benchmarks.tasks.conditions import Answers
+from clue.data.ragged import Ragged
 from clue.data.sequences import Sequences
-from clue.data.views import spans
 from clue.evaluation.ranking import rank, top
 
 
@@ -22,58 +21,56 @@ class Futures:
 
 
 def futures(sequences: Sequences, steps: int, most: int) -> Futures:
-    """Return so many futures: the last `steps` events of a sequence, none of them trained on
+    """Return at most `most` futures: the last `steps` events of a sequence, none of them trained on
     and none the valid item, by which a checkpoint may have been chosen.
 
     Raises ValueError where no sequence has as many.
     """
     size = sequences.rows.lengths
     begin = size - steps
-    told = np.maximum(sequences.trained, sequences.valid_at + 1)
-    asked = np.flatnonzero((begin >= told) & (begin >= 1) & (sequences.trained > 0))
-    if not len(asked):
+    used = np.maximum(sequences.trained, sequences.valid_at + 1)
+    rows = np.flatnonzero((begin >= used) & (begin >= 1) & (sequences.trained > 0))
+    if not len(rows):
         raise ValueError(
             f"no sequence has {steps} events after those it was trained and validated on; train "
             f"with sequences.held_out={steps + 1}, or with sequences.split=temporal"
         )
-    asked = asked[np.sort(np.random.default_rng(0).permutation(len(asked))[:most])]
-    starts = sequences.rows.offsets[asked]
-    before = spans(starts, begin[asked])
-    after = spans(starts + begin[asked], np.full(len(asked), steps))
+    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:most])]
+    starts = sequences.rows.offsets[rows]
+    before = Ragged.slices(starts, begin[rows])
+    after = Ragged.slices(starts + begin[rows], np.full(len(rows), steps))
     return Futures(
-        sequences.users[asked],
+        sequences.users[rows],
         Ragged(sequences.rows.values[before.values], before.offsets),
         sequences.rows.values[after.values].reshape(-1, steps),
     )
 
 
-def trajectory(model: ItemModel, asked: Futures, *, filter_seen: bool) -> Scores:
-    """Return HR@10 at each step of a rollout, and the recall of the whole future by its items.
+def rollout(model: ItemModel, queries: Futures, *, filter_seen: bool) -> Answers:
+    """Return the recall of the whole future by a rollout's items, and HR@10 at each step of it.
 
     A step's best item is appended to the history that the next step reads; step k asks for the true
     item k. With `filter_seen` no item of the history or of the rollout is rolled out again, so that
-    a true item which the rollout gave too early is a miss at its own step. "recall" is the share of
-    the distinct items of the future that are anywhere in the rollout.
+    a true item which the rollout gave too early is a miss at its own step. The recall, the main
+    measure, is the share of the distinct items of the future that are anywhere in the rollout.
     """
-    steps = asked.truth.shape[1]
-    history = asked.histories
-    columns: dict[Key, np.ndarray] = {}
+    steps = queries.truth.shape[1]
+    history = queries.histories
+    answers = Answers(queries.users)
     for step in range(steps):
         states = model.states(history)
         seen = history if filter_seen else None
-        hit = rank(states, model.table, asked.truth[:, step], seen).hit(10)
+        hit = rank(states, model.table, queries.truth[:, step], seen).hit(10)
         if filter_seen:
-            early = (_rolled(history, step) == asked.truth[:, step, None]).any(1)
+            early = (_rolled(history, step) == queries.truth[:, step, None]).any(1)
             hit = np.where(early, 0, hit)
-        columns[str(step + 1), "HR@10"] = hit
+        answers.mean("HR@10", str(step + 1), hit)
         history = appended(history, top(states, model.table, 1, seen)[:, 0])
-    rolled = _rolled(history, steps)
     recall = [
-        len(np.intersect1d(mine, true)) / len(np.unique(true))
-        for mine, true in zip(rolled, asked.truth, strict=True)
+        len(np.intersect1d(rolled, true)) / len(np.unique(true))
+        for rolled, true in zip(_rolled(history, steps), queries.truth, strict=True)
     ]
-    columns["all", "recall"] = np.array(recall)
-    return Scores(asked.users, columns, len(model.table))
+    return answers.main_first(answers.mean("recall", "all", np.array(recall)))
 
 
 def appended(histories: Ragged, items: np.ndarray) -> Ragged:
@@ -84,5 +81,5 @@ def appended(histories: Ragged, items: np.ndarray) -> Ragged:
 
 def _rolled(histories: Ragged, steps: int) -> np.ndarray:
     """Return the last `steps` items (n, steps) of each history."""
-    places = histories.offsets[1:, None] - steps + np.arange(steps)
-    return histories.values[places]
+    positions = histories.offsets[1:, None] - steps + np.arange(steps)
+    return histories.values[positions]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue.data.corpus import Corpus, Ragged, first_users
+from clue.data.corpus import Corpus, first_users
+from clue.data.ragged import Ragged
 from clue.data.views import (
     ViewsConfig,
     content_hash,
@@ -17,7 +18,6 @@ from clue.data.views import (
     drop_events,
     past_future,
     slices,
-    spans,
     uniform,
 )
 
@@ -184,7 +184,7 @@ class PairSampler:
             seconds.append(b)
             places.append(place)
         back = np.argsort(np.concatenate(places))
-        return take(stack(firsts), back), take(stack(seconds), back)
+        return Ragged.concat(firsts).take(back), Ragged.concat(seconds).take(back)
 
     def _where(self, services: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.histories.starts[services, users], self.histories.lengths[services, users]
@@ -200,10 +200,10 @@ class PairSampler:
         return order[0], order[min(1, len(order) - 1)]
 
     def _pack(self, a: Ragged, b: Ragged, users: np.ndarray, step: int) -> Batch:
-        views = stack([a, b])
+        views = Ragged.concat([a, b])
         catalogue = self.histories.items(views.values)
         distinct, events = np.unique(catalogue, return_inverse=True)
-        texts = take(self.corpus.item_tokens, distinct)
+        texts = self.corpus.item_tokens.take(distinct)
         rate = self.views.token_dropout
         texts = drop_events(texts, rate, (self.seed, step, 8, distinct.astype(np.int64)))
         by_tokens = np.argsort(texts.lengths, kind="stable")
@@ -214,9 +214,9 @@ class PairSampler:
         rows[by_events] = np.arange(len(by_events))
         hashes = content_hash(self.corpus.item_content[catalogue], views.offsets)
         return Batch(
-            tokens=take(texts, by_tokens).values,
+            tokens=texts.take(by_tokens).values,
             token_lengths=texts.lengths[by_tokens],
-            events=take(Ragged(sorted_place[events], views.offsets), by_events).values,
+            events=Ragged(sorted_place[events], views.offsets).take(by_events).values,
             event_lengths=views.lengths[by_events],
             rows=rows,
             user=users.astype(np.int64),
@@ -224,19 +224,6 @@ class PairSampler:
             content_b=hashes[len(users) :],
             log_q=self.log_q[users],
         )
-
-
-def take(ragged: Ragged, rows: np.ndarray) -> Ragged:
-    """Return the chosen rows, in the order asked for."""
-    places = spans(ragged.offsets[rows], ragged.lengths[rows])
-    return Ragged(ragged.values[places.values], places.offsets)
-
-
-def stack(parts: list[Ragged]) -> Ragged:
-    """Return the rows of all parts, one after the other."""
-    values = np.concatenate([part.values for part in parts])
-    lengths = np.concatenate([part.lengths for part in parts])
-    return Ragged(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
 
 def _shares(views: ViewsConfig, batch: int, unpaired: bool) -> dict[str, int]:

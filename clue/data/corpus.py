@@ -26,36 +26,11 @@ import numpy as np
 import pyarrow as pa
 
 from clue.atomic import sha256, sync
+from clue.data.ragged import Ragged
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
-
-
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Rows of different lengths in one flat array: row i is `values[offsets[i]:offsets[i + 1]]`.
-
-    `offsets` is int64 with one more entry than there are rows.
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """A view of one row, counted from 0; IndexError beyond the last."""
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of a Ragged with {len(self)} rows")
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64, the length of every row."""
-        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True, kw_only=True)

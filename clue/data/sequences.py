@@ -24,9 +24,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged, first_users
-from clue.data.views import keep, spans, uniform
+from clue.data.corpus import Corpus, first_users
+from clue.data.ragged import Ragged
+from clue.data.views import uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class EvalQueries:
 
     def at(self, rows: np.ndarray) -> "EvalQueries":
         """Return those of the chosen rows, in the order asked for."""
-        return EvalQueries(self.users[rows], take(self.histories, rows), self.targets[rows])
+        return EvalQueries(self.users[rows], self.histories.take(rows), self.targets[rows])
 
 
 class Catalogue:
@@ -129,14 +129,14 @@ class Sequences:
         self.catalogue = Catalogue(corpus, config.services)
         parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in self.catalogue.services]
         if config.join == "time":
-            histories, times = joined(parts)
+            histories, times = Ragged.merge_by_time(parts)
             owners = np.arange(corpus.num_users)
         else:
-            histories = _stacked([items for items, _ in parts])
-            times = _stacked([when for _, when in parts])
+            histories = Ragged.concat([items for items, _ in parts])
+            times = Ragged.concat([when for _, when in parts])
             owners = np.tile(np.arange(corpus.num_users), len(parts))
         some = np.flatnonzero(histories.lengths)
-        histories, times = take(histories, some), take(times, some)
+        histories, times = histories.take(some), times.take(some)
         self.users = owners[some]
         self.rows = Ragged(self.catalogue.rows[histories.values], histories.offsets)
         self.trained, self.valid_at, self.test_at = _held_out(times, config)
@@ -153,38 +153,18 @@ class Sequences:
         at = self.valid_at if part == "valid" else self.test_at
         asked = np.flatnonzero(at >= 0)
         starts, size = self.rows.offsets[asked], at[asked]
-        places = spans(starts, size)
+        places = Ragged.slices(starts, size)
         histories = Ragged(self.rows.values[places.values], places.offsets)
         return EvalQueries(self.users[asked], histories, self.rows.values[starts + size])
 
     def training(self) -> Ragged:
         """Return the part of each sequence that is trained on."""
-        places = spans(self.rows.offsets[:-1], self.trained)
+        places = Ragged.slices(self.rows.offsets[:-1], self.trained)
         return Ragged(self.rows.values[places.values], places.offsets)
 
     def counts(self) -> np.ndarray:
         """Return how often each item is trained on, int64 (V,)."""
         return np.bincount(self.training().values, minlength=len(self.catalogue))
-
-
-def joined(parts: list[tuple[Ragged, Ragged]]) -> tuple[Ragged, Ragged]:
-    """Merges users' (items, times) of several services by time; ties by service, then as logged."""
-    if len(parts) == 1:
-        return parts[0]
-    lengths = np.sum([items.lengths for items, _ in parts], axis=0)
-    owner = [np.repeat(np.arange(len(lengths)), items.lengths) for items, _ in parts]
-    values = np.concatenate([items.values for items, _ in parts])
-    times = np.concatenate([when.values for _, when in parts])
-    # stable: what is equal in user and time stays as the services come
-    order = np.lexsort((times, np.concatenate(owner)))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(values[order], offsets), Ragged(times[order], offsets)
-
-
-def _stacked(parts: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([part.lengths for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
 def _held_out(times: Ragged, config: SequencesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -200,7 +180,7 @@ def _held_out(times: Ragged, config: SequencesConfig) -> tuple[np.ndarray, np.nd
         )
     held = config.valid_share + config.test_share
     moments = np.quantile(times.values, [1 - held, 1 - config.test_share], method="lower")
-    before = [keep(times, times.values < moment).lengths for moment in moments]
+    before = [times.mask(times.values < moment).lengths for moment in moments]
     # a history before the moment, and an event from it on (before the second, for the first)
     valid = (before[0] > 0) & (before[0] < before[1])
     test = (before[1] > 0) & (before[1] < size)
@@ -289,7 +269,7 @@ class WindowSampler:
         share = self.batch // world
         mine = chosen[rank * share : (rank + 1) * share]
         mine = mine[np.argsort(lengths[mine], kind="stable")]
-        places = spans(starts[mine], lengths[mine]).values
+        places = Ragged.slices(starts[mine], lengths[mine]).values
         return SequenceBatch(
             items=self.values[places].astype(np.int64),
             targets=self.values[places + 1].astype(np.int64),

@@ -55,13 +55,20 @@ def learn_tokenizer(texts: Iterator[Sequence[str]], vocab_size: int) -> Tokenize
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a `tokenizer.json`; raises ValueError where there is none."""
+    """Return the tokenizer in a `tokenizer.json`, without its padding and truncation.
+
+    A text is kept at its own length. Raises FileNotFoundError where there is no file and
+    ValueError where it is no tokenizer.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"tokenizer.path: no file {path}")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises nothing narrower
         raise ValueError(f"{path} is no tokenizer.json: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:

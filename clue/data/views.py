@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +91,6 @@ def content_hash(contents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         return (sums[offsets[1:]] - sums[offsets[:-1]]).astype(np.int64)
 
 
-def spans(starts: np.ndarray, lengths: np.ndarray) -> Ragged:
-    """Return the indices starts[i], starts[i] + 1, … (lengths[i] of them) of each row, flat."""
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-    return Ragged(flat, offsets)
-
-
-def keep(ragged: Ragged, mask: np.ndarray) -> Ragged:
-    """Return the rows with only the values where `mask` is true."""
-    counts = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[ragged.offsets]
-    return Ragged(ragged.values[mask], counts)
-
-
 def cross_service(
     starts: np.ndarray, lengths: np.ndarray, max_events: int, keys: tuple[np.ndarray | int, ...]
 ) -> Ragged:
@@ -113,7 +100,7 @@ def cross_service(
     """
     size = np.minimum(lengths, max_events)
     shift = (uniform(*keys) * (lengths - size + 1)).astype(np.int64)
-    return spans(starts + shift, size)
+    return Ragged.slices(starts + shift, size)
 
 
 def past_future(
@@ -132,7 +119,7 @@ def past_future(
     before, after = np.minimum(cut, max_events), np.minimum(lengths - cut, max_events)
     if short:
         after = ((after + 1) ** uniform(*keys, 1)).astype(np.int64)
-    return spans(starts + cut - before, before), spans(starts + cut, after)
+    return Ragged.slices(starts + cut - before, before), Ragged.slices(starts + cut, after)
 
 
 def slices(
@@ -151,7 +138,7 @@ def slices(
     rank = np.empty_like(order)
     rank[order] = place
     mine = rank < first[row]
-    return keep(window, mine), keep(window, ~mine)
+    return window.mask(mine), window.mask(~mine)
 
 
 def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -> Ragged:
@@ -164,4 +151,4 @@ def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -
     seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
     draw = uniform(*seeds, place)
     best = np.maximum.reduceat(draw, view.offsets[:-1])[row] if len(row) else draw
-    return keep(view, (draw >= rate) | (draw == best))
+    return view.mask((draw >= rate) | (draw == best))

@@ -6,13 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from clue.data.batches import take
-from clue.data.corpus import Ragged
-from clue.evaluation.matching import newest
-from clue.nn.attention import Layout
+from clue.data.ragged import Ragged
 from clue.nn.decoder import NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder
-from clue.train.packing import ranges
+from clue.nn.layout import Layout, ranges
 
 CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
 
@@ -40,7 +37,7 @@ def history_vectors(model: DualEncoder, item_tokens: Ragged, histories: Ragged) 
     `item_tokens` are the whole catalogue's.
     """
     distinct, events = np.unique(histories.values, return_inverse=True)
-    items = item_vectors(model, take(item_tokens, distinct))
+    items = item_vectors(model, item_tokens.take(distinct))
     return user_vectors(model, items, Ragged(events, histories.offsets)).numpy()
 
 
@@ -49,7 +46,7 @@ def last_states(model: NextItemDecoder, histories: Ragged) -> torch.Tensor:
 
     Of a history the newest `max_events` are read; that of an empty one is zero.
     """
-    cut = newest(histories, model.config.max_events)
+    cut = histories.last(model.config.max_events)
     return _by_length(cut, model.config.width, model, model.decoder.last)
 
 
@@ -69,7 +66,7 @@ def _by_length(
         order = order[np.searchsorted(rows.lengths[order], 1) :]  # an empty row stays zero
         for start, stop in ranges(rows.lengths[order], CHUNK):
             places = order[start:stop]
-            chunk = take(rows, places)
+            chunk = rows.take(places)
             values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
             encoded = encode(values, Layout.of(chunk.lengths, device))
             found[torch.from_numpy(places)] = encoded.float().cpu()
@@ -83,13 +80,6 @@ def by_service(events: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     for service, what in events:
         found.setdefault(service, []).append(what)
     return found
-
-
-def packed(rows: Sequence[Sequence[int]]) -> Ragged:
-    """Return the rows in one flat int64 array."""
-    flat = np.fromiter((value for row in rows for value in row), np.int64)
-    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    return Ragged(flat, np.concatenate([np.zeros(1, np.int64), ends]))
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
-from clue.data.views import spans
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 
 GALLERY = 4096  # the entropy is then CE_4095, or that of a smaller gallery, whose size is named
 BLOCK = 2048  # queries whose scores are alive at once
@@ -74,17 +73,10 @@ def matching_pairs(
         both = np.sort(both[:most])
         if len(both) < 2:
             continue
-        a, b = (newest(take(history, both), max_events) for history in histories)
+        a, b = (history.take(both).last(max_events) for history in histories)
         names = corpus.services[one], corpus.services[other]
         found.append(MatchingPairs("-".join(names), *names, both, a, b))
     return found
-
-
-def newest(histories: Ragged, count: int) -> Ragged:
-    """Return the last `count` values of each row."""
-    size = np.minimum(histories.lengths, count)
-    places = spans(histories.offsets[1:] - size, size)
-    return Ragged(histories.values[places.values], places.offsets)
 
 
 def _halves(corpus: Corpus, users: np.ndarray, max_events: int, most: int) -> list[MatchingPairs]:
@@ -94,8 +86,8 @@ def _halves(corpus: Corpus, users: np.ndarray, max_events: int, most: int) -> li
         return []
     size = history.lengths[long]
     older, start = size // 2, history.offsets[long]
-    parts = spans(start, older), spans(start + older, size - older)
-    a, b = (newest(Ragged(history.values[p.values], p.offsets), max_events) for p in parts)
+    parts = Ragged.slices(start, older), Ragged.slices(start + older, size - older)
+    a, b = (Ragged(history.values[p.values], p.offsets).last(max_events) for p in parts)
     service = corpus.services[0]
     return [MatchingPairs(f"{service}-halves", service, service, long, a, b)]
 

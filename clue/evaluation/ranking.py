@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 
 CELLS = 4_000_000  # scores alive at once: 32 MB of float64
 # Equal texts get vectors that differ in the last float32 bits by the company they were encoded in;

@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.pooling import BATCH, Event, Join, User
 from clue.inference.source import find_source

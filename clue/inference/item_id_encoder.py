@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from clue.data.corpus import Corpus, Ragged
-from clue.evaluation.encode import by_service, last_states, normalised, packed
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.evaluation.encode import by_service, last_states, normalised
 from clue.inference import hub
 from clue.inference.hub import ModelSource
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
@@ -134,7 +135,8 @@ class ItemIdEncoder:
             histories += [[self.row_of(*event) for event in part] for part in parts]
             user_index += [number] * len(parts)
         return pool_services(
-            [(np.array(user_index, np.int64), self._vectors(packed(histories)))], len(users)
+            [(np.array(user_index, np.int64), self._vectors(Ragged.from_lists(histories)))],
+            len(users),
         )
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:

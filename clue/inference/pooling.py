@@ -7,9 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clue.data.batches import take
-from clue.data.corpus import Ragged
-from clue.data.sequences import joined
+from clue.data.ragged import Ragged
 from clue.evaluation.encode import normalised
 
 Join: TypeAlias = Literal["time", "service"]
@@ -51,12 +49,12 @@ def pool_histories(
     users = len(parts[0][0])
     filled = [number for number, (items, _) in enumerate(parts) if len(items.values)] or [0]
     if join == "time" and len(filled) > 1:
-        merged = joined([parts[number] for number in filled])[0]
+        merged = Ragged.merge_by_time([parts[number] for number in filled])[0]
         some = np.flatnonzero(merged.lengths > 0)
-        return pool_services([(some, encode(None, take(merged, some)))], users)
+        return pool_services([(some, encode(None, merged.take(some)))], users)
     some_of = {number: np.flatnonzero(parts[number][0].lengths > 0) for number in filled}
     return pool_services(
-        ((some, encode(number, take(parts[number][0], some))) for number, some in some_of.items()),
+        ((some, encode(number, parts[number][0].take(some))) for number, some in some_of.items()),
         users,
     )
 

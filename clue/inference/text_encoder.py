@@ -7,15 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.text import encode, read_tokenizer
-from clue.evaluation.encode import (
-    by_service,
-    item_vectors,
-    packed,
-    user_vectors,
-)
-from clue.evaluation.matching import newest
+from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
 from clue.inference.hub import ModelSource
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
@@ -110,7 +105,7 @@ class TextEncoder:
         distinct = dict.fromkeys(text for _, texts in histories for text in texts)
         rows = {text: row for row, text in enumerate(distinct)}
         items = item_vectors(self.model, self._tokens(list(rows)))
-        events = packed([[rows[text] for text in texts] for _, texts in histories])
+        events = Ragged.from_lists([[rows[text] for text in texts] for _, texts in histories])
         vectors = user_vectors(self.model, items, events).numpy()
         user_index = np.array([number for number, _ in histories], np.int64)
         return pool_services([(user_index, vectors)], len(users))
@@ -162,7 +157,7 @@ class TextEncoder:
         """
         if items is None:
             items = self.item_inputs(corpus)
-        return user_vectors(self.model, items, newest(histories, self.max_events)).numpy()
+        return user_vectors(self.model, items, histories.last(self.max_events)).numpy()
 
     def item_inputs(self, corpus: Corpus) -> torch.Tensor:
         """Return the item encoder's vector (I, D) of each item of the corpus.

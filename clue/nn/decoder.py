@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clue.nn.attention import Layout
-from clue.nn.dual_encoder import Chunk, run
+from clue.nn.layout import Chunk, Layout, encode_chunk
 from clue.nn.transformer import Block, initialise
 
 
@@ -99,7 +98,7 @@ class Decoder(nn.Module):
         """Return the state after each position of sequences laid out by `layout`, oldest first."""
         x = self.item(items)
         if self.position is not None:
-            x = x + self.position(layout.places)
+            x = x + self.position(layout.positions)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, layout)
@@ -127,7 +126,7 @@ class NextItemDecoder(nn.Module):
         All that the loss reads comes out of here: sharded parameters are whole inside alone.
         Without candidates the second are all V items' and there are no third.
         """
-        encoded = (run(self.decoder, chunk) for chunk in views.chunks)
+        encoded = (encode_chunk(self.decoder, chunk) for chunk in views.chunks)
         states = torch.cat([x[:size] for x, size in zip(encoded, views.sizes, strict=True)])
         item = self.decoder.item
         if views.candidates is None:

@@ -5,16 +5,14 @@ AAAI 2023, arXiv 2111.11294.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from clue.nn.attention import Layout
 from clue.nn.item_encoder import ItemEncoder, ItemEncoderConfig
+from clue.nn.layout import Chunk, Layout, encode_chunk
 from clue.nn.user_encoder import UserEncoder, UserEncoderConfig
 
 MAX_SCALE = 100.0  # CLIP's clamp on 1/temperature (Radford et al. 2021); logits stay below 100
@@ -30,18 +28,6 @@ class DualEncoderConfig:
     # collapses them to one: 100 steps lost on amazon_food_kitchen at batch 2,048.
     initial_scale: float = 5.0
     initial_bias: float | None = None
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some sequences that go through an encoder at once: `values` (T,) laid out by `layout`.
-
-    Where `recompute`, their activations are not kept but computed again in the backward pass.
-    """
-
-    values: Tensor
-    layout: Layout
-    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,21 +67,14 @@ class DualEncoder(nn.Module):
 
         All that the loss reads comes out of here: sharded parameters are whole inside alone.
         """
-        items = torch.cat([run(self.items, chunk) for chunk in views.items])
+        items = torch.cat([encode_chunk(self.items, chunk) for chunk in views.items])
 
         def encode_histories(events: Tensor, layout: Layout) -> Tensor:
             return self.users(items[events], layout)
 
-        users = torch.cat([run(encode_histories, chunk) for chunk in views.histories])
+        users = torch.cat([encode_chunk(encode_histories, chunk) for chunk in views.histories])
         return users[views.rows], self.scale(), None if self.bias is None else self.bias * 1
 
     def scale(self) -> Float[Tensor, " 1"]:
         """Return 1/temperature, clamped to [1, 100]."""
         return self.log_scale.clamp(0.0, math.log(MAX_SCALE)).exp()
-
-
-def run(encode: Callable[[Tensor, Layout], Tensor], chunk: Chunk) -> Tensor:
-    """Return a chunk's vectors; where it says so, nothing else stays for the backward pass."""
-    if not chunk.recompute:
-        return encode(chunk.values, chunk.layout)
-    return checkpoint(encode, chunk.values, chunk.layout, use_reentrant=False)

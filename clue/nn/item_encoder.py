@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clue.nn.attention import Layout
+from clue.nn.layout import Layout
 from clue.nn.transformer import Block, initialise
 
 
@@ -39,7 +39,7 @@ class ItemEncoder(nn.Module):
 
     def forward(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:
         """Return the vector of each of the U items whose tokens lie in `layout`."""
-        x = self.token(tokens) + self.position(layout.places)
+        x = self.token(tokens) + self.position(layout.positions)
         for block in self.blocks:
             x = block(x, layout)
         return self.norm(layout.means(x))

@@ -4,7 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clue.nn.attention import Attention, Layout
+from clue.nn.attention import Attention
+from clue.nn.layout import Layout
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clue.nn.attention import Layout
+from clue.nn.layout import Layout
 from clue.nn.transformer import Block, initialise
 
 
@@ -72,7 +72,7 @@ class UserEncoder(nn.Module):
         Events are oldest first; places count from the newest, so that a history cut at
         `max_events` and the whole one agree on "the last", "the one before".
         """
-        x = self.dropout(self.enter(events)) + self.recency(layout.ages)
+        x = self.dropout(self.enter(events)) + self.recency(layout.recency)
         for block in self.blocks:
             x = block(x, layout)
         counts = layout.offsets.diff().clamp_min(1)  # a sequence of fixed shapes may be empty
@@ -82,7 +82,7 @@ class UserEncoder(nn.Module):
         if self.bag is None:
             return mixed
         each = functional.normalize(self.bag(events).float(), dim=-1)
-        bag = functional.normalize(layout.means(each / (1 + layout.ages)[:, None]), dim=-1)
+        bag = functional.normalize(layout.means(each / (1 + layout.recency)[:, None]), dim=-1)
         return torch.cat([mixed, bag], dim=-1) * 0.5**0.5
 
 

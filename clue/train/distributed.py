@@ -1,4 +1,8 @@
-"""The processes of a run: how they are joined, and how all of them stop at the same step."""
+"""The processes of a run: how they are joined, what they tell each other, how all of them stop.
+
+Alone, each collective returns its input. Each process must bring as many rows: collectives of
+unequal parts would hang or mix them up.
+"""
 
 import signal
 from collections.abc import Callable, Generator, Sequence
@@ -10,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -18,7 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 PATIENCE = timedelta(hours=1)
 
 
-def join(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accelerator:
+def init_accelerator(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accelerator:
     """Return this process's place among those that the launcher started, joined to them."""
     accelerator = Accelerator(
         # Said outright: torchrun on a machine without accelerator would else start processes that
@@ -38,7 +43,7 @@ def join(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accelerator:
     return accelerator
 
 
-def agreed(first: int) -> int:
+def check_same_step(first: int) -> int:
     """Return the step that all processes begin at, `first` on this one.
 
     Raises ValueError where they would not begin at the same.
@@ -52,13 +57,13 @@ def agreed(first: int) -> int:
     return first
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Return the main process's `value` on every process; all must ask."""
     return broadcast_object_list([value])[0] if dist.is_initialized() else value
 
 
 @contextmanager
-def stop_vote(device: torch.device) -> Generator[Callable[[], bool]]:
+def preemption_vote(device: torch.device) -> Generator[Callable[[], bool]]:
     """Return the question that ends every step: did SIGTERM or SIGINT reach any process?
 
     All processes ask it and get the same answer; `device` is where their collectives run. A second
@@ -91,3 +96,59 @@ def stop_vote(device: torch.device) -> Generator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def all_gather(mine: Tensor, further: Tensor | None = None) -> Tensor:
+    """Return the rows of all processes by rank, then the further ones of all; without gradient."""
+    parts = [_all_gather(x) for x in (mine, further) if x is not None]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _all_gather(mine: Tensor) -> Tensor:
+    if world_size() == 1:
+        return mine
+    parts = [
+        torch.empty_like(mine, memory_format=torch.contiguous_format) for _ in range(world_size())
+    ]
+    dist.all_gather(parts, mine.contiguous())
+    return torch.cat(parts)
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Return the sum over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def reduce_scatter_sum(x: Tensor) -> Tensor:
+    """Return this process's rows of the sum over all processes: the adjoint of `all_gather`.
+
+    A reduce-scatter sends (n - 1)/n of `x` from each of n processes, half of what an all-reduce
+    does, and gloo has it as well as NCCL.
+    """
+    if world_size() == 1:
+        return x
+    parts = [part.contiguous() for part in x.chunk(world_size())]
+    mine = torch.empty_like(parts[0])
+    dist.reduce_scatter(mine, parts)
+    return mine
+
+
+def log_of_summed_exponentials(log_sums: Tensor) -> Tensor:
+    """Return log sum_r exp(log_sums of process r), by the maximum first: no overflow."""
+    if world_size() == 1:
+        return log_sums
+    top = log_sums.clone()
+    dist.all_reduce(top, op=dist.ReduceOp.MAX)
+    return top + all_reduce_sum((log_sums - top).exp()).log()

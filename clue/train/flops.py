@@ -23,7 +23,8 @@ import torch
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
 from clue.nn.decoder import DecoderConfig, PackedSequences
-from clue.nn.dual_encoder import Chunk, DualEncoder, DualEncoderConfig, PackedViews
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig, PackedViews
+from clue.nn.layout import Chunk
 
 # Dense bf16 FLOP/s as published (the data sheets' figures with sparsity, halved), by a part of the
 # name that CUDA gives the device; the first that fits. H200 has the H100 SXM's processor.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
-from clue.nn.attention import Layout
 from clue.nn.decoder import NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder
+from clue.nn.layout import Layout, fixed_shape, ranges
 from clue.train.losses.tiles import rows_per_tile
-from clue.train.packing import Budget, fixed_shape, ranges
+from clue.train.packing import Budget
 
 # Positions of a chunk. On a processor small chunks stay in its cache; a GPU needs large ones to be
 # busy: 32,768 x 512 wide in bf16 are 32 MiB a tensor.

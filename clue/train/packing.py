@@ -15,9 +15,9 @@ import torch
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
-from clue.nn.attention import FixedShape, Layout
 from clue.nn.decoder import PackedSequences
-from clue.nn.dual_encoder import Chunk, PackedViews
+from clue.nn.dual_encoder import PackedViews
+from clue.nn.layout import Chunk, FixedShape, Layout, ranges
 from clue.train.losses.contrastive import Identity
 
 
@@ -80,41 +80,6 @@ def pack_sequences(
         _tensor(batch.targets, device),
         None if batch.drawn is None else _tensor(batch.drawn, device),
     )
-
-
-def ranges(
-    lengths: np.ndarray, tokens: int, shape: FixedShape | None = None
-) -> list[tuple[int, int]]:
-    """Return (start, stop) of groups of neighbouring sequences with at most `tokens` positions.
-
-    A single longer sequence is a group of its own. With a `shape`, a group and its padding fit it.
-    """
-    most = len(lengths)
-    if shape is not None:
-        tokens, most = shape.positions, shape.sequences - _padding_sequences(shape)
-    ends = np.cumsum(lengths)
-    found: list[tuple[int, int]] = []
-    start = 0
-    while start < len(lengths):
-        used = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, used + tokens, side="right")))
-        stop = min(stop, start + most)
-        found.append((start, stop))
-        start = stop
-    return found
-
-
-def fixed_shape(tokens: int, longest: int) -> FixedShape:
-    """Return the shape of chunks of `tokens` positions whose sequences have at most `longest`.
-
-    Half as many sequences as positions: shorter ones on average would leave positions unused.
-    """
-    shape = FixedShape(max(tokens, longest), 0, longest)
-    return FixedShape(shape.positions, shape.positions // 2 + _padding_sequences(shape), longest)
-
-
-def _padding_sequences(shape: FixedShape) -> int:
-    return -(-shape.positions // shape.longest)
 
 
 def _rows(parts: list[tuple[int, int]], shape: FixedShape | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from clue.data.batches import Batch
-from clue.train.collectives import world
+from clue.train.distributed import world_size
 from clue.train.flops import Work
 from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
@@ -87,7 +87,7 @@ def contrastive_forward(
         "negative": contrast.negative,
         "scale": scale,
     }
-    return Forward(contrast.loss, figures, Work.of(batch, world(), views))
+    return Forward(contrast.loss, figures, Work.of(batch, world_size(), views))
 
 
 def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.snapshot import Past, as_of, views
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from tests.benchmarks.worlds import corpus_of
 
 # The time of an event is its place: ann 0, 1, 4 in shop and 3 in news; bob 2 in news, 5 in shop.

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig, SplitConfig
+from clue.data.ragged import Ragged
 from clue.prepare import prepare
 
 Event = tuple[str, str, str]  # user, service, item; the time is the place in the list

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue.data.batches import Batch, Histories, PairSampler, stack, take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.batches import Batch, Histories, PairSampler
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.views import ViewsConfig
 from tests.conftest import TinyRun
 
@@ -142,9 +143,9 @@ def test_histories_are_found_across_services(corpus: Corpus) -> None:
 
 def test_take_and_stack_by_hand() -> None:
     ragged = Ragged(np.array([1, 2, 3, 4]), np.array([0, 1, 3, 4]))
-    taken = take(ragged, np.array([2, 1]))
+    taken = ragged.take(np.array([2, 1]))
     assert taken.values.tolist() == [4, 2, 3]
-    both = stack([taken, ragged])
+    both = Ragged.concat([taken, ragged])
     assert both.offsets.tolist() == [0, 1, 3, 4, 6, 7]
 
 

@@ -9,7 +9,6 @@ import pytest
 from clue.data.corpus import (
     Corpus,
     Manifest,
-    Ragged,
     building,
     history_file,
     ragged_column,
@@ -17,6 +16,7 @@ from clue.data.corpus import (
     seal,
     write_columns,
 )
+from clue.data.ragged import Ragged
 
 
 def write(path: Path, users: int, events_each: int, service: str = "shop") -> None:

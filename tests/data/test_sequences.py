@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, Sequences, SequencesConfig, WindowSampler
 from tests.data.logs import Row, corpus_of, write_log
 

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.views import (
     ViewsConfig,
     content_hash,
     cross_service,
     drop_events,
-    keep,
     past_future,
     slices,
-    spans,
     uniform,
 )
 
@@ -22,10 +20,10 @@ ROWS = np.arange(5)
 
 
 def test_spans_and_keep_by_hand() -> None:
-    ragged = spans(np.array([7, 1]), np.array([2, 3]))
+    ragged = Ragged.slices(np.array([7, 1]), np.array([2, 3]))
     assert ragged.values.tolist() == [7, 8, 1, 2, 3]
     assert ragged.offsets.tolist() == [0, 2, 5]
-    kept = keep(ragged, np.array([False, True, True, False, False]))
+    kept = ragged.mask(np.array([False, True, True, False, False]))
     assert kept.values.tolist() == [8, 1]
     assert kept.offsets.tolist() == [0, 1, 2]
 
@@ -98,7 +96,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
 
 
 def test_dropout_keeps_one_event_at_least_and_about_the_share() -> None:
-    view = spans(np.arange(4000) * 10, np.resize([1, 2, 10], 4000))
+    view = Ragged.slices(np.arange(4000) * 10, np.resize([1, 2, 10], 4000))
     kept = drop_events(view, 0.3, (0, np.arange(4000)))
     assert (kept.lengths >= 1).all()
     tens = kept.lengths[np.resize([1, 2, 10], 4000) == 10]

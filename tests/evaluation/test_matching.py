@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.data.views import spans
+from clue.data.ragged import Ragged
 from clue.evaluation.matching import (
     contrastive_entropy,
     fit_scale,
     matching_pairs,
-    newest,
     pair_ranks,
     summarise,
 )
@@ -65,7 +64,7 @@ def test_the_refitted_scale_is_the_best_on_a_fine_grid() -> None:
 
 
 def test_newest_by_hand() -> None:
-    rows = newest(spans(np.array([0, 10, 20]), np.array([3, 1, 0])), 2)
+    rows = Ragged.slices(np.array([0, 10, 20]), np.array([3, 1, 0])).last(2)
     assert rows.values.tolist() == [1, 2, 10]
     assert rows.offsets.tolist() == [0, 2, 3, 3]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.evaluation import ranking
 from clue.evaluation.matching import pair_ranks
 from clue.evaluation.ranking import (

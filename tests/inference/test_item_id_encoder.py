@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from clue.atomic import sha256
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import Catalogue, Sequences
 from clue.evaluation.encode import last_states
 from clue.inference.item_id_encoder import ItemIdEncoder, catalogue_of

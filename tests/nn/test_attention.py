@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from clue.nn.attention import Attention, Layout, rotated
+from clue.nn.attention import Attention, rotated
+from clue.nn.layout import Layout
 from clue.nn.transformer import Block
 
 LENGTHS = np.array([1, 1, 2, 3, 3, 3, 7])
@@ -61,9 +62,9 @@ def test_a_sequence_does_not_see_the_others() -> None:
 
 def test_layout_positions_ages_and_means_by_hand() -> None:
     layout = Layout.of(np.array([1, 3]))
-    assert layout.runs == ((1, 1), (3, 1))
-    assert layout.places.tolist() == [0, 0, 1, 2]
-    assert layout.ages.tolist() == [0, 2, 1, 0]
+    assert layout.length_groups == ((1, 1), (3, 1))
+    assert layout.positions.tolist() == [0, 0, 1, 2]
+    assert layout.recency.tolist() == [0, 2, 1, 0]
     flat = torch.tensor([[1.0], [2.0], [3.0], [7.0]])
     assert layout.means(flat).tolist() == [[1.0], [4.0]]
     assert layout.offsets.tolist() == [0, 1, 4]

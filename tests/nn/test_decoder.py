@@ -12,8 +12,8 @@ from torch import nn
 
 from clue.config import load
 from clue.data.sequences import SequenceBatch
-from clue.nn.attention import Layout
 from clue.nn.decoder import Decoder, DecoderConfig, NextItemDecoder
+from clue.nn.layout import Layout
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.packing import Budget, pack_sequences
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clue.data.batches import Batch
-from clue.nn.attention import Layout
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig, PackedViews
 from clue.nn.item_encoder import ItemEncoderConfig
+from clue.nn.layout import Layout
 from clue.nn.user_encoder import UserEncoderConfig, activity_level
 from clue.train.packing import Budget, pack
 

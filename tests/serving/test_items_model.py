@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.evaluation.encode import last_states, packed
+from clue.data.ragged import Ragged
+from clue.evaluation.encode import last_states
 from clue.inference.item_id_encoder import ItemIdEncoder
 from serving.engine import Query, cost_of
 from serving.generation import read
@@ -69,7 +70,7 @@ def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
 
 def test_items_found_are_the_model_s_own_top(settings: Settings, encoder: ItemIdEncoder) -> None:
     users, keys = histories(encoder, 12), list(encoder.rows)
-    rows = packed([[encoder.rows[event] for event in user] for user in users])
+    rows = Ragged.from_lists([[encoder.rows[event] for event in user] for user in users])
     states = last_states(encoder.model, rows)
     logits = (states.double() @ encoder.model.decoder.item.weight.detach().double().T).numpy()
     checked = 0

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from clue.data.batches import Batch
-from clue.nn.attention import Layout
 from clue.nn.decoder import DecoderConfig, NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
+from clue.nn.layout import Layout, fixed_shape
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train.losses.contrastive import LossConfig
-from clue.train.packing import Budget, fixed_shape
+from clue.train.packing import Budget
 from clue.train.step import contrastive_forward
 
 pytestmark = [

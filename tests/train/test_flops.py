@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from clue.data.batches import Batch
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
+from clue.nn.layout import fixed_shape
 from clue.nn.user_encoder import UserEncoderConfig
 from clue.train import flops
 from clue.train.flops import Work, count_parameters, flops_per_pair, peak_flops, step_flops
 from clue.train.losses.contrastive import contrastive_loss
-from clue.train.packing import Budget, fixed_shape, pack
+from clue.train.packing import Budget, pack
 
 VOCABULARY = 90
 

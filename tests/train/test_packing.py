@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clue.nn import attention
-from clue.nn.attention import FixedShape, Layout
-from clue.train.packing import Budget, fixed_shape, pack, ranges
+from clue.nn.layout import FixedShape, Layout, fixed_shape, ranges
+from clue.train.packing import Budget, pack
 from tests.conftest import ROOT
 from tests.nn.test_dual_encoder import EVENTS, TOKENS, gradients_of, small_model, some_batch
 from tests.train.varlen import fixed_budget, varlen
@@ -33,9 +33,9 @@ def test_fixed_shapes_equal_ragged_ones(tokens: int, kernel: None) -> None:
 def test_fixed_shapes_by_hand() -> None:
     layout = Layout.fixed(np.array([1, 3]), FixedShape(9, 6, 4))
     assert layout.offsets.tolist() == [0, 1, 4, 8, 9, 9, 9]
-    assert layout.places.tolist() == [0, 0, 1, 2, 0, 1, 2, 3, 0]
-    assert layout.ages.tolist() == [0, 2, 1, 0, 3, 2, 1, 0, 0]
-    assert (layout.runs, layout.longest, layout.count) == ((), 4, 6)
+    assert layout.positions.tolist() == [0, 0, 1, 2, 0, 1, 2, 3, 0]
+    assert layout.recency.tolist() == [0, 2, 1, 0, 3, 2, 1, 0, 0]
+    assert (layout.length_groups, layout.longest, layout.count) == ((), 4, 6)
     means = layout.means(torch.arange(9.0)[:, None])
     assert means[:, 0].tolist() == [0.0, 2.0, 5.5, 8.0, 0.0, 0.0]
     for lengths in ([5], [4, 4, 4], [1] * 7):

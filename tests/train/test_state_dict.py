@@ -31,7 +31,7 @@ from clue.run import checkpoint
 from clue.run.objectives.contrastive import Contrastive
 from clue.run.objectives.next_item import NextItemObjective
 from clue.run.pretrain_config import PretrainConfig
-from clue.train.distributed import join
+from clue.train.distributed import init_accelerator
 from clue.train.optimiser import make_optimizers, make_sgd
 from clue.train.packing import Budget
 from clue.train.phases import hand_over
@@ -73,7 +73,7 @@ def config(request: pytest.FixtureRequest, tiny_run: TinyRun, tmp_path: Path) ->
 
 def start(kind: str, config: PretrainConfig) -> Accelerator:
     """Return the accelerator of this process, sharding as configs/accelerate/fsdp8.yaml says."""
-    accelerator = join(bf16=config.precision == "bf16", trackers=[], run=config.run)
+    accelerator = init_accelerator(bf16=config.precision == "bf16", trackers=[], run=config.run)
     if kind == "fsdp2":
         machine = load_config_from_file(str(ROOT / "configs/accelerate/fsdp8.yaml"))
         assert isinstance(machine, ClusterConfig) and machine.fsdp_config is not None

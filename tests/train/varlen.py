@@ -5,7 +5,8 @@
 import torch
 from torch import library
 
-from clue.train.packing import Budget, fixed_shape
+from clue.nn.layout import fixed_shape
+from clue.train.packing import Budget
 
 
 @library.custom_op("clue_test::attend", mutates_args=())

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from clue.data.corpus import Ragged, ragged_column, write_columns
+from clue.data.corpus import ragged_column, write_columns
 from clue.data.ingest.readers import quoted
+from clue.data.ragged import Ragged
 from clue.data.text import encode
 
 MEMORY_PER_THREAD = 125e6  # the least that DuckDB's guide to tuning asks for; below, it may fail

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clue.train.collectives import gathered, rank, world
+from clue.train.distributed import all_gather, rank, world_size
 from clue.train.losses.tile_loop import Plan, TileLoop
 
 
@@ -150,18 +150,18 @@ def _plan(
     kinds: list[Tensor] = []
     repeated = torch.zeros(rows, dtype=torch.bool, device=identity.user.device)
     for mine, further in pairs:
-        every = gathered(mine, further)
+        every = all_gather(mine, further)
         _, number, times = every.unique(return_inverse=True, return_counts=True)
         kinds.append(number.int())  # half the bytes to compare
         repeated |= times[number[first : first + rows]] > 1
     log_q = None
     if identity.log_q is not None:
-        log_q = gathered(identity.log_q, hard.log_q if hard else None).to(dtype)
+        log_q = all_gather(identity.log_q, hard.log_q if hard else None).to(dtype)
     return Plan(
         kind=config.kind,
         smoothing=config.label_smoothing,
         first=first,
-        count=rows * world(),
+        count=rows * world_size(),
         kinds=kinds,
         repeated=repeated,
         log_q=log_q,

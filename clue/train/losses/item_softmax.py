@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Float64, Int, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clue.train.collectives import summed, world
+from clue.train.distributed import all_reduce_sum, world_size
 from clue.train.losses.tiles import rows_per_tile
 
 
@@ -185,9 +185,9 @@ class CrossEntropy(torch.autograd.Function):
                     _add_gradients(part, slope, (states, table, own), gradients)
         if learns:
             # x world: data-parallel training divides by it, and the sum's other parts are elsewhere
-            ctx.weight = world() / total
+            ctx.weight = world_size() / total
             ctx.save_for_backward(*gradients)
-        return summed(losses.sum() / total)
+        return all_reduce_sum(losses.sum() / total)
 
     @staticmethod
     @once_differentiable

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clue.train.collectives import (
-    gathered,
+from clue.train.distributed import (
+    all_gather,
+    all_reduce_sum,
     log_of_summed_exponentials,
-    scattered_sum,
-    summed,
-    world,
+    reduce_scatter_sum,
+    world_size,
 )
 from clue.train.losses import tiles
 from clue.train.losses.tiles import Tile, TileStats
@@ -76,13 +76,13 @@ class TileLoop(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Return what `ContrastiveOutput` holds, in its order."""
         with torch.autocast(a.device.type, enabled=False):
-            candidates = gathered(b, hard)
+            candidates = all_gather(b, hard)
             if bias is not None:
                 seen, total, complete = _sigmoid(plan, a, candidates, scale, bias)
             else:
                 seen, total, complete = _infonce(plan, a, candidates, scale)
             own, logits = seen.own.sum(), seen.total.sum()
-            total, recalled, masked, own, logits = summed(
+            total, recalled, masked, own, logits = all_reduce_sum(
                 torch.stack([total, seen.recalled.sum(), seen.masked.sum(), own, logits])
             )
         ctx.save_for_backward(a, candidates, scale, bias, *complete)
@@ -101,7 +101,7 @@ class TileLoop(torch.autograd.Function):
         a, candidates, scale, bias, *complete = ctx.saved_tensors
         plan: Plan = ctx.plan
         # x world: data-parallel training divides by it, and this process holds one part of the sum
-        weight = gradients[0] * world() / ctx.terms
+        weight = gradients[0] * world_size() / ctx.terms
         grad_a = torch.empty_like(a)
         grad_candidates = torch.zeros_like(candidates)
         grad_scale = torch.zeros_like(scale)
@@ -124,10 +124,10 @@ class TileLoop(torch.autograd.Function):
                 grad_candidates.addmm_(slope.T, tile.queries * weight)
                 if grad_bias is not None:
                     grad_bias += slope.sum() * weight
-        grad_b = scattered_sum(grad_candidates[: plan.count])
+        grad_b = reduce_scatter_sum(grad_candidates[: plan.count])
         grad_hard = None
         if len(candidates) > plan.count:
-            grad_hard = scattered_sum(grad_candidates[plan.count :])
+            grad_hard = reduce_scatter_sum(grad_candidates[plan.count :])
         return grad_a, grad_b, grad_scale, grad_bias, grad_hard, None
 
 
@@ -162,7 +162,7 @@ def _infonce(
         column_totals += sums.columns[1]
         column_masked += sums.columns[2]
     columns = log_of_summed_exponentials(columns)
-    column_totals, column_masked = summed(torch.stack([column_totals, column_masked]))
+    column_totals, column_masked = all_reduce_sum(torch.stack([column_totals, column_masked]))
     column_counts = plan.count - column_masked
     row_counts = len(candidates) - seen.masked
 

@@ -15,8 +15,8 @@ from benchmarks.baselines.tfidf import (
     item_terms,
     popularity,
 )
-from clue.data.batches import take
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.evaluation.matching import MatchingPairs, matching_pairs
 from clue.evaluation.ranking import rank
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
@@ -35,7 +35,7 @@ def pairs_in(corpus: Corpus, users: np.ndarray) -> MatchingPairs:
 
 def test_a_document_is_its_items_texts_joined(tastes: Corpus) -> None:
     terms = item_terms(tastes)
-    histories = take(tastes.items_of(0), np.arange(20))
+    histories = tastes.items_of(0).take(np.arange(20))
     texts = [" ".join(str(tastes.item_texts[int(i)]) for i in histories[r]) for r in range(20)]
     slow: Any = CountVectorizer(token_pattern=r"\w+").fit_transform(texts)
     ours, theirs = (np.asarray(x.todense()) for x in (documents(histories, terms), slow))
@@ -88,7 +88,7 @@ def test_the_floor_finds_what_ties_services_and_nothing_when_it_is_cut(tastes: C
     assert recall(train) > 0.9
     order = np.random.default_rng(3).permutation(len(train.users))
     cut = MatchingPairs(
-        train.name, train.service_a, train.service_b, train.users, train.a, take(train.b, order)
+        train.name, train.service_a, train.service_b, train.users, train.a, train.b.take(order)
     )
     assert recall(cut) < 0.4
 
@@ -99,7 +99,7 @@ def test_the_floor_chooses_on_valid_pairs(tastes: Corpus) -> None:
     right = fit_floor(train, valid, terms, dims=64, seed=0)
     order = np.random.default_rng(4).permutation(len(valid.users))
     wrong = MatchingPairs(
-        valid.name, valid.service_a, valid.service_b, valid.users, valid.a, take(valid.b, order)
+        valid.name, valid.service_a, valid.service_b, valid.users, valid.a, valid.b.take(order)
     )
     other = fit_floor(train, wrong, terms, dims=64, seed=0)
     assert (right.ridge, right.power) != (other.ridge, other.power)

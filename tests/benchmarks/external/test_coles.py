@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.external import coles, coles_worker
+from benchmarks.external import coles, coles_worker, environments
 from benchmarks.external.coles import ColesConfig, ColesModel, exported, known
 from benchmarks.external.coles_worker import (
     batches,
@@ -18,9 +18,8 @@ from benchmarks.external.coles_worker import (
     read_histories,
     vocabulary,
 )
-from benchmarks.external.environments import RivalMissing
+from benchmarks.external.environments import ArmFailed, RivalMissing
 from benchmarks.snapshot import as_of
-from benchmarks.speed.interleave import ArmFailed
 from benchmarks.suite.runner import SuiteConfig
 from benchmarks.tasks.matching import MatchingConfig
 from clue.config import load
@@ -184,7 +183,7 @@ def test_what_the_arm_says_is_shown(
     capsys: pytest.CaptureFixture,
 ) -> None:
     made(learn, corpus, tmp_path, monkeypatch)
-    assert capsys.readouterr().err == "CoLES: half way\n"
+    assert capsys.readouterr().err == "CoLES, train: half way\n"
 
 
 def test_without_an_environment_the_error_says_what_to_install(
@@ -193,10 +192,15 @@ def test_without_an_environment_the_error_says_what_to_install(
     def fails(rival: object) -> Path:
         raise RivalMissing("coles: `pip install` failed: no such host")
 
-    monkeypatch.setattr(coles, "python_of", fails)
+    monkeypatch.setattr(environments, "python_of", fails)
     with pytest.raises(FileNotFoundError) as error:
         ColesModel(ColesConfig(work=tmp_path), learn, corpus, seed=0)
-    for part in ("no such host", ".rivals/coles", "pytorch-lifestream==0.6.0", "torch==2.13.0"):
+    for part in (
+        "no such host",
+        ".rivals/pytorch-lifestream",
+        "pytorch-lifestream==0.6.0",
+        "torch==2.13.0",
+    ):
         assert part in str(error.value)
     assert "coles=null" in str(error.value)
 
@@ -205,7 +209,7 @@ def test_a_missing_package_is_told_by_its_name(
     learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Our own environment has no ptls: the arm itself runs, and fails where it needs it.
-    monkeypatch.setattr(coles, "python_of", lambda rival: Path(sys.executable))
+    monkeypatch.setattr(environments, "python_of", lambda rival: Path(sys.executable))
     with pytest.raises(ArmFailed, match=r"CoLES, train, status 1: .*No module named 'ptls'"):
         ColesModel(ColesConfig(work=tmp_path), learn, corpus, seed=0)
     (folder,) = tmp_path.iterdir()

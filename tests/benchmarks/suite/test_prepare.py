@@ -48,6 +48,9 @@ def test_runs_that_nobody_measures_are_not_made(tmp_path: Path) -> None:
     commands = {str(file): writes(file) for file in runs}
     assert prepare(commands, [tmp_path / "one"]) == [str(runs[0])]
     assert [file.exists() for file in runs] == [True, False, False]
+    # but a run that a measured one begins with
+    commands[str(runs[2])] = f"{writes(runs[2])} warm_start={tmp_path / 'two'}"
+    assert prepare(commands, [tmp_path / "on"]) == [str(runs[1]), str(runs[2])]
 
 
 def test_only_documented_programs_run() -> None:

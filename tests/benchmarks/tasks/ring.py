@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clue.data.corpus import Ragged
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.tasks.rollout import Futures, appended, futures, trajectory
+from benchmarks.tasks.rollout import Futures, appended, futures, rollout
 from clue.data.corpus import Corpus
 from clue.data.sequences import Sequences, SequencesConfig
 from tests.benchmarks.tasks.ring import Constant, Ring, ragged, walk
@@ -22,23 +22,24 @@ def of_the_ring(items: int, users: int, steps: int) -> Futures:
 
 @pytest.mark.parametrize("filter_seen", [False, True])
 def test_the_oracle_is_right_at_every_step(filter_seen: bool) -> None:
-    found = trajectory(Ring(60), of_the_ring(60, 8, 10), filter_seen=filter_seen)
-    assert len(found.columns) == 11
+    found = rollout(Ring(60), of_the_ring(60, 8, 10), filter_seen=filter_seen)
+    assert len(found.columns) == len(found.measures) == 11
+    assert next(iter(found.measures)) == "recall [all]"
     for values in found.columns.values():
         assert values.tolist() == [1] * 8
 
 
 def test_a_constant_model_has_chance() -> None:
-    found = trajectory(Constant(60), of_the_ring(60, 8, 10), filter_seen=False)
+    found = rollout(Constant(60), of_the_ring(60, 8, 10), filter_seen=False)
     for step in range(1, 11):
-        assert found.columns[str(step), "HR@10"] == pytest.approx([10 / 60] * 8)
+        assert found.columns[f"HR@10 [{step}]"] == pytest.approx([10 / 60] * 8)
     # without a filter it rolls out item 0 ten times, which is in nobody's future here
-    assert found.columns["all", "recall"].tolist() == [0] * 8
+    assert found.columns["recall [all]"].tolist() == [0] * 8
 
 
 def test_a_step_reads_its_own_best_item() -> None:
     model = Ring(60)
-    trajectory(model, of_the_ring(60, 3, 4), filter_seen=False)
+    rollout(model, of_the_ring(60, 3, 4), filter_seen=False)
     assert [read.lengths.tolist() for read in model.read] == [
         [3 + k, 4 + k, 5 + k] for k in range(4)
     ]
@@ -47,10 +48,10 @@ def test_a_step_reads_its_own_best_item() -> None:
 
 def test_an_item_rolled_out_too_early_is_a_miss_at_its_step() -> None:
     asked = Futures(np.arange(1), ragged([5]), np.array([[7, 6]]))  # the ring would have 6, 7
-    found = trajectory(Ring(60), asked, filter_seen=True)
-    assert found.columns["1", "HR@10"] == pytest.approx([9 / 58])  # 6 above, 57 others beside 7
-    assert found.columns["2", "HR@10"].tolist() == [0]
-    assert found.columns["all", "recall"].tolist() == [1]
+    found = rollout(Ring(60), asked, filter_seen=True)
+    assert found.columns["HR@10 [1]"] == pytest.approx([9 / 58])  # 6 above, 57 others beside 7
+    assert found.columns["HR@10 [2]"].tolist() == [0]
+    assert found.columns["recall [all]"].tolist() == [1]
 
 
 def test_items_are_appended_to_their_own_histories() -> None:

@@ -15,7 +15,8 @@ import torch
 
 from clue import pretrain as trainer
 from clue.config import load
-from clue.data.corpus import Corpus, Ragged
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 from clue.nn.decoder import DecoderConfig, NextItemDecoder
 from clue.nn.transformer import Block
