@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
-from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.evaluate import EvaluateConfig
 from benchmarks.scaling.sweep.config import SweepConfig
-from benchmarks.strategies import StrategiesConfig
 from benchmarks.suite.runner import SuiteConfig
 from clue.config import load, to_yaml
 from clue.prepare import PrepareConfig
@@ -22,11 +20,6 @@ CLASSES = {
     "suite": SuiteConfig,
     "sweep": SweepConfig,
 }
-# The others there are of benchmarks.evaluate.
-BENCHMARKS = {
-    "batch_size": BatchSizeConfig,
-    "strategies": StrategiesConfig,
-}
 
 
 def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +32,7 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1
         else:
-            load(CLASSES.get(kind) or BENCHMARKS.get(path.stem, EvaluateConfig), path)
+            load(CLASSES.get(kind, EvaluateConfig), path)
         loaded += 1
     assert loaded == len(files) >= 8
 

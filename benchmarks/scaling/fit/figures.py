@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -21,7 +20,7 @@ from benchmarks.scaling.fit import diagnostic_figures as checks
 from benchmarks.scaling.fit.bootstrap import Band, Bootstrap
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
 from benchmarks.scaling.fit.laws import PowerLaw
-from benchmarks.scaling.fit.run_table import DAY, Runs
+from benchmarks.scaling.fit.run_table import DAY, Runs, read_parquet
 from benchmarks.scaling.fit.selection import budgets, main_grid
 from benchmarks.scaling.fit.study import FitConfig, Laws
 
@@ -117,7 +116,7 @@ def learning_curves(config: FitConfig, laws: Laws) -> Figure:
     axis = figure.subplots()
     lines: list[tuple[float, np.ndarray, np.ndarray]] = []
     if config.curves:
-        table = pq.read_table(config.curves, columns=["point", "flops", "loss"]).to_pandas()
+        table = read_parquet(config.curves, ("point", "flops", "loss")).to_pandas()
         sizes = dict(zip(runs["point"], runs["params"], strict=True))
         for point, mine in table.groupby("point"):
             if point in sizes:

@@ -93,7 +93,22 @@ def read_runs(file: Path) -> Runs:
         raise FileNotFoundError(
             f"no table of runs {file}; `python -m benchmarks.scaling sweep` writes one"
         )
-    return from_table(pq.read_table(file), str(file))
+    return from_table(read_parquet(file), str(file))
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a Parquet file's columns; ValueError, naming it, for another file or columns."""
+    try:
+        schema = pq.read_schema(file)
+        missing = [name for name in columns or () if name not in schema.names]
+        if not missing:
+            return pq.read_table(file, columns=None if columns is None else [*columns])
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{file} is no Parquet table ({first}); write it again") from None
+    raise ValueError(
+        f"{file} lacks the column {missing[0]}; it has {', '.join(schema.names)}: rename one"
+    )
 
 
 def from_table(table: pa.Table, where: str = "the table") -> Runs:
@@ -112,7 +127,12 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
         try:
             columns[name] = _array(name, column)
         except (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise ValueError(f"{where}: {name} is {column.type}, not a number") from None
+            kind = "true or false" if name == "annealed" else "a number"
+            kind = "a whole number" if name in WHOLE else kind
+            raise ValueError(
+                f"{where}: {name} is {column.type} such as {column[0].as_py()!r}, not {kind}; "
+                "write it so in the sweep"
+            ) from None
     for name in (*POSITIVE, *(x for x in optional if _is_other_loss(x))):
         wrong = ~(np.isfinite(columns[name]) & (columns[name] > 0))
         if wrong.any():

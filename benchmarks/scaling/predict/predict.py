@@ -8,10 +8,9 @@ one of them is in the table, or where OUT holds another prediction. What became 
 A sweep trains its held-out points only once OUT, in its folder and of this name, predicts them.
 """
 
-import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
@@ -167,27 +167,6 @@ def factors(config: PredictConfig, names: Sequence[str]) -> np.ndarray:
             )
         rows.append(row)
     return np.array(rows)
-
-
-def hashed(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) of the content as JSON with sorted keys and no spaces."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_prediction(file: Path) -> dict[str, Any]:
-    """Return the content; FileNotFoundError without the file, ValueError if it was changed."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no prediction {file}; `predict` writes one before the runs are there"
-        )
-    tree = json.loads(file.read_text(encoding="utf-8"))
-    if hashed(tree["content"]) != tree["sha256"]:
-        raise ValueError(
-            f"{file} was changed after it was written: its content hashes to "
-            f"{hashed(tree['content'])[:12]}, it says {tree['sha256'][:12]}; restore it"
-        )
-    return tree["content"]
 
 
 def main(argv: Sequence[str]) -> None:
