@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.tfidf import Counts, documents, fit_floor
+from benchmarks.baselines.tfidf import Counts, documents, fit_cca
 from benchmarks.entropy import refit_scale
 from benchmarks.metrics.bootstrap import Statistic, mean_of, median_of
 from benchmarks.models import Vectors
@@ -82,7 +82,7 @@ def evaluate_matching(
         vectors = {row: _views(model, pairs) for row, model in models.items()}
         tuned = ""
         if pairs.name in train and pairs.name in valid:
-            floor = fit_floor(train[pairs.name], valid[pairs.name], terms, dims=dims, seed=seed)
+            floor = fit_cca(train[pairs.name], valid[pairs.name], terms, dims=dims, seed=seed)
             texts = documents(pairs.a, terms), documents(pairs.b, terms)
             vectors["floor"] = floor.vectors_a(texts[0]), floor.vectors_b(texts[1])
             tuned = f"CCA of {pairs.name}: ridge {floor.ridge:g}, power {floor.power:g}; "

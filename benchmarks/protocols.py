@@ -27,7 +27,7 @@ from benchmarks.metrics.bootstrap import (
     spearman_of,
 )
 from benchmarks.metrics.calibration import ece_of, ne_of
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 
 Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
 Kind: TypeAlias = (
@@ -47,7 +47,7 @@ class Model(Protocol):
     seed: int
     fingerprint: str
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return vectors (n, E), finite, of n users as of their moments; without events, zeros."""
         ...
 
@@ -56,8 +56,8 @@ class Model(Protocol):
         ...
 
 
-class Rival(Protocol):
-    """A row that its own task alone can score: a linear floor, the truth, or a `Ranker`."""
+class TaskBaseline(Protocol):
+    """A row that its own task alone can score: a CCA baseline, the truth, or a `Ranker`."""
 
     name: str
     seed: int
@@ -65,20 +65,20 @@ class Rival(Protocol):
 
 
 class Ranker(Protocol):
-    """A rival that scores items and has no user vector: popularity, kNN, EASE, iALS."""
+    """A baseline that scores items and has no user vector: popularity, kNN, EASE, iALS."""
 
     name: str
     seed: int
     fingerprint: str
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Learns from the past of all users; tunes itself on `valid` pasts and their next items.
 
         `targets` (n,) are item indices of the corpus.
         """
         ...
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Return scores of `items` (m,) for the users of `past`, block by block, (b, m) each."""
         ...
 
@@ -162,18 +162,18 @@ class Task(Protocol):
     probes: tuple[Probe, ...]
     recipe: Mapping[str, Any]
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the rivals that this task alone has: aggregates of sales, popularity, EASE …
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the baselines that this task alone has: aggregates of sales, popularity, EASE …
 
-        `models` are those that every task is given, for a rival that stands beside one of them.
+        `models` are those that every task is given, for a baseline that stands beside one of them.
         """
         ...
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Whether the probe applies: a zero-shot one needs item vectors, a Ranker no probe."""
         ...
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return the model's answers; the test labels are looked at once, after every choice."""
         ...
 

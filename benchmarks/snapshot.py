@@ -11,11 +11,11 @@ from clue.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
-class Past:
+class Snapshot:
     """The events of n users before a moment of each.
 
     `parts` has (items, times) of every service of the corpus, n rows each, oldest first; a service
-    that is not read has empty rows. `users` (n,) are rows of the corpus, `until` (n,) the first
+    that is not read has empty rows. `users` (n,) are rows of the corpus, `cutoff` (n,) the first
     moment that is not past: infinite where events are cut by their order alone. ValueError for an
     event at or after it: it may be what a task asks for.
     """
@@ -23,7 +23,7 @@ class Past:
     corpus: Corpus
     users: np.ndarray
     parts: tuple[tuple[Ragged, Ragged], ...]
-    until: np.ndarray
+    cutoff: np.ndarray
 
     def __post_init__(self) -> None:
         """Looks at every event."""
@@ -33,14 +33,14 @@ class Past:
                     f"{service}: {len(items)} histories for {len(self.users)} users; a past has a "
                     "row for each user in every service"
                 )
-            late = times.values >= np.repeat(self.until, times.lengths)
+            late = times.values >= np.repeat(self.cutoff, times.lengths)
             if late.any():
                 event = int(np.flatnonzero(late)[0])
                 row = int(np.searchsorted(times.offsets, event, side="right")) - 1
                 raise ValueError(
                     f"user {self.corpus.user_ids[int(self.users[row])]} has an event of {service} "
-                    f"at {times.values[event]:g}, not before {self.until[row]:g}: a model would "
-                    "read what it is asked for; cut the past with as_of"
+                    f"at {times.values[event]:g}, not before {self.cutoff[row]:g}: a model would "
+                    "read what it is asked for; cut the past with snapshot_at"
                 )
 
     def __len__(self) -> int:
@@ -62,20 +62,20 @@ class Past:
                     found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 
-    def some(self, rows: np.ndarray) -> "Past":
+    def some(self, rows: np.ndarray) -> "Snapshot":
         """Return the past of the users in `rows`, indices into these n."""
         parts = tuple((items.take(rows), times.take(rows)) for items, times in self.parts)
-        return Past(self.corpus, self.users[rows], parts, self.until[rows])
+        return Snapshot(self.corpus, self.users[rows], parts, self.cutoff[rows])
 
 
-def as_of(
+def snapshot_at(
     corpus: Corpus,
     users: np.ndarray,
-    until: np.ndarray | float = np.inf,
+    cutoff: np.ndarray | float = np.inf,
     services: Sequence[str] | None = None,
-) -> Past:
-    """Return the events of `users` (n,) before `until` (n,) or one moment, in `services` (all)."""
-    until = np.broadcast_to(np.asarray(until, np.float64), (len(users),))
+) -> Snapshot:
+    """Return the events of `users` (n,) before `cutoff` (n,) or one moment, in `services` (all)."""
+    cutoff = np.broadcast_to(np.asarray(cutoff, np.float64), (len(users),))
     parts: list[tuple[Ragged, Ragged]] = []
     for number, service in enumerate(corpus.services):
         if services is not None and service not in services:
@@ -84,12 +84,12 @@ def as_of(
         items, times = (
             column.take(users) for column in (corpus.items_of(number), corpus.timestamps_of(number))
         )
-        early = times.values < np.repeat(until, times.lengths)
+        early = times.values < np.repeat(cutoff, times.lengths)
         parts.append((items.mask(early), times.mask(early)))
-    return Past(corpus, users, tuple(parts), until)
+    return Snapshot(corpus, users, tuple(parts), cutoff)
 
 
-def views(corpus: Corpus, users: np.ndarray, service: str, items: Ragged) -> Past:
+def views(corpus: Corpus, users: np.ndarray, service: str, items: Ragged) -> Snapshot:
     """Return the past that holds `items` (n rows) of one service and nothing else, without times.
 
     For views of a user that are not cut by time: the two halves of a matching.
@@ -97,7 +97,7 @@ def views(corpus: Corpus, users: np.ndarray, service: str, items: Ragged) -> Pas
     parts = [_nothing(len(users)) for _ in corpus.services]
     times = Ragged(np.zeros(len(items.values)), items.offsets)
     parts[corpus.services.index(service)] = (items, times)
-    return Past(corpus, users, tuple(parts), np.full(len(users), np.inf))
+    return Snapshot(corpus, users, tuple(parts), np.full(len(users), np.inf))
 
 
 def _nothing(rows: int) -> tuple[Ragged, Ragged]:

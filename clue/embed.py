@@ -1,6 +1,7 @@
 """Command: a corpus, or raw logs -> a table of user vectors.
 
-    accelerate launch clue/embed.py checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
+    clue embed checkpoint=runs/demo corpus=corpora/demo out=demo.parquet
+    accelerate launch clue/embed.py ...                              on several processes
 
 It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
 prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
@@ -194,12 +195,10 @@ def read_embeddings(path: Path) -> pa.Table:
     Raises FileNotFoundError where there is none and ValueError for another kind of Parquet file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no embedding table {path}; clue/embed.py writes one")
+        raise FileNotFoundError(f"no embedding table {path}; clue embed writes one")
     table = pq.read_table(path)
     if b"model_fingerprint" not in (table.schema.metadata or {}):
-        raise ValueError(
-            f"{path} is no embedding table: it names no model; clue/embed.py writes one"
-        )
+        raise ValueError(f"{path} is no embedding table: it names no model; clue embed writes one")
     return table
 
 

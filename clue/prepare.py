@@ -43,8 +43,8 @@ from clue.data.text import learn_tokenizer, read_tokenizer
 
 HELP = """Makes a corpus out of behaviour logs.
 
-    python clue/prepare.py configs/prepare/synthetic.yaml
-    python clue/prepare.py name=mine events='[logs/*.parquet]' columns.user_id=customer
+    clue prepare configs/prepare/synthetic.yaml
+    clue prepare name=mine events='[logs/*.parquet]' columns.user_id=customer
     clue prepare shop.csv service=shop
 
 A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""

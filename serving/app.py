@@ -174,6 +174,7 @@ async def models(live: Ready) -> Response:
         "model": index.model_fingerprint,
         "corpus": index.corpus_fingerprint,
         "corpus_name": index.corpus_name,
+        "templates": index.templates,
         "services": index.services,
         "items": index.num_items,
         "users": index.num_users,

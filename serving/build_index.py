@@ -6,6 +6,7 @@ Run it again with overwrite=true to publish a new generation; a service loads it
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,24 +62,31 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     users = users[whole[users].any(axis=1)]
     seen_values, seen_offsets = _seen(corpus, users)
     services = corpus.item_service
-    read = corpus.item_ids if encoder.reads == "item_id" else corpus.item_texts
-    said = (what.as_py() for what in read)
-    contents = (content_of(corpus.services[s], w) for s, w in zip(services, said, strict=True))
+    names = [corpus.services[number] for number in services]
+    ids: list[str] = corpus.item_ids.to_pylist()
+    read = ids if encoder.reads == "item_id" else corpus.item_texts.to_pylist()
+    keys = encoder.input_keys(list(zip(names, read, strict=True)))
     return Contents(
         model_fingerprint=encoder.fingerprint,
         corpus_fingerprint=corpus.fingerprint,
         corpus_name=corpus.manifest.name,
+        templates=corpus.manifest.templates,
         services=list(corpus.services),
         item_ids=corpus.item_ids,
         item_texts=corpus.item_texts,
         item_service=np.ascontiguousarray(services),
-        item_content=np.fromiter(contents, np.uint64, corpus.num_items),
+        item_content=_hashes(names, keys),
+        item_key=_hashes(names, ids),
         item_vectors=encoder.encode_catalogue(corpus, items=items),
         user_ids=corpus.user_ids.take(pa.array(users)),
         user_vectors=whole[users],
         seen_values=seen_values,
         seen_offsets=seen_offsets,
     )
+
+
+def _hashes(services: Sequence[str], what: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(content_of, services, what), np.uint64, len(what))
 
 
 def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

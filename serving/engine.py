@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from clue.inference.encoder import Encoder
-from serving.index import Hits, Index, Search, is_unit
+from serving.generation import is_unit
+from serving.index import Hits, Index, Search
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
 SEARCH_TOKENS = 64
@@ -53,15 +54,20 @@ class Engine:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         vectors = self._vectors(queries)
-        good = [bool(is_unit(mine).all()) for mine in vectors]
+        good = [bool(is_unit(own).all()) for own in vectors]
         wanted = [(n, query.search) for n, query in enumerate(queries) if good[n] and query.search]
         hits: dict[int, Hits] = {}
         if wanted:
             firsts = np.stack([vectors[n][0] for n, _ in wanted])
             found = self.index.search(firsts, [search for _, search in wanted])
             hits = {n: hit for (n, _), hit in zip(wanted, found, strict=True)}
-        bad = BadVector("the model gave a vector that is not finite and of length one")
-        return [Answer(mine, hits.get(n)) if good[n] else bad for n, mine in enumerate(vectors)]
+        # one exception a query: each raise of a shared one would lengthen its traceback
+        return [
+            Answer(own, hits.get(n))
+            if good[n]
+            else BadVector("the model gave a vector that is not finite and of length one")
+            for n, own in enumerate(vectors)
+        ]
 
     def _vectors(self, queries: Sequence[Query]) -> list[np.ndarray]:
         users = [history for query in queries for history in query.histories]

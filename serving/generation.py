@@ -18,7 +18,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,8 @@ from safetensors.numpy import load, save
 
 from clue.atomic import sync
 
-FORMAT = 1
+FORMAT = 2
+UNIT_TOLERANCE = 1e-3  # float32 rounding of a unit vector of any width is below 1e-5
 CURRENT = "CURRENT"
 LOCK = ".lock"
 UNFINISHED = ".building-"
@@ -44,10 +45,11 @@ class BrokenIndex(ValueError):
 class Manifest:
     """What manifest.json holds: whose vectors these are, how many, and the hash of each file."""
 
-    format: int
+    format: Literal[2]
     model_fingerprint: str
     corpus_fingerprint: str
     corpus_name: str
+    templates: dict[str, str]
     services: list[str]
     width: int
     num_items: int
@@ -60,19 +62,22 @@ class Contents:
     """I items and N users of one corpus as one model of width E sees them.
 
     `item_vectors` (I, E) and `user_vectors` (N, E) are unit float32 rows; `item_service` (I,)
-    indexes `services`; `item_content` (I,) is `content_of` service and what the model reads, text
-    or item id; `user_ids` is sorted by UTF-8 bytes; user n has seen the items
+    indexes `services`; `item_content` (I,) is `content_of` service and what the model reads (the
+    encoder's `input_keys`), `item_key` (I,) of service and item id. `templates` say how the texts
+    of a service were made. `user_ids` is sorted by UTF-8 bytes; user n has seen the items
     `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
     """
 
     model_fingerprint: str
     corpus_fingerprint: str
     corpus_name: str
+    templates: dict[str, str]
     services: list[str]
     item_ids: Strings
     item_texts: Strings
     item_service: np.ndarray
     item_content: np.ndarray
+    item_key: np.ndarray
     item_vectors: np.ndarray
     user_ids: Strings
     user_vectors: np.ndarray
@@ -81,7 +86,10 @@ class Contents:
 
 
 def content_of(service: str, what: str) -> int:
-    """Return 64-bit hash by which what the model reads of an event finds its catalogue items."""
+    """Return the 64-bit hash by which an event finds its catalogue items.
+
+    `what` is what the model reads of it, or its item id.
+    """
     digest = hashlib.blake2b(f"{service}\0{what}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -140,7 +148,7 @@ def read(out: Path) -> tuple[str, Contents]:
     Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
     """
     if not (out / CURRENT).is_file():
-        raise FileNotFoundError(f"no index in {out}; python -m serving.build_index makes one")
+        raise FileNotFoundError(f"no index in {out}; clue index makes one")
     name = (out / CURRENT).read_bytes().decode("ascii", "replace")
     if not NAME.fullmatch(name):
         raise BrokenIndex(f"{CURRENT} does not name a generation; build the index again")
@@ -159,6 +167,7 @@ def read(out: Path) -> tuple[str, Contents]:
         model_fingerprint=manifest.model_fingerprint,
         corpus_fingerprint=manifest.corpus_fingerprint,
         corpus_name=manifest.corpus_name,
+        templates=manifest.templates,
         services=manifest.services,
         item_ids=items["item_id"],
         item_texts=items["text"],
@@ -167,6 +176,13 @@ def read(out: Path) -> tuple[str, Contents]:
     )
     check(contents)
     return name, contents
+
+
+def is_unit(vectors: np.ndarray) -> np.ndarray:
+    """Return for each vector (..., E) whether it is finite and of length one."""
+    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 squared is inf, which is not one
+        lengths = np.sqrt(np.einsum("...j,...j->...", vectors, vectors, dtype=np.float64))
+    return np.abs(lengths - 1) < UNIT_TOLERANCE
 
 
 def check(contents: Contents) -> None:
@@ -178,9 +194,7 @@ def check(contents: Contents) -> None:
     for kind, vectors, count in kinds:
         if vectors.shape != (count, contents.item_vectors.shape[1]) or vectors.dtype != np.float32:
             raise BrokenIndex(f"{kind} vectors: {vectors.dtype} {vectors.shape} for {count} ids")
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        # NaN compares false, so this asks for what must hold rather than for what must not.
-        if not (np.abs(lengths - 1) < 1e-3).all():
+        if not is_unit(vectors).all():
             raise BrokenIndex(f"a {kind} vector is not finite or not of length one")
     users, offsets = len(contents.user_ids), len(contents.seen_offsets)
     if offsets != users + 1:
@@ -192,6 +206,7 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
     arrays = {
         "item_service": contents.item_service,
         "item_content": contents.item_content,
+        "item_key": contents.item_key,
         "item_vectors": contents.item_vectors,
         "user_vectors": contents.user_vectors,
         "seen_values": contents.seen_values,
@@ -207,6 +222,7 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         model_fingerprint=contents.model_fingerprint,
         corpus_fingerprint=contents.corpus_fingerprint,
         corpus_name=contents.corpus_name,
+        templates=contents.templates,
         services=contents.services,
         width=contents.item_vectors.shape[1],
         num_items=len(contents.item_ids),

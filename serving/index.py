@@ -8,9 +8,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from serving.generation import BrokenIndex, Contents, check, content_of, read
-
-UNIT_TOLERANCE = 1e-3  # float32 rounding of a unit vector of any width is below 1e-5
+from serving.generation import BrokenIndex, Contents, content_of, is_unit, read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,8 +41,7 @@ class Index:
     """
 
     def __init__(self, name: str, contents: Contents) -> None:
-        """Takes checked contents; its vectors are copied into FAISS and need not be kept."""
-        check(contents)
+        """Copy the vectors of checked `contents` into FAISS; they need not be kept."""
         self.name = name
         self.model_fingerprint = contents.model_fingerprint
         self.corpus_fingerprint = contents.corpus_fingerprint
@@ -59,8 +56,9 @@ class Index:
         self._user_ids = contents.user_ids
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
-        self._by_content = np.argsort(contents.item_content, kind="stable")
-        self._contents = contents.item_content[self._by_content]
+        self.templates = contents.templates
+        self._by_content = _Lookup(contents.item_content)
+        self._by_key = _Lookup(contents.item_key)
         self._users = _Shard(np.arange(self.num_users), contents.user_vectors)
         self._items = [
             _Shard(rows, contents.item_vectors[rows])
@@ -110,13 +108,13 @@ class Index:
         """Return the item rows in a user's history."""
         return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
 
-    def seen_in(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        """Return the item rows of events (service, what the model reads: text or item id)."""
-        wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
-        first = np.searchsorted(self._contents, wanted, side="left")
-        last = np.searchsorted(self._contents, wanted, side="right")
-        found = [self._by_content[a:b] for a, b in zip(first, last, strict=True)]
-        return np.concatenate([np.empty(0, np.int64), *found])
+    def rows_read(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
+        """Return the rows of items that the model reads as it reads the events (service, key)."""
+        return self._by_content.rows(events)
+
+    def rows_of(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
+        """Return the rows of the items (service, item id); without those the index lacks."""
+        return self._by_key.rows(events)
 
     def item(self, row: int) -> tuple[str, str, str]:
         """Return the id, the service and the text of an item row."""
@@ -135,6 +133,21 @@ class Index:
             raise ValueError(f"k is at least 1, got {min(search.k for search in searches)}")
 
 
+class _Lookup:
+    """Rows by a hash that several of them may share."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._rows = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._rows]
+
+    def rows(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
+        wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
+        first = np.searchsorted(self._hashes, wanted, side="left")
+        last = np.searchsorted(self._hashes, wanted, side="right")
+        parts = [self._rows[a:b] for a, b in zip(first, last, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+
 class _Shard:
     """Some rows and the FAISS index of their vectors."""
 
@@ -148,13 +161,6 @@ class _Shard:
     def nearest(self, vectors: np.ndarray, k: int) -> list[Hits]:
         scores, found = self.faiss.search(vectors, min(k, len(self.rows)))
         return [Hits(self.rows[row], score) for row, score in zip(found, scores, strict=True)]
-
-
-def is_unit(vectors: np.ndarray) -> np.ndarray:
-    """Says of each vector (..., E) whether it is finite and of length one."""
-    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 squared is inf, which is not one
-        lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(-1))
-    return np.abs(lengths - 1) < UNIT_TOLERANCE
 
 
 def _reads(search: Search, service: int) -> bool:

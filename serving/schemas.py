@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 ID_BYTES = 256
+MOST_SECONDS = 1e11  # the year 5138; a log's larger numbers are milliseconds or finer
 
 
 def _clean(text: str) -> str:
@@ -23,6 +24,12 @@ def _short(text: str) -> str:
     return text
 
 
+def _seconds(number: float) -> float:
+    if abs(number) > MOST_SECONDS:
+        raise ValueError("is no time in epoch seconds; divide milliseconds by 1,000")
+    return number
+
+
 Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
 Name = Annotated[Text, AfterValidator(_short)]
 
@@ -34,13 +41,16 @@ class _Strict(BaseModel):
 class Event(_Strict):
     """One behaviour, of which GET /v1/models says what the model `reads`: its text or its item id.
 
-    To a model of texts any service is welcome, to a model of item ids those of its catalogue.
+    To a model of texts any service is welcome, to a model of item ids those of its catalogue. Ids
+    are texts as the log's are after preparing: "123", not the number 123, nor "123.0".
     """
 
     service: Name
     text: Text | None = None
     item_id: Name | None = None
-    timestamp: float | None = Field(default=None, description="epoch seconds")
+    timestamp: Annotated[float, AfterValidator(_seconds)] | None = Field(
+        default=None, description="epoch seconds, a number"
+    )
 
 
 Events = Annotated[
@@ -91,7 +101,9 @@ class SearchItemsRequest(Target):
 
     service: Name | None = Field(default=None, description="only items of this service")
     exclude_seen: bool = Field(
-        default=False, description="leave out the items of the user's own history"
+        default=False,
+        description="leave out the items of the user's own history: those of an event's item_id, "
+        "and those that the model cannot tell from what it reads of an event",
     )
 
     @model_validator(mode="after")
@@ -168,6 +180,7 @@ class IndexInfo(BaseModel):
     model: str
     corpus: str
     corpus_name: str
+    templates: dict[str, str] = Field(description="how the texts of a service's items are made")
     services: list[str]
     items: int
     users: int

@@ -18,6 +18,7 @@ import yaml
 import clue.config
 from benchmarks.report import config_reference
 from benchmarks.report.docs import PART, pages, render
+from clue.cli import COMMANDS, LAUNCHED
 from clue.config import load
 from clue.prepare import PrepareConfig
 from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
@@ -71,8 +72,12 @@ def program_of(words: list[str]) -> list[str] | None:
             return program
         case ["python", *program]:
             return program
-        case ["clue", *_]:
-            return ["clue.cli", *words[1:]]
+        case ["clue", "bench", program, *arguments]:
+            return [f"benchmarks.{program}", *arguments]
+        case ["clue", command, *arguments]:
+            launched = command in LAUNCHED  # whose first options are those of accelerate launch
+            kept = [word for word in arguments if not (launched and word.startswith("--"))]
+            return [COMMANDS[command][0], *kept]
         case _:
             return None
 
@@ -120,8 +125,14 @@ def test_our_commands_take_what_they_are_given(
             wrong.append(f"{page}: {shlex.join(job)}: {error} {capsys.readouterr().err}")
     assert not wrong, "\n".join(wrong)
     shown = {job[0] for _, job in jobs}
-    assert {"clue/prepare.py", "clue/pretrain.py", "clue/embed.py"} <= shown
-    assert {"serving.build_index", "benchmarks.suite", "benchmarks.scaling"} <= shown
+    assert {
+        "clue.prepare",
+        "clue/pretrain.py",
+        "clue.pretrain",
+        "clue.embed",
+        "clue.export",
+    } <= shown
+    assert {"serving.build_index", "serving", "benchmarks.suite", "benchmarks.scaling"} <= shown
     assert len(jobs) >= 60
 
 

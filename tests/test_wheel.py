@@ -3,20 +3,26 @@
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import venv
 import zipfile
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = "services={shop: {template: '{title}'}, news: {template: '{title}'}}"
 JOB = [
-    "clue.synthetic.world users=120 items_per_service=80 services=[shop,news] out=world",
-    "clue.prepare name=tiny events=[world/events.parquet] items=[world/items.parquet]",
-    "clue.pretrain name=tiny corpus=corpora/tiny steps=2 batch=16 trackers=[] model.item.layers=1",
-    "clue.embed checkpoint=runs/tiny corpus=corpora/tiny out=vectors.parquet",
+    "synthetic users=120 items_per_service=80 services=[shop,news] out=world",
+    "prepare name=tiny events=[world/events.parquet] items=[world/items.parquet]",
+    "pretrain name=tiny corpus=corpora/tiny steps=2 batch=16 trackers=[] model.item.layers=1",
+    "embed checkpoint=runs/tiny corpus=corpora/tiny out=vectors.parquet",
+    "index checkpoint=runs/tiny corpus=corpora/tiny out=index",
+    "export checkpoint=runs/tiny out=model",
 ]
 
 
@@ -73,15 +79,51 @@ def test_it_does_the_whole_job_outside_the_checkout(wheel: Path, tmp_path: Path)
     # The other packages come from the environment of the tests. A folder named in a .pth file has
     # its own .pth files left unread, the one of the editable install among them.
     libraries = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")})
-    (Path(libraries) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (Path(libraries) / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
 
-    found = run(python, "-c", "import clue, serving.app; print(clue.__file__)", cwd=here)
-    assert Path(found.strip()).is_relative_to(tmp_path / "env")
+    code = "import clue, serving.app; print(clue.__file__)"
+    imported = run(python, "-c", code, cwd=here)
+    assert Path(imported.strip()).is_relative_to(tmp_path / "env")
+    script = tmp_path / "env" / "bin" / "clue"
     for line in JOB:
-        module, *arguments = line.split()
-        if module == "clue.prepare":
+        command, *arguments = line.split()
+        if command == "prepare":
             arguments.append(TEMPLATES)
-        run(python, "-m", module, *arguments, cwd=here)
+        run(script, command, *arguments, cwd=here)
     table = pq.read_table(here / "vectors.parquet")
     assert set(table["service"].to_pylist()) == {"shop", "news", "all"}
     assert table.num_rows > 200
+    loaded = "import clue; print([clue.load(p).fingerprint for p in ('runs/tiny', 'model')])"
+    first, second = run(python, "-c", loaded, cwd=here).strip("[]\n").split(", ")
+    assert first == second
+    assert run(script, "--version", cwd=here) == f"clue {version('clue-users')}\n"
+    done = subprocess.run([script, "bench", "suite"], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 2 and "in a clone of the repository" in done.stderr
+
+
+def test_the_source_archive_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build = (sys.executable, "-m", "build", "--no-isolation")
+    run(*build, "--sdist", "-o", tmp_path, ROOT, cwd=tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (source,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert {"README.md", "LICENSE", "CITATION.cff", "configs"} <= {p.name for p in source.iterdir()}
+    out = tmp_path / "again"
+    run(*build, "--wheel", "-o", out, source, cwd=tmp_path)
+    (again,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as two:
+        assert {info.filename: info.CRC for info in one.infolist()} == {
+            info.filename: info.CRC for info in two.infolist()
+        }
+
+
+def test_the_metadata_and_the_citation_say_the_same() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"authors", "cff-version", "message", "title"} <= cited.keys()
+    known = metadata("clue-users")
+    assert cited["version"] == version("clue-users")
+    assert cited["license"] == known["License-Expression"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [one["name"] for one in cited["authors"]] == [one["name"] for one in project["authors"]]
+    assert set(cited["keywords"]) <= set(project["keywords"])

@@ -1,4 +1,4 @@
-"""The collaborative rivals item-kNN, EASE, iALS, tuned as popularity.py says."""
+"""The collaborative baselines item-kNN, EASE, iALS, tuned as popularity.py says."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -10,7 +10,7 @@ from scipy.linalg import get_lapack_funcs
 from threadpoolctl import threadpool_limits
 
 from benchmarks.baselines.popularity import Fold, Matrix, rows_of, some
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 
 SQUARE = 1024  # columns that are mirrored at once: 80 MB beside 20,000 items
 
@@ -31,7 +31,7 @@ class ItemKNN:
         self.filter_seen, self.chosen = filter_seen, dict[str, Any]()
         self.fingerprint = f"item-knn-{self.SHRINKAGES}-{self.NEIGHBOURS}-{filter_seen}"
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Chooses h and k."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         best = -1.0
@@ -49,7 +49,7 @@ class ItemKNN:
         self.chosen["valid NDCG@10"] = best
         self._items, self._service = fold.items, service
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the sums (b, m)."""
         yield from self._products(rows_of(past, self._service, self._items, items), self._kept)
 
@@ -97,7 +97,7 @@ class Ease:
         limits = f"{self.RIDGES}-{self.TUNED_ON}-{self.LIMIT}"
         self.fingerprint = f"ease-{limits}-{filter_seen}"
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Chooses the ridge and inverts."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         frequent = np.argsort(-fold.counts, kind="stable")
@@ -114,7 +114,7 @@ class Ease:
             self._weights = ease_weights(gram_of(fold.met[:, self._known]), self.chosen["ridge"])
         self._items, self._service = fold.items, service
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the scores (b, m)."""
         met = rows_of(past, self._service, self._items, items)
         yield from self._products(met, self._known, self._weights)
@@ -171,7 +171,7 @@ class ImplicitALS:
         grid = f"{self.FACTORS}-{self.REGULARISATIONS}-{self.ALPHAS}"
         self.fingerprint = f"ials-{grid}-{filter_seen}"
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Chooses all three."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         first, *larger = self.FACTORS
@@ -200,7 +200,7 @@ class ImplicitALS:
         if found[setting] == max(found.values()):
             self._model = model
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the products (b, m) of folded-in users and items."""
         met = rows_of(past, self._service, self._items, items)
         with threadpool_limits(limits=1):

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import logsumexp
 
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from clue.atomic import sha256
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.synthetic.labels import OutcomesConfig, latents_at, places, shares_of
 
-CEILING = "ceiling (truth)"  # the row that the tables measure a model's share of the attainable by
+ORACLE = "oracle"  # the row that the tables measure a model's share of the attainable by
 
 
-class Truth:
+class Oracle:
     """The laws of the world in `directory`, by the users and items of a corpus made from it.
 
     `first` and `last` (N, Q) are the users' latents; `topic`, `popularity` (I,) those of the items.
@@ -97,17 +97,17 @@ class Truth:
 
 
 class TrueLatents:
-    """The ceiling of the next item: the true latents of a user at the moment that is asked for."""
+    """The oracle of the next item: the true latents of a user at the moment that is asked for."""
 
-    name, seed = CEILING, 0
+    name, seed = ORACLE, 0
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Oracle) -> None:
         """Reads nothing more."""
         self.truth, self.fingerprint = truth, f"latents-{truth.fingerprint}"
 
-    def users(self, past: Past) -> np.ndarray:
-        """Return (n, Q + 1), the latents at `past.until` and a 1."""
-        moments = self.truth.config.moments(past.until)[:, None]
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return (n, Q + 1), the latents at `past.cutoff` and a 1."""
+        moments = self.truth.config.moments(past.cutoff)[:, None]
         latents = latents_at(self.truth.first[past.users], self.truth.last[past.users], moments)
         return np.concatenate([latents, np.ones((len(past), 1))], axis=1)
 

@@ -1,4 +1,4 @@
-"""Tuned rivals that score the items of one service and have no frozen vector of a user.
+"""Tuned baselines that score the items of one service and have no frozen vector of a user.
 
 All learn from the training events of every user and are tuned by NDCG@10 on the valid items, in the
 full ranking that the test items are asked in. An item met twice counts once, but in popularity.
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from benchmarks.protocols import Ranker
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.evaluation.ranking import CELLS, rank_scores
@@ -36,7 +36,7 @@ def catalogue(corpus: Corpus, service: str) -> np.ndarray:
     return np.flatnonzero(corpus.item_service == corpus.services.index(service))
 
 
-def columns(past: Past, service: str, items: np.ndarray) -> Ragged:
+def columns(past: Snapshot, service: str, items: np.ndarray) -> Ragged:
     """Return what each user met in the service as places in its catalogue `items` (m,)."""
     met, _ = past.parts[past.corpus.services.index(service)]
     return Ragged(np.searchsorted(items, met.values), met.offsets)
@@ -68,7 +68,13 @@ class Fold:
 
     @classmethod
     def of(
-        cls, train: Past, valid: Past, targets: np.ndarray, service: str, *, filter_seen: bool
+        cls,
+        train: Snapshot,
+        valid: Snapshot,
+        targets: np.ndarray,
+        service: str,
+        *,
+        filter_seen: bool,
     ) -> "Fold":
         """Return the fold of the pasts; `targets` (n,) are items of the corpus."""
         items = catalogue(train.corpus, service)
@@ -87,7 +93,7 @@ class Fold:
         return float(rank_scores(blocks, self.targets, self.seen).ndcg(10).mean())
 
 
-def rows_of(past: Past, service: str, known: np.ndarray, items: np.ndarray) -> Matrix:
+def rows_of(past: Snapshot, service: str, known: np.ndarray, items: np.ndarray) -> Matrix:
     """Return the matrix (n, m) of a past; ValueError where `items` is not what was learnt."""
     if not np.array_equal(known, items):
         raise ValueError(
@@ -118,13 +124,13 @@ class Popularity:
         """Knows nothing yet."""
         self.chosen: dict[str, Any] = {}
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Counts."""
         self._items = catalogue(train.corpus, service)
         met = columns(train, service, self._items).values
         self._counts = np.bincount(met, minlength=len(self._items)).astype(np.float64)
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the counts (b, m)."""
         yield from _alike(self._counts[np.searchsorted(self._items, items)], len(past))
 
@@ -143,7 +149,7 @@ class RecentPopularity:
         self.filter_seen, self.chosen = filter_seen, dict[str, Any]()
         self.fingerprint = f"recent-popularity-{self.DAYS}-{filter_seen}"
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Chooses N and counts. ValueError where there is no event to count."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         met, times = train.parts[train.corpus.services.index(service)]
@@ -159,6 +165,6 @@ class RecentPopularity:
                 self.chosen = {"days": days, "valid NDCG@10": found}
         self._items = fold.items
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the counts (b, m)."""
         yield from _alike(self._counts[np.searchsorted(self._items, items)], len(past))

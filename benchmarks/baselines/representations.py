@@ -1,7 +1,7 @@
-"""The frozen representations that every task is given: our encoder, its controls, plain rivals.
+"""The frozen representations that every task is given: our encoder, its controls, plain baselines.
 
 All are made from the *learnable* corpus alone (what pretraining may read) and read the corpus that
-is evaluated through `Past`.
+is evaluated through `Snapshot`.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from sklearn.feature_extraction.text import CountVectorizer
 from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
 from benchmarks.models import EncoderVectors
 from benchmarks.protocols import Model
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.inference.encoder import Encoder, load
+from clue.inference.hub import name_of
 from clue.inference.pooling import ALL, pool_histories
 from clue.run import checkpoint
 
@@ -38,8 +39,7 @@ class EncoderModel:
         self.name, self.seed, self.corpus = name, seed, corpus
         self.source = checkpoint.find(path)
         self.untrained = untrained
-        control = f"untrained-{seed}-" if untrained else ""
-        self.fingerprint = control + self.source.fingerprint
+        self.fingerprint = name_of(self.source, seed if untrained else None)
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @cached_property
@@ -50,7 +50,7 @@ class EncoderModel:
     def _vectors(self) -> EncoderVectors:
         return EncoderVectors(self._encoder, self.corpus)
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the unit mean (n, E) of the vectors of the services, or that of all as one."""
         key = past.digest
         if key not in self._remembered:
@@ -59,7 +59,7 @@ class EncoderModel:
                 self._remembered.popitem(last=False)
         return self._remembered[key]
 
-    def _read(self, past: Past) -> np.ndarray:
+    def _read(self, past: Snapshot) -> np.ndarray:
         def encode(service: int | None, histories: Ragged) -> np.ndarray:
             name = ALL if service is None else past.corpus.services[service]
             return self._vectors.histories(name, histories)
@@ -90,7 +90,7 @@ class RandomModel:
         self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
         self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the users' vectors, whatever they did."""
         return self._users[past.users]
 
@@ -124,7 +124,7 @@ class TextModel:
         terms = csr_matrix(counter.transform(self.corpus.item_texts.to_pylist()), dtype=float)
         return space, terms
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the unit mean (n, dims) over services of the vectors of their documents."""
         space, terms = self._fitted
 
@@ -161,7 +161,7 @@ class ItemMeanModel:
         raw = self.encoder.raw_items()
         return unit(raw - raw.mean(0)).astype(np.float32)
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the unit mean (n, D) over services."""
 
         def histories(_: int | None, items: Ragged) -> np.ndarray:
@@ -177,12 +177,12 @@ class ItemMeanModel:
         return self._items
 
 
-class Prior:
+class ConstantBaseline:
     """The control that knows nothing of anybody: a probe of it is left with the base rate."""
 
     name, seed, fingerprint = "prior", 0, "prior"
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return zeros (n, 1)."""
         return np.zeros((len(past), 1), np.float32)
 
@@ -191,7 +191,7 @@ class Prior:
         return None
 
 
-class Beside:
+class Concatenated:
     """Several representations side by side, such as an embedding and hand-made features.
 
     For probes that standardise: the parts keep their own scales, so that a user's vector does not
@@ -203,7 +203,7 @@ class Beside:
         self.name, self.parts, self.seed = name, parts, parts[0].seed
         self.fingerprint = "+".join(part.fingerprint for part in parts)
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the parts' vectors (n, sum of widths)."""
         return np.concatenate([part.users(past) for part in self.parts], axis=1)
 

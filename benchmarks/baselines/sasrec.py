@@ -1,4 +1,4 @@
-"""The supervised ceiling: a next-item model of this project, trained for the service it ranks."""
+"""The supervised oracle: a next-item model of this project, trained for the service it ranks."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.baselines.next_item_models import ServiceItems, TrainedItems
 from benchmarks.baselines.popularity import columns
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.sequences import Catalogue, SequencesConfig
 from clue.evaluation.ranking import products
@@ -39,10 +39,10 @@ class SupervisedItems:
         model.check_held_out(own, {self.service})
         return ServiceItems(model, model.rows(Catalogue(self.corpus, [self.service])))
 
-    def fit(self, train: Past, valid: Past, targets: np.ndarray, service: str) -> None:
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Do nothing: it was trained beforehand, its own run chose on the valid items."""
 
-    def scores(self, past: Past, items: np.ndarray) -> Iterator[np.ndarray]:
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yield scores (b, m) of the whole catalogue of its service."""
         model = self._opened
         yield from products(model.states(columns(past, self.service, items)), model.table)

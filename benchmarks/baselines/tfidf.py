@@ -1,4 +1,4 @@
-"""What a trained encoder must beat: TF-IDF with SVD, the tuned linear floor, popularity.
+"""What a trained encoder must beat: TF-IDF with SVD, the tuned CCA baseline, popularity.
 
 All of them learn from the training users alone. A user's document in a service is the texts of the
 items of that history; the documents of all users come from one matrix product, because the terms of
@@ -91,7 +91,7 @@ class TextVectors:
 
 @dataclass(frozen=True)
 class LinearFloor:
-    """Canonical correlations between the documents of two services, the tuned linear rival.
+    """Canonical correlations between the documents of two services, the tuned linear baseline.
 
     `vectors_a` and `vectors_b` give unit rows whose dot product scores a pair.
     """
@@ -114,7 +114,7 @@ class LinearFloor:
         return unit((self.space_b(counts) - self.center_b) @ self.map_b)
 
 
-def fit_floor(
+def fit_cca(
     train: MatchingPairs, valid: MatchingPairs, terms: Counts, *, dims: int, seed: int
 ) -> LinearFloor:
     """Return the floor fitted on training pairs, its ridge and weighting chosen on valid pairs.

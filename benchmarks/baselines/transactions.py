@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.datasets.labels import read_table, rows_of
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -75,9 +75,9 @@ def read_sales(corpus: Corpus, file: Path) -> Sales:
     )
 
 
-def top_items(sales: Sales, until: float, count: int) -> np.ndarray:
-    """Return the numbers of the `count` items with the most buyers before `until`."""
-    early = sales.time < until
+def top_items(sales: Sales, cutoff: float, count: int) -> np.ndarray:
+    """Return the numbers of the `count` items with the most buyers before `cutoff`."""
+    early = sales.time < cutoff
     whose = np.repeat(np.arange(len(sales.offsets) - 1), np.diff(sales.offsets))[early]
     pairs = np.unique(np.stack([whose, sales.item[early]]), axis=1)
     buyers = np.bincount(pairs[1], minlength=len(sales.items))
@@ -94,26 +94,26 @@ class Aggregates:
         self.sales, self.products = sales, products
         self.fingerprint = f"aggregates-{len(products)}-{sales.source[:16]}"
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, 16 + k) logs of counts of the sales before each user's moment."""
-        rows = self.sales.between(past.users, -np.inf, past.until)
-        return counted(self.sales, rows, past.until, self.products)
+        rows = self.sales.between(past.users, -np.inf, past.cutoff)
+        return counted(self.sales, rows, past.cutoff, self.products)
 
     def items(self) -> None:
         """Return None: it has no items."""
         return None
 
 
-def counted(sales: Sales, rows: Ragged, until: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Return (n, 16 + k) float32 of n users' lines of sales `rows` before `until` (n,), log(1 + x).
+def counted(sales: Sales, rows: Ragged, cutoff: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """Return (n, 16 + k) float32, log(1 + x), of n users' lines of sales `rows` before `cutoff`.
 
     Days since the last and the first sale, invoices, lines and money in WINDOWS, money an invoice,
     distinct items, and the lines of each of `products` (k,). A user without lines has zeros.
-    ValueError for a line at `until` or after it.
+    ValueError for a line at `cutoff` or after it.
     """
     n, line = len(rows), rows.values
     whose = np.repeat(np.arange(n), rows.lengths)
-    age = (until[whose] - sales.time[line]) / DAY
+    age = (cutoff[whose] - sales.time[line]) / DAY
     if len(line) and not (age.min() > 0 and age.max() < np.inf):
         raise ValueError(
             f"a sale {age.min():g} days before its user's moment: aggregates read sales before a "

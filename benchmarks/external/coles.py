@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.baselines.tfidf import unit
 from benchmarks.external.environments import LIFESTREAM, run_worker, worker_command
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -74,7 +74,7 @@ class ColesModel:
         told = f"{sha256(self.work / 'model.pt')} {learn.fingerprint} {corpus.fingerprint}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return unit vectors (n, width), as the loss reads them, each embedded once."""
         log = exported(past, self._items, self._services)
         told = hashlib.sha256()
@@ -116,7 +116,7 @@ def _keys(corpus: Corpus) -> list[tuple[str, str]]:
     return list(zip(services, corpus.item_ids.to_pylist(), strict=True))
 
 
-def exported(past: Past, items: np.ndarray, services: np.ndarray) -> dict[str, np.ndarray]:
+def exported(past: Snapshot, items: np.ndarray, services: np.ndarray) -> dict[str, np.ndarray]:
     """Return what the arm reads of a past, its services merged by time.
 
     `item`, `service` and `event_time` (events,), the place in the history, and `offsets` (n + 1,).
@@ -147,7 +147,7 @@ def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     (work / "curve.jsonl").unlink(missing_ok=True)
     (work / "config.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
-    past = as_of(learn, learn.users_in("train"))
+    past = snapshot_at(learn, learn.users_in("train"))
     log = exported(past, np.arange(learn.num_items), np.arange(len(learn.services)))
     np.savez(work / "histories.npz", **log)  # pyright: ignore[reportArgumentType]
     spec |= {"work": str(work.resolve()), "catalogue": learn.num_items}

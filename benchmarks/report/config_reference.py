@@ -29,7 +29,7 @@ CONFIGS: dict[str, type[Any]] = {
 SENTENCE = re.compile(r"(?<=[.;]) +(?=[A-Z`])")
 # Keys whose names say nearly all: what their dataclasses leave unsaid.
 PLAIN: dict[str, str] = {
-    "asks": "Which question.",
+    "task": "Which task of the world.",
     "label": "Which label.",
     "name": "A plain name, of which files and folders are called.",
     "out": "Where what is made is written.",

@@ -7,7 +7,7 @@ is made from the first line of each module's docstring, `config:NAME` from a com
 `results:NAME` from results/NAME/results.json, `speed:NAME` from results/speed/NAME.json,
 `hard_tasks:NAME` from results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from
 results/next_item/NAME.json, `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` and
-`headline:NAME` from results/transfer/NAME/table.md, `scaling:NAME` from the files below
+`headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files below
 results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
 reference) from the files that those commands wrote.
 """
@@ -97,7 +97,7 @@ def _part(root: Path, kind: str, name: str) -> str:
 
 def transfer_table(root: Path, name: str) -> str:
     """Return the table of a suite; FileNotFoundError where it was not written."""
-    return (root / "results" / "transfer" / name / "table.md").read_text(encoding="utf-8").strip()
+    return (root / "results" / "suite" / name / "table.md").read_text(encoding="utf-8").strip()
 
 
 def headline(root: Path, name: str) -> str:

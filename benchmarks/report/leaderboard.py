@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.metrics.bootstrap import Interval
 from benchmarks.metrics.format import digits, show
-from benchmarks.suite.significance import Difference
+from benchmarks.suite.significance import PairedDifference
 from benchmarks.suite.summary import (
     OURS,
     Row,
@@ -97,7 +97,7 @@ def _cell(table: TaskTable, row: Row | None, name: str) -> str:
     return f"<td{style}>{text}<small>{place + 1} of {of}{named}</small></td>"
 
 
-def markdown(found: Sequence[TaskTable], against: Mapping[str, Difference]) -> str:
+def markdown(found: Sequence[TaskTable], against: Mapping[str, PairedDifference]) -> str:
     """Return the leaderboard as Markdown; `against` has the best baseline of each task."""
     models, common = columns_of(found)
     head = ["task", "measure", *models, "best other row", f"{OURS} - best baseline", "p (Holm)"]
@@ -111,8 +111,12 @@ def markdown(found: Sequence[TaskTable], against: Mapping[str, Difference]) -> s
         other = _other(table, models)
         text = f"{number(table.measure, other.value)} {other.model}" if other else ""
         cells.append(f"**{text}**" if other and other.model == best else text)
-        gap = against.get(table.name)
-        told = [f"{signed(table.measure, gap.gap)} {gap.rival}", p_value(gap.holm)] if gap else []
+        delta = against.get(table.name)
+        told = (
+            [f"{signed(table.measure, delta.delta)} {delta.baseline}", p_value(delta.holm)]
+            if delta
+            else []
+        )
         better = " ↓" if table.lower_is_better else ""
         lines.append([table.name, table.measure + better, *cells, *(told or ["", ""])])
     standing = ranks(common, models)

@@ -1,8 +1,8 @@
 """Figures of the transfer report: dots on bars that stretch with the page, loss against score.
 
 Inline SVG as in benchmarks/figures.py. Places are in percent, so that text keeps its size on a
-phone. Shapes say what colours say: ours is a square, a rival a disc, a control hollow, a ceiling a
-diamond.
+phone. Shapes say what colours say: ours is a square, a baseline a disc, a control hollow, an oracle
+a diamond.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ LOSS_WIDTH, LOSS_HEIGHT = 300, 190
 class Dot:
     """A line of a dot plot: what stands left, its value and interval, and what stands right.
 
-    `kind` is "ours", "rival", "control" or "ceiling"; `seeds` are small marks, if several.
+    `kind` is "ours", "baseline", "control" or "oracle"; `seeds` are small marks, if several.
     """
 
     name: str
@@ -125,12 +125,12 @@ def _track(dot: Dot, low: float, high: float, *, zero: bool) -> str:
     )
 
 
-COLOURS = {"ours": "k0", "rival": "k1", "control": "soft-mark", "ceiling": "k2"}
+COLOURS = {"ours": "k0", "baseline": "k1", "control": "soft-mark", "oracle": "k2"}
 MARKS = {
     "ours": '<path d="M-5-5H5V5H-5Z"/>',
-    "rival": '<circle r="4.6"/>',
+    "baseline": '<circle r="4.6"/>',
     "control": '<circle r="4" class="hollow"/>',
-    "ceiling": '<path d="M0-6.4L5.6 0L0 6.4L-5.6 0Z"/>',
+    "oracle": '<path d="M0-6.4L5.6 0L0 6.4L-5.6 0Z"/>',
 }
 
 

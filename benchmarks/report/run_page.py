@@ -1,7 +1,7 @@
 """Command: a run and its results as one HTML file that needs nothing else.
 
     python -m benchmarks.report.run_page run=runs/demo corpus=corpora/demo results=results/demo
-    python -m benchmarks.report.run_page transfer=results/transfer/real
+    python -m benchmarks.report.run_page transfer=results/suite/real
 
 Learning curves, a map of held-out users, three of them with the items nearest to them, and every
 task beside its controls. With `transfer` instead, the report of a transfer suite's scores

@@ -8,12 +8,12 @@ import numpy as np
 
 from benchmarks.report.leaderboard import number, p_value, signed
 from benchmarks.report.plots import Dot, dot_plot, scale_of
-from benchmarks.suite.results import Cell
-from benchmarks.suite.significance import Difference
+from benchmarks.suite.results import TaskResult
+from benchmarks.suite.significance import PairedDifference
 from benchmarks.suite.summary import (
-    CEILING,
     CHANCE,
     CONTROL,
+    ORACLE,
     OURS,
     Row,
     TaskTable,
@@ -21,15 +21,15 @@ from benchmarks.suite.summary import (
 )
 
 FEWEST = 20  # queries of a slice that is drawn
-Grouped: TypeAlias = dict[tuple[str, str], list[Cell]]  # by model and probe, a cell for each seed
+Grouped: TypeAlias = dict[tuple[str, str], list[TaskResult]]  # by model and probe, one a seed
 
 
-def section(table: TaskTable, behind: Sequence[Difference]) -> str:
-    """Return the section of a task; `behind` are ours minus its rivals, corrected."""
-    first = table.cells[0]
+def section(table: TaskTable, behind: Sequence[PairedDifference]) -> str:
+    """Return the section of a task; `behind` are ours minus its baselines, corrected."""
+    first = table.results[0]
     better = ", lower is better" if table.lower_is_better else ""
     about = f"{table.measure}{better}; {first.users:,} users, {first.count:,} queries"
-    grouped = by_model(table.cells)
+    grouped = by_model(table.results)
     cards = [f'<div class="card"><h4>{escape(table.measure)}</h4>{rows_plot(table)}</div>']
     if behind:
         cards.append(f'<div class="card"><h4>{OURS} minus …</h4>{gaps_plot(table, behind)}</div>')
@@ -43,14 +43,14 @@ def section(table: TaskTable, behind: Sequence[Difference]) -> str:
 
 def kind_of(model: str) -> str:
     """Return what a row is in the figures."""
-    if model.startswith(CEILING):
-        return "ceiling"
+    if model.startswith(ORACLE):
+        return "oracle"
     if model.startswith((CONTROL, CHANCE)):
         return "control"
-    return "ours" if OURS in model else "rival"
+    return "ours" if OURS in model else "baseline"
 
 
-def by_model(found: Sequence[Cell]) -> Grouped:
+def by_model(found: Sequence[TaskResult]) -> Grouped:
     """Return the cells by model and probe."""
     grouped: Grouped = {}
     for cell in found:
@@ -59,11 +59,11 @@ def by_model(found: Sequence[Cell]) -> Grouped:
 
 
 def rows_plot(table: TaskTable) -> str:
-    """Return every row with its interval and its seeds, ceilings first, then the best first."""
-    ceilings = [row for row in table.rows.values() if row.model.startswith(CEILING)]
+    """Return every row with its interval and its seeds, oracles first, then the best first."""
+    oracles = [row for row in table.rows.values() if row.model.startswith(ORACLE)]
     dots = [
         Dot(row.model, row.found, _value(table, row), kind_of(row.model), row.seeds)
-        for row in [*ceilings, *table.ranked]
+        for row in [*oracles, *table.ranked]
     ]
     return dot_plot(dots)
 
@@ -74,21 +74,21 @@ def _value(table: TaskTable, row: Row) -> str:
     return f"{number(table.measure, row.value)}{wide}"
 
 
-def gaps_plot(table: TaskTable, behind: Sequence[Difference]) -> str:
-    """Return our row minus each rival, on the same users, with the corrected p-value."""
+def gaps_plot(table: TaskTable, behind: Sequence[PairedDifference]) -> str:
+    """Return our row minus each baseline, on the same users, with the corrected p-value."""
     dots: list[Dot] = []
     for one in behind:
-        value = signed(table.measure, one.gap).split(" ", 1)[0]
+        value = signed(table.measure, one.delta).split(" ", 1)[0]
         p = f", p {p_value(one.holm)}" if np.isfinite(one.holm) else ""
         effect = f"{one.relative:+.0%}" if np.isfinite(one.relative) else ""
         spread = f", {one.in_deviations:+.1f} sd" if np.isfinite(one.in_deviations) else ""
         text = f"{value}{p}<small>{effect}{spread}</small>"
-        dots.append(Dot(one.rival, one.gap, text, kind_of(one.rival)))
+        dots.append(Dot(one.baseline, one.delta, text, kind_of(one.baseline)))
     return dot_plot(dots, zero=True)
 
 
 def _shares(table: TaskTable) -> str:
-    """Our normalised gain, and our share of what a ceiling attains, as a sentence."""
+    """Our normalised gain, and our share of what an oracle attains, as a sentence."""
     ours, parts = table.rows.get(OURS), ""
     if ours is None:
         return parts
@@ -108,7 +108,9 @@ def slices(table: TaskTable) -> str:
     """
     wanted = [table.rows.get(OURS), table.best_baseline, table.rows.get(CONTROL)]
     rows = [row for row in wanted if row is not None]
-    kinds = list(dict.fromkeys(name for row in rows for cell in row.cells for name in cell.slices))
+    kinds = list(
+        dict.fromkeys(name for row in rows for cell in row.results for name in cell.slices)
+    )
     if not kinds:
         return ""
     blocks = "".join(_multiples(table, rows, kind) for kind in kinds)
@@ -119,7 +121,7 @@ def _multiples(table: TaskTable, rows: Sequence[Row], kind: str) -> str:
     panels: dict[str, list[Dot]] = {}
     counts: dict[str, int] = {}
     for row in rows:
-        for cell in row.cells:
+        for cell in row.results:
             counts |= {label: count for label, (_, count) in cell.slices.get(kind, {}).items()}
     for label in sorted(counts, key=_order):
         if counts[label] >= FEWEST:
@@ -142,7 +144,9 @@ def _order(label: str) -> tuple[int, str]:
 
 
 def _slice_dot(table: TaskTable, row: Row, kind: str, label: str) -> Dot | None:
-    each = [cell.slices[kind][label][0] for cell in row.cells if label in cell.slices.get(kind, {})]
+    each = [
+        cell.slices[kind][label][0] for cell in row.results if label in cell.slices.get(kind, {})
+    ]
     if not each:
         return None
     wide = widest(each)
@@ -165,7 +169,7 @@ def probes(table: TaskTable, grouped: Grouped) -> str:
     )
 
 
-def _seeds(table: TaskTable, each: Sequence[Cell]) -> str:
+def _seeds(table: TaskTable, each: Sequence[TaskResult]) -> str:
     values = [cell.values[table.measure].value for cell in each]
     if len(values) < 2:
         return number(table.measure, values[0]) if values else ""
@@ -175,7 +179,7 @@ def _seeds(table: TaskTable, each: Sequence[Cell]) -> str:
 
 def measures(table: TaskTable, grouped: Grouped) -> str:
     """Return every measure of every model and probe: the mean over seeds, and each seed."""
-    names = list(dict.fromkeys(name for cell in table.cells for name in cell.measures))
+    names = list(dict.fromkeys(name for cell in table.results for name in cell.measures))
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     lines = [f"<tr><th>model, probe</th>{head}<th>chosen on valid users</th></tr>"]
     for (model, probe), each in grouped.items():
@@ -191,7 +195,7 @@ def measures(table: TaskTable, grouped: Grouped) -> str:
     )
 
 
-def _all(name: str, each: Sequence[Cell]) -> str:
+def _all(name: str, each: Sequence[TaskResult]) -> str:
     found = [cell.values[name] for cell in each if name in cell.values]
     texts = [
         f"{number(name, one.value)} [{number(name, one.low)} {number(name, one.high)}]"

@@ -1,6 +1,6 @@
 """Command: the cells of a suite as one page that needs nothing else, and as a Markdown table.
 
-    python -m benchmarks.report.suite_page out=results/transfer/real
+    python -m benchmarks.report.suite_page out=results/suite/real
 
 Writes OUT/report.html and OUT/table.md: the leaderboard, what is claimed, a section for each task,
 geometry, a map of users and, where OUT/tau.json is, loss against score over checkpoints.
@@ -22,9 +22,9 @@ from benchmarks.report import leaderboard, plots
 from benchmarks.report.leaderboard import p_value, signed
 from benchmarks.report.sections import section
 from benchmarks.suite import results
-from benchmarks.suite.results import Cell
-from benchmarks.suite.significance import Difference, claim, claims
-from benchmarks.suite.summary import CEILING, OURS, TaskTable, tables
+from benchmarks.suite.results import TaskResult
+from benchmarks.suite.significance import PairedDifference, compare_to, significance
+from benchmarks.suite.summary import ORACLE, OURS, TaskTable, tables
 from clue.config import run_command
 
 FIGURES = ("alignment", "uniformity", "effective_rank", "hubness")
@@ -34,7 +34,7 @@ FIGURES = ("alignment", "uniformity", "effective_rank", "hubness")
 class TransferReportConfig:
     """Whose cells, and how many resamples of users the intervals and p-values have."""
 
-    out: Path = Path("results/transfer/real")
+    out: Path = Path("results/suite/real")
     resamples: int = 2000
 
 
@@ -42,7 +42,7 @@ def report(config: TransferReportConfig) -> Path:
     """Writes OUT/report.html and OUT/table.md; gives the page. FileNotFoundError without cells."""
     made = results.read(config.out)
     found = tables(made, resamples=config.resamples)
-    claimed = claims(found)
+    claimed = significance(found)
     against = {one.task: one for one in claimed.get("beats the best baseline", [])}
     markdown = leaderboard.markdown(found, against)
     (config.out / "table.md").write_text(markdown, encoding="utf-8")
@@ -53,9 +53,9 @@ def report(config: TransferReportConfig) -> Path:
 
 def page_of(
     config: TransferReportConfig,
-    made: Sequence[Cell],
+    made: Sequence[TaskResult],
     found: Sequence[TaskTable],
-    claimed: Mapping[str, Sequence[Difference]],
+    claimed: Mapping[str, Sequence[PairedDifference]],
 ) -> str:
     """Return the page."""
     behind = behind_of(found)
@@ -63,8 +63,8 @@ def page_of(
     lead = (
         f"{len(found)} tasks, {len({cell.model for cell in made})} rows, {len(made)} scores, up to "
         f"{users:,} users a task. A row is a frozen representation with its first probe, or a "
-        "rival tuned for that task alone; values are means over seeds of pretraining. Intervals of "
-        "95 % are from a bootstrap over seeds and users. Small ticks are single seeds."
+        "baseline tuned for that task alone; values are means over seeds of pretraining. Intervals "
+        "of 95 % are from a bootstrap over seeds and users. Small ticks are single seeds."
     )
     body = [
         f"<h1>Transfer of frozen user vectors</h1><p class='soft'>{escape(lead)}</p>",
@@ -75,8 +75,8 @@ def page_of(
         "the test users themselves, which flatters it. Ceilings are not ranked.</p>",
         f'<div class="card scroll">{leaderboard.html(found)}</div>',
         "<h2>What holds</h2>",
-        f"<p>{OURS} minus the rival on the same users, two-sided p by the bootstrap, corrected by "
-        "Holm over the tasks of each claim at the level of .05.</p>",
+        f"<p>{OURS} minus the baseline on the same users, two-sided p by the bootstrap, corrected "
+        "by Holm over the tasks of each claim at the level of .05.</p>",
         f'<div class="grid">{"".join(_claim_card(n, c, found) for n, c in claimed.items())}</div>',
         *_tau(config.out / "tau.json"),
         *_geometry(config.out / "geometry.json"),
@@ -94,35 +94,35 @@ def page_of(
     return f"{head}{''.join(body)}</main></body></html>\n"
 
 
-def behind_of(found: Sequence[TaskTable]) -> dict[str, list[Difference]]:
-    """Gives, by task, ours minus every other row; each rival is a claim over its own tasks."""
-    rivals = dict.fromkeys(row.model for table in found for row in table.ranked)
-    by_task: dict[str, list[Difference]] = {}
-    for rival in rivals:
-        if rival != OURS:
-            for one in claim(found, lambda table, rival=rival: table.rows.get(rival)):
+def behind_of(found: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
+    """Gives, by task, ours minus every other row; each baseline is a claim over its own tasks."""
+    baselines = dict.fromkeys(row.model for table in found for row in table.ranked)
+    by_task: dict[str, list[PairedDifference]] = {}
+    for baseline in baselines:
+        if baseline != OURS:
+            for one in compare_to(found, lambda table, baseline=baseline: table.rows.get(baseline)):
                 by_task.setdefault(one.task, []).append(one)
     for each in by_task.values():
         each.sort(key=lambda one: one.gain)
     return by_task
 
 
-def verdict(one: Difference) -> str:
+def verdict(one: PairedDifference) -> str:
     """Return what a difference shows at the level of .05."""
     if not one.holm < 0.05:  # NaN too
         return "undecided"
     return "better" if one.gain > 0 else "worse"
 
 
-def _claim_card(name: str, each: Sequence[Difference], found: Sequence[TaskTable]) -> str:
+def _claim_card(name: str, each: Sequence[PairedDifference], found: Sequence[TaskTable]) -> str:
     measure = {table.name: table.measure for table in found}
     count = {kind: sum(verdict(one) == kind for one in each) for kind in ("better", "worse")}
     lines: list[str] = []
     for one in each:
-        value, _, between = signed(measure[one.task], one.gap).partition(" ")
+        value, _, between = signed(measure[one.task], one.delta).partition(" ")
         p = p_value(one.holm) or "unknown"
         lines.append(
-            f"<tr><td>{escape(one.task)}<small>{escape(one.rival)}</small></td>"
+            f"<tr><td>{escape(one.task)}<small>{escape(one.baseline)}</small></td>"
             f"<td>{value}<small>{between} p {p}, {verdict(one)}</small></td></tr>"
         )
     return (
@@ -207,14 +207,14 @@ def _map(file: Path) -> list[str]:
     ]
 
 
-def _made(made: Sequence[Cell], resamples: int) -> str:
-    ceilings = sorted({cell.model for cell in made if cell.model.startswith(CEILING)})
+def _made(made: Sequence[TaskResult], resamples: int) -> str:
+    oracles = sorted({cell.model for cell in made if cell.model.startswith(ORACLE)})
     facts = {
         "commits": ", ".join(sorted({str(cell.about["commit"]) for cell in made})),
         "seconds": f"{sum(cell.about['seconds'] for cell in made):,.0f} over {len(made)} scores",
         "versions": ", ".join(f"{n} {v}" for n, v in made[0].about["versions"].items()),
         "resamples": f"{resamples:,}",
-        "ceilings, not ranked": ", ".join(ceilings) or "none",
+        "oracles, not ranked": ", ".join(oracles) or "none",
     }
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="wrap">{escape(text)}</td></tr>'

@@ -1,9 +1,9 @@
 """Command: a run's checkpoints on some tasks, and whether a lower loss meant better transfer.
 
-    python -m benchmarks.suite.checkpoints run=runs/universal_0 only=[matching/*]
+    python -m benchmarks.suite.checkpoints run=runs/universal_0 tasks=[matching/*]
 
-Makes the cells of every RUN/checkpoints/step_* and of the same encoder untrained, step 0; the same
-command goes on where it was stopped. Writes OUT/tau.json: rank correlations of the contrastive
+Makes the results of every RUN/checkpoints/step_* and of the same encoder untrained, step 0; the
+same command goes on where it was stopped. Writes OUT/tau.json: rank correlations of the contrastive
 entropy on valid users, at the fixed number of negatives of the run's galleries, with each task.
 A run keeps its checkpoints with pretraining's keep_every.
 """
@@ -21,7 +21,7 @@ from benchmarks.baselines.representations import EncoderModel
 from benchmarks.metrics.correlation import correlations
 from benchmarks.suite import results
 from benchmarks.suite import runner as suite
-from benchmarks.suite.results import Cell
+from benchmarks.suite.results import TaskResult
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import mean_entropy
@@ -32,58 +32,61 @@ from clue.run.objectives.contrastive import Contrastive
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointsConfig:
-    """Whose checkpoints, on what: `suite` is the YAML of a suite, `only` patterns of its tasks."""
+    """Whose checkpoints, on what: `suite` is the YAML of a suite, `tasks` patterns of its tasks."""
 
     run: Path
     suite: Path = Path("configs/suite/real.yaml")
-    out: Path = Path("results/transfer/checkpoints")
-    only: list[str] = field(default_factory=lambda: ["matching/*"])
+    out: Path = Path("results/suite/checkpoints")
+    tasks: list[str] = field(default_factory=lambda: ["matching/*"])
     resamples: int = 2000
     seed: int = 0
 
 
 def measure(config: CheckpointsConfig) -> Path:
-    """Makes the cells that are not there and writes tau.json; gives its path."""
+    """Return the path of tau.json, having made the results that are missing."""
     asked = load(suite.SuiteConfig, config.suite)
-    asked = replace(asked, only=config.only, out=config.out, resamples=config.resamples)
+    asked = replace(asked, tasks=config.tasks, out=config.out, resamples=config.resamples)
     corpus = Corpus.open(asked.corpus)
-    losses = losses_of(config.run, asked.learn, config.seed)
+    losses = losses_of(config.run, asked.pretrain_corpus, config.seed)
     models = {step: model_of(config.run, corpus, step, config.seed) for step in losses}
     wanted = [
         (task, model, probe)
         for task in suite.tasks_of(asked, corpus)
         for model in models.values()
-        if (probe := next((p for p in task.probes if task.takes(model, p)), None)) is not None
+        if (probe := next((p for p in task.probes if task.supports(model, p)), None)) is not None
     ]
     suite.fill(asked, wanted)
-    files = [results.place(config.out, t.name, m.name, m.seed, probe) for t, m, probe in wanted]
+    keys = {(task.name, model.name, model.seed, probe) for task, model, probe in wanted}
     file = config.out / "tau.json"
-    made = [cell for cell in results.read(config.out) if cell.file in files]
+    made = [result for result in results.read(config.out) if result.key in keys]
     by_name = {model.name: losses[step] for step, model in models.items()}
     tree = results.finite(tau(made, by_name, resamples=config.resamples))
     file.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return file
 
 
-def losses_of(run: Path, learn: Path, seed: int) -> dict[int, float]:
+def losses_of(run: Path, pretrain_corpus: Path, seed: int) -> dict[int, float]:
     """Return the held-out entropy in nats by step of the checkpoints that are kept, and of step 0.
 
-    That of step 0 is computed from the corpus `learn` that the run read. ValueError for a run of
+    That of step 0 is computed from the `pretrain_corpus` that the run read. ValueError for a run of
     another objective or of another corpus.
     """
     source = checkpoint.find(run)
     measured = [(line["step"], line["entropy"]) for line in read_log(run).valid]
     logged = {step: entropy for step, entropy in measured if entropy is not None}
     steps = sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
-    corpus = Corpus.open(learn)
+    corpus = Corpus.open(pretrain_corpus)
     if source.config.objective != "contrastive":
         raise ValueError(
             f"{run} is of objective {source.config.objective}, which has no contrastive entropy; "
             "give a run of objective: contrastive"
         )
     if source.corpus["fingerprint"] != corpus.fingerprint:
-        raise ValueError(f"{run} did not learn from {learn}; name its corpus as learn in the suite")
-    objective = Contrastive(replace(source.config, corpus=learn), corpus)
+        raise ValueError(
+            f"{run} did not learn from {pretrain_corpus}; name its corpus as pretrain_corpus "
+            "in the suite"
+        )
+    objective = Contrastive(replace(source.config, corpus=pretrain_corpus), corpus)
     torch.manual_seed(seed)
     untrained = mean_entropy(objective.held_out(objective.model().state_dict()))
     return {0: untrained, **{step: logged[step] for step in steps if step in logged}}
@@ -95,17 +98,17 @@ def model_of(run: Path, corpus: Corpus, step: int, seed: int) -> EncoderModel:
     return EncoderModel(f"step {step}", path, corpus, seed=seed, untrained=step == 0)
 
 
-def tau(made: Sequence[Cell], losses: dict[str, float], *, resamples: int) -> dict[str, Any]:
+def tau(made: Sequence[TaskResult], losses: dict[str, float], *, resamples: int) -> dict[str, Any]:
     """Return what the report shows: loss and values of each checkpoint, and the correlations.
 
     `losses` are by the models' names. ValueError for fewer than three checkpoints.
     """
-    tasks = {cell.task: cell for cell in made}
+    tasks = {result.task: result for result in made}
     values: dict[str, dict[str, float]] = {name: {} for name in losses}
-    for cell in made:
-        values[cell.model][cell.task] = cell.values[cell.main].value
+    for result in made:
+        values[result.model][result.task] = result.values[result.main].value
     points = [(loss, values[name]) for name, loss in losses.items()]
-    lower = {name: cell.measures[cell.main].lower_is_better for name, cell in tasks.items()}
+    lower = {name: one.measures[one.main].lower_is_better for name, one in tasks.items()}
     found = correlations(points, lower, resamples=resamples)
     return {
         "checkpoints": [
@@ -113,11 +116,11 @@ def tau(made: Sequence[Cell], losses: dict[str, float], *, resamples: int) -> di
         ],
         "tasks": {
             name: {
-                "measure": cell.main,
+                "measure": result.main,
                 "lower_is_better": lower[name],
                 **{kind: asdict(each) for kind, each in found[name].items()},
             }
-            for name, cell in tasks.items()
+            for name, result in tasks.items()
         },
     }
 

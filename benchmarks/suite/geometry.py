@@ -17,7 +17,7 @@ from scipy.stats import skew
 
 from benchmarks.baselines.tfidf import unit
 from benchmarks.protocols import Model
-from benchmarks.snapshot import as_of
+from benchmarks.snapshot import snapshot_at
 from benchmarks.suite.results import finite
 from benchmarks.suite.user_map import Groups, flat_map, groups_of
 from clue.data.corpus import Corpus
@@ -107,7 +107,7 @@ def write(out: Path, models: Sequence[Model], corpus: Corpus) -> None:
             found[key] = there[key]
             continue
         sys.stderr.write(f"geometry: {model.name} {model.seed}\n")
-        vectors = model.users(as_of(corpus, groups.users))
+        vectors = model.users(snapshot_at(corpus, groups.users))
         a, b = _both(model, corpus, pairs)
         figures = asdict(geometry_of(vectors, a, b))
         found[key] = {"model": model.name, "seed": model.seed, "made_of": made_of, **figures}
@@ -145,7 +145,7 @@ def _both(
     sides: list[list[np.ndarray]] = [[], []]
     for pair in pairs:
         for side, service in zip(sides, (pair.service_a, pair.service_b), strict=True):
-            side.append(model.users(as_of(corpus, pair.users, services=[service])))
+            side.append(model.users(snapshot_at(corpus, pair.users, services=[service])))
     if not pairs:
         return np.zeros((0, 1)), np.zeros((0, 1))
     a, b = (np.concatenate(side) for side in sides)

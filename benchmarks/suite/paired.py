@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
-from benchmarks.suite.results import Cell, finite
+from benchmarks.suite.results import TaskResult, finite
 from clue.atomic import write_text
 
 
@@ -28,10 +28,10 @@ class Pair:
 
 
 def pairs(
-    results: Sequence[Cell], wanted: Sequence[Sequence[str]], *, resamples: int, seed: int
+    results: Sequence[TaskResult], wanted: Sequence[Sequence[str]], *, resamples: int, seed: int
 ) -> list[Pair]:
     """Return the wanted (model, model) of each task that has both. ValueError for no such task."""
-    by_task: dict[str, dict[str, list[Cell]]] = {}
+    by_task: dict[str, dict[str, list[TaskResult]]] = {}
     for result in results:
         by_task.setdefault(result.task, {}).setdefault(result.model, []).append(result)
     made: list[Pair] = []
@@ -50,12 +50,14 @@ def pairs(
     return made
 
 
-def _drawn(seeds: Sequence[Cell], resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(seeds: Sequence[TaskResult], resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each measure (M,) and its resamples (M, R), means over the seeds of a model."""
     values, drawn = [], []
     for result in seeds:
         if result.queries is None:
-            raise ValueError(f"{result.file}: its queries are not at hand; run the suite again")
+            raise ValueError(
+                f"{result.out}: {result.key}: its queries are not at hand; run the suite again"
+            )
         queries = pq.read_table(result.queries)
         users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
         statistics = [measure.statistic(queries) for measure in result.measures.values()]

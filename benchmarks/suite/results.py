@@ -1,38 +1,43 @@
-"""One file for each (task, model, seed, probe): every score, so that nothing is computed twice.
+"""The scores of a suite, OUT/scores.jsonl: a line for each (task, model, seed, probe), made once.
 
-A cell is OUT/cells/TASK/MODEL.SEED.PROBE.json with its queries beside it in Parquet. It is kept
-until something that decides it changes: the task's recipe, the model, the corpus.
+A result is kept until something that decides it changes: the task's recipe, the model, the corpus.
+Its queries lie beside it, OUT/queries/TASK/MODEL.SEED.PROBE.parquet.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
-from benchmarks.protocols import Measure, Model, Probe, Rival, Scored, Task
+from benchmarks.protocols import Measure, Model, Probe, Scored, Task, TaskBaseline
+from clue.atomic import write_text
 
 FORMAT = 2
 SLICE = "slice "
+FILE = "scores.jsonl"
+Key: TypeAlias = tuple[str, str, int, Probe]  # task, model, seed, probe
 
 
 @dataclass(frozen=True)
-class Cell:
+class TaskResult:
     """A model's scores on a task: of every measure the value and its interval of 95 %.
 
     `main_probe` says whether the probe is the model's first on this task: its row in the tables.
     `slices` has the main measure by slice and value: {"history": {"5-19": (Interval, queries)}}.
-    `queries` is the file of the answers, None where it is not at hand.
+    `out` is the folder of the suite's results.
     """
 
     task: str
@@ -49,7 +54,7 @@ class Cell:
     users: int
     count: int
     about: dict[str, Any]
-    file: Path
+    out: Path
 
     @property
     def main(self) -> str:
@@ -57,41 +62,56 @@ class Cell:
         return next(iter(self.measures))
 
     @property
+    def key(self) -> Key:
+        """What no other result of the suite shares."""
+        return self.task, self.model, self.seed, self.probe
+
+    @property
     def queries(self) -> Path | None:
-        """The Parquet file of the answers, if it is there."""
-        file = self.file.with_suffix(".parquet")
+        """The Parquet file of the answers, if it exists."""
+        file = queries_file(self.out, self.key)
         return file if file.is_file() else None
 
 
-def place(out: Path, task: str, model: str, seed: int, probe: Probe) -> Path:
-    """Return the file of a cell."""
-    parts = [re.sub(r"[^\w-]+", "_", str(part)).strip("_") for part in (model, seed, probe)]
-    return out / "cells" / task / f"{'.'.join(parts)}.json"
+def queries_file(out: Path, key: Key) -> Path:
+    """Return where the answers of a result lie."""
+    task, *rest = key
+    parts = [re.sub(r"[^\w-]+", "_", str(part)).strip("_") for part in rest]
+    return out / "queries" / task / f"{'.'.join(parts)}.parquet"
 
 
-def digest(task: Task, model: Model | Rival, probe: Probe, resamples: int) -> str:
-    """Return a hash of all that decides a cell."""
-    told = [task.name, task.version, dict(task.recipe), model.fingerprint, probe, resamples, FORMAT]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def digest(task: Task, model: Model | TaskBaseline, probe: Probe, resamples: int) -> str:
+    """Return a hash of all that decides a result."""
+    parts = [
+        task.name,
+        task.version,
+        dict(task.recipe),
+        model.fingerprint,
+        probe,
+        resamples,
+        FORMAT,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def is_there(file: Path, wanted: str) -> bool:
-    """Return whether the cell in `file` was made from the same task, model and probe."""
+def digests(out: Path) -> dict[Key, str]:
+    """Return the hash of each result in `out` by its key, nothing where there is no file yet."""
+    file = out / FILE
     if not file.is_file():
-        return False
-    return json.loads(file.read_text(encoding="utf-8"))["about"]["digest"] == wanted
+        return {}
+    return {result.key: result.about["digest"] for result in read(out)}
 
 
 def make(
-    out: Path, task: Task, model: Model | Rival, probe: Probe, *, resamples: int, seed: int
-) -> Cell:
-    """Scores the model and writes its cell, the queries first; gives the cell."""
-    started, file = time.perf_counter(), place(out, task.name, model.name, model.seed, probe)
+    out: Path, task: Task, model: Model | TaskBaseline, probe: Probe, *, resamples: int, seed: int
+) -> TaskResult:
+    """Return the model's scores, written."""
+    started = time.perf_counter()
     scored = task.score(model, probe)
     values, slices = measured(scored, resamples=resamples, seed=seed)
-    cell = Cell(
+    result = TaskResult(
         *(task.name, task.version, task.family, model.name, model.seed, probe),
-        main_probe=probe == next((one for one in task.probes if task.takes(model, one)), None),
+        main_probe=probe == next((one for one in task.probes if task.supports(model, one)), None),
         measures=dict(scored.measures),
         values=values,
         slices=slices,
@@ -109,10 +129,10 @@ def make(
                 for name in ("numpy", "scikit-learn", "scipy", "torch")
             },
         },
-        file=file,
+        out=out,
     )
-    write(cell, scored.queries)
-    return cell
+    write(result, scored.queries)
+    return result
 
 
 def measured(
@@ -148,46 +168,68 @@ def _intervals(
     return dict(zip(measures, summary(values, drawn), strict=True))
 
 
-def write(cell: Cell, queries: pa.Table) -> None:
-    """Writes the queries, then the cell: one that is there is whole."""
-    cell.file.parent.mkdir(parents=True, exist_ok=True)
-    beside = cell.file.with_suffix(".parquet")
+def write(result: TaskResult, queries: pa.Table) -> None:
+    """Write the queries, then the line, in the place of an older one of the same key.
+
+    The file is replaced as a whole: a kill leaves the old one or the new.
+    """
+    beside = queries_file(result.out, result.key)
+    beside.parent.mkdir(parents=True, exist_ok=True)
     partial = beside.with_name(beside.name + ".partial")
     pq.write_table(queries, partial, compression="zstd")
     partial.replace(beside)
-    tree = {"format": FORMAT, **asdict(cell)}
-    del tree["file"]
-    partial = cell.file.with_name(cell.file.name + ".partial")
-    text = json.dumps(finite(tree), indent=1, ensure_ascii=False, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(cell.file)
+    with _locked(result.out):
+        others = read(result.out) if (result.out / FILE).is_file() else []
+        kept = [one for one in others if one.key != result.key]
+        lines = [_line(one) for one in sorted([*kept, result], key=lambda one: one.key)]
+        write_text(result.out / FILE, "".join(lines))
 
 
-def read(out: Path) -> list[Cell]:
-    """Return the cells in `out`, by task, model and seed. FileNotFoundError where there is none."""
-    files = sorted((out / "cells").rglob("*.json"))
-    if not files:
-        raise FileNotFoundError(f"no cells in {out}/cells; python -m benchmarks.suite makes them")
-    return [_read(file) for file in files]
+def read(out: Path) -> list[TaskResult]:
+    """Return the results in `out`, by task, model, seed and probe.
+
+    FileNotFoundError where there are none, ValueError for a line of another format.
+    """
+    file = out / FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"no scores in {file}; python -m benchmarks.suite makes them")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [_parsed(line, file, number) for number, line in enumerate(lines, 1)]
 
 
-def _read(file: Path) -> Cell:
-    tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder for one writer: two suites may fill one file."""
+    with (out / ".scores.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _line(result: TaskResult) -> str:
+    tree = {"format": FORMAT, **asdict(result)}
+    del tree["out"]
+    return json.dumps(finite(tree), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _parsed(line: str, file: Path, number: int) -> TaskResult:
+    tree: dict[str, Any] = json.loads(line)
     if tree.pop("format") != FORMAT:
-        raise ValueError(f"{file} is of another format; delete it and run the suite again")
+        raise ValueError(
+            f"{file}, line {number} is of another format; delete it and run the suite again"
+        )
     for measure in tree["measures"].values():
         measure["columns"] = tuple(measure["columns"])
-    tree["measures"] = {name: Measure(**found) for name, found in tree["measures"].items()}
-    tree["values"] = {name: _interval(found) for name, found in tree["values"].items()}
+    tree["measures"] = {name: Measure(**fields) for name, fields in tree["measures"].items()}
+    tree["values"] = {name: _interval(fields) for name, fields in tree["values"].items()}
     tree["slices"] = {
-        name: {label: (_interval(found), count) for label, (found, count) in each.items()}
+        name: {label: (_interval(fields), count) for label, (fields, count) in each.items()}
         for name, each in tree["slices"].items()
     }
-    return Cell(**tree, file=file)
+    return TaskResult(**tree, out=file.parent)
 
 
-def _interval(found: Mapping[str, float | None]) -> Interval:
-    return Interval(**{k: float("nan") if v is None else v for k, v in found.items()})
+def _interval(fields: Mapping[str, float | None]) -> Interval:
+    return Interval(**{k: float("nan") if v is None else v for k, v in fields.items()})
 
 
 def finite(value: Any) -> Any:
@@ -213,14 +255,14 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def wanted_cells(
+def wanted_results(
     tasks: Sequence[Task], models: Sequence[Model]
-) -> list[tuple[Task, Model | Rival, Probe]]:
-    """Return what a suite measures, task by task: the models, then the task's own rivals."""
+) -> list[tuple[Task, Model | TaskBaseline, Probe]]:
+    """Return what a suite measures, task by task: the models, then the task's own baselines."""
     return [
         (task, model, probe)
         for task in tasks
-        for model in [*models, *task.rivals(models)]
+        for model in [*models, *task.baselines(models)]
         for probe in task.probes
-        if task.takes(model, probe)
+        if task.supports(model, probe)
     ]

@@ -1,10 +1,10 @@
-"""Command: frozen user vectors on every task, beside rivals tuned for each of them.
+"""Command: frozen user vectors on every task, beside baselines tuned for each of them.
 
     python -m benchmarks.suite --suite mini
-    python -m benchmarks.suite configs/suite/real.yaml only=[matching*]
+    python -m benchmarks.suite configs/suite/real.yaml tasks=[matching*]
 
-`--suite NAME` is configs/suite/NAME.yaml. Each score is a file, OUT/cells/TASK/…, made once: the
-same command goes on where it was stopped.
+`--suite NAME` is configs/suite/NAME.yaml. Each score is a line of OUT/scores.jsonl, made once:
+the same command goes on where it was stopped.
 """
 
 import sys
@@ -26,7 +26,7 @@ from benchmarks.baselines.representations import (
 )
 from benchmarks.external.coles import ColesConfig, ColesModel
 from benchmarks.external.environments import ArmFailed
-from benchmarks.protocols import Model, Probe, Rival, Task
+from benchmarks.protocols import Model, Probe, Task, TaskBaseline
 from benchmarks.suite import geometry, paired, results
 from benchmarks.suite.prepare import prepare
 from benchmarks.tasks.attributes import AttributesConfig
@@ -41,17 +41,17 @@ from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
 
 SUITES = Path("configs/suite")
-Wanted: TypeAlias = tuple[Task, Model | Rival, Probe]
+Wanted: TypeAlias = tuple[Task, Model | TaskBaseline, Probe]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """A suite: what is evaluated, on what, and by which tasks.
 
-    `corpus` is evaluated; `learn` holds what pretraining may read, and rivals that learn from texts
-    learn there too. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
-    `untrained` are the seeds of the control. `coles` is a rival trained on `learn`, null for none.
-    `only` are patterns of task names and `probes` names of probes, all by default: trees over 50
+    `corpus` is evaluated; `pretrain_corpus` holds what pretraining may read, and what baselines of
+    every task learn from. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
+    `untrained` are the seeds of the control. `coles` is a baseline trained on that, null for none.
+    `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
     all this, by what each writes last; those whose output is missing run first. `item_models` are
     next-item runs by a name, a seed each, and `pairs` of models are subtracted from one another.
@@ -60,8 +60,8 @@ class SuiteConfig:
     name: str = "mini"
     prepare: dict[str, str] = field(default_factory=dict[str, str])
     corpus: Path = Path("corpora/transfer")
-    learn: Path = Path("corpora/universal")
-    out: Path = Path("results/transfer/real")
+    pretrain_corpus: Path = Path("corpora/universal")
+    out: Path = Path("results/suite/real")
     encoders: list[Path] = field(default_factory=list[Path])
     untrained: list[int] = field(default_factory=lambda: [0])
     text_dims: int = 512
@@ -69,7 +69,7 @@ class SuiteConfig:
     coles: ColesConfig | None = None
     resamples: int = 2000
     seed: int = 0
-    only: list[str] = field(default_factory=list[str])
+    tasks: list[str] = field(default_factory=list[str])
     probes: list[Probe] = field(default_factory=list[Probe])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
@@ -94,8 +94,8 @@ def models_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
 
 
 def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
-    """Return the representations of users: ours, their controls and rivals."""
-    learn = Corpus.open(config.learn)
+    """Return the representations of users: ours, their controls and baselines."""
+    learn = Corpus.open(config.pretrain_corpus)
     trained = [
         EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
         for seed, path in enumerate(config.encoders)
@@ -105,8 +105,10 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
         for seed in config.untrained
     ]
-    rival = config.coles
-    coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
+    coles = [
+        ColesModel(config.coles, learn, corpus, seed=seed)
+        for seed in (config.coles.seeds if config.coles else ())
+    ]
     width = trained[0].source.config.model.user.embedding
     return [
         *trained,
@@ -119,7 +121,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
 
 
 def asked_of(config: SuiteConfig) -> list[Any]:
-    """Return the configs of the tasks that are asked for. ValueError where `only` names none."""
+    """Return the configs of the tasks that are asked for. ValueError where `tasks` names none."""
     asked: list[Any] = [
         *config.matching,
         *config.windows,
@@ -134,10 +136,10 @@ def asked_of(config: SuiteConfig) -> list[Any]:
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
     chosen = [
-        one for one in asked if not config.only or any(fnmatch(one.name, p) for p in config.only)
+        one for one in asked if not config.tasks or any(fnmatch(one.name, p) for p in config.tasks)
     ]
     if not chosen:
-        raise ValueError(f"only={config.only} names no task; there are {', '.join(names)}")
+        raise ValueError(f"tasks={config.tasks} names no task; there are {', '.join(names)}")
     return chosen
 
 
@@ -147,51 +149,51 @@ def tasks_of(config: SuiteConfig, corpus: Corpus) -> list[Task]:
 
 
 def run(config: SuiteConfig) -> int:
-    """Makes every cell that is not there, and of a whole suite the geometry; counts the cells."""
+    """Return how many results were missing and are made, of a whole suite with the geometry."""
     if not (config.encoders or config.item_models):
         raise ValueError(
             "encoders is empty and item_models names no run; name one, encoders=[runs/demo]"
         )
-    ceilings = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
+    supervised = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
     item_runs = [run for runs in config.item_models.values() for run in runs]
-    prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, ceilings)])
+    prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, supervised)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
-    wanted = results.wanted_cells(tasks_of(config, corpus), models)
+    wanted = results.wanted_results(tasks_of(config, corpus), models)
     if config.probes:
         wanted = [one for one in wanted if one[2] in config.probes]
     made = fill(config, wanted)
     if config.pairs:
         draws = {"resamples": config.resamples, "seed": config.seed}
         paired.write(config.out, paired.pairs(results.read(config.out), config.pairs, **draws))
-    if config.encoders and not config.only:
+    if config.encoders and not config.tasks:
         geometry.write(config.out, models, corpus)
     return made
 
 
 def fill(config: SuiteConfig, wanted: Sequence[Wanted]) -> int:
-    """Makes the wanted cells that are not there; gives how many it made."""
+    """Return how many of the wanted results were missing and are made."""
+    made = results.digests(config.out)
     missing = [
         (task, model, probe)
         for task, model, probe in wanted
-        if not results.is_there(
-            results.place(config.out, task.name, model.name, model.seed, probe),
-            results.digest(task, model, probe, config.resamples),
-        )
+        if made.get((task.name, model.name, model.seed, probe))
+        != results.digest(task, model, probe, config.resamples)
     ]
-    sys.stderr.write(f"{config.out}: {len(wanted)} cells, {len(wanted) - len(missing)} there\n")
-    with tqdm(missing, unit="cell", disable=not sys.stderr.isatty()) as bar:
+    kept = len(wanted) - len(missing)
+    sys.stderr.write(f"{config.out}: {len(wanted)} scores, {kept} of them kept\n")
+    with tqdm(missing, unit="score", disable=not sys.stderr.isatty()) as bar:
         for number, (task, model, probe) in enumerate(bar, 1):
             named = f"{task.name}: {model.name} {model.seed}, {probe}"
             bar.set_description(named)
             started = time.perf_counter()
-            cell = results.make(
+            result = results.make(
                 config.out, task, model, probe, resamples=config.resamples, seed=config.seed
             )
-            found, took = cell.values[cell.main], time.perf_counter() - started
+            value, took = result.values[result.main], time.perf_counter() - started
             bar.write(
-                f"[{number}/{len(missing)}] {named}: {cell.main} {found.value:.4f} "
-                f"[{found.low:.4f} {found.high:.4f}], {took:.1f} s",
+                f"[{number}/{len(missing)}] {named}: {result.main} {value.value:.4f} "
+                f"[{value.low:.4f} {value.high:.4f}], {took:.1f} s",
                 file=sys.stderr,
             )
     return len(missing)
@@ -209,7 +211,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Reads the command line, fills the cells."""
+    """Read the command line, make the results."""
     with user_errors():
         argv = arguments(sys.argv[1:])
     run_command(SuiteConfig, run, argv, description=__doc__, also=(ArmFailed,))

@@ -1,6 +1,7 @@
 """What is claimed of our encoder, and whether it holds: paired differences, corrected by Holm.
 
-A claim is "ours beats this rival" over all tasks that have it; with m tasks, m chances to be lucky.
+A claim is "ours beats this baseline" over all tasks that have it; m tasks are m chances to be
+lucky.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +17,17 @@ FAMILIES = {"aggregates": "*aggregates*", "TF-IDF": "TF-IDF*"}
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Ours minus a rival on the same users, both means over their seeds.
+class PairedDifference:
+    """Ours minus a baseline on the same users, both means over their seeds.
 
-    `gap` is of the measure as it is; `gain` is positive where ours is better, `relative` to the
-    rival's value, `in_deviations` to the standard deviation of our seeds. `p` is two-sided by the
-    bootstrap, `holm` corrected over the tasks of a claim; NaN where the queries are not at hand.
+    `delta` is of the measure as it is; `gain` is positive where ours is better, `relative` to the
+    baseline's value, `in_deviations` to the standard deviation of our seeds. `p` is two-sided by
+    the bootstrap, `holm` corrected over the tasks of a claim; NaN where queries are missing.
     """
 
     task: str
-    rival: str
-    gap: Interval
+    baseline: str
+    delta: Interval
     gain: float
     relative: float
     in_deviations: float
@@ -34,16 +35,16 @@ class Difference:
     holm: float
 
 
-def difference(table: TaskTable, ours: Row, rival: Row) -> Difference:
-    """Return ours minus the rival; `holm` is not corrected yet."""
-    value = ours.value - rival.value
-    gap, p = Interval(value, float("nan"), float("nan")), float("nan")
-    if ours.draws is not None and rival.draws is not None:
-        gaps = ours.draws - rival.draws
-        gap, p = summary(np.array([value]), gaps[None])[0], two_sided(gaps)
-    gain, base, spread = table.sign * value, abs(rival.value), ours.deviation
-    return Difference(
-        *(table.name, rival.model, gap, gain),
+def paired_difference(table: TaskTable, ours: Row, baseline: Row) -> PairedDifference:
+    """Return ours minus the baseline; `holm` is not corrected yet."""
+    value = ours.value - baseline.value
+    delta, p = Interval(value, float("nan"), float("nan")), float("nan")
+    if ours.draws is not None and baseline.draws is not None:
+        deltas = ours.draws - baseline.draws
+        delta, p = summary(np.array([value]), deltas[None])[0], two_sided(deltas)
+    gain, base, spread = table.sign * value, abs(baseline.value), ours.deviation
+    return PairedDifference(
+        *(table.name, baseline.model, delta, gain),
         relative=gain / base if base else float("nan"),
         in_deviations=gain / spread if spread else float("nan"),
         p=p,
@@ -51,9 +52,9 @@ def difference(table: TaskTable, ours: Row, rival: Row) -> Difference:
     )
 
 
-def two_sided(gaps: np.ndarray) -> float:
+def two_sided(deltas: np.ndarray) -> float:
     """Return twice the smaller share of resamples (R,) on one side of 0, from 1 / R to 1."""
-    known = gaps[np.isfinite(gaps)]
+    known = deltas[np.isfinite(deltas)]
     if not len(known):
         return float("nan")
     across = 2 * min((known <= 0).mean(), (known >= 0).mean())
@@ -70,25 +71,25 @@ def holm(p: Sequence[float]) -> list[float]:
     return values.tolist()
 
 
-def claim(
+def compare_to(
     found: Sequence[TaskTable], choose: Callable[[TaskTable], Row | None]
-) -> list[Difference]:
-    """Return ours minus the rival that is chosen on each task, corrected over these tasks."""
+) -> list[PairedDifference]:
+    """Return ours minus the baseline that is chosen on each task, corrected over these tasks."""
     each = [
-        difference(table, table.rows[OURS], rival)
+        paired_difference(table, table.rows[OURS], baseline)
         for table in found
-        if OURS in table.rows and (rival := choose(table)) is not None
+        if OURS in table.rows and (baseline := choose(table)) is not None
     ]
     corrected = holm([one.p for one in each])
     return [replace(one, holm=p) for one, p in zip(each, corrected, strict=True)]
 
 
-def claims(found: Sequence[TaskTable]) -> dict[str, list[Difference]]:
+def significance(found: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
     """Return the claims "beats …" that some task can decide."""
     made = {
-        "untrained": claim(found, lambda table: table.rows.get(CONTROL)),
-        "the best baseline": claim(found, lambda table: table.best_baseline),
+        "untrained": compare_to(found, lambda table: table.rows.get(CONTROL)),
+        "the best baseline": compare_to(found, lambda table: table.best_baseline),
     }
     for name, pattern in FAMILIES.items():
-        made[name] = claim(found, lambda table, pattern=pattern: table.best(pattern))
+        made[name] = compare_to(found, lambda table, pattern=pattern: table.best(pattern))
     return {f"beats {name}": each for name, each in made.items() if each}

@@ -1,14 +1,13 @@
-"""What the cells say together: a row for each model over its seeds, its gains and its ranks.
+"""What the results say together: a row for each model over its seeds, its gains and its ranks.
 
-Everything is computed from cells, nothing is stored. A row is a model's first probe on a task; a
-row whose name begins with "ceiling" reads the truth: it is shown, and is never a baseline.
+Everything is computed from results, nothing is stored. A row is a model's first probe on a task; a
+row whose name begins with "oracle" reads the truth: it is shown, and is never a baseline.
 """
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,22 +16,22 @@ import pyarrow.parquet as pq
 from scipy.stats import rankdata
 
 from benchmarks.metrics.bootstrap import Interval, Statistic, bootstrap, summary
-from benchmarks.suite.results import Cell
+from benchmarks.suite.results import Key, TaskResult
 
-OURS, CONTROL, CHANCE, CEILING = "CLUE", "untrained", "random", "ceiling"
+OURS, CONTROL, CHANCE, ORACLE = "CLUE", "untrained", "random", "oracle"
 COMMON = 0.8  # share of our tasks that a model must have to be ranked beside ours over all of them
 Over: TypeAlias = Literal["seeds and users", "users", "widest seed"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model on a task, by its first probe: the mean over its seeds, a cell each.
+    """A model on a task, by its first probe: the mean over its seeds a result each.
 
     `found` is drawn `over` seeds and users, over the users of its only seed, or, without queries,
     is as wide as the widest of its seeds. `draws` (R,) are the resamples, None without queries.
     """
 
-    cells: tuple[Cell, ...]
+    results: tuple[TaskResult, ...]
     found: Interval
     over: Over
     draws: np.ndarray | None
@@ -40,7 +39,7 @@ class Row:
     @property
     def model(self) -> str:
         """The name in the tables."""
-        return self.cells[0].model
+        return self.results[0].model
 
     @property
     def value(self) -> float:
@@ -50,29 +49,29 @@ class Row:
     @property
     def seeds(self) -> list[float]:
         """The value of each seed."""
-        return [cell.values[cell.main].value for cell in self.cells]
+        return [result.values[result.main].value for result in self.results]
 
     @property
     def deviation(self) -> float:
         """The standard deviation of the seeds, NaN of a single one."""
-        return float(np.std(self.seeds, ddof=1)) if len(self.cells) > 1 else float("nan")
+        return float(np.std(self.seeds, ddof=1)) if len(self.results) > 1 else float("nan")
 
     @property
     def is_baseline(self) -> bool:
-        """Return whether it is a rival: nothing with ours inside, no control, chance or ceiling."""
-        return OURS not in self.model and not self.model.startswith((CONTROL, CHANCE, CEILING))
+        """Whether it is a baseline: nothing with ours inside, no control, chance or oracle."""
+        return OURS not in self.model and not self.model.startswith((CONTROL, CHANCE, ORACLE))
 
 
 @dataclass(frozen=True)
 class TaskTable:
-    """The rows of a task by model, by its main measure, and all its cells, other probes too."""
+    """The rows of a task by model, by its main measure, and all its results, other probes too."""
 
     name: str
     family: str
     measure: str
     lower_is_better: bool
     rows: dict[str, Row]
-    cells: tuple[Cell, ...]
+    results: tuple[TaskResult, ...]
 
     @property
     def sign(self) -> int:
@@ -81,19 +80,19 @@ class TaskTable:
 
     @property
     def ranked(self) -> list[Row]:
-        """The rows from best to worst, ceilings left out."""
-        rows = [row for row in self.rows.values() if not row.model.startswith(CEILING)]
+        """The rows from best to worst, oracles left out."""
+        rows = [row for row in self.rows.values() if not row.model.startswith(ORACLE)]
         return sorted(rows, key=lambda row: -self.sign * row.value)
 
     @property
     def best_baseline(self) -> Row | None:
-        """The best rival, chosen by the test users themselves, which flatters it."""
+        """The best baseline, chosen by the test users themselves, which flatters it."""
         return self.best("*")
 
     @property
-    def ceiling(self) -> Row | None:
+    def oracle(self) -> Row | None:
         """The row that reads the truth, if there is one."""
-        found = [row for name, row in self.rows.items() if name.startswith(CEILING)]
+        found = [row for name, row in self.rows.items() if name.startswith(ORACLE)]
         return max(found, key=lambda row: self.sign * row.value, default=None)
 
     def best(self, pattern: str) -> Row | None:
@@ -106,8 +105,8 @@ class TaskTable:
         return self._share(row, self.best_baseline)
 
     def attained(self, row: Row) -> float:
-        """Return (x - untrained) / (ceiling - untrained), NaN without a ceiling."""
-        return self._share(row, self.ceiling)
+        """Return (x - untrained) / (oracle - untrained), NaN without an oracle."""
+        return self._share(row, self.oracle)
 
     def _share(self, row: Row, top: Row | None) -> float:
         bottom = self.rows.get(CONTROL)
@@ -116,66 +115,68 @@ class TaskTable:
         return (row.value - bottom.value) / (top.value - bottom.value)
 
 
-def tables(cells: Sequence[Cell], *, resamples: int, seed: int = 0) -> list[TaskTable]:
-    """Return the tasks by family and name. ValueError for a task's cells of two recipes."""
-    by_task: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_task.setdefault(cell.task, []).append(cell)
+def tables(results: Sequence[TaskResult], *, resamples: int, seed: int = 0) -> list[TaskTable]:
+    """Return the tasks by family and name. ValueError for a task's results of two recipes."""
+    by_task: dict[str, list[TaskResult]] = {}
+    for result in results:
+        by_task.setdefault(result.task, []).append(result)
     found = [_table(each, resamples, seed) for each in by_task.values()]
     return sorted(found, key=lambda table: (table.family, table.name))
 
 
-def _table(cells: Sequence[Cell], resamples: int, seed: int) -> TaskTable:
-    first = cells[0]
-    for cell in cells:
-        if (cell.version, cell.about["recipe"]) != (first.version, first.about["recipe"]):
+def _table(results: Sequence[TaskResult], resamples: int, seed: int) -> TaskTable:
+    first = results[0]
+    for result in results:
+        if (result.version, result.about["recipe"]) != (first.version, first.about["recipe"]):
             raise ValueError(
-                f"{cell.file} is of another version or recipe than {first.file}; "
-                "run the suite again, and delete the cells that it no longer makes"
+                f"{result.out}: {result.key} is of another version or recipe than {first.key}; "
+                "run the suite again, and delete the lines that it no longer makes"
             )
-    mine = [cell for cell in cells if cell.main_probe]
-    drawn = _drawn(mine, resamples, seed)
-    by_model: dict[str, list[Cell]] = {}
-    for cell in mine:
-        by_model.setdefault(cell.model, []).append(cell)
+    main = [result for result in results if result.main_probe]
+    drawn = _drawn(main, resamples, seed)
+    by_model: dict[str, list[TaskResult]] = {}
+    for result in main:
+        by_model.setdefault(result.model, []).append(result)
     rows = {name: _row(name, each, drawn, seed) for name, each in by_model.items()}
     lower = first.measures[first.main].lower_is_better
-    return TaskTable(first.task, first.family, first.main, lower, rows, tuple(cells))
+    return TaskTable(first.task, first.family, first.main, lower, rows, tuple(results))
 
 
-def _drawn(cells: Sequence[Cell], resamples: int, seed: int) -> dict[Path, np.ndarray]:
-    """The resamples (R,) of each cell with queries; all see the same draws of users."""
-    statistics: dict[Path, Statistic] = {}
+def _drawn(results: Sequence[TaskResult], resamples: int, seed: int) -> dict[Key, np.ndarray]:
+    """The resamples (R,) of each result with queries; all see the same draws of users."""
+    statistics: dict[Key, Statistic] = {}
     users: pa.ChunkedArray | None = None
-    for cell in cells:
-        if cell.queries is None:
+    for result in results:
+        if result.queries is None:
             continue
-        measure = cell.measures[cell.main]
-        queries = pq.read_table(cell.queries, columns=["user_id", *dict.fromkeys(measure.columns)])
+        measure = result.measures[result.main]
+        queries = pq.read_table(
+            result.queries, columns=["user_id", *dict.fromkeys(measure.columns)]
+        )
         if users is not None and not users.equals(queries["user_id"]):
             raise ValueError(
-                f"{cell.queries} holds other queries than the task's other cells; "
+                f"{result.queries} holds other queries than the task's other results; "
                 "run the suite again"
             )
         users = queries["user_id"]
-        statistics[cell.file] = measure.statistic(queries)
+        statistics[result.key] = measure.statistic(queries)
     if users is None:
         return {}
-    whose = users.combine_chunks().dictionary_encode().indices.to_numpy()
-    drawn = bootstrap(list(statistics.values()), whose, resamples=resamples, seed=seed)[1]
+    user_index = users.combine_chunks().dictionary_encode().indices.to_numpy()
+    drawn = bootstrap(list(statistics.values()), user_index, resamples=resamples, seed=seed)[1]
     return dict(zip(statistics, drawn, strict=True))
 
 
-def _row(model: str, cells: Sequence[Cell], drawn: dict[Path, np.ndarray], seed: int) -> Row:
-    cells = tuple(sorted(cells, key=lambda cell: cell.seed))
-    each = [cell.values[cell.main] for cell in cells]
+def _row(model: str, results: Sequence[TaskResult], drawn: dict[Key, np.ndarray], seed: int) -> Row:
+    results = tuple(sorted(results, key=lambda result: result.seed))
+    each = [result.values[result.main] for result in results]
     value = float(np.mean([one.value for one in each]))
-    if any(cell.file not in drawn for cell in cells):
-        return Row(cells, widest(each), "widest seed", None)
-    stacked = np.stack([drawn[cell.file] for cell in cells])
+    if any(result.key not in drawn for result in results):
+        return Row(results, widest(each), "widest seed", None)
+    stacked = np.stack([drawn[result.key] for result in results])
     draws = two_level(stacked, seed=zlib.crc32(f"{seed} {model}".encode()))
     found = summary(np.array([value]), draws[None])[0]
-    return Row(cells, found, "seeds and users" if len(cells) > 1 else "users", draws)
+    return Row(results, found, "seeds and users" if len(results) > 1 else "users", draws)
 
 
 def widest(each: Sequence[Interval]) -> Interval:

@@ -16,17 +16,17 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.attribute import read_labels
 from benchmarks.baselines.probes import few_shot, predict
-from benchmarks.baselines.representations import Prior
+from benchmarks.baselines.representations import ConstantBaseline
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     matrix,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
 
@@ -42,7 +42,7 @@ SHOT_MEASURES = {**MEASURES, "AUROC": Measure("mean_auroc", ("scores", "labels")
 class AttributesConfig:
     """The `column` of a Parquet `table` with a row for each user_id.
 
-    The `bag` items most common among training users are the rival's features: of the gender of
+    The `bag` items most common among training users are the baseline's features: of the gender of
     ML-1M's users 1,000 say .834 (AUROC), 300 .784 and 100 .733. `mlp_width` is that of the
     published probe.
     """
@@ -59,7 +59,7 @@ class AttributesConfig:
 
 
 class ItemCounts:
-    """The plain rival: logs of how often a user met each of the most common items, and of all."""
+    """The logarithms of how often a user met each of the most common items, and of all."""
 
     name, seed = "item counts", 0
 
@@ -72,7 +72,7 @@ class ItemCounts:
         self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
         self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, count + 1)."""
         shape = (len(past), past.corpus.num_items)
         bag = csr_matrix(shape)
@@ -103,7 +103,7 @@ class AttributesTask:
                 raise ValueError(
                     f"{config.name}: no {part} user has a label; is {config.table} complete?"
                 )
-        self.past = as_of(corpus, self.labelled.users)
+        self.past = snapshot_at(corpus, self.labelled.users)
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "table": sha256(config.table),
@@ -114,19 +114,21 @@ class AttributesTask:
         }
         self._vectors = lru_cache(maxsize=1)(self._read)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return the counts of common items, and the control that knows nothing."""
         train = self.labelled.users[self.parts[0]]
-        return [ItemCounts(self.corpus, train, self.config.bag), Prior()]
+        return [ItemCounts(self.corpus, train, self.config.bag), ConstantBaseline()]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users; the prior needs but one probe."""
-        return hasattr(model, "users") and (probe == "linear" or not isinstance(model, Prior))
+        return hasattr(model, "users") and (
+            probe == "linear" or not isinstance(model, ConstantBaseline)
+        )
 
     def _read(self, model: Model) -> np.ndarray:
         return model.users(self.past)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each labelled user of the test split."""
         x, y = self._vectors(model), self.labelled.labels  # pyright: ignore[reportArgumentType]
         train, valid, test = self.parts

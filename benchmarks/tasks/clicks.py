@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import Prior
+from benchmarks.baselines.representations import ConstantBaseline
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.labels import read_table, rows_of, service_of
 from benchmarks.metrics.calibration import log_losses
@@ -25,12 +25,12 @@ from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     popularity_slice,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
 
@@ -69,12 +69,14 @@ class Impressions:
 
     users: np.ndarray
     items: np.ndarray
-    until: np.ndarray
+    cutoff: np.ndarray
     clicked: np.ndarray
 
     def some(self, rows: np.ndarray) -> "Impressions":
         """Return those in `rows`."""
-        return Impressions(self.users[rows], self.items[rows], self.until[rows], self.clicked[rows])
+        return Impressions(
+            self.users[rows], self.items[rows], self.cutoff[rows], self.clicked[rows]
+        )
 
 
 def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
@@ -96,13 +98,13 @@ def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
         )
     order = np.argsort(users, kind="stable")
     order = order[known[order]]
-    until = table["timestamp"].to_numpy().astype(float) if timed else np.full(len(users), np.inf)
+    cutoff = table["timestamp"].to_numpy().astype(float) if timed else np.full(len(users), np.inf)
     clicked = table["clicked"].to_numpy().astype(np.int64)
-    return Impressions(users[order], here[places[order]], until[order], clicked[order])
+    return Impressions(users[order], here[places[order]], cutoff[order], clicked[order])
 
 
 class ClickRates:
-    """The rival that knows no vectors: the smoothed click rate of an item among training users.
+    """The baseline that knows no vectors: the smoothed click rate of an item among training users.
 
     With `activity` the log of the user's number of events stands beside it.
     """
@@ -126,7 +128,7 @@ class ClickRates:
         clicks = np.bincount(seen.items, seen.clicked, minlength=self.corpus.num_items)
         return (clicks + smoothing * seen.clicked.mean()) / (count + smoothing)
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return log(1 + events) (n, 1), or zeros without `activity`."""
         return np.log1p(past.lengths * self.activity)[:, None].astype(np.float32)
 
@@ -179,21 +181,21 @@ class ClicksTask:
         }
         self._features = lru_cache(maxsize=1)(self._read)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return the base rate, the item's rate, and the item's rate with the user's activity."""
         train, valid, _ = self.parts
         rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
-        return [Prior(), *rates]
+        return [ConstantBaseline(), *rates]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users; the rivals need but one probe."""
-        plain = isinstance(model, Prior | ClickRates)
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
+        """Says yes to every model that has vectors of users; the baselines need but one probe."""
+        plain = isinstance(model, ConstantBaseline | ClickRates)
         return hasattr(model, "users") and (probe == "linear" or not plain)
 
-    def _past(self, part: Impressions) -> tuple[Past, np.ndarray]:
+    def _past(self, part: Impressions) -> tuple[Snapshot, np.ndarray]:
         """Return the past of each user and moment, and which of them each impression has."""
-        pairs, whose = np.unique(np.stack([part.users, part.until]), axis=1, return_inverse=True)
-        past = as_of(self.corpus, pairs[0].astype(np.int64), pairs[1], [self.config.service])
+        pairs, whose = np.unique(np.stack([part.users, part.cutoff]), axis=1, return_inverse=True)
+        past = snapshot_at(self.corpus, pairs[0].astype(np.int64), pairs[1], [self.config.service])
         return past, whose
 
     def _read(self, model: Model) -> list[np.ndarray]:
@@ -213,7 +215,7 @@ class ClicksTask:
             found.append(np.concatenate([u, i, u * i], axis=1))
         return found
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
         x = self._features(model)  # pyright: ignore[reportArgumentType]
         train, valid, test = self.parts

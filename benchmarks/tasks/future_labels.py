@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.probes import Target, predict
-from benchmarks.baselines.representations import Beside, EncoderModel
+from benchmarks.baselines.representations import Concatenated, EncoderModel
 from benchmarks.baselines.transactions import (
     DAY,
     Aggregates,
@@ -30,13 +30,13 @@ from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     matrix,
     seen_slice,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 
 Label = Literal["churn", "propensity", "spend"]
@@ -88,7 +88,7 @@ class Window:
     """The active users at its start, as rows of the corpus (n,), their pasts and labels."""
 
     users: np.ndarray
-    past: Past
+    past: Snapshot
     labels: np.ndarray
 
 
@@ -131,22 +131,22 @@ class WindowsTask:
             )
         end = np.array(start + config.window_days * DAY)
         labels = _labels(config.label, self.sales, users, (start, end), self.products)
-        return Window(users, as_of(self.corpus, users, start, [config.service]), labels)
+        return Window(users, snapshot_at(self.corpus, users, start, [config.service]), labels)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return the aggregates, alone and beside every trained encoder."""
         counts = Aggregates(self.sales, self.products)
         trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
-        return [counts, *(Beside(f"{m.name} + aggregates", [m, counts]) for m in trained)]
+        return [counts, *(Concatenated(f"{m.name} + aggregates", [m, counts]) for m in trained)]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users."""
         return hasattr(model, "users")
 
     def _read(self, model: Model) -> list[np.ndarray]:
         return [model.users(window.past) for window in self.windows]
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each active user of the test window."""
         train, valid, test = self.windows
         x = self._vectors(model)  # pyright: ignore[reportArgumentType]

@@ -25,7 +25,7 @@ from benchmarks.baselines.next_item_models import (
     TrainedItems,
 )
 from benchmarks.external.rectools_sasrec import RectoolsConfig, RectoolsSasrec
-from benchmarks.protocols import Model, Probe, Rival, Scored
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline
 from benchmarks.tasks.conditions import Answers, key
 from benchmarks.tasks.rollout import Futures, futures, rollout
 from benchmarks.tasks.stress import cold_start, corruption, long_tail
@@ -119,7 +119,7 @@ class ItemRankingTask:
         """What a rollout is held against."""
         return futures(self.sequences, self.config.steps, self.config.most)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return popularity, and RecTools' SASRec where it is asked for."""
         found: list[Any] = [ItemPopularity(self.sequences.counts())]
         if self.config.rectools is not None:
@@ -127,13 +127,13 @@ class ItemRankingTask:
             found += [RectoolsSasrec(settings, self.sequences, seed=s) for s in settings.seeds]
         return found
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether it scores items, those of the task's services among them."""
         if isinstance(model, TrainedItems):
             return self.services <= model.services
         return isinstance(model, ItemPopularity | RectoolsSasrec)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each test item, or each future.
 
         ValueError where the model may have been trained on the answers, or lacks an item.

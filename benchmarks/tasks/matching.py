@@ -1,7 +1,7 @@
 """M1, cross-service matching: does the vector of one service find the same user in another?
 
 The gallery and the queries are the held-out users who have both; everybody is ranked, both ways,
-with no probe. The linear floor is canonical correlation between TF-IDF + SVD of both services, the
+with no probe. The CCA baseline is canonical correlation between TF-IDF + SVD of both services, the
 ridge and the weights chosen on valid users (benchmarks/baselines/tfidf.py).
 """
 
@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.representations import RandomModel
-from benchmarks.baselines.tfidf import documents, fit_floor, item_terms
+from benchmarks.baselines.tfidf import documents, fit_cca, item_terms
 from benchmarks.entropy import refit_scale
 from benchmarks.matching import Matched, match
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
 )
 from benchmarks.snapshot import views
@@ -42,13 +42,13 @@ MEASURES = {
 class MatchingConfig:
     """A matching task over one or more `pairs` of services, each [service, service].
 
-    With several pairs each has its own gallery and the figures are over all queries. `floor_dims`
-    is the width of the linear floor's SVD, 0 for no floor.
+    With several pairs each has its own gallery and the figures are over all queries. `cca_dims`
+    is the width of the CCA baseline's SVD, 0 for none.
     """
 
     name: str
     pairs: list[list[str]] = field(default_factory=list[list[str]])
-    floor_dims: int = 512
+    cca_dims: int = 512
 
     def build(self, corpus: Corpus) -> "MatchingTask":
         """Return the task. ValueError for a service that the corpus lacks, and for no users."""
@@ -58,12 +58,12 @@ class MatchingConfig:
 class LinearFloor:
     """The canonical correlations of each pair of services, tuned; it has no vector of a user."""
 
-    name, seed = "linear floor (CCA)", 0
+    name, seed = "CCA baseline", 0
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
         """Fits nothing: `MatchingTask` does, on the training users of each pair."""
         self.config, self.corpus = config, corpus
-        self.fingerprint = f"cca-{config.floor_dims}-{corpus.fingerprint}"
+        self.fingerprint = f"cca-{config.cca_dims}-{corpus.fingerprint}"
 
 
 class MatchingTask:
@@ -91,11 +91,11 @@ class MatchingTask:
             "gallery": [len(pairs.users) for pairs in self.galleries],
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the linear floor."""
-        return [LinearFloor(self.config, self.corpus)] if self.config.floor_dims else []
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the CCA baseline."""
+        return [LinearFloor(self.config, self.corpus)] if self.config.cca_dims else []
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor.
 
         Not to a vector drawn for each user: it is the same from either service and matches itself.
@@ -104,7 +104,7 @@ class MatchingTask:
             return False
         return hasattr(model, "users") or isinstance(model, LinearFloor)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return two queries for each user of each pair: from either service to the other."""
         parts: list[pa.Table] = []
         chosen: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class MatchingTask:
             )
             for part in ("train", "valid")
         )
-        floor = fit_floor(train, valid, terms, dims=self.config.floor_dims, seed=0)
+        floor = fit_cca(train, valid, terms, dims=self.config.cca_dims, seed=0)
         texts = documents(pairs.a, terms), documents(pairs.b, terms)
         chosen = {"ridge": floor.ridge, "power": floor.power}
         return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen

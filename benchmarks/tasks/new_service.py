@@ -30,12 +30,12 @@ from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     popularity_slice,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import concatenated, products, rank_scores
 
@@ -95,20 +95,20 @@ class NewServiceTask:
             "items": len(self.items),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return popularity in the new service."""
         return [Popularity()]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to all but a centred popularity."""
         return hasattr(model, "users") or probe != "centred"
 
     @cached_property
-    def elsewhere(self) -> Past:
+    def elsewhere(self) -> Snapshot:
         """The past of those asked, in all other services."""
-        return as_of(self.corpus, self.asked, services=self.others)
+        return snapshot_at(self.corpus, self.asked, services=self.others)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user asked, or for each and draw: where her first item stands."""
         if not hasattr(model, "users"):
             return self._popularity(model, probe)  # pyright: ignore[reportArgumentType]
@@ -121,7 +121,7 @@ class NewServiceTask:
         users = model.users(self.elsewhere)
         if probe == "zero-shot":
             return self._answers([products(users, vectors[self.items])], {})
-        known = model.users(as_of(self.corpus, self.pool, services=self.others))
+        known = model.users(snapshot_at(self.corpus, self.pool, services=self.others))
         if probe == "centred":
             return self._answers([products(users - known.mean(0), vectors[self.items])], {})
         blocks, strengths = list[Iterator[np.ndarray]](), list[float]()
@@ -137,7 +137,7 @@ class NewServiceTask:
         training = self.corpus.users_in("train")
         drawn = [self.pool[rows] for rows in self._draws(probe)]
         for users in [training] if probe == "zero-shot" else drawn:
-            past = as_of(self.corpus, users, services=[service])
+            past = snapshot_at(self.corpus, users, services=[service])
             fitted = copy(ranker)  # its scores are made when they are ranked, after all fits
             fitted.fit(past, past, np.zeros(0, np.int64), service)
             blocks.append(fitted.scores(self.elsewhere, self.items))
@@ -152,7 +152,7 @@ class NewServiceTask:
 
     def _mean_met(self, users: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return the unit mean vector (n, E) of what each user met in the new service."""
-        past = as_of(self.corpus, users, services=[self.config.service])
+        past = snapshot_at(self.corpus, users, services=[self.config.service])
         return unit(
             matrix(columns(past, self.config.service, self.items), len(self.items))
             @ vectors[self.items]
@@ -160,7 +160,9 @@ class NewServiceTask:
 
     def _answers(self, blocks: Sequence[Iterator[np.ndarray]], chosen: Mapping[str, Any]) -> Scored:
         ranks = concatenated([rank_scores(each, self.targets) for each in blocks])
-        met = as_of(self.corpus, self.corpus.users_in("train"), services=[self.config.service])
+        met = snapshot_at(
+            self.corpus, self.corpus.users_in("train"), services=[self.config.service]
+        )
         counts = np.bincount(
             columns(met, self.config.service, self.items).values, minlength=len(self.items)
         )

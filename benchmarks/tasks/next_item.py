@@ -7,7 +7,7 @@ Training users' two last events were no part of pretraining, so that everybody i
     zero-shot   the items by their dot product with the user's vector
     linear      with her vector mapped to the items' space by ridge regression: fitted on training
                 users and their valid items, its strength chosen on those of valid users
-    fitted      rivals that learn the service's training events and have no vector of a user
+    fitted      baselines that learn the service's training events and have no vector of a user
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,13 +34,13 @@ from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     popularity_slice,
     seen_slice,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import Ranks, products, rank, rank_scores, top_scores
 
@@ -57,7 +57,7 @@ class NextItemConfig:
 
     `filter_seen` leaves out of the ranking what the user met there: right for films, which nobody
     rates twice, wrong for shops. `clock_times`: timestamps are epoch seconds, so that there is a
-    recent popularity. `supervised` is a next-item run trained for the service, the ceiling.
+    recent popularity. `supervised` is a next-item run trained for the service, the oracle.
     """
 
     name: str
@@ -102,8 +102,8 @@ class NextItemTask:
             "items": len(self.items),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return popularity, item-kNN, EASE, iALS, and a supervised ceiling where there is one."""
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return popularity, item-kNN, EASE, iALS, and a supervised oracle where there is one."""
         config, filtered = self.config, self.config.filter_seen
         found: list[Tuned] = [
             Popularity(),
@@ -117,30 +117,30 @@ class NextItemTask:
             found.append(SupervisedItems(config.supervised, self.corpus, config.service))
         return found
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says "fitted" of the rankers, and the others of models that have vectors of users."""
         return hasattr(model, "users") != (probe == "fitted")
 
     @cached_property
-    def before_valid(self) -> Past:
+    def before_valid(self) -> Snapshot:
         """The past of each of `users` before their valid item: what is trained on."""
-        return as_of(self.corpus, self.users, self._valid_at, [self.config.service])
+        return snapshot_at(self.corpus, self.users, self._valid_at, [self.config.service])
 
     @cached_property
-    def before_test(self) -> Past:
+    def before_test(self) -> Snapshot:
         """The past of those `asked` before their test item."""
-        until = self._test_at[self.asked]
-        return as_of(self.corpus, self.users[self.asked], until, [self.config.service])
+        cutoff = self._test_at[self.asked]
+        return snapshot_at(self.corpus, self.users[self.asked], cutoff, [self.config.service])
 
     @cached_property
-    def training(self) -> Past:
+    def training(self) -> Snapshot:
         """All training events: `before_valid`, and all of those with fewer than three."""
         users = np.concatenate([self.users, self._few])
-        until = np.concatenate([self._valid_at, np.full(len(self._few), np.inf)])
+        cutoff = np.concatenate([self._valid_at, np.full(len(self._few), np.inf)])
         order = np.argsort(users)
-        return as_of(self.corpus, users[order], until[order], [self.config.service])
+        return snapshot_at(self.corpus, users[order], cutoff[order], [self.config.service])
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user asked: where her last item stands."""
         if probe == "fitted":
             return self._fitted(copy(model))  # pyright: ignore[reportArgumentType]
@@ -192,7 +192,7 @@ class NextItemTask:
             {**chosen, "coverage@10": listed / len(self.items)},
         )
 
-    def _queries(self, ranks: Ranks, past: Past, targets: np.ndarray) -> pa.Table:
+    def _queries(self, ranks: Ranks, past: Snapshot, targets: np.ndarray) -> pa.Table:
         trained = columns(self.training, self.config.service, self.items).values
         counts = np.bincount(trained, minlength=len(self.items))
         return pa.table(

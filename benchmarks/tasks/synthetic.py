@@ -1,6 +1,6 @@
-"""Tasks of a synthetic world whose truth is known, so that each has a ceiling: the truth's score.
+"""Tasks of a synthetic world whose truth is known, so that each has an oracle: the truth's score.
 
-The row "ceiling (truth)" answers with the probabilities that the world drew from: the next item's,
+The row "oracle" answers with the probabilities that the world drew from: the next item's,
 of stopping, of each class, of a click. For matching it knows the latents of the whole gallery and
 ranks by the likelihood of what was done; a model that reads the gallery's histories stays below.
 """
@@ -13,21 +13,21 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.oracle import TrueLatents, Truth, entropy, last_events
-from benchmarks.baselines.representations import Beside
+from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy, last_events
+from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.matching import Matched
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
     Task,
+    TaskBaseline,
     history_slice,
     popularity_slice,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.matching import MEASURES, MatchingConfig, MatchingTask
 from benchmarks.tasks.synthetic_labels import (
     ClicksTask,
@@ -50,13 +50,13 @@ class SyntheticTaskConfig:
     """What is asked of the world in the directory `world`, of which the suite's corpus is."""
 
     name: str
-    asks: Literal["matching", "next item", "churn", "attribute", "clicks"]
+    task: Literal["matching", "next item", "churn", "attribute", "clicks"]
     world: Path = Path("data/mini")
 
     def build(self, corpus: Corpus) -> Task:
         """Return the task. FileNotFoundError without a world, ValueError for another's corpus."""
-        truth = Truth(self.world, corpus)
-        match self.asks:
+        truth = Oracle(self.world, corpus)
+        match self.task:
             case "matching":
                 return TrueMatchingTask(self.name, truth)
             case "next item":
@@ -75,25 +75,25 @@ class TrueMatchingTask:
     version, family = 1, "matching"
     probes: tuple[Probe, ...] = ("zero-shot",)
 
-    def __init__(self, name: str, truth: Truth) -> None:
+    def __init__(self, name: str, truth: Oracle) -> None:
         """Finds the galleries."""
         self.name, self.truth = name, truth
         services = truth.corpus.services
         pairs = [[a, b] for n, a in enumerate(services) for b in services[n + 1 :]]
         self.matching = MatchingTask(
-            MatchingConfig(name=name, pairs=pairs, floor_dims=64), truth.corpus
+            MatchingConfig(name=name, pairs=pairs, cca_dims=64), truth.corpus
         )
         self.recipe: Mapping[str, Any] = {**self.matching.recipe, "truth": truth.fingerprint}
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the ceiling and the linear floor."""
-        return [TrueLatents(self.truth), *self.matching.rivals(models)]
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the oracle and the CCA baseline."""
+        return [TrueLatents(self.truth), *self.matching.baselines(models)]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users, and to the floor."""
-        return self.matching.takes(model, probe)
+        return self.matching.supports(model, probe)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return two queries for each user of each pair: from either service to the other."""
         if not isinstance(model, TrueLatents):
             return self.matching.score(model, probe)
@@ -123,7 +123,7 @@ class Popular:
         services = range(len(corpus.services))
         self.counts = np.sum([popularity(corpus, s) for s in services], axis=0)[:, None]
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return the same for everybody, (n, 1)."""
         return np.ones((len(past), 1))
 
@@ -142,30 +142,30 @@ class NextItemTask:
     version, family = 1, "next item"
     probes: tuple[Probe, ...] = ("zero-shot",)
 
-    def __init__(self, name: str, truth: Truth) -> None:
+    def __init__(self, name: str, truth: Oracle) -> None:
         """Finds the last events of those who have one before it."""
         self.name, self.truth, self.corpus = name, truth, truth.corpus
         users = np.flatnonzero(self.corpus.split > 0)
         services = range(len(self.corpus.services))
         lengths = np.sum([self.corpus.items_of(s).lengths for s in services], axis=0)
         users = users[lengths[users] > 1]
-        self.service, self.target, until = last_events(self.corpus, users)
-        self.past = as_of(self.corpus, users, until)
+        self.service, self.target, cutoff = last_events(self.corpus, users)
+        self.past = snapshot_at(self.corpus, users, cutoff)
         self.recipe: Mapping[str, Any] = {
             "corpus": self.corpus.fingerprint,
             "truth": truth.fingerprint,
             "queries": len(users),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the ceiling and popularity."""
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the oracle and popularity."""
         return [TrueLatents(self.truth), Popular(self.corpus)]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users and of items."""
-        return hasattr(model, "users") and not isinstance(model, Beside)
+        return hasattr(model, "users") and not isinstance(model, Concatenated)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user."""
         users = model.users(self.past)  # pyright: ignore[reportAttributeAccessIssue]
         items: np.ndarray = model.items()  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]

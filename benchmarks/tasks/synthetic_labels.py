@@ -1,7 +1,7 @@
 """Tasks of a synthetic world that a probe answers: who stops, who is what, who clicks on what.
 
 The probe (standardised logistic regression) is fitted on training users and chosen on valid ones;
-test users are scored once. The ceiling's answers are the probabilities that the labels came from.
+test users are scored once. The oracle's answers are the probabilities that the labels came from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.oracle import CEILING, Truth
+from benchmarks.baselines.oracle import ORACLE, Oracle
 from benchmarks.baselines.probe_head import probe as fit_probe
-from benchmarks.baselines.representations import Beside
+from benchmarks.baselines.representations import Concatenated
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
-    Rival,
     Scored,
+    TaskBaseline,
     history_slice,
     matrix,
 )
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.synthetic.labels import places
 
 LOSS = Measure("mean", ("loss",), lower_is_better=True)
@@ -41,15 +41,15 @@ CLICKS = {
 }
 
 
-class Stated:
-    """A rival whose answers are given: the truth, or the share of each class among training users.
+class FixedScores:
+    """A baseline whose answers are given: the truth, or each class' share of the training users.
 
     `answers` (Q, C) are the class probabilities of all queries of its task.
     """
 
     seed = 0
 
-    def __init__(self, name: str, answers: np.ndarray, truth: Truth) -> None:
+    def __init__(self, name: str, answers: np.ndarray, truth: Oracle) -> None:
         """Keeps them."""
         self.name, self.answers = name, answers
         self.fingerprint = f"{name}-{truth.fingerprint}"
@@ -60,7 +60,7 @@ class Counts:
 
     name, seed, fingerprint = "log counts", 0, "log-counts"
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         """Return a column (n, S + 1) for each service and for all together."""
         counts = [*(items.lengths for items, _ in past.parts), past.lengths]
         return np.log1p(np.stack(counts, axis=1))
@@ -74,17 +74,17 @@ class Counts:
 class Labels:
     """What every user of the corpus is, `label` (N,) in 0 .. C-1, and with which `probability`.
 
-    `until` is the moment that is not past any more; `probability` (N, C).
+    `cutoff` is the moment that is not past any more; `probability` (N, C).
     """
 
     family: str
     label: np.ndarray
     probability: np.ndarray
-    until: float
+    cutoff: float
     measures: Mapping[str, Measure]
 
 
-def churn(truth: Truth) -> Labels:
+def churn(truth: Oracle) -> Labels:
     """Return who stops as the window opens; nothing after that may be read."""
     table = truth.table("outcomes")
     rows = truth.rows(table["user_id"], truth.corpus.user_ids)
@@ -94,7 +94,7 @@ def churn(truth: Truth) -> Labels:
     return Labels("churn", label, both, truth.config.window_start, BINARY)
 
 
-def attributes(truth: Truth) -> Labels:
+def attributes(truth: Oracle) -> Labels:
     """Return each user's class, of which her whole log speaks."""
     table = truth.table("outcomes")
     rows = truth.rows(table["user_id"], truth.corpus.user_ids)
@@ -110,34 +110,34 @@ class LabelTask:
     version = 1
     probes: tuple[Probe, ...] = ("linear",)
 
-    def __init__(self, name: str, truth: Truth, labels: Labels) -> None:
+    def __init__(self, name: str, truth: Oracle, labels: Labels) -> None:
         """Cuts the pasts."""
         self.name, self.truth, self.labels = name, truth, labels
         self.family, corpus = labels.family, truth.corpus
-        self.past = as_of(corpus, np.arange(corpus.num_users), labels.until)
+        self.past = snapshot_at(corpus, np.arange(corpus.num_users), labels.cutoff)
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "truth": truth.fingerprint,
-            "until": str(labels.until),
+            "until": str(labels.cutoff),
         }
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the ceiling, the classes' shares, and the numbers of events."""
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the oracle, the classes' shares, and the numbers of events."""
         label, split = self.labels.label, self.truth.corpus.split
         return [
-            Stated(CEILING, self.labels.probability, self.truth),
-            Stated("prior", shares(label, split), self.truth),
+            FixedScores(ORACLE, self.labels.probability, self.truth),
+            FixedScores("prior", shares(label, split), self.truth),
             Counts(),
         ]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to all that have vectors of users, and to what is stated."""
-        return hasattr(model, "users") or isinstance(model, Stated)
+        return hasattr(model, "users") or isinstance(model, FixedScores)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each test user."""
         label, split = self.labels.label, self.truth.corpus.split
-        if isinstance(model, Stated):
+        if isinstance(model, FixedScores):
             found, chosen = model.answers[split == 2], {}
         else:
             x = model.users(self.past)  # pyright: ignore[reportAttributeAccessIssue]
@@ -161,7 +161,7 @@ class ClicksTask:
     version, family = 1, "clicks"
     probes: tuple[Probe, ...] = ("linear",)
 
-    def __init__(self, name: str, truth: Truth) -> None:
+    def __init__(self, name: str, truth: Oracle) -> None:
         """Reads the impressions; users without any event are in no corpus and are left out."""
         self.name, self.truth, corpus = name, truth, truth.corpus
         known = truth.table("impressions")
@@ -179,27 +179,27 @@ class ClicksTask:
         }
 
     @cached_property
-    def past(self) -> Past:
+    def past(self) -> Snapshot:
         """Every user's events before the window."""
         corpus = self.truth.corpus
-        return as_of(corpus, np.arange(corpus.num_users), self.truth.config.window_start)
+        return snapshot_at(corpus, np.arange(corpus.num_users), self.truth.config.window_start)
 
-    def rivals(self, models: Sequence[Model]) -> Sequence[Model | Rival]:
-        """Return the ceiling and the share of clicks."""
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return the oracle and the share of clicks."""
         prior = shares(self.clicked, self.split)
         return [
-            Stated(CEILING, self.probability, self.truth),
-            Stated("prior", prior, self.truth),
+            FixedScores(ORACLE, self.probability, self.truth),
+            FixedScores("prior", prior, self.truth),
         ]
 
-    def takes(self, model: Model | Rival, probe: Probe) -> bool:
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to all that have vectors of users and items, and to what is stated."""
-        has_items = hasattr(model, "users") and not isinstance(model, Beside)
-        return has_items or isinstance(model, Stated)
+        has_items = hasattr(model, "users") and not isinstance(model, Concatenated)
+        return has_items or isinstance(model, FixedScores)
 
-    def score(self, model: Model | Rival, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a test user."""
-        if isinstance(model, Stated):
+        if isinstance(model, FixedScores):
             found, chosen = model.answers[self.split == 2], {}
         else:
             user = model.users(self.past)[self.user]  # pyright: ignore[reportAttributeAccessIssue]

@@ -124,7 +124,7 @@ def read_manifest(path: Path) -> Manifest:
     """Return the manifest of the corpus in `path`; raises as `Corpus.open` does."""
     file = path / "manifest.json"
     if not file.is_file():
-        raise FileNotFoundError(f"no corpus in {path}; make one with `python clue/prepare.py`")
+        raise FileNotFoundError(f"no corpus in {path}; clue prepare makes one")
     fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if fields.get("format") != FORMAT:
         raise ValueError(

@@ -230,7 +230,7 @@ class WindowSampler:
         if not self.per_epoch:
             raise ValueError(
                 f"batch {batch} takes more windows than the {len(self.sequence)} that there are; "
-                "lower batch, or model.max_events so that there are more"
+                "lower batch, or decoder.max_events so that there are more"
             )
 
     def windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
+from clue.evaluation.ranking import Ranks, concatenated, rank
 
 GALLERY = 4096  # the entropy is then CE_4095, or that of a smaller gallery, whose size is named
 BLOCK = 2048  # queries whose scores are alive at once
@@ -92,22 +93,10 @@ def _halves(corpus: Corpus, users: np.ndarray, max_events: int, most: int) -> li
     return [MatchingPairs(f"{service}-halves", service, service, long, a, b)]
 
 
-def pair_ranks(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rank of b_i for anchor a_i among all N of `b`, and of a_i for b_i, from 1.
-
-    Ties count half: r = 1 + #{better} + #{equal others} / 2, the expected rank.
-    """
-    return _ranks(a, b), _ranks(b, a)
-
-
-def _ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    ranks = np.empty(len(queries))
-    for start in range(0, len(queries), BLOCK):
-        scores = queries[start : start + BLOCK] @ candidates.T
-        own = scores[np.arange(len(scores)), start + np.arange(len(scores))][:, None]
-        better, equal = (scores > own).sum(1), (scores == own).sum(1)
-        ranks[start : start + BLOCK] = better + 1 + (equal - 1) / 2
-    return ranks
+def pair_ranks(a: np.ndarray, b: np.ndarray) -> tuple[Ranks, Ranks]:
+    """Return the standing of b_i for anchor a_i among all N of `b`, and of a_i for b_i."""
+    same = np.arange(len(a))
+    return rank(a, b, same), rank(b, a, same)
 
 
 def contrastive_entropy(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
@@ -149,7 +138,7 @@ def fit_scale(a: np.ndarray, b: np.ndarray) -> float:
 
 def summarise(a: np.ndarray, b: np.ndarray, scale: float) -> Matching:
     """Return the figures of one gallery of unit vectors (N, E), row i of both the same user."""
-    ranks = np.concatenate(pair_ranks(a, b))
+    ranks = concatenated(pair_ranks(a, b))
     calibrated = fit_scale(a, b)
     nats = contrastive_entropy(a, b, calibrated)
     return Matching(
@@ -157,10 +146,10 @@ def summarise(a: np.ndarray, b: np.ndarray, scale: float) -> Matching:
         calibrated_entropy=float(nats.mean()),
         entropy_se=float(nats.std() / len(nats) ** 0.5),
         calibrated_scale=calibrated,
-        recall_at_1=float((ranks <= 1).mean()),
-        recall_at_10=float((ranks <= 10).mean()),
-        mrr=float((1 / ranks).mean()),
-        median_rank=float(np.median(ranks) / len(a)),
+        recall_at_1=float(ranks.hit(1).mean()),
+        recall_at_10=float(ranks.hit(10).mean()),
+        mrr=float(ranks.reciprocal().mean()),
+        median_rank=float(np.median(ranks.share())),
         negatives=len(a) - 1,
         gallery=len(a),
     )

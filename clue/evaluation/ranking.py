@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from clue.data.ragged import Ragged
 
+ROWS = 1024  # states whose scores over a table of items are alive at once
 CELLS = 4_000_000  # scores alive at once: 32 MB of float64
 # Equal texts get vectors that differ in the last float32 bits by the company they were encoded in;
 # scores of unit vectors closer than this are the same score.
@@ -86,6 +89,27 @@ def rank(
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("vectors to rank hold NaN or infinity; was the checkpoint diverging?")
     return rank_scores(products(queries, candidates), targets, seen)
+
+
+def table_ranks(
+    states: Float[Tensor, "Q D"], targets: Int[Tensor, " Q"], table: Float[Tensor, "V D"]
+) -> Ranks:
+    """Return the standing of each target among all V items of a table, on the tensors' device.
+
+    As `rank` without `seen`, by sums of signs in fp32, exact up to 2^24 items: .05 s for 512 states
+    and 38,395 items on a core, where counting two boolean masks takes .36 s.
+    """
+    better, equal = np.empty((2, len(states)))
+    for start in range(0, len(states), ROWS):
+        block = slice(start, start + ROWS)
+        scores = states[block] @ table.T
+        own = scores.gather(1, targets[block, None])
+        width = SAME * own.abs().clamp(min=1)
+        above = scores.sub(own + width).sign_().sum(1).double()
+        within = scores.sub_(own - width).sign_().sum(1).double()
+        better[block] = ((len(table) + above) / 2).cpu().numpy()
+        equal[block] = ((within - above) / 2 - 1).cpu().numpy()
+    return Ranks(better, equal, np.full(len(states), float(len(table))))
 
 
 def products(queries: np.ndarray, candidates: np.ndarray) -> Iterator[np.ndarray]:

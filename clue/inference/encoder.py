@@ -63,6 +63,13 @@ class Encoder(Protocol):
         """Return the vectors (n, E) of users whose events (service, text or id) are in order."""
         ...
 
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return what the model reads of each event, as a key; "" where it reads nothing.
+
+        Events of one service with equal keys are one item to the model.
+        """
+        ...
+
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items, texts or item ids, to be compared with users'."""
         ...

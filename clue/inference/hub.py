@@ -82,6 +82,11 @@ class ModelFolder:
         return load_file(self.path / "model.safetensors")
 
 
+def name_of(source: ModelSource, seed: int | None = None) -> str:
+    """Return the fingerprint of a source's model; with a `seed`, of fresh weights drawn by it."""
+    return source.fingerprint if seed is None else f"untrained-{seed}-{source.fingerprint}"
+
+
 def trained(source: ModelSource, fingerprint: str) -> ModelSource:
     """Return `source`, whose weights a model with this fingerprint has; ValueError for others."""
     if source.fingerprint != fingerprint:

@@ -23,7 +23,7 @@ from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import by_service, last_states, normalised
 from clue.inference import hub
-from clue.inference.hub import ModelSource
+from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
 from clue.inference.source import find_source
 from clue.nn.decoder import NextItemDecoder
@@ -43,7 +43,7 @@ class ItemIdEncoder:
     scale: None = None
 
     def __init__(self, source: ModelSource, model: NextItemDecoder, fingerprint: str) -> None:
-        """Use `ItemIdEncoder.load` or `ItemIdEncoder.untrained`."""
+        """Use `ItemIdEncoder.load`."""
         self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.width + 1
         self.max_events = model.config.max_events
@@ -55,17 +55,14 @@ class ItemIdEncoder:
         self.services: tuple[str, ...] = tuple(dict.fromkeys(service for service, _ in keys))
 
     @classmethod
-    def load(cls, path: Path | str, device: str = "cpu") -> "ItemIdEncoder":
-        """Return the model of a run, a checkpoint, an exported folder or the Hub, as `clue.load`.
+    def load(
+        cls, path: Path | str, device: str = "cpu", *, seed: int | None = None
+    ) -> "ItemIdEncoder":
+        """Return the model that `clue.load` does, of this kind alone.
 
         Raises FileNotFoundError where there is none, ValueError where a file is damaged or the
         model is of another kind.
         """
-        return cls.of(find_source(path), device)
-
-    @classmethod
-    def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "ItemIdEncoder":
-        """Return the same architecture and catalogue, fresh weights: the control of any claim."""
         return cls.of(find_source(path), device, seed)
 
     @classmethod
@@ -79,14 +76,12 @@ class ItemIdEncoder:
                 f"{source.path} is of objective: {config.objective}, whose model reads no item "
                 "ids; give a run of objective: next_item, or use clue.inference.text_encoder"
             )
-        fingerprint = source.fingerprint
         if seed is not None:
             torch.manual_seed(seed)
-            fingerprint = f"untrained-{seed}-{fingerprint}"
         model = NextItemDecoder(config.decoder, len(catalogue_of(source)))
         if seed is None:
             model.load_state_dict(source.weights())
-        return cls(source, model.eval().to(device), fingerprint)
+        return cls(source, model.eval().to(device), name_of(source, seed))
 
     def encode(
         self,
@@ -138,6 +133,10 @@ class ItemIdEncoder:
             [(np.array(user_index, np.int64), self._vectors(Ragged.from_lists(histories)))],
             len(users),
         )
+
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return the item id of each event (service, item id)."""
+        return [item_id for _, item_id in events]
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their ids, by whose cosine the model ranks.

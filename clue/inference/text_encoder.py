@@ -12,7 +12,7 @@ from clue.data.ragged import Ragged
 from clue.data.text import encode, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
-from clue.inference.hub import ModelSource
+from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
 from clue.inference.source import find_source
 from clue.nn.dual_encoder import DualEncoder
@@ -30,7 +30,7 @@ class TextEncoder:
     join: Literal["service"] = "service"
 
     def __init__(self, source: ModelSource, model: DualEncoder, fingerprint: str) -> None:
-        """Use `TextEncoder.load` or `TextEncoder.untrained`."""
+        """Use `TextEncoder.load`."""
         self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.user.embedding
         self.max_events = model.config.user.max_events
@@ -42,17 +42,14 @@ class TextEncoder:
         self._tokenizer = read_tokenizer(self.tokenizer_path)
 
     @classmethod
-    def load(cls, path: Path | str, device: str = "cpu") -> "TextEncoder":
-        """Return the model of a run, a checkpoint, an exported folder or the Hub, as `clue.load`.
+    def load(
+        cls, path: Path | str, device: str = "cpu", *, seed: int | None = None
+    ) -> "TextEncoder":
+        """Return the model that `clue.load` does, of this kind alone.
 
         Raises FileNotFoundError where there is none, ValueError where a file is damaged or the
         model is of another kind.
         """
-        return cls.of(find_source(path), device)
-
-    @classmethod
-    def untrained(cls, path: Path | str, seed: int = 0, device: str = "cpu") -> "TextEncoder":
-        """Return the same architecture and tokenizer, fresh weights: the control of any claim."""
         return cls.of(find_source(path), device, seed)
 
     @classmethod
@@ -64,14 +61,12 @@ class TextEncoder:
                 f"{source.path} is of objective: {config.objective}, whose model reads no text; "
                 "give a run of objective: contrastive, or use clue.inference.item_id_encoder"
             )
-        fingerprint = source.fingerprint
         if seed is not None:
             torch.manual_seed(seed)
-            fingerprint = f"untrained-{seed}-{fingerprint}"
         model = DualEncoder(config.model, source.corpus["vocab_size"])
         if seed is None:
             model.load_state_dict(source.weights())
-        return cls(source, model.eval().to(device), fingerprint)
+        return cls(source, model.eval().to(device), name_of(source, seed))
 
     def encode(
         self,
@@ -113,6 +108,13 @@ class TextEncoder:
     def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
         """Return `encode` of users whose events are (service, text), oldest first."""
         return self.encode([by_service(events) for events in users])
+
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return the token ids that the model reads of each event (service, text), joined."""
+        texts = [text for _, text in events]
+        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
+        rows = np.split(tokens, np.cumsum(lengths)[:-1])
+        return [" ".join(map(str, row)) for row in rows]
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their texts, whatever their `service`.

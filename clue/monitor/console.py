@@ -1,37 +1,55 @@
-"""What a run looks like on a terminal: a few lines that are drawn again as it goes on."""
+"""What a run looks like on a terminal: a bar and a few rows that are drawn again as it goes on."""
 
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 
 from rich import console as rich_console
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 
 from clue.monitor.throughput import Throughput
 
 BARS = "▁▂▃▄▅▆▇█"
-EVERY = 0.2  # seconds between two drawings; a drawing costs 2 ms
+REDRAW = 0.2  # seconds between two drawings; a drawing costs 4 ms
 
 
 @dataclass(frozen=True)
-class Held:
+class Validation:
     """Held-out figures, the mean over the pairs of services: entropy in nats, R@10, and when."""
 
     step: int
     entropy: float
     recall: float
+    chance: float
 
     def __str__(self) -> str:
         """Return them in words."""
-        return f"entropy {self.entropy:.3f}, R@10 {self.recall:.3f} (step {self.step})"
+        recall = recall_text(self.recall, self.chance)
+        return f"entropy {self.entropy:.3f}, {recall} (step {self.step})"
+
+
+def chance_of(figures: Mapping[str, float]) -> float:
+    """Return the R@10 of a random order of the candidates, 10 / (negatives + 1) and at most 1."""
+    return min(1.0, 10 / (figures["negatives"] + 1))
+
+
+def recall_text(recall: float, chance: float) -> str:
+    """Return R@10 beside that of a random order; "-" where ten or fewer candidates give 1 to all.
+
+    `chance` is the mean of min(1, 10 / candidates).
+    """
+    return "R@10 -" if chance >= 1 else f"R@10 {recall:.3f} (chance {chance:.3f})"
 
 
 @dataclass
-class Status:
+class RunStatus:
     """What there is to see of a run: `first` steps were done before it began, `step` now."""
 
     name: str
@@ -46,10 +64,10 @@ class Status:
     lr: float = float("nan")
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=240))
     speed: Throughput | None = None
-    held: Held | None = None
-    best: Held | None = None
+    latest: Validation | None = None
+    best: Validation | None = None
     saved: int | None = None
-    alarms: Sequence[str] = ()
+    alerts: Sequence[str] = ()
 
     def passed(self) -> float:
         """Return the seconds since it began, validation and saving included."""
@@ -61,17 +79,17 @@ class Status:
 
 
 class Console:
-    """Draws a Status on the error stream where that is a terminal; a context manager.
+    """Draws a RunStatus on the error stream where that is a terminal; a context manager.
 
     `live` says whether it draws. What others write meanwhile appears above the drawing.
     """
 
-    def __init__(self, status: Status, *, active: bool) -> None:
-        """Draws nothing where `active` is false, as on every process but the first."""
+    def __init__(self, status: RunStatus, *, active: bool) -> None:
+        """Draw nothing where `active` is false, as on every process but the first."""
         self.status, self.drawn = status, 0.0
-        self.console = rich_console.Console(stderr=True, highlight=False)
-        self.live = active and sys.stderr.isatty() and not self.console.is_dumb_terminal
-        self.region = Live(console=self.console, auto_refresh=False)
+        console = rich_console.Console(stderr=True, highlight=False)
+        self.live = active and sys.stderr.isatty() and not console.is_dumb_terminal
+        self.region = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> "Console":
         """Return itself, drawing."""
@@ -86,59 +104,59 @@ class Console:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Draws the last state, which stays."""
+        """Draw the last state, which stays."""
         if self.live:
             self.draw(now=True)
             self.region.stop()
             self.live = False
 
     def draw(self, *, now: bool = False) -> None:
-        """Draws the status, but no more often than a reader needs unless `now`."""
-        if not self.live or (not now and time.monotonic() - self.drawn < EVERY):
-            return
-        self.region.update(
-            rich_console.Group(*styled(self.status, self.console.width)), refresh=True
-        )
-        self.drawn = time.monotonic()
+        """Draw the status, but no more often than a reader needs unless `now`."""
+        if self.live and (now or time.monotonic() - self.drawn >= REDRAW):
+            self.region.update(view(self.status), refresh=True)
+            self.drawn = time.monotonic()
 
 
-def styled(status: Status, width: int) -> list[Text]:
-    """Return the drawing: the bar's line bold, the alarms in yellow."""
-    bar, *others = lines(status, width)
-    alarms = [line for text in status.alarms for line in flow(f"! {text}".split(), width, " ")]
-    return [
-        Text(bar, style="bold cyan", no_wrap=True),
-        *(Text(line, no_wrap=True) for line in others),
-        *(Text(line, style="bold yellow", no_wrap=True) for line in alarms),
-    ]
-
-
-def lines(status: Status, width: int) -> list[str]:
-    """Return the lines of the drawing, each at most `width` columns; the alarms are not in it."""
-    found = [progress(status, width)]
-    if not status.losses:
-        return [*found, "the first step is under way"[:width]]
-    found += flow(
-        [
-            f"loss {status.loss:.3f} {sparkline(status.losses, 20)}".rstrip(),
-            *([] if status.recall is None else [f"recall {status.recall:.3f}"]),
-            *([] if status.scale is None else [f"temperature {1 / status.scale:.3f}"]),
-            f"gradient {status.grad_norm:.2f}",
-            f"lr {status.lr:.1e}",
-        ],
-        width,
+def view(status: RunStatus) -> rich_console.Group:
+    """Return the drawing: the bar, a row for each kind of figure, the alerts in yellow."""
+    done = f"{status.step}/{status.steps}  {status.step / status.steps:.0%}"
+    if status.first < status.step < status.steps:
+        done += f"  {duration(status.left())} left"
+    bar = Table.grid(  # what is narrow cuts the name, then the bar
+        Column(max_width=24, no_wrap=True, style="bold cyan"),
+        Column(ratio=1, min_width=1),
+        Column(min_width=len(done), no_wrap=True),
+        padding=(0, 1),
+        expand=True,
     )
+    bar.add_row(Text(status.name), ProgressBar(status.steps, status.step), done)
+    rows = Table.grid("", "", padding=(0, 2))
+    for name, figures in figures_of(status).items():
+        rows.add_row(Text(name, style="cyan"), Text("  ".join(figures)))
+    alerts = [Text(f"! {alert}", style="bold yellow") for alert in status.alerts]
+    return rich_console.Group(bar, rows, *alerts)
+
+
+def figures_of(status: RunStatus) -> dict[str, list[str]]:
+    """Return the figures of the drawing by their row."""
+    if not status.losses:
+        return {"step": ["the first is under way"]}
+    rows = {"loss": [f"{status.loss:.3f} {sparkline(status.losses, 20)}".rstrip()]}
+    rows["loss"] += [] if status.recall is None else [f"recall {status.recall:.3f}"]
+    rows["step"] = [f"gradient {status.grad_norm:.2f}", f"lr {status.lr:.1e}"]
+    rows["step"] += [] if status.scale is None else [f"temperature {1 / status.scale:.3f}"]
     if status.speed is not None:
-        found += flow(speed_words(status.speed), width)
-    if status.held is not None:
-        best = [f"best: {status.best}"] if status.best is not None else []
-        found += flow([f"held out: {status.held}", *best], width)
+        rows["speed"] = speed_texts(status.speed)
+    if status.latest is not None:
+        rows["held out"] = [str(status.latest)]
+    if status.best is not None:
+        rows["best"] = [str(status.best)]
     if status.saved is not None:
-        found += flow([f"checkpoint of step {status.saved}"], width)
-    return found
+        rows["checkpoint"] = [f"step {status.saved}"]
+    return rows
 
 
-def speed_words(speed: Throughput) -> list[str]:
+def speed_texts(speed: Throughput) -> list[str]:
     """Return the figures of a run's speed as short texts."""
     return [
         f"{speed.pairs_per_s:,.0f} pairs/s",
@@ -146,29 +164,6 @@ def speed_words(speed: Throughput) -> list[str]:
         f"data wait {speed.data_wait:.0%}",
         f"memory {speed.memory_bytes / 2**30:.1f} GiB",
     ]
-
-
-def progress(status: Status, width: int) -> str:
-    """Return name, bar, steps and the time left, in one line of at most `width` columns."""
-    share = status.step / status.steps
-    left = f"  {duration(status.left())} left" if status.first < status.step < status.steps else ""
-    right = f"  {status.step}/{status.steps}  {share:.0%}{left}"
-    room = width - len(right)
-    name = status.name[: max(0, min(len(status.name), room - 12))]
-    cells = max(0, room - len(name) - 2)
-    done = round(share * cells)
-    return f"{name}  {'━' * done}{'─' * (cells - done)}{right}"[:width]
-
-
-def flow(words: Iterable[str], width: int, gap: str = "  ") -> list[str]:
-    """Return the words in as few lines of `width` columns as they need; a longer word is cut."""
-    found: list[str] = []
-    for word in words:
-        if found and len(found[-1]) + len(gap) + len(word) <= width:
-            found[-1] += gap + word
-        else:
-            found.append(word[:width])
-    return found
 
 
 def sparkline(values: Sequence[float], cells: int) -> str:
@@ -185,12 +180,5 @@ def sparkline(values: Sequence[float], cells: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return time in the two largest units that it has: 42 s, 3 min 05 s, 2 h 03 min, 1 d 04 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+    """Return whole seconds as h:mm:ss, days before them: 0:03:05, 1 day, 4:00:00."""
+    return str(timedelta(seconds=round(seconds)))

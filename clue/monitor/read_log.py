@@ -86,7 +86,7 @@ def read_log(run: Path) -> RunHistory:
     """
     file = run / FILE
     if not file.is_file():
-        raise FileNotFoundError(f"no {file}; give the directory of a run of clue/pretrain.py")
+        raise FileNotFoundError(f"no {file}; give the directory of a run (clue pretrain makes one)")
     history = RunHistory()
     lines = file.read_text(encoding="utf-8").splitlines()
     for number, text in enumerate(lines, 1):

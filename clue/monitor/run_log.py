@@ -19,7 +19,15 @@ from clue.atomic import write_text
 from clue.config import to_yaml
 from clue.evaluation.matching import mean_entropy
 from clue.monitor.alerts import Alarms, Alert
-from clue.monitor.console import Console, Held, Status, duration, speed_words
+from clue.monitor.console import (
+    Console,
+    RunStatus,
+    Validation,
+    chance_of,
+    duration,
+    recall_text,
+    speed_texts,
+)
 from clue.monitor.throughput import StepTiming, Throughput, ThroughputMeter
 from clue.run.objectives.base import Drawn, Objective
 from clue.run.pretrain_config import PretrainConfig
@@ -54,7 +62,7 @@ class RunLog:
         self.active = accelerator.is_main_process
         self.meter = ThroughputMeter(objective.flops, accelerator)
         self.alarms = Alarms()
-        self.status = Status(config.name, config.steps, first=first, step=first)
+        self.status = RunStatus(config.name, config.steps, first=first, step=first)
         self.screen = Console(self.status, active=self.active)
         if not self.active:
             return
@@ -112,7 +120,7 @@ class RunLog:
         self._track({"train": {**seen, "lr": lr}, "speed": asdict(speed)}, step)
         words = [f"loss {report.loss:.3f}"]
         words += [] if status.recall is None else [f"recall {status.recall:.3f}"]
-        words += [*speed_words(speed), f"{duration(status.left())} left"]
+        words += [*speed_texts(speed), f"{duration(status.left())} left"]
         self._say(f"step {step}/{status.steps}  {'  '.join(words)}", drawn=True)
         self._raise(step, self.alarms.see_logged(status.scale, speed.data_wait))
 
@@ -125,7 +133,8 @@ class RunLog:
         self._track({f"valid/{name}": figures for name, figures in metrics.items()}, step)
         for name, figures in metrics.items():
             self._say(
-                f"step {step}  valid {name}: R@10 {figures['recall_at_10']:.3f}  "
+                f"step {step}  valid {name}: "
+                f"{recall_text(figures['recall_at_10'], chance_of(figures))}  "
                 f"CE_{figures['negatives']:.0f} {mean_entropy({name: figures}):.3f}"
             )
         self.screen.draw()
@@ -202,19 +211,19 @@ class RunLog:
                 },
             )
 
-    def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Held:
+    def _held(self, step: int, metrics: dict[str, dict[str, float]]) -> Validation:
         each = list(metrics.values())
         entropy = mean_entropy(metrics)
         recall = sum(figures["recall_at_10"] for figures in each) / len(each)
-        held = Held(step, entropy, recall)
+        held = Validation(step, entropy, recall, sum(map(chance_of, each)) / len(each))
         best = self.status.best
-        self.status.held = held
+        self.status.latest = held
         if math.isfinite(entropy) and (best is None or entropy < best.entropy):
             self.status.best = held
         return held
 
     def _raise(self, step: int, alarms: list[Alert]) -> None:
-        self.status.alarms = [alarm.message for alarm in self.alarms.raised.values()]
+        self.status.alerts = [alarm.message for alarm in self.alarms.raised.values()]
         for alarm in alarms:
             self._write({"kind": "alarm", "step": step, **asdict(alarm)})
             self._say(f"alarm at step {step}: {alarm.message}", drawn=True)
@@ -232,7 +241,7 @@ class RunLog:
             said.append(f"  best held-out {status.best}: {place}")
         return [
             *said,
-            f"  next: accelerate launch clue/embed.py checkpoint={config.run} "
+            f"  next: clue embed checkpoint={config.run} "
             f"corpus={config.corpus} out=embeddings/{config.name}.parquet",
         ]
 

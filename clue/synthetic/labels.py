@@ -240,7 +240,7 @@ def main() -> None:
         return (
             f"{config.world.out}: {made.events.num_rows:,} events of {config.world.users:,} users, "
             f"{made.impressions.num_rows:,} impressions; "
-            "next: python clue/prepare.py configs/prepare/mini_pretrain.yaml\n"
+            "next: clue prepare configs/prepare/mini_pretrain.yaml\n"
         )
 
     sys.stdout.write(run_command(OutcomesConfig, report, description=HELP))

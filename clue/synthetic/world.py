@@ -260,7 +260,7 @@ def main() -> None:
         world = write_world(config, config.out)
         return (
             f"{config.out}: {world.events.num_rows:,} events of {config.users:,} users; "
-            "next: python clue/prepare.py configs/prepare/synthetic.yaml\n"
+            "next: clue prepare configs/prepare/synthetic.yaml\n"
         )
 
     sys.stdout.write(run_command(SyntheticConfig, report, description=HELP))

@@ -3,19 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suite.results import Cell
-from tests.benchmarks.cells_fixture import make_cells
+from benchmarks.suite.results import TaskResult
+from tests.benchmarks.results_fixture import make_results
 
 
 @dataclass(frozen=True)
 class Suite:
-    """An invented suite's cells, and where they lie."""
+    """An invented suite's results, and where they lie."""
 
     out: Path
-    cells: list[Cell]
+    results: list[TaskResult]
 
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     out = tmp_path_factory.mktemp("suite")
-    return Suite(out, make_cells(out, resamples=20))
+    return Suite(out, make_results(out, resamples=20))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.snapshot import Past, as_of, views
+from benchmarks.snapshot import Snapshot, snapshot_at, views
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from tests.benchmarks.worlds import corpus_of
@@ -34,7 +34,7 @@ def users_of(corpus: Corpus, *names: str) -> np.ndarray:
     return np.array([known.index(name) for name in names])
 
 
-def texts(past: Past) -> dict[str, list[list[str]]]:
+def texts(past: Snapshot) -> dict[str, list[list[str]]]:
     """What each user did in each service."""
     names = past.corpus.item_texts.to_pylist()
     return {
@@ -44,34 +44,34 @@ def texts(past: Past) -> dict[str, list[list[str]]]:
 
 
 def test_events_before_the_moment_stay_and_that_of_the_moment_goes(corpus: Corpus) -> None:
-    past = as_of(corpus, users_of(corpus, "bob", "ann"), 4)
+    past = snapshot_at(corpus, users_of(corpus, "bob", "ann"), 4)
     assert texts(past) == {"shop": [[], ["pan", "pot"]], "news": [["votes"], ["rain"]]}
     assert past.lengths.tolist() == [1, 3] and len(past) == 2
 
 
 def test_each_user_has_her_own_moment(corpus: Corpus) -> None:
-    past = as_of(corpus, users_of(corpus, "ann", "bob"), np.array([1.0, 6.0]))
+    past = snapshot_at(corpus, users_of(corpus, "ann", "bob"), np.array([1.0, 6.0]))
     assert texts(past) == {"shop": [["pan"], ["pan"]], "news": [[], ["votes"]]}
     assert texts(past.some(np.array([1]))) == {"shop": [["pan"]], "news": [["votes"]]}
 
 
 def test_without_a_moment_all_is_past_and_services_can_be_left_out(corpus: Corpus) -> None:
     ann = users_of(corpus, "ann")
-    assert texts(as_of(corpus, ann)) == {"shop": [["pan", "pot", "lid"]], "news": [["rain"]]}
-    assert texts(as_of(corpus, ann, services=["news"])) == {"shop": [[]], "news": [["rain"]]}
+    assert texts(snapshot_at(corpus, ann)) == {"shop": [["pan", "pot", "lid"]], "news": [["rain"]]}
+    assert texts(snapshot_at(corpus, ann, services=["news"])) == {"shop": [[]], "news": [["rain"]]}
 
 
 def test_the_guard_names_user_service_and_time(corpus: Corpus) -> None:
-    whole = as_of(corpus, users_of(corpus, "bob", "ann"))
+    whole = snapshot_at(corpus, users_of(corpus, "bob", "ann"))
     message = r"user ann has an event of shop at 4, not before 4: a model would read what it is"
     with pytest.raises(ValueError, match=message):
-        replace(whole, until=np.array([6.0, 4.0]))
+        replace(whole, cutoff=np.array([6.0, 4.0]))
 
 
 def test_the_guard_wants_a_row_for_each_user_in_every_service(corpus: Corpus) -> None:
-    whole = as_of(corpus, users_of(corpus, "ann", "bob"))
+    whole = snapshot_at(corpus, users_of(corpus, "ann", "bob"))
     with pytest.raises(ValueError, match=r"news: 2 histories for 1 users"):
-        replace(whole, users=whole.users[:1], until=whole.until[:1])
+        replace(whole, users=whole.users[:1], cutoff=whole.cutoff[:1])
 
 
 def test_views_hold_their_items_and_nothing_else(corpus: Corpus) -> None:
@@ -89,8 +89,8 @@ moments = st.floats(-1, 7) | st.integers(0, 6).map(float)
 def test_no_event_at_or_after_the_moment_survives(
     corpus: Corpus, asked: list[tuple[int, float]]
 ) -> None:
-    users, until = (np.array(column) for column in zip(*asked, strict=True))
-    past = as_of(corpus, users, until)
+    users, cutoff = (np.array(column) for column in zip(*asked, strict=True))
+    past = snapshot_at(corpus, users, cutoff)
     names = corpus.user_ids.to_pylist()
     for row, (user, moment) in enumerate(asked):
         for service, (_, times) in zip(corpus.services, past.parts, strict=True):

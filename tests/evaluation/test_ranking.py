@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import ndcg_score
 
 from clue.data.ragged import Ragged
@@ -12,6 +13,7 @@ from clue.evaluation.ranking import (
     concatenated,
     rank,
     rank_scores,
+    table_ranks,
     top,
     top_scores,
 )
@@ -88,9 +90,16 @@ def test_seen_items_leave_the_ranking_but_the_target_stays() -> None:
 def test_ranks_agree_with_the_ones_that_training_reports() -> None:
     a, b = vectors(10, 40, 5), vectors(11, 40, 5)
     same = np.arange(40)
-    slow = pair_ranks(a, b)
-    assert rank(a, b, same).expected().tolist() == slow[0].tolist()
-    assert rank(b, a, same).expected().tolist() == slow[1].tolist()
+    one, other = pair_ranks(a, b)
+    for fast, slow in ((one, rank(a, b, same)), (other, rank(b, a, same))):
+        assert fast.expected().tolist() == slow.expected().tolist()
+    tied = np.concatenate([b, b[:7], b[:3] * np.float32(1 + 1e-7)])
+    for table in (b, tied, np.ones((100, 5), np.float32)):
+        found = table_ranks(*(torch.from_numpy(x) for x in (a, same, table)))
+        slow = rank(a, table, same)
+        for figure in ("better", "equal", "of"):
+            assert getattr(found, figure).tolist() == getattr(slow, figure).tolist()
+    assert found.hit(10).tolist() == [0.1] * 40
 
 
 def test_parts_keep_their_own_number_of_candidates() -> None:

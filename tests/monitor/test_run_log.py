@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from clue import pretrain as trainer
 from clue.config import load
 from clue.data.batches import Batch, PairSampler
 from clue.data.corpus import Corpus
+from clue.evaluation.matching import mean_entropy
 from clue.monitor import run_log
 from clue.monitor.run_log import flat, installed
 from clue.monitor.throughput import StepTiming
 from clue.nn.dual_encoder import DualEncoder
+from clue.pretrain import pretrain
 from clue.run.objectives.contrastive import Contrastive
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.flops import Work, step_flops
@@ -30,6 +32,8 @@ from clue.train.phases import Progress
 from clue.train.step import contrastive_forward, train_step
 from tests.conftest import TinyRun
 from tests.processes import spawn
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 SPEED = {
     *("pairs_per_s", "tokens_per_s", "events_per_item", "packing", "model_flops", "mfu", "hfu"),
@@ -58,7 +62,7 @@ def log_of(config: PretrainConfig, kind: str) -> list[dict]:
 
 
 def test_every_figure_is_there_and_finite(config: PretrainConfig) -> None:
-    trainer.pretrain(config)
+    pretrain(config)
     (start,) = log_of(config, "start")
     assert start["peak_flops"] > 1e8
     assert "measured" in start["peak_source"]
@@ -86,7 +90,7 @@ def test_every_figure_is_there_and_finite(config: PretrainConfig) -> None:
     assert lines[0]["tokens_per_s"] == pytest.approx(tokens)
     valid = log_of(config, "valid")
     assert len(valid) == 2
-    assert valid[0]["entropy"] == pytest.approx(trainer.mean_entropy(valid[0]["matching"]))
+    assert valid[0]["entropy"] == pytest.approx(mean_entropy(valid[0]["matching"]))
 
 
 def test_what_is_not_finite_is_null(config: PretrainConfig, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_what_is_not_finite_is_null(config: PretrainConfig, tmp_path: Path) -> N
 def test_tensorboard_holds_the_figures_and_the_config(config: PretrainConfig) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trainer.pretrain(replace(config, trackers=["tensorboard"]))
+    pretrain(replace(config, trackers=["tensorboard"]))
     events = EventAccumulator(str(config.run / run_log.PROJECT)).Reload()
     scalars = set(events.scalars.Keys())
     assert scalars >= {f"speed/{name}" for name in SPEED}
@@ -118,7 +122,7 @@ def test_tensorboard_holds_the_figures_and_the_config(config: PretrainConfig) ->
 def test_wandb_takes_the_figures(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    trainer.pretrain(replace(config, trackers=["wandb"]))
+    pretrain(replace(config, trackers=["wandb"]))
     assert list((config.run / "wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -134,7 +138,7 @@ def test_a_tracker_that_is_not_installed_is_refused(
     assert installed(["tensorboard", "trackio"]) == ["tensorboard", "trackio"]
     message = r"names wandb, which is not installed; pip install wandb, or set trackers=\[trackio\]"
     with pytest.raises(ValueError, match=message):
-        trainer.pretrain(replace(config, trackers=["wandb", "trackio"]))
+        pretrain(replace(config, trackers=["wandb", "trackio"]))
     assert not config.run.exists()
     with pytest.raises(ValueError, match="trackers"):
         load(PretrainConfig, None, ["trackers=[tensorbord]"])
@@ -146,7 +150,7 @@ def test_hyperparameters_are_flat_and_plain() -> None:
 
 
 def test_a_resumed_run_remembers_its_best(config: PretrainConfig) -> None:
-    trainer.pretrain(config)
+    pretrain(config)
     best = min(log_of(config, "valid"), key=lambda line: line["entropy"])
     record = opened(config, first=4)
     assert record.status.best is not None
@@ -160,14 +164,14 @@ def test_a_resumed_run_remembers_its_best(config: PretrainConfig) -> None:
 def test_a_plain_run_says_its_figures_and_what_comes_next(
     config: PretrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer.pretrain(config)
+    pretrain(config)
     said = capsys.readouterr().err
     assert "step 2/4  loss" in said
     assert "MFU" in said
     assert f"{config.run}: step 4 of 4" in said
     place = config.run / "checkpoints" / (config.run / "best").read_text().strip()
     assert str(place) in said
-    assert f"clue/embed.py checkpoint={config.run}" in said
+    assert f"clue embed checkpoint={config.run}" in said
     assert "\x1b" not in said
 
 
@@ -177,7 +181,7 @@ def test_an_alarm_is_written_once_and_said(
     monkeypatch.setattr(
         "clue.nn.dual_encoder.DualEncoder.scale", lambda self: self.log_scale * 0 + 100.0
     )
-    trainer.pretrain(replace(config, log_every=1, steps=6))
+    pretrain(replace(config, log_every=1, steps=6))
     (alarm,) = log_of(config, "alarm")
     assert (alarm["name"], alarm["step"]) == ("temperature_high", 3)
     assert f"alarm at step 3: {alarm['message']}" in capsys.readouterr().err

@@ -2,18 +2,21 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from clue import pretrain as trainer
 from clue.config import load
 from clue.data.corpus import Corpus
+from clue.pretrain import pretrain
 from clue.run import checkpoint
 from clue.run.pretrain_config import PretrainConfig
 from clue.run.resume import find_start
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import TinyRun
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 
 @pytest.fixture
@@ -44,10 +47,10 @@ def only(config: PretrainConfig, step: int) -> None:
 
 def test_a_branch_equals_the_straight_run_bitwise(config: PretrainConfig) -> None:
     short = replace(config, steps=6, checkpoint_every=6)
-    trainer.pretrain(replace(short, name="straight"))
-    trainer.pretrain(replace(config, steps=7, checkpoint_every=4))
+    pretrain(replace(short, name="straight"))
+    pretrain(replace(config, steps=7, checkpoint_every=4))
     branch = replace(short, name="branch", trunk=config.run)
-    trainer.pretrain(branch)
+    pretrain(branch)
     lines = map(json.loads, (branch.run / "log.jsonl").read_text().splitlines())
     steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == [5, 6]  # from the trunk's checkpoint of step 4, where the decay starts
@@ -61,7 +64,7 @@ def test_a_branch_equals_the_straight_run_bitwise(config: PretrainConfig) -> Non
 
 
 def test_what_is_no_trunk_is_refused_by_name(config: PretrainConfig, tiny_run: TinyRun) -> None:
-    trainer.pretrain(config)
+    pretrain(config)
     branch = replace(config, name="branch", trunk=config.run, steps=6)
     other = replace(config.optimizer, lr=1e-3)
     for change, message in (
@@ -71,10 +74,10 @@ def test_what_is_no_trunk_is_refused_by_name(config: PretrainConfig, tiny_run: T
         ({"trunk": config.runs / "nowhere"}, "nowhere has no checkpoint"),
     ):
         with pytest.raises(ValueError, match=message):
-            trainer.pretrain(replace(branch, **change))
+            pretrain(replace(branch, **change))
     only(config, 6)
     with pytest.raises(ValueError, match="no checkpoint at or before step 4, .* of step 6"):
-        trainer.pretrain(branch)
+        pretrain(branch)
     assert not (branch.run / "checkpoints").exists()
 
 

@@ -19,16 +19,19 @@ def contents(*, items: int = 60, users: int = 25, width: int = 8, seed: int = 0)
     service = (np.arange(items) % 2).astype(np.uint8)
     # Items 0 and 2 of the films share their text.
     texts = [f"text {max(n, 2) if n in (0, 2) else n}" for n in range(items)]
-    hashes = [content_of(SERVICES[s], text) for s, text in zip(service, texts, strict=True)]
+    names = [SERVICES[s] for s in service]
+    ids = [f"item {n}" for n in range(items)]
     return Contents(
         model_fingerprint="m" * 64,
         corpus_fingerprint="c" * 64,
         corpus_name="planted",
+        templates={"films": "{title} for $9.99"},
         services=SERVICES,
-        item_ids=pa.array([f"item {n}" for n in range(items)], pa.large_string()),
+        item_ids=pa.array(ids, pa.large_string()),
         item_texts=pa.array(texts, pa.large_string()),
         item_service=service,
-        item_content=np.array(hashes, np.uint64),
+        item_content=np.array([*map(content_of, names, texts)], np.uint64),
+        item_key=np.array([*map(content_of, names, ids)], np.uint64),
         item_vectors=unit(rng, items, width),
         user_ids=pa.array(sorted(f"user {n}" for n in range(users)), pa.large_string()),
         user_vectors=unit(rng, users, width),

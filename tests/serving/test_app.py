@@ -10,7 +10,7 @@ from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
 from serving.settings import Settings
 from tests.conftest import TinyRun
-from tests.serving.client import body_of, events_of, live, serving, users_of, vectors_in
+from tests.serving.client import body_of, events_of, live, problem, serving, users_of, vectors_in
 
 
 def test_http_equals_python_whatever_shares_the_batch(
@@ -192,3 +192,62 @@ def test_users_found_are_the_nearest_and_never_oneself(
 
     asyncio.run(test())
     assert checked >= 20
+
+
+def test_an_item_is_seen_by_its_id_and_by_what_the_model_reads(
+    settings: Settings, tiny_index: Path
+) -> None:
+    index = read(tiny_index)[1]
+    ids, texts = index.item_ids.to_pylist(), index.item_texts.to_pylist()
+    wide = settings.model_copy(update={"max_k": 1000})
+    checked = 0
+
+    async def test() -> None:
+        nonlocal checked
+        async with serving(wide) as (client, _):
+            for row in range(0, len(ids), len(ids) // 10):
+                service = index.services[index.item_service[row]]
+                same = {"service": service, "text": texts[row].upper().replace(" ", "\N{NBSP}")}
+                renamed = {"service": service, "text": "another name", "item_id": ids[row]}
+                for event in (same, renamed):
+                    asked = {"events": [event], "k": 1000, "service": service}
+                    for exclude in (False, True):
+                        answer = await client.post(
+                            "/v1/items/search", json={**asked, "exclude_seen": exclude}
+                        )
+                        hits = [hit["item_id"] for hit in answer.json()["data"]]
+                        assert (ids[row] in hits) != exclude
+                        checked += 1
+
+    asyncio.run(test())
+    assert checked >= 40
+
+
+def test_values_of_a_log_that_http_does_not_take_are_refused_where_they_stand(
+    settings: Settings,
+) -> None:
+    event = {"service": "shop", "text": "tea"}
+    wrong = {
+        "timestamp": [1.7e12, 1.7e15, "2023-11-14T22:13:20Z", "1700000000"],
+        "item_id": [123, 123.0],
+        "service": [7, None],
+    }
+    checked = 0
+
+    async def test() -> None:
+        nonlocal checked
+        async with serving(settings) as (client, _):
+            for field, values in wrong.items():
+                for value in values:
+                    body = {"users": [{"events": [event, {**event, field: value}]}]}
+                    answer = await client.post("/v1/users/embed", json=body)
+                    (error,) = problem(answer, 422)["errors"]
+                    assert error["pointer"] == f"/users/0/events/1/{field}", (field, value)
+                    checked += 1
+            absent = {"users": [{"events": [{**event, "item_id": None, "timestamp": None}]}]}
+            assert (await client.post("/v1/users/embed", json=absent)).status_code == 200
+            templates = (await client.get("/v1/models")).json()["index"]["templates"]
+            assert set(templates.values()) == {"{title}"} and len(templates) == 3
+
+    asyncio.run(test())
+    assert checked == 8

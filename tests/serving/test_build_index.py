@@ -39,7 +39,9 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
         }
         users.append(user)
         assert sorted(index.seen_by(place)) == sorted(np.concatenate(seen))
-        by_text = index.seen_in((s, text) for s, own in user.items() for text in own)
+        events = [(service, text) for service, own in user.items() for text in own]
+        keys = zip((service for service, _ in events), encoder.input_keys(events), strict=True)
+        by_text = index.rows_read(keys)
         assert set(np.concatenate(seen)) <= set(by_text)
     assert len(ids) > 200
     np.testing.assert_allclose(contents.user_vectors, encoder.encode(users), atol=1e-5)

@@ -1,9 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serving.index import Hits, Index, Search, is_unit
+from serving import generation
+from serving.generation import Contents, is_unit, publish, writing
+from serving.index import Hits, Index, Search
 from tests.serving.planted import SERVICES, contents, unit
 
 NOTHING = np.empty(0, np.int64)
@@ -86,11 +89,21 @@ def test_users_are_found_by_id_and_only_by_id() -> None:
 
 def test_events_are_found_by_service_and_text_with_all_their_twins() -> None:
     index = Index("x", contents())
-    assert sorted(index.seen_in([("films", "text 2")])) == [0, 2]
-    found = index.seen_in([("films", "text 2"), ("news", "text 3"), ("news", "text 3")])
+    assert sorted(index.rows_read([("films", "text 2")])) == [0, 2]
+    found = index.rows_read([("films", "text 2"), ("news", "text 3"), ("news", "text 3")])
     assert sorted(found) == [0, 2, 3]
-    assert len(index.seen_in([("news", "text 2"), ("nowhere", "text 3"), ("films", "none")])) == 0
+    assert len(index.rows_read([("news", "text 2"), ("nowhere", "text 3"), ("films", "none")])) == 0
     assert index.item(3) == ("item 3", "news", "text 3")
+    assert index.rows_of([("films", "item 2"), ("news", "item 2")]).tolist() == [2]
+
+
+def test_a_loaded_index_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with writing(tmp_path, overwrite=False):
+        publish(tmp_path, contents())
+    calls: list[Contents] = []
+    monkeypatch.setattr(generation, "check", calls.append)
+    Index.load(tmp_path)
+    assert len(calls) == 1
 
 
 def test_unit_length_is_judged_without_overflow() -> None:

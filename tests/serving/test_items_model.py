@@ -205,3 +205,27 @@ def test_malformed_requests_are_4xx_problems(settings: Settings, items_index: Pa
 
     asyncio.run(test())
     assert refused >= 250
+
+
+def test_all_faults_of_a_request_are_named_at_once(
+    settings: Settings, encoder: ItemIdEncoder
+) -> None:
+    service, item_id = next(iter(encoder.rows))
+    good = {"service": service, "item_id": item_id}
+    new = {"service": service, "item_id": "new"}
+
+    async def test() -> None:
+        async with serving(settings) as (client, _):
+            users = [{"events": [new, good, new, {"service": "attic", "item_id": "1"}]}]
+            users += [{"events": [good]}, {"events": [{"service": service}]}]
+            refused = problem(await client.post(EMBED, json={"users": users}), 422)
+            assert [error["pointer"] for error in refused["errors"]] == [
+                "/users/0/events/0/item_id",
+                "/users/0/events/2/item_id",
+                "/users/0/events/3/service",
+                "/users/2/events/0/item_id",
+            ]
+            refused = problem(await client.post(ITEMS, json={"events": [new] * 30}), 422)
+            assert len(refused["errors"]) == 20
+
+    asyncio.run(test())

@@ -40,13 +40,21 @@ class Server:
 
 @contextmanager
 def running(run: Path, index: Path, **limits: str) -> Generator[Server]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "serving.app:create_app"]
+    command = ["uvicorn", "--factory", "serving.app:create_app"]
     command += ["--host", "127.0.0.1", "--port", "0", "--no-access-log"]
     paths = {"CLUE_CHECKPOINT": str(run), "CLUE_INDEX": str(index)}
+    with started(command, **paths, **limits) as server:
+        yield server
+
+
+@contextmanager
+def started(arguments: list[str], **environment: str) -> Generator[Server]:
+    """A process of `python -m` with these arguments that has said where it listens."""
+    command = [sys.executable, "-m", *arguments]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **paths, **limits},
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -164,3 +172,15 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
         assert server.process.wait(20) in (0, -signal.SIGTERM)
     assert [line.split()[1] for line in answers] == [b"200"] * 12
     assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_clue_serve_answers_as_python_does(tiny_run: TinyRun, tiny_index: Path) -> None:
+    keys = [f"checkpoint={tiny_run.run}", f"index={tiny_index}", "port=0"]
+    users = [{"films": ["one", "two"]}, {"shop": ["a pan"], "news": ["bread"]}]
+    with started(["clue.cli", "serve", *keys], CLUE_MAX_USERS="2") as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        answer = httpx.post(f"{server.url}/v1/users/embed", json=body_of(users))
+        truth = TextEncoder.load(tiny_run.run).encode(users)
+        np.testing.assert_allclose(vectors_in(answer), truth, atol=1e-5)
+        more = httpx.post(f"{server.url}/v1/users/embed", json=body_of(users * 2))
+        assert more.status_code == 422

@@ -46,7 +46,7 @@ class TransferConfig:
 def measure(config: TransferConfig) -> dict[str, Any]:
     """Scores what is not scored yet, writes both files and gives the correlations."""
     runs = read_runs(config.table)
-    asked = load(suites.SuiteConfig, config.suite, [f"only={json.dumps(config.only)}"])
+    asked = load(suites.SuiteConfig, config.suite, [f"tasks={json.dumps(config.only)}"])
     corpus = Corpus.open(asked.corpus)
     tasks = suites.tasks_of(asked, corpus)
     file = config.out / "scores.json"
@@ -67,7 +67,7 @@ def measure(config: TransferConfig) -> dict[str, Any]:
 
 def scored(task: Task, model: EncoderModel) -> dict[str, Any]:
     """Return name, measure and score of a model's main measure on a task."""
-    probe = next(one for one in task.probes if task.takes(model, one))
+    probe = next(one for one in task.probes if task.supports(model, one))
     found = task.score(model, probe)
     name, main = next(iter(found.measures.items()))
     value = main.statistic(found.queries)(np.ones((1, found.queries.num_rows)))[0]

@@ -18,11 +18,11 @@ from clue.evaluation.matching import (
     matching_pairs,
     pair_ranks,
 )
+from clue.evaluation.next_item import losses_and_ranks
 from clue.nn.decoder import NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder
 from clue.run import checkpoint
 from clue.run.checkpoint import Checkpoint
-from clue.run.objectives.next_item import losses_and_ranks
 
 KEPT = "test_queries.npz"
 
@@ -101,7 +101,7 @@ def matching_scores(source: Checkpoint, corpus: Corpus) -> QueryScores:
         a, b = encode(pair.a), encode(pair.b)
         entropy.append(contrastive_entropy(a, b, scales[pair.name]))
         forward, backward = pair_ranks(a, b)
-        hits.append(((forward <= 10).astype(np.float64) + (backward <= 10)) / 2)
+        hits.append((forward.hit(10) + backward.hit(10)) / 2)
     sizes = [len(pair.users) for pair in galleries]
     return QueryScores(
         np.concatenate([pair.users for pair in galleries]),
@@ -119,15 +119,14 @@ def next_item_scores(source: Checkpoint, corpus: Corpus) -> QueryScores:
     questions = sequences.questions("test")
     if not len(questions.targets):
         raise ValueError(f"{corpus.path}: no sequence has a test item; give longer histories")
-    losses, ranks = (values.numpy() for values in losses_and_ranks(model, questions))
-    top = ranks <= 10
+    losses, ranks = losses_and_ranks(model, questions)
     return QueryScores(
         questions.users,
-        np.full(len(ranks), "next item"),
+        np.full(len(losses), "next item"),
         {
-            "entropy": losses,
-            "R@10": top.astype(np.float64),
-            "NDCG@10": top / np.log2(ranks + 1),
+            "entropy": losses.numpy(),
+            "R@10": ranks.hit(10),
+            "NDCG@10": ranks.ndcg(10),
         },
         len(sequences.catalogue) - 1,
     )

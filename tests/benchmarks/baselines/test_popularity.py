@@ -1,4 +1,4 @@
-"""The tuned rivals equal slow references, find planted tastes and find none in shuffled logs."""
+"""The tuned baselines equal slow references, find planted tastes and find none in shuffled logs."""
 
 # pyright: standard
 
@@ -25,7 +25,7 @@ from benchmarks.baselines.popularity import (
     catalogue,
 )
 from benchmarks.baselines.sasrec import SupervisedItems
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
 from tests.benchmarks.item_runs import saved_run, two_services
@@ -56,11 +56,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_of(tmp_path_factory.mktemp("one"), tastes(shuffled=False), parts(120))
 
 
-def questions(corpus: Corpus, *, back: int = 1) -> tuple[Past, np.ndarray]:
+def questions(corpus: Corpus, *, back: int = 1) -> tuple[Snapshot, np.ndarray]:
     """The past of everybody before the last event but so many, and that event's item."""
     users, items, times = np.arange(120), corpus.items_of(0), corpus.timestamps_of(0)
     at = items.offsets[1:] - back
-    return as_of(corpus, users, times.values[at]), items.values[at]
+    return snapshot_at(corpus, users, times.values[at]), items.values[at]
 
 
 def fitted(ranker: Tuned, corpus: Corpus) -> Tuned:
@@ -69,11 +69,11 @@ def fitted(ranker: Tuned, corpus: Corpus) -> Tuned:
     return ranker
 
 
-def scores(ranker: Tuned, past: Past) -> np.ndarray:
+def scores(ranker: Tuned, past: Snapshot) -> np.ndarray:
     return np.concatenate(list(ranker.scores(past, catalogue(past.corpus, "shop"))))
 
 
-def dense(past: Past) -> np.ndarray:
+def dense(past: Snapshot) -> np.ndarray:
     met = np.zeros((len(past), past.corpus.num_items))
     for user in range(len(past)):
         met[user, past.parts[0][0][user]] = 1
@@ -162,7 +162,7 @@ def test_recent_popularity_finds_the_days_after_which_the_fashion_changed(
     old = [(f"u{n:03}", "shop", f"old{n % 3}") for n in range(40)]
     new = [(f"u{n:03}", "shop", f"new{n % 4}") for n in range(40)]
     corpus = corpus_of(tmp_path, [*old, *new], parts(40))
-    past = as_of(corpus, np.arange(40))
+    past = snapshot_at(corpus, np.arange(40))
     ranker = RecentPopularity(filter_seen=False)
     targets = corpus.items_of(0).values[corpus.items_of(0).offsets[1:] - 1]
     ranker.fit(past, past, targets, "shop")
@@ -217,7 +217,7 @@ def test_a_supervised_run_of_another_corpus_ranks_the_same_items(tmp_path: Path)
     theirs = two_services(tmp_path / "theirs")
     run = saved_run(tmp_path / "runs", "own", theirs, SequencesConfig(services=["shop"]))
     own = SupervisedItems(run, theirs, "shop")
-    past = as_of(theirs, np.arange(16), services=["shop"])
+    past = snapshot_at(theirs, np.arange(16), services=["shop"])
     wanted = np.concatenate(list(own.scores(past, catalogue(theirs, "shop"))))
     assert wanted.shape == (16, 30)
 
@@ -228,19 +228,19 @@ def test_a_supervised_run_of_another_corpus_ranks_the_same_items(tmp_path: Path)
     events = [(user, "shop", names[i]) for n, user in enumerate(users) for i in met[n]]
     ours = corpus_of(tmp_path / "ours", events, parts(16))
     other = SupervisedItems(run, ours, "shop")
-    found = other.scores(as_of(ours, np.arange(16)), catalogue(ours, "shop"))
+    found = other.scores(snapshot_at(ours, np.arange(16)), catalogue(ours, "shop"))
     assert np.concatenate(list(found)) == pytest.approx(wanted, abs=1e-5)
 
     more = corpus_of(tmp_path / "more", [*events, ("u000", "shop", "shop99")], parts(16))
     unknowing = SupervisedItems(run, more, "shop")
     with pytest.raises(ValueError, match="does not know 1 of 31 items of shop, shop99"):
-        list(unknowing.scores(as_of(more, np.arange(16)), catalogue(more, "shop")))
+        list(unknowing.scores(snapshot_at(more, np.arange(16)), catalogue(more, "shop")))
 
 
 def test_a_supervised_run_that_may_have_read_the_answers_is_refused(tmp_path: Path) -> None:
     corpus = two_services(tmp_path / "theirs")
     run = saved_run(tmp_path / "runs", "joined", corpus, SequencesConfig(join="time"))
     model = SupervisedItems(run, corpus, "shop")
-    past = as_of(corpus, np.arange(16), services=["shop"])
+    past = snapshot_at(corpus, np.arange(16), services=["shop"])
     with pytest.raises(ValueError, match="may hold the answers for shop"):
         list(model.scores(past, catalogue(corpus, "shop")))

@@ -11,7 +11,7 @@ from benchmarks.baselines.tfidf import (
     TextVectors,
     canonical,
     documents,
-    fit_floor,
+    fit_cca,
     item_terms,
     popularity,
 )
@@ -79,7 +79,7 @@ def test_the_floor_finds_what_ties_services_and_nothing_when_it_is_cut(tastes: C
     train, valid, test = (pairs_in(tastes, tastes.users_in(s)) for s in ("train", "valid", "test"))
 
     def recall(train: MatchingPairs) -> float:
-        floor = fit_floor(train, valid, terms, dims=64, seed=0)
+        floor = fit_cca(train, valid, terms, dims=64, seed=0)
         a, b = documents(test.a, terms), documents(test.b, terms)
         ranks = rank(floor.vectors_a(a), floor.vectors_b(b), np.arange(len(test.users)))
         return float(ranks.hit(10).mean())
@@ -96,12 +96,12 @@ def test_the_floor_finds_what_ties_services_and_nothing_when_it_is_cut(tastes: C
 def test_the_floor_chooses_on_valid_pairs(tastes: Corpus) -> None:
     terms = item_terms(tastes)
     train, valid = (pairs_in(tastes, tastes.users_in(s)) for s in ("train", "valid"))
-    right = fit_floor(train, valid, terms, dims=64, seed=0)
+    right = fit_cca(train, valid, terms, dims=64, seed=0)
     order = np.random.default_rng(4).permutation(len(valid.users))
     wrong = MatchingPairs(
         valid.name, valid.service_a, valid.service_b, valid.users, valid.a, valid.b.take(order)
     )
-    other = fit_floor(train, wrong, terms, dims=64, seed=0)
+    other = fit_cca(train, wrong, terms, dims=64, seed=0)
     assert (right.ridge, right.power) != (other.ridge, other.power)
 
 

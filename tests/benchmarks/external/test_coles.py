@@ -19,7 +19,7 @@ from benchmarks.external.coles_worker import (
     vocabulary,
 )
 from benchmarks.external.environments import ArmFailed, RivalMissing
-from benchmarks.snapshot import as_of
+from benchmarks.snapshot import snapshot_at
 from benchmarks.suite.runner import SuiteConfig
 from benchmarks.tasks.matching import MatchingConfig
 from clue.config import load
@@ -64,7 +64,7 @@ def made(learn: Corpus, corpus: Corpus, work: Path, monkeypatch: pytest.MonkeyPa
 def test_the_arm_reads_back_the_histories_of_all_services_by_time(
     learn: Corpus, corpus: Corpus, tmp_path: Path
 ) -> None:
-    everyone = as_of(corpus, np.arange(corpus.num_users))
+    everyone = snapshot_at(corpus, np.arange(corpus.num_users))
     log = exported(everyone, *known(learn, corpus))
     np.savez(tmp_path / "log.npz", **log)  # pyright: ignore[reportArgumentType]
     found = read_histories(tmp_path / "log.npz")
@@ -80,7 +80,7 @@ def test_the_arm_reads_back_the_histories_of_all_services_by_time(
 
 def test_no_event_from_the_moment_on_is_written(learn: Corpus, corpus: Corpus) -> None:
     until = np.array([3.0, 6.0, 7.0, 10.0])  # each the time of an event of that user
-    log = exported(as_of(corpus, np.arange(4), until), *known(learn, corpus))
+    log = exported(snapshot_at(corpus, np.arange(4), until), *known(learn, corpus))
     assert named(log, learn) == [
         [(None, None), ("food", "b"), ("tools", "y")],
         [("food", "c")],
@@ -105,7 +105,7 @@ def test_vectors_come_back_in_the_order_of_the_users_and_empty_pasts_are_zero(
     learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made(learn, corpus, tmp_path, monkeypatch)
-    past = as_of(corpus, np.array([3, 2, 0]), np.array([np.inf, 7, np.inf]))
+    past = snapshot_at(corpus, np.array([3, 2, 0]), np.array([np.inf, 7, np.inf]))
     items, services = (learn.item_ids.to_pylist(), list(learn.services))
     dan = [2, items.index("c"), services.index("food"), 1]
     ann = [5, items.index("x"), services.index("tools"), 4]
@@ -125,13 +125,13 @@ def test_a_past_is_embedded_once_and_a_setting_is_trained_once(
 
     first = made(learn, corpus, tmp_path, monkeypatch)
     users = np.arange(4)
-    vectors = first.users(as_of(corpus, users))
+    vectors = first.users(snapshot_at(corpus, users))
     assert calls() == ["train", "embed"]
     again = made(learn, corpus, tmp_path, monkeypatch)
-    np.testing.assert_array_equal(again.users(as_of(corpus, users)), vectors)
+    np.testing.assert_array_equal(again.users(snapshot_at(corpus, users)), vectors)
     assert (again.work, again.fingerprint) == (first.work, first.fingerprint)
     assert calls() == ["train", "embed"]  # nothing was started
-    first.users(as_of(corpus, users, 9.0))  # another past is another one
+    first.users(snapshot_at(corpus, users, 9.0))  # another past is another one
     assert calls() == ["train", "embed", "embed"]
     assert not list(first.work.glob("vectors/*.npz"))  # what was asked is not kept
     other = ColesModel(ColesConfig(work=tmp_path, minutes=1), learn, corpus, seed=0)
@@ -143,7 +143,7 @@ def test_vectors_of_other_users_or_that_are_not_finite_are_refused(
     learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made(learn, corpus, tmp_path, monkeypatch)
-    past = as_of(corpus, np.arange(4))
+    past = snapshot_at(corpus, np.arange(4))
     model.users(past)
     (kept,) = model.work.glob("vectors/*.npy")
     for wrong in (np.ones((3, 4), np.float32), np.full((4, 4), np.nan, np.float32)):
@@ -156,8 +156,8 @@ def test_it_takes_part_in_matching_and_names_its_setting_in_a_suite(
     learn: Corpus, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made(learn, corpus, tmp_path, monkeypatch)
-    task = MatchingConfig(name="m", pairs=[["food", "tools"]], floor_dims=0).build(corpus)
-    assert task.takes(model, "zero-shot")
+    task = MatchingConfig(name="m", pairs=[["food", "tools"]], cca_dims=0).build(corpus)
+    assert task.supports(model, "zero-shot")
     scored = task.score(model, "zero-shot")
     assert scored.queries.num_rows == 4  # ann and cal, both ways
     assert load(SuiteConfig, None, ["coles.minutes=3"]).coles == ColesConfig(minutes=3)

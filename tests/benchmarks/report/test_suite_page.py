@@ -1,5 +1,5 @@
 # pyright: standard
-"""The page holds every score, asks for nothing, and ranks no ceiling."""
+"""The page holds every score, asks for nothing, and ranks no oracle."""
 
 import dataclasses
 import html.parser
@@ -19,8 +19,8 @@ from benchmarks.report.suite_page import TransferReportConfig, report
 from benchmarks.suite import geometry, results
 from benchmarks.suite.checkpoints import tau
 from benchmarks.suite.summary import tables
-from tests.benchmarks.cells_fixture import FakeModel, FakeTask
 from tests.benchmarks.conftest import Suite
+from tests.benchmarks.results_fixture import FakeModel, FakeTask
 
 EVIL = "<script>alert('x')</script>&\""
 
@@ -29,7 +29,7 @@ EVIL = "<script>alert('x')</script>&\""
 def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the suite with the page, geometry, a map and checkpoints beside it."""
     out = tmp_path_factory.mktemp("report")
-    shutil.copytree(suite.out / "cells", out / "cells")
+    shutil.copytree(suite.out, out, dirs_exist_ok=True)
     figures = dataclasses.asdict(geometry.Geometry(0.5, -3.1, 21.5, 1.75, 64, 100, 0))
     figures["alignment"] = None
     found = {"CLUE.0": {"model": "CLUE", "seed": 0, "made_of": "", **figures}}
@@ -53,7 +53,7 @@ def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_score_is_on_the_page(suite: Suite, made: Path) -> None:
     page = (made / "report.html").read_text()
     checked = 0
-    for cell in suite.cells:
+    for cell in suite.results:
         part = page.split(f'<section id="{cell.task}">')[1].split("</section>")[0]
         table = part.split("Every measure, every seed")[1]
         row = table.split(f"<td>{cell.model}, {cell.probe}</td>")[1].split("</tr>")[0]
@@ -89,15 +89,15 @@ def test_links_of_the_leaderboard_lead_to_their_sections(made: Path) -> None:
     assert len(links) == 7 and all(f'<section id="{link}">' in page for link in links)
 
 
-def test_a_ceiling_is_shown_and_not_ranked(suite: Suite, made: Path) -> None:
-    found = {table.name: table for table in tables(suite.cells, resamples=20)}
+def test_an_oracle_is_shown_and_not_ranked(suite: Suite, made: Path) -> None:
+    found = {table.name: table for table in tables(suite.results, resamples=20)}
     table = found["synthetic/taste"]
     leaderboard = board(list(found.values()))
-    assert "ceiling" not in leaderboard and "ceiling" not in (made / "table.md").read_text()
+    assert "oracle" not in leaderboard and "oracle" not in (made / "table.md").read_text()
     best = re.search(r'#synthetic/taste.*?<td class="r0">([^<]*)<small>1 of 5', leaderboard)
     assert best is not None and best[1] == number("R2", table.rows["CLUE"].value)
-    assert table.rows["ceiling (truth)"].value > table.rows["CLUE"].value
-    assert "ceiling (truth)" in section(table, [])
+    assert table.rows["oracle"].value > table.rows["CLUE"].value
+    assert "oracle" in section(table, [])
     assert "of what the truth attains" in section(table, [])
 
 
@@ -117,7 +117,7 @@ def test_figures_beside_the_cells_are_on_the_page(made: Path) -> None:
 
 
 def test_the_other_command_writes_the_same_page(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "cells" / "shop", tmp_path / "cells" / "shop")
+    shutil.copy(made / "scores.jsonl", tmp_path)
     page = any_report(ReportConfig(transfer=tmp_path))
     assert page == tmp_path / "report.html" and (tmp_path / "table.md").is_file()
     assert "Geometry" not in page.read_text()

@@ -30,7 +30,7 @@ def config(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Check
         log.write(json.dumps({"kind": "valid", "step": 3, "entropy": 9.0, "matching": {}}) + "\n")
     suite = root / "suite.yaml"
     suite.write_text(
-        f"corpus: {tiny_run.corpus}\nlearn: {tiny_run.corpus}\n"
+        f"corpus: {tiny_run.corpus}\npretrain_corpus: {tiny_run.corpus}\n"
         "matching: [{name: matching/one, pairs: [[shop, news]]}, {name: other/two, pairs: []}]\n"
     )
     return CheckpointsConfig(run=run, suite=suite, out=root / "out", resamples=20)
@@ -44,17 +44,17 @@ def test_every_checkpoint_is_measured_once(config: CheckpointsConfig) -> None:
     first, middle, last = tree["checkpoints"]
     assert middle["values"] == last["values"] != first["values"]  # equal weights, equal vectors
     assert middle["loss"] == 9.0
-    made = sorted((config.out / "cells").rglob("*.json"))
-    times = [path.stat().st_mtime_ns for path in made]
-    assert len(made) == 3 and measure(config) == file
-    assert [path.stat().st_mtime_ns for path in made] == times
+    scores = config.out / "scores.jsonl"
+    written = scores.stat().st_mtime_ns
+    assert len(scores.read_text().splitlines()) == 3 and measure(config) == file
+    assert scores.stat().st_mtime_ns == written
 
 
 def test_the_loss_of_the_untrained_encoder_is_that_of_its_weights(
     config: CheckpointsConfig, tiny_run: TinyRun
 ) -> None:
     corpus = Corpus.open(tiny_run.corpus)
-    encoder = TextEncoder.untrained(config.run, seed=5)
+    encoder = TextEncoder.load(config.run, seed=5)
     limit = 16  # views.max_events of the run
     pairs = matching_pairs(corpus, corpus.users_in("valid"), max_events=limit)
     items = encoder.item_inputs(corpus)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines.tfidf import unit
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from benchmarks.suite import geometry
 from benchmarks.suite.geometry import (
     alignment,
@@ -69,7 +69,7 @@ class Taste:
     def __init__(self, num_items: int, fingerprint: str = "a") -> None:
         self.fingerprint, self.num_items, self.asked = fingerprint, num_items, 0
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         self.asked += 1
         total = np.full((len(past), self.num_items), 0.1)
         for items, _ in past.parts:

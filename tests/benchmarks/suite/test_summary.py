@@ -1,5 +1,5 @@
 # pyright: standard
-"""What is said of cells equals what is counted by hand, and intervals cover what they claim."""
+"""What is said of results equals what is counted by hand, and intervals cover what they claim."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ from benchmarks.metrics.bootstrap import Interval, bootstrap, mean_of, summary
 from benchmarks.metrics.correlation import correlations
 from benchmarks.protocols import Measure
 from benchmarks.suite import results
-from benchmarks.suite.results import Cell
+from benchmarks.suite.results import TaskResult
 from benchmarks.suite.significance import (
-    claim,
-    claims,
-    difference,
+    compare_to,
     holm,
+    paired_difference,
+    significance,
     two_sided,
 )
 from benchmarks.suite.summary import (
@@ -32,7 +32,7 @@ from benchmarks.suite.summary import (
 from tests.benchmarks.conftest import Suite
 
 
-def a_cell(
+def a_result(
     out: Path,
     task: str,
     model: str,
@@ -41,10 +41,10 @@ def a_cell(
     seed: int = 0,
     lower: bool = False,
     recipe: str = "",
-) -> Cell:
-    """A cell of values of users u0, u1 ..., written; of a number, without queries."""
+) -> TaskResult:
+    """A result of values of users u0, u1 ..., written; of a number, without queries."""
     value = float(np.mean(values))
-    cell = Cell(
+    result = TaskResult(
         *(task, 1, "family", model, seed, "linear", True),
         measures={"measure": Measure("mean", ("value",), lower)},
         values={"measure": Interval(value, value - 0.1 - 0.1 * seed, value + 0.1)},
@@ -53,18 +53,19 @@ def a_cell(
         users=np.size(values),
         count=np.size(values),
         about={"recipe": recipe, "digest": ""},
-        file=results.place(out, task, model, seed, "linear"),
+        out=out,
     )
     each = np.atleast_1d(values)
     users = [f"u{number}" for number in range(len(each))]
-    results.write(cell, pa.table({"user_id": users, "value": each}))
+    results.write(result, pa.table({"user_id": users, "value": each}))
     if np.ndim(values) == 0:
-        cell.file.with_suffix(".parquet").unlink()
-    return cell
+        assert result.queries is not None
+        result.queries.unlink()
+    return result
 
 
 def a_table(out: Path, task: str, rows: dict[str, float], *, lower: bool = False) -> TaskTable:
-    made = [a_cell(out, task, model, value, lower=lower) for model, value in rows.items()]
+    made = [a_result(out, task, model, value, lower=lower) for model, value in rows.items()]
     return tables(made, resamples=10)[0]
 
 
@@ -86,12 +87,14 @@ def test_p_values_count_resamples_across_zero() -> None:
 
 def test_mean_ranks_by_hand_with_ties(tmp_path: Path) -> None:
     found = [
-        a_table(tmp_path, "a", {"CLUE": 0.9, "untrained": 0.2, "rival": 0.5}),  # 1 3 2
-        a_table(tmp_path, "b", {"CLUE": 0.4, "untrained": 0.4, "rival": 0.6}),  # 2.5 2.5 1
-        a_table(tmp_path, "c", {"CLUE": 5.0, "untrained": 7.0, "rival": 6.0}, lower=True),  # 1 3 2
+        a_table(tmp_path, "a", {"CLUE": 0.9, "untrained": 0.2, "baseline": 0.5}),  # 1 3 2
+        a_table(tmp_path, "b", {"CLUE": 0.4, "untrained": 0.4, "baseline": 0.6}),  # 2.5 2.5 1
+        a_table(
+            tmp_path, "c", {"CLUE": 5.0, "untrained": 7.0, "baseline": 6.0}, lower=True
+        ),  # 1 3 2
     ]
-    models = ["CLUE", "untrained", "rival"]
-    expected = {"CLUE": (1.5, 4.5), "untrained": (8.5 / 3, 0.5), "rival": (5 / 3, 4.0)}
+    models = ["CLUE", "untrained", "baseline"]
+    expected = {"CLUE": (1.5, 4.5), "untrained": (8.5 / 3, 0.5), "baseline": (5 / 3, 4.0)}
     standing = ranks(found, models)
     for name in models:
         assert standing[name] == pytest.approx(expected[name])
@@ -100,7 +103,7 @@ def test_mean_ranks_by_hand_with_ties(tmp_path: Path) -> None:
 def test_only_tasks_that_all_compared_models_have_are_ranked(tmp_path: Path) -> None:
     rows = {"CLUE": 0.9, "untrained": 0.2}
     found = [a_table(tmp_path, f"t{n}", {**rows, "text": 0.3}) for n in range(4)]
-    found.append(a_table(tmp_path, "t4", {**rows, "EASE": 0.99, "ceiling (truth)": 1.0}))
+    found.append(a_table(tmp_path, "t4", {**rows, "EASE": 0.99, "oracle": 1.0}))
     models, common = compared(found)
     assert models == ["CLUE", "text", "untrained"]  # text has 4 of 5 tasks, EASE 1
     assert [table.name for table in common] == ["t0", "t1", "t2", "t3"]
@@ -108,18 +111,18 @@ def test_only_tasks_that_all_compared_models_have_are_ranked(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("lower", [False, True])
 def test_normalised_gain_by_hand(tmp_path: Path, lower: bool) -> None:
-    rows = {"CLUE": 0.8, "untrained": 0.2, "text": 0.4, "kNN": 0.6, "ceiling (truth)": 1.0}
+    rows = {"CLUE": 0.8, "untrained": 0.2, "text": 0.4, "kNN": 0.6, "oracle": 1.0}
     rows["CLUE + text"] = 0.95  # holds ours, so it is no baseline
     sign = -1 if lower else 1
     table = a_table(tmp_path, "t", {k: sign * v for k, v in rows.items()}, lower=lower)
-    best, top = table.best_baseline, table.ceiling
+    best, top = table.best_baseline, table.oracle
     assert best is not None and best.model == "kNN"
-    assert top is not None and top.model == "ceiling (truth)"
+    assert top is not None and top.model == "oracle"
     assert table.gain(table.rows["CLUE"]) == pytest.approx(0.6 / 0.4)
     assert table.gain(table.rows["text"]) == pytest.approx(0.2 / 0.4)
     assert table.attained(table.rows["CLUE"]) == pytest.approx(0.6 / 0.8)
     assert [row.model for row in table.ranked][:2] == ["CLUE + text", "CLUE"]
-    assert difference(table, table.rows["CLUE"], best).gain == pytest.approx(0.2)
+    assert paired_difference(table, table.rows["CLUE"], best).gain == pytest.approx(0.2)
 
 
 def test_a_task_without_headroom_has_no_gain(tmp_path: Path) -> None:
@@ -132,38 +135,38 @@ def test_a_task_without_headroom_has_no_gain(tmp_path: Path) -> None:
 def test_differences_equal_a_direct_bootstrap_and_are_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 5, 400)  # what makes users differ cancels
-    ours, rival = hard + 0.3 + rng.normal(0, 0.1, 400), hard
-    made = [a_cell(tmp_path, "t", "CLUE", ours), a_cell(tmp_path, "t", "text", rival)]
+    ours, baseline = hard + 0.3 + rng.normal(0, 0.1, 400), hard
+    made = [a_result(tmp_path, "t", "CLUE", ours), a_result(tmp_path, "t", "text", baseline)]
     table = tables(made, resamples=500)[0]
-    found = difference(table, table.rows["CLUE"], table.rows["text"])
-    both = [mean_of(ours), mean_of(rival)]
+    found = paired_difference(table, table.rows["CLUE"], table.rows["text"])
+    both = [mean_of(ours), mean_of(baseline)]
     values, drawn = bootstrap(both, np.arange(400), resamples=500, seed=0)
     expected = summary(values[:1] - values[1:], drawn[:1] - drawn[1:])[0]
-    assert dataclasses.astuple(found.gap) == pytest.approx(dataclasses.astuple(expected))
-    assert found.gap.high - found.gap.low < 0.1 < 0.5 < drawn[0].std() * 4
+    assert dataclasses.astuple(found.delta) == pytest.approx(dataclasses.astuple(expected))
+    assert found.delta.high - found.delta.low < 0.1 < 0.5 < drawn[0].std() * 4
     assert found.p == pytest.approx(1 / 500)
-    assert found.relative == pytest.approx(found.gap.value / abs(rival.mean()))
+    assert found.relative == pytest.approx(found.delta.value / abs(baseline.mean()))
 
 
 def test_effects_are_in_units_of_our_seeds(tmp_path: Path) -> None:
-    made = [a_cell(tmp_path, "t", "CLUE", 0.5 + 0.1 * seed, seed=seed) for seed in range(3)]
-    made.append(a_cell(tmp_path, "t", "untrained", 0.2))
+    made = [a_result(tmp_path, "t", "CLUE", 0.5 + 0.1 * seed, seed=seed) for seed in range(3)]
+    made.append(a_result(tmp_path, "t", "untrained", 0.2))
     table = tables(made, resamples=10)[0]
     ours = table.rows["CLUE"]
     assert ours.over == "widest seed" and ours.seeds == pytest.approx([0.5, 0.6, 0.7])
     # The third seed's interval, from -.3 to +.1 around it, stands around the mean.
     assert dataclasses.astuple(ours.found) == pytest.approx((0.6, 0.3, 0.7))
-    found = claim([table], lambda one: one.rows.get("untrained"))[0]
+    found = compare_to([table], lambda one: one.rows.get("untrained"))[0]
     assert found.in_deviations == pytest.approx(0.4 / 0.1) and found.relative == pytest.approx(2)
     assert np.isnan(found.p) and np.isnan(found.holm)
 
 
-def test_cells_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    one = a_cell(tmp_path, "t", "CLUE", np.ones(3))
+def test_results_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    one = a_result(tmp_path, "t", "CLUE", np.ones(3))
     with pytest.raises(ValueError, match="of another version or recipe than"):
-        tables([one, a_cell(tmp_path, "t", "text", np.ones(3), recipe="other")], resamples=5)
-    with pytest.raises(ValueError, match="holds other queries than the task's other cells"):
-        tables([one, a_cell(tmp_path, "t", "text", np.ones(4))], resamples=5)
+        tables([one, a_result(tmp_path, "t", "text", np.ones(3), recipe="other")], resamples=5)
+    with pytest.raises(ValueError, match="holds other queries than the task's other results"):
+        tables([one, a_result(tmp_path, "t", "text", np.ones(4))], resamples=5)
 
 
 def test_intervals_over_seeds_and_users_cover_the_truth_in_90_to_98_percent_of_sets() -> None:
@@ -220,8 +223,8 @@ def test_tau_of_two_checkpoints_is_refused() -> None:
 
 
 def test_claims_find_what_is_planted(suite: Suite) -> None:
-    found = tables(suite.cells, resamples=300)
-    made = claims(found)
+    found = tables(suite.results, resamples=300)
+    made = significance(found)
     assert list(made) == [
         "beats untrained",
         "beats the best baseline",
@@ -231,7 +234,7 @@ def test_claims_find_what_is_planted(suite: Suite) -> None:
     untrained = {one.task: one for one in made["beats untrained"]}
     assert len(untrained) == 7 and all(one.gain > 0 for one in untrained.values())
     best = {one.task: one for one in made["beats the best baseline"]}
-    assert best["next/films"].rival == "EASE" and best["next/films"].gain < 0
+    assert best["next/films"].baseline == "EASE" and best["next/films"].gain < 0
     assert best["next/films"].holm < 0.05
-    assert best["matching/food"].gap.value < 0 < best["matching/food"].gain  # lower is better
+    assert best["matching/food"].delta.value < 0 < best["matching/food"].gain  # lower is better
     assert [one.task for one in made["beats aggregates"]] == ["shop/churn", "shop/spend"]

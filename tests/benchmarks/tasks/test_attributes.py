@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.baselines.probes import few_shot
 from benchmarks.metrics.bootstrap import interval
 from benchmarks.protocols import Scored
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.attributes import (
     AttributesConfig,
     AttributesTask,
@@ -43,7 +43,7 @@ class Given:
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors, self.fingerprint = vectors, str(vectors.sum())
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         return self.vectors[past.users]
 
     def items(self) -> None:
@@ -107,9 +107,9 @@ def test_the_auroc_of_k_shots_is_the_mean_over_the_draws(
 def test_the_prior_is_the_share_of_the_training_users(corpus: Corpus, tmp_path: Path) -> None:
     labels = (np.arange(USERS) % 3 == 0).astype(int)
     task = task_of(corpus, tmp_path, labels)
-    counts, prior = task.rivals([])
-    assert [probe for probe in task.probes if task.takes(prior, probe)] == ["linear"]
-    assert all(task.takes(counts, probe) for probe in task.probes)
+    counts, prior = task.baselines([])
+    assert [probe for probe in task.probes if task.supports(prior, probe)] == ["linear"]
+    assert all(task.supports(counts, probe) for probe in task.probes)
     scored = task.score(prior, "linear")
     assert auroc(scored) == (0.5, 0.5, 0.5)
     scores = np.array(scored.queries["scores"].to_pylist())
@@ -119,7 +119,7 @@ def test_the_prior_is_the_share_of_the_training_users(corpus: Corpus, tmp_path: 
 def test_item_counts_are_those_of_the_most_common_items_and_of_all_events(corpus: Corpus) -> None:
     train = corpus.users_in("train")
     model = ItemCounts(corpus, train, 3)
-    found = np.expm1(model.users(as_of(corpus, np.array([7, 400]))))
+    found = np.expm1(model.users(snapshot_at(corpus, np.array([7, 400]))))
     met = [corpus.items_of(service) for service in range(2)]
     total = np.zeros(corpus.num_items, int)
     for user in train:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.clicks import (
     ClickRates,
     ClicksConfig,
@@ -43,9 +43,9 @@ class Given:
 
     def __init__(self, users: np.ndarray, items: np.ndarray | None) -> None:
         self.vectors, self.catalogue = users, items
-        self.pasts: list[Past] = []
+        self.pasts: list[Snapshot] = []
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         self.pasts.append(past)
         return self.vectors[past.users]
 
@@ -118,26 +118,26 @@ def test_impressions_with_times_are_read_as_of_then(corpus: Corpus, tmp_path: Pa
     users, items, table = planted(corpus)
     last = corpus.timestamps_of(corpus.services.index("games"))
     middle = np.array([last[user][len(last[user]) // 2] for user in range(USERS)])
-    until = np.where(np.arange(len(table)) % 2, np.repeat(middle, 10), 1e9)
-    task = task_of(corpus, tmp_path, table.append_column("timestamp", pa.array(until)))
+    cutoff = np.where(np.arange(len(table)) % 2, np.repeat(middle, 10), 1e9)
+    task = task_of(corpus, tmp_path, table.append_column("timestamp", pa.array(cutoff)))
     model = Given(users, items)
     figures(task, model)
     assert [len(past) for past in model.pasts] == [300, 150, 150]  # Two moments for each user.
     late = 0
     for past in model.pasts:
         events = [times.lengths for _, times in past.parts]
-        early = past.until < 1e9
+        early = past.cutoff < 1e9
         late += int((np.sum(events, 0)[early] < np.sum(events, 0)[~early]).sum())
         assert early.sum() == (~early).sum()
     assert late == USERS
     untimed = Given(users, items)
     figures(task_of(corpus, tmp_path, table), untimed)
-    assert all(np.isinf(past.until).all() for past in untimed.pasts)
+    assert all(np.isinf(past.cutoff).all() for past in untimed.pasts)
 
 
 def impressions(users: list[int], items: list[int], clicked: list[int]) -> Impressions:
-    until = np.full(len(users), np.inf)
-    return Impressions(np.array(users), np.array(items), until, np.array(clicked))
+    cutoff = np.full(len(users), np.inf)
+    return Impressions(np.array(users), np.array(items), cutoff, np.array(clicked))
 
 
 def test_rates_are_smoothed_by_the_mean_and_chosen_on_valid(corpus: Corpus) -> None:
@@ -178,12 +178,12 @@ def test_rivals_know_the_base_rate_the_item_and_how_active_the_user_is(
     chance = 1 / (1 + np.exp(-(item - 9.5) / 3 - (events - 4) / 2))
     table = table.set_column(2, "clicked", pa.array(rng.random(3000) < chance))
     task = task_of(corpus, tmp_path, table)
-    prior, rate, active = task.rivals([])
+    prior, rate, active = task.baselines([])
     found = [figures(task, model) for model in (prior, rate, active)]
     assert found[0]["AUC"] == 0.5 and found[0]["NE"] == pytest.approx(1, abs=0.01)
     assert 0.7 < found[1]["AUC"] < found[2]["AUC"] - 0.02
     assert found[1]["gAUC"] == pytest.approx(found[2]["gAUC"], abs=0.02)
-    assert not task.takes(rate, "mlp") and task.takes(rate, "linear")
+    assert not task.supports(rate, "mlp") and task.supports(rate, "linear")
     assert task.score(rate, "linear").chosen["smoothing"] in (1, 3, 10, 30, 100)
 
 

@@ -18,7 +18,7 @@ from benchmarks.baselines.transactions import (
     top_items,
 )
 from benchmarks.protocols import Measure
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.future_labels import WindowsConfig, WindowsTask
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts
@@ -123,10 +123,10 @@ def test_a_sale_of_the_future_never_enters_aggregates_or_vectors(six: tuple[Corp
     class Watching:
         name, seed, fingerprint = "watching", 0, "watching"
 
-        def users(self, past: Past) -> np.ndarray:
+        def users(self, past: Snapshot) -> np.ndarray:
             for _, times in past.parts:
-                late = times.values >= np.repeat(past.until, times.lengths)
-                seen.extend(np.repeat(past.until, times.lengths) - times.values)
+                late = times.values >= np.repeat(past.cutoff, times.lengths)
+                seen.extend(np.repeat(past.cutoff, times.lengths) - times.values)
                 assert not late.any()
             return np.random.default_rng(0).normal(size=(len(past), 3))
 
@@ -139,11 +139,11 @@ def test_a_sale_of_the_future_never_enters_aggregates_or_vectors(six: tuple[Corp
     assert len(seen) == 1 + 3 + 5 and min(seen) > 0
     sales, users = task.sales, np.arange(3)
     for moment in (10, 20, 30):
-        until = np.full(3, moment * DAY + 1)
+        cutoff = np.full(3, moment * DAY + 1)
         cut = [sale for sale in SIX if sale[2] <= moment]
-        rows = sales.between(users, -np.inf, until)
+        rows = sales.between(users, -np.inf, cutoff)
         assert len(rows.values) == len(cut)
-        assert sales.time[rows.values].max() < until[0]
+        assert sales.time[rows.values].max() < cutoff[0]
 
 
 def test_aggregates_of_a_log_without_its_future_are_the_same(
@@ -151,11 +151,11 @@ def test_aggregates_of_a_log_without_its_future_are_the_same(
 ) -> None:
     cut, file = shop(tmp_path, [sale for sale in SIX if sale[2] < 30], SPLIT)
     short, long = read_sales(cut, file), read_sales(*six)
-    users, until = np.arange(3), np.full(3, 30 * DAY)
+    users, cutoff = np.arange(3), np.full(3, 30 * DAY)
     products = top_items(long, 10 * DAY, 2)
     assert np.array_equal(products, top_items(short, 10 * DAY, 2))
     one, other = (
-        counted(sales, sales.between(users, -np.inf, until), until, products)
+        counted(sales, sales.between(users, -np.inf, cutoff), cutoff, products)
         for sales in (short, long)
     )
     assert np.array_equal(one, other)
@@ -174,10 +174,10 @@ def test_aggregates_refuse_what_is_asked_for_and_a_moment_without_end(
     six: tuple[Corpus, Path],
 ) -> None:
     task = task_of(six)
-    sales, until = task.sales, np.full(3, 30 * DAY)
+    sales, cutoff = task.sales, np.full(3, 30 * DAY)
     everything = sales.between(np.arange(3), -np.inf, np.array(np.inf))
     with pytest.raises(ValueError, match="a sale -10 days before its user's moment"):
-        counted(sales, everything, until, task.products)
+        counted(sales, everything, cutoff, task.products)
     with pytest.raises(ValueError, match="a finite moment alone"):
         counted(sales, everything, np.full(3, np.inf), task.products)
 
@@ -222,8 +222,8 @@ class Given:
         self.name = self.fingerprint = name
         self.vectors = vectors
 
-    def users(self, past: Past) -> np.ndarray:
-        keys = zip(past.users.tolist(), past.until.tolist(), strict=True)
+    def users(self, past: Snapshot) -> np.ndarray:
+        keys = zip(past.users.tolist(), past.cutoff.tolist(), strict=True)
         return np.array([self.vectors[key] for key in keys])
 
     def items(self) -> None:
@@ -259,7 +259,7 @@ def test_a_planted_label_is_found_among_seen_and_unseen_users_and_noise_is_not(
     truth, noise = {}, {}
     for window in task.windows:
         for user, moment, y in zip(
-            window.users.tolist(), window.past.until.tolist(), window.labels, strict=True
+            window.users.tolist(), window.past.cutoff.tolist(), window.labels, strict=True
         ):
             noise[user, moment] = rng.normal(size=6).tolist()
             truth[user, moment] = [*noise[user, moment], *np.ravel(y)]
@@ -277,9 +277,9 @@ def test_a_planted_label_is_found_among_seen_and_unseen_users_and_noise_is_not(
 
 def test_rivals_stand_beside_trained_encoders_alone(crowd: tuple[Corpus, Path]) -> None:
     task = task_of(crowd)
-    (alone,) = task.rivals([Given("noise", {})])
+    (alone,) = task.baselines([Given("noise", {})])
     assert alone.name == "aggregates"
     for probe in task.probes:
-        assert task.takes(alone, probe)
+        assert task.supports(alone, probe)
         scored = task.score(alone, probe)
         assert np.isfinite(value(scored.measures["AUROC"], scored.queries))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.snapshot import Past
+from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.new_service import DRAWS, NewServiceConfig, NewServiceTask
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import Event, corpus_of, parts
@@ -44,10 +44,10 @@ class Given:
 
     name, seed, fingerprint = "given", 0, "given"
 
-    def __init__(self, users: Callable[[Past], np.ndarray], items: np.ndarray | None) -> None:
+    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
         self._users, self._items = users, items
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         return self._users(past)
 
     def items(self) -> np.ndarray | None:
@@ -58,7 +58,7 @@ def taste_of(corpus: Corpus) -> np.ndarray:
     return np.array([int(name.split("x")[0][-1]) for name in corpus.item_ids.to_pylist()])
 
 
-def tastes(past: Past) -> np.ndarray:
+def tastes(past: Snapshot) -> np.ndarray:
     """The taste of what was met last in the shop, as a unit vector."""
     items, _ = past.parts[past.corpus.services.index("shop")]
     return np.eye(TASTES)[taste_of(past.corpus)[items.values[items.offsets[1:] - 1]]]
@@ -99,7 +99,7 @@ def test_centring_takes_away_the_advantage_of_what_is_near_to_everybody(
     common[task.items[:15]] += 3  # fifteen items, three quarters of a taste, are near to all
     items = np.concatenate([np.eye(TASTES)[taste_of(corpus)], common], axis=1)
 
-    def users(past: Past) -> np.ndarray:
+    def users(past: Snapshot) -> np.ndarray:
         return np.concatenate([tastes(past), np.ones((len(past), 1))], axis=1)
 
     assert hits(task, Given(users, items), "centred") == pytest.approx(10 / EACH)
@@ -125,7 +125,7 @@ def test_popularity_counts_all_training_users_or_the_labelled_ones_alone(
     corpus: Corpus, task: NewServiceTask
 ) -> None:
     lab = corpus.services.index("lab")
-    (popularity,) = task.rivals([])
+    (popularity,) = task.baselines([])
     labelled = {
         "zero-shot": [corpus.users_in("train")],
         "5 %": [task.pool[rows] for rows in task._draws("5 %")],
@@ -145,7 +145,7 @@ def test_popularity_counts_all_training_users_or_the_labelled_ones_alone(
             equal = (counts == own[:, None]).sum(1)
             chance = np.clip((10 - better) / equal, 0, 1)
             assert found[draw * asked : (draw + 1) * asked] == pytest.approx(chance)
-    assert [probe for probe in task.probes if task.takes(popularity, probe)] == [
+    assert [probe for probe in task.probes if task.supports(popularity, probe)] == [
         *("zero-shot", "1 %", "5 %", "10 %")
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.snapshot import Past, as_of
+from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import NextItemConfig, NextItemTask
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
@@ -40,10 +40,10 @@ class Given:
 
     name, seed, fingerprint = "given", 0, "given"
 
-    def __init__(self, users: Callable[[Past], np.ndarray], items: np.ndarray | None) -> None:
+    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
         self._users, self._items = users, items
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         return self._users(past)
 
     def items(self) -> np.ndarray | None:
@@ -54,7 +54,7 @@ def task_of(corpus: Corpus, **changes: object) -> NextItemTask:
     return NextItemConfig(**{"name": "next", "service": "shop", **changes}).build(corpus)  # type: ignore[arg-type]
 
 
-def last_met(past: Past) -> np.ndarray:
+def last_met(past: Snapshot) -> np.ndarray:
     items, _ = past.parts[past.corpus.services.index("shop")]
     return np.eye(past.corpus.num_items)[items.values[items.offsets[1:] - 1]]
 
@@ -75,9 +75,9 @@ def test_a_past_is_what_lies_before_the_target_in_that_service_alone(corpus: Cor
 
 def test_a_past_that_holds_the_target_raises(corpus: Corpus) -> None:
     task = task_of(corpus)
-    whole = as_of(corpus, task.users, services=["shop"])
+    whole = snapshot_at(corpus, task.users, services=["shop"])
     with pytest.raises(ValueError, match="user u000 has an event of shop at"):
-        Past(corpus, task.users, whole.parts, task.before_test.until)
+        Snapshot(corpus, task.users, whole.parts, task.before_test.cutoff)
 
 
 @pytest.mark.filterwarnings("ignore:unsafe cast from uint64")  # ranx's own code, compiled
@@ -144,7 +144,7 @@ def test_what_was_met_leaves_the_ranking_where_it_is_filtered(corpus: Corpus) ->
 
 def test_popularity_is_counted_on_training_events_and_sliced_by_them(corpus: Corpus) -> None:
     task = task_of(corpus)
-    popularity = task.rivals([])[0]
+    popularity = task.baselines([])[0]
     scored = task.score(popularity, "fitted")
     shop = corpus.services.index("shop")
     counts = np.zeros(corpus.num_items)
@@ -167,12 +167,15 @@ def test_popularity_is_counted_on_training_events_and_sliced_by_them(corpus: Cor
 def test_every_rival_is_asked_once_and_models_twice(corpus: Corpus, tmp_path: Path) -> None:
     task = task_of(corpus, clock_times=True, most=50)
     model = Given(last_met, np.eye(corpus.num_items))
-    assert [probe for probe in task.probes if task.takes(model, probe)] == ["zero-shot", "linear"]
+    assert [probe for probe in task.probes if task.supports(model, probe)] == [
+        "zero-shot",
+        "linear",
+    ]
     names = ["popularity", "item-kNN", "EASE", "iALS", "recent popularity"]
-    rivals = task.rivals([])
-    assert [rival.name for rival in rivals] == names
-    assert all([p for p in task.probes if task.takes(r, p)] == ["fitted"] for r in rivals)
-    found = task.score(rivals[1], "fitted")  # the ring: neighbours are what comes next
+    baselines = task.baselines([])
+    assert [baseline.name for baseline in baselines] == names
+    assert all([p for p in task.probes if task.supports(r, p)] == ["fitted"] for r in baselines)
+    found = task.score(baselines[1], "fitted")  # the ring: neighbours are what comes next
     assert found.queries.num_rows == 50
     assert found.queries["hit_10"].to_numpy().mean() > 0.9
     assert {"shrinkage", "neighbours", "valid NDCG@10"} < found.chosen.keys()
@@ -181,9 +184,9 @@ def test_every_rival_is_asked_once_and_models_twice(corpus: Corpus, tmp_path: Pa
 def test_a_supervised_run_is_a_row_of_its_own(corpus: Corpus, tmp_path: Path) -> None:
     run = saved_run(tmp_path, "own", corpus, SequencesConfig(services=["shop"]))
     task = task_of(corpus, supervised=run)
-    rival = task.rivals([])[-1]
-    assert rival.name == "SASRec (own, supervised)"
-    scored = task.score(rival, "fitted")
+    baseline = task.baselines([])[-1]
+    assert baseline.name == "SASRec (own, supervised)"
+    scored = task.score(baseline, "fitted")
     assert scored.queries.num_rows == USERS
     assert scored.chosen["step"] == 5
 

@@ -1,4 +1,4 @@
-"""On a world whose truth is known the truth is the ceiling, and noise is chance."""
+"""On a world whose truth is known the truth is the oracle, and noise is chance."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.baselines.oracle import Truth
+from benchmarks.baselines.oracle import Oracle
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import unit
-from benchmarks.protocols import Model, Rival, Scored, Task
-from benchmarks.snapshot import Past
+from benchmarks.protocols import Model, Scored, Task, TaskBaseline
+from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
@@ -31,10 +31,10 @@ class Knowing:
 
     name, seed, fingerprint = "knowing", 0, "knowing"
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Oracle) -> None:
         self.truth = truth
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         share = latents_at(self.truth.first, self.truth.last, 0.9)[past.users]
         counts = np.log1p(past.lengths)[:, None]
         return np.concatenate(
@@ -52,10 +52,10 @@ class Reading:
 
     name, seed, fingerprint = "reading", 0, "reading"
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Oracle) -> None:
         self.truth = truth
 
-    def users(self, past: Past) -> np.ndarray:
+    def users(self, past: Snapshot) -> np.ndarray:
         counts = np.zeros((len(past), 30))
         for items, _ in past.parts:
             user = np.repeat(np.arange(len(past)), items.lengths)
@@ -82,11 +82,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
     corpus = Corpus.open(prepare(config, progress=False))
     tasks = {
-        asks: SyntheticTaskConfig(name=f"synthetic/{asks}", asks=asks, world=log.out).build(corpus)
+        asks: SyntheticTaskConfig(name=f"synthetic/{asks}", task=asks, world=log.out).build(corpus)
         for asks in ASKED
     }
     return SimpleNamespace(
-        root=root, corpus=corpus, truth=Truth(log.out, corpus), tasks=tasks, world=log.out
+        root=root, corpus=corpus, truth=Oracle(log.out, corpus), tasks=tasks, world=log.out
     )
 
 
@@ -95,10 +95,10 @@ def value(scored: Scored, measure: str | None = None) -> float:
     return values[measure or next(iter(values))].value
 
 
-def rows(task: Task) -> Iterator[tuple[str, Model | Rival]]:
-    for rival in task.rivals([]):
-        assert task.takes(rival, task.probes[0])
-        yield rival.name, rival
+def rows(task: Task) -> Iterator[tuple[str, Model | TaskBaseline]]:
+    for baseline in task.baselines([]):
+        assert task.supports(baseline, task.probes[0])
+        yield baseline.name, baseline
 
 
 @pytest.mark.parametrize("asks", ASKED)
@@ -108,16 +108,16 @@ def test_no_row_is_above_the_truth(world: SimpleNamespace, asks: str) -> None:
     models["knowing"] = Knowing(world.truth)
     models["random"] = RandomModel(world.corpus, width=16, seed=0)
     if asks == "matching":  # the same vector from either side, and so always its own neighbour
-        assert not task.takes(models.pop("random"), "zero-shot")
+        assert not task.supports(models.pop("random"), "zero-shot")
         models["knowing"] = Reading(world.truth)
     scored = {name: task.score(model, task.probes[0]) for name, model in models.items()}
     found = {name: value(one) for name, one in scored.items()}
-    ceiling = found.pop("ceiling (truth)")
-    assert len(found) >= 2 and ceiling >= max(found.values()), (ceiling, found)
+    oracle = found.pop("oracle")
+    assert len(found) >= 2 and oracle >= max(found.values()), (oracle, found)
     if "prior" in found:
         assert abs(found["prior"] - 0.5) < 1e-9
         losses = {name: value(one, "log loss") for name, one in scored.items()}
-        assert losses["ceiling (truth)"] == min(losses.values())
+        assert losses["oracle"] == min(losses.values())
     ids = [one.queries["user_id"].to_pylist() for one in scored.values()]
     assert all(one == ids[0] for one in ids) and len(ids[0]) > 100
     split = dict(zip(world.corpus.user_ids.to_pylist(), world.corpus.split, strict=True))
@@ -132,23 +132,23 @@ def test_who_knows_the_latents_is_near_the_ceiling(
     world: SimpleNamespace, asks: str, ceiling_is: float, chance: float
 ) -> None:
     task = world.tasks[asks]
-    ceiling, knowing, random = (
+    oracle, knowing, random = (
         value(task.score(model, task.probes[0]))
         for model in (
-            task.rivals([])[0],
+            task.baselines([])[0],
             Knowing(world.truth),
             RandomModel(world.corpus, width=16, seed=0),
         )
     )
-    assert ceiling > ceiling_is
-    assert (knowing - chance) / (ceiling - chance) > 0.7, (knowing, ceiling)
+    assert oracle > ceiling_is
+    assert (knowing - chance) / (oracle - chance) > 0.7, (knowing, oracle)
     assert abs(random - chance) < (0.03 if asks == "next item" else 0.12), random
 
 
 def test_the_true_item_probabilities_are_those_of_the_log(world: SimpleNamespace) -> None:
     task = world.tasks["next item"]
-    ceiling = task.rivals([])[0]
-    users, items = ceiling.users(task.past), ceiling.items()
+    oracle = task.baselines([])[0]
+    users, items = oracle.users(task.past), oracle.items()
     scores = users @ items.T / 1e6
     for number in range(3):
         here = world.corpus.item_service == number
@@ -186,13 +186,13 @@ def test_the_likelihood_is_the_slow_one(world: SimpleNamespace) -> None:
 
 def test_labels_of_others_teach_nothing(world: SimpleNamespace) -> None:
     rng = np.random.default_rng(1)
-    task = SyntheticTaskConfig(name="shuffled", asks="attribute", world=world.world).build(
+    task = SyntheticTaskConfig(name="shuffled", task="attribute", world=world.world).build(
         world.corpus
     )
     rng.shuffle(task.labels.label)  # pyright: ignore[reportAttributeAccessIssue]
     assert abs(value(task.score(Knowing(world.truth), "linear")) - 0.5) < 0.1
-    ceiling = task.rivals([])[0]
-    assert abs(value(task.score(ceiling, "linear")) - 0.5) < 0.1
+    oracle = task.baselines([])[0]
+    assert abs(value(task.score(oracle, "linear")) - 0.5) < 0.1
 
 
 def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
@@ -200,7 +200,7 @@ def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
     start = world.truth.config.window_start
     for asks in ("churn", "clicks"):
         past = world.tasks[asks].past
-        assert (past.until == start).all() and past.lengths.sum() > 10_000
+        assert (past.cutoff == start).all() and past.lengths.sum() > 10_000
         assert max(times.values.max() for _, times in past.parts) < start
     task = world.tasks["next item"]
     whole = sum(world.corpus.items_of(s).lengths[task.past.users] for s in range(3))
@@ -217,7 +217,7 @@ def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
 
 
 def test_another_world_is_refused_by_name(world: SimpleNamespace, tmp_path: Path) -> None:
-    asked = SyntheticTaskConfig(name="churn", asks="churn", world=tmp_path)
+    asked = SyntheticTaskConfig(name="churn", task="churn", world=tmp_path)
     with pytest.raises(FileNotFoundError, match=f"no {tmp_path}/world.yaml"):
         asked.build(world.corpus)
     log = SyntheticConfig(users=10, items_per_service=60, out=tmp_path)

@@ -1,4 +1,5 @@
 # pyright: standard
+
 """The next-item objective in the one trainer: figures, gradients, resume, switch and refusals."""
 
 import json
@@ -6,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from clue import pretrain as trainer
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -28,6 +29,8 @@ from clue.train.packing import Budget
 from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log
 from tests.processes import spawn
+
+trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Follows:
         self.name, self.lower, self.asked = name, lower, 0
         self.probes = ("zero-shot", "linear")
 
-    def takes(self, _: Any, probe: str) -> bool:
+    def supports(self, _: Any, probe: str) -> bool:
         return probe == "linear"
 
     def score(self, model: Any, probe: str) -> Scored:

@@ -89,7 +89,7 @@ def test_the_end_is_projected_from_what_is_done(world: Corpus, tmp_path: Path) -
         wall = 3 + 0.1 * steps
         board.done[point.name] = {"own": {"steps": steps, "flops": flops, "wall": wall}}
     assert board.left([]) == pytest.approx(3 + 2, rel=0.05)  # of 5 s and 4 s on two places
-    assert board.summary([]).startswith("4 done, 0 running, 2 left, about 5 s")
+    assert board.summary([]).startswith("4 done, 0 running, 2 left, about 0:00:05")
 
 
 def test_a_terminal_sees_a_table_and_a_file_lines(
