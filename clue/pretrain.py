@@ -31,7 +31,7 @@ import torch
 from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig, ServiceText, TokenizerConfig
-from clue.evaluation.matching import badness, mean_entropy
+from clue.evaluation.matching import mean_entropy, selection_score
 from clue.monitor.run_log import RunLog, installed
 from clue.monitor.throughput import StepTiming
 from clue.prepare import prepare
@@ -159,8 +159,8 @@ def measure_and_save(
             held_out = mean_entropy(metrics)
             progress = phases.advance(progress, config.optimizer, done, held_out)
         turning = progress.phase != learner.progress.phase
-        bad = badness(metrics, config.best_by)
-        if saving or turning or bad < checkpoint.least_badness(config.run):
+        score = selection_score(metrics, config.best_by)
+        if saving or turning or score < checkpoint.best_score(config.run):
             if turning:  # no optimiser's state goes from one phase to the next
                 state = replace(state, optimizer={})
             checkpoint.save(config, run.corpus, state, done, metrics, progress)
@@ -174,14 +174,16 @@ def drawn_ahead(
 ) -> Iterator[tuple[int, Drawn, float]]:
     """Return each step, this process's part of its batch, and the seconds it was waited for.
 
-    The next batch is drawn in a thread of its own meanwhile.
+    The next batch is drawn in a thread of its own meanwhile; none beyond the last step.
     """
     with ThreadPoolExecutor(1) as drawer:
-        upcoming = drawer.submit(objective.draw, steps.start, rank, world)
+        upcoming = drawer.submit(objective.draw, steps.start, rank, world) if steps else None
         for step in steps:
+            assert upcoming is not None
             began = time.perf_counter()
             batch = upcoming.result()
-            upcoming = drawer.submit(objective.draw, step + 1, rank, world)
+            if step + 1 in steps:
+                upcoming = drawer.submit(objective.draw, step + 1, rank, world)
             yield step, batch, time.perf_counter() - began
 
 

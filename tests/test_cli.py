@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from clue import cli
+from clue.config import load
 from clue.data.corpus import Corpus
+from clue.data.ingest.config import PrepareConfig
+from clue.embed import EmbedConfig
+from clue.prepare import with_logs_as_keys
+from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
 
 
@@ -27,6 +32,20 @@ def test_help_teaches_and_imports_nothing() -> None:
     for name in cli.COMMANDS:
         assert re.search(rf"^    {name} +\S", done.stdout, re.MULTILINE)
     assert "user_id,service,item_id,timestamp,text" in done.stdout
+
+
+def test_the_commands_in_the_help_are_valid() -> None:
+    kinds: dict[str, type] = {
+        "prepare": PrepareConfig,
+        "pretrain": PretrainConfig,
+        "embed": EmbedConfig,
+    }
+    lines = re.findall(r"^    clue (\w+) (.+?)(?:   .*)?$", cli.HELP, re.MULTILINE)
+    shown = [(name, words.split()) for name, words in lines if name in kinds]
+    assert len(shown) == 6
+    for name, words in shown:
+        keys = [word for word in words if not word.startswith("--")]
+        load(kinds[name], None, with_logs_as_keys(keys) if name == "prepare" else keys)
 
 
 @pytest.mark.parametrize("command", ["prepare", "export", "synthetic", "serve"])

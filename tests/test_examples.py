@@ -24,6 +24,6 @@ def test_an_example_holds(example: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_there_are_some_and_each_asserts_something() -> None:
-    assert [path.stem[:2] for path in EXAMPLES] == ["01", "02", "03", "04"]
+def test_there_are_five_and_each_asserts_something() -> None:
+    assert [path.stem[:2] for path in EXAMPLES] == ["01", "02", "03", "04", "05"]
     assert all("\nassert " in path.read_text() for path in EXAMPLES)

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from clue.config import load, to_yaml
+from clue.data.batches import Batch
 from clue.data.corpus import Corpus
 from clue.data.ingest.config import PrepareConfig
 from clue.run import checkpoint
+from clue.run.objectives.contrastive import Contrastive
 from clue.run.pretrain_config import PretrainConfig
 from clue.synthetic.world import SyntheticConfig
 from tests.conftest import ROOT, TinyRun
@@ -228,3 +230,19 @@ def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_pa
     theirs = two.weights()
     for name, weight in one.weights().items():
         torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_no_batch_is_drawn_beyond_the_last_step(tiny_run: TinyRun) -> None:
+    config = PretrainConfig(corpus=tiny_run.corpus, batch=8)
+    drawn: list[int] = []
+
+    class Counting(Contrastive):
+        def draw(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+            drawn.append(step)
+            return super().draw(step, rank, world)
+
+    objective = Counting(config, Corpus.open(tiny_run.corpus))
+    for steps in (range(3, 6), range(2, 2)):
+        drawn.clear()
+        seen = [step for step, _, _ in trainer.drawn_ahead(objective, steps, 0, 1)]
+        assert seen == drawn == [*steps]

@@ -35,7 +35,7 @@ HOLLOW = 6  # groups from here on are hollow
 GLYPHS = "●■▲◆✚▼○□"  # the same shapes as text, for legends in HTML
 NAME = 24  # characters of a name in a figure; what is longer ends in "…"
 PANEL = (3.1, 3.0)  # inches of one of several panels
-ALONE = (4.8, 3.0)  # inches of a single one: its text stays readable on a phone
+ALONE = (3.6, 2.5)  # inches of a single one: its text stays readable on a phone
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "figure.dpi": 72,  # places on the screen are in points
@@ -224,7 +224,7 @@ def inline(figure: Figure, label: str) -> Markup:
     return Markup(f'<svg {box[0]} role="img" aria-label="{escape(label)}">{inside.strip()}')
 
 
-def tick_values(low: float, high: float, count: int = 4) -> list[float]:
+def tick_values(low: float, high: float, count: int = 3) -> list[float]:
     """Return about `count` round numbers inside low..high, ascending."""
     return [float(x) for x in MaxNLocator(count).tick_values(low, high) if low <= x <= high]
 

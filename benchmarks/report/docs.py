@@ -5,10 +5,8 @@
 A part lies between two comments, such as `<!-- results:NAME -->` and `<!-- /results -->`. `files`
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
 `results:NAME` from results/NAME/results.json, `speed:NAME` from results/speed/NAME.json,
-`hard_tasks:NAME` from results/hard_tasks/NAME/results.json, `leave_one_out:NAME` from
-results/next_item/NAME.json, `rival:NAME` from that and its rectools_NAME.json, `transfer:NAME` and
-`headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files below
-results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
+`transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files
+below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
 reference) from the files that those commands wrote.
 """
 
@@ -19,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import leave_one_out, rival_table
-from benchmarks.hard_tasks import figure as tasks_figure
 from benchmarks.report import config_reference
 from benchmarks.results import headlines, read_results
 from benchmarks.scaling import compare_report, tables
@@ -29,8 +25,7 @@ from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
 
 KINDS = (
-    "files|results|speed|batch_size|robustness|hard_tasks|leave_one_out|rival|strategies|transfer"
-    "|scaling|config|headline|settings"
+    "files|results|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
 )
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
@@ -74,11 +69,6 @@ def _part(root: Path, kind: str, name: str) -> str:
                 "robustness": robustness,
                 "settings": config_reference.settings,
             }[kind](root)
-        case "leave_one_out":
-            return leave_one_out.markdown(_json(root, "next_item", name))
-        case "rival":
-            ours, theirs = (_json(root, "next_item", f"{x}{name}") for x in ("", "rectools_"))
-            return rival_table.table(theirs, ours)
         case "batch_size" | "strategies":
             return sweep_comparison(root, kind)
         case "config":
@@ -88,7 +78,6 @@ def _part(root: Path, kind: str, name: str) -> str:
         case _:
             return {
                 "results": results_table,
-                "hard_tasks": hard_tasks,
                 "scaling": scaling,
                 "transfer": transfer_table,
                 "headline": headline,
@@ -165,27 +154,6 @@ def sweep_comparison(root: Path, name: str) -> str:
     command = f"python -m benchmarks.scaling sweep configs/sweep/{name}.yaml"
     picture = f"![{', '.join(tree['by'])} and {tree['factor']}: scores]({folder}/compare.svg)"
     return f"{made}```bash\n{command}\n```\n\n{picture}\n\n{compare_report.table(tree)}"
-
-
-def hard_tasks(root: Path, name: str) -> str:
-    """Return the study's command, and each task's table and figure.
-
-    Raises FileNotFoundError without its results.
-    """
-    folder = Path("results") / "hard_tasks" / name
-    found = tasks_figure.read_tasks(root / folder / "results.json")
-    parts = [
-        f"Made by the former command at commit a550574; now it is\n\n"
-        f"```bash\npython -m benchmarks.suite --suite hard_{name}\n```"
-    ]
-    drawn: set[str] = set()
-    for task in found:
-        parts.append(tasks_figure.table(task))
-        file = task.kind.replace(" ", "_")
-        if file not in drawn:
-            parts.append(f"![{task.kind} by model, with intervals]({folder}/{file}.svg)")
-        drawn.add(file)
-    return "\n\n".join(parts)
 
 
 def scaling(root: Path, name: str) -> str:

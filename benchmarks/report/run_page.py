@@ -1,55 +1,64 @@
 """Command: a run and its results as one HTML file that needs nothing else.
 
     python -m benchmarks.report.run_page run=runs/demo corpus=corpora/demo results=results/demo
-    python -m benchmarks.report.run_page transfer=results/suite/real
 
 Learning curves, a map of held-out users, three of them with the items nearest to them, and every
-task beside its controls. With `transfer` instead, the report of a transfer suite's scores
-(benchmarks/report/suite_page.py). The file makes no request and can be mailed.
+task of the suite in `results` beside its controls. The file makes no request and can be mailed.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from benchmarks.figures import Line, interval_bar, line_chart, scatter, shape
-from benchmarks.models import EncoderVectors, user_vectors
-from benchmarks.page import page
-from benchmarks.report.suite_page import TransferReportConfig
-from benchmarks.report.suite_page import report as transfer_report
-from benchmarks.results import (
-    LOWER_IS_BETTER,
-    TITLES,
-    Row,
-    Table,
-    as_text,
-    read_results,
-    show,
-)
-from benchmarks.suite.user_map import (
-    Groups,
-    Person,
-    Shelf,
-    flat_map,
-    groups_of,
-    three_people,
-)
+from benchmarks.baselines.representations import EncoderModel
+from benchmarks.metrics.bootstrap import Interval
+from benchmarks.metrics.format import number, show
+from benchmarks.report.charts import Line, Panel, inline, line_panels, scatter
+from benchmarks.report.rendering import Bar, Scale, kind_of, write_page
+from benchmarks.report.sections import Section, all_differences
+from benchmarks.snapshot import snapshot_at
+from benchmarks.suite import results
+from benchmarks.suite.results import TaskResult
+from benchmarks.suite.summary import CONTROL, OURS, TaskTable, tables, widest
+from benchmarks.suite.user_map import example_users, flat_map, groups_of
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.inference.text_encoder import TextEncoder
+from clue.monitor.read_log import RunHistory, read_log
+
+QUOTED = 2  # measures of a task in the table, its main one first; the sections below have all
+SINGLE = 4  # pairs of services that have a line of their own; of more, the mean has
+RESAMPLES = 1000
+AIMS = {
+    "contrastive": "The encoder reads what a user did in one service as text, and was trained from "
+    "scratch so that the same user's vectors from different services, or parts of one history, "
+    "agree.",
+    "next_item": "The model reads the ids of a user's items in their order, and was trained from "
+    "scratch to say which comes next.",
+}
+CURVES = {
+    "matching": {
+        "recall_at_10": "Matching on valid users, R@10",
+        "calibrated_entropy": "Matching on valid users, contrastive entropy, nats",
+    },
+    "next_item": {
+        "recall_at_10": "Next items of valid users, HR@10",
+        "cross_entropy": "Next items of valid users, cross-entropy, nats",
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class RunReportConfig:
     """What to report on and where to. `users` and `label` name a true group of users, if known.
 
-    `out` is RUN/report.html unless set. With `transfer` nothing else is read.
+    `results` is the folder of a suite that scored the run; where it has no scores, the page says
+    how to make them. `out` is RUN/report.html unless set.
     """
 
     run: Path = Path("runs/demo")
@@ -58,202 +67,152 @@ class ReportConfig:
     users: Path | None = None
     label: str | None = None
     out: Path | None = None
-    transfer: Path | None = None
 
 
-def report(config: ReportConfig) -> Path:
-    """Return the file written. FileNotFoundError or ValueError, naming it, for what is missing."""
-    if config.transfer is not None:
-        return transfer_report(TransferReportConfig(out=config.transfer))
-    corpus = Corpus.open(config.corpus)
-    encoder = TextEncoder.load(config.run)
-    tables, about = read_results(config.results / "results.json")
-    if about["model"]["fingerprint"] != encoder.fingerprint:
+@dataclass(frozen=True)
+class Score:
+    """A measure of a task over the models that have it: a cell each, None for those without."""
+
+    task: str
+    measure: str
+    main: bool
+    cells: list[Bar | None]
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of the cells' bars."""
+        return Scale.of(cell for cell in self.cells if cell is not None)
+
+
+def report(config: RunReportConfig) -> Path:
+    """Write the page and return its path.
+
+    Raises FileNotFoundError or ValueError, naming it, for what is missing.
+    """
+    corpus, log = Corpus.open(config.corpus), read_log(config.run)
+    model = EncoderModel(OURS, config.run, corpus, seed=0, untrained=False)
+    scores = results.read(config.results) if (config.results / results.FILE).is_file() else []
+    check_model(scores, model.fingerprint, config)
+    tasks = tables(scores, resamples=RESAMPLES)
+    differences = all_differences(tasks)
+    groups = groups_of(corpus, config.users, config.label)
+    points = flat_map(model.users(snapshot_at(corpus, groups.users)))
+    manifest = corpus.manifest
+    return write_page(
+        "run.html.j2",
+        config.out or config.run / "report.html",
+        title=f"CLUE: {config.run.name}",
+        lead=(
+            f"{manifest.num_users:,} users, {manifest.num_items:,} items and "
+            f"{sum(manifest.num_events.values()):,} events of {', '.join(corpus.services)}. "
+            f"{AIMS[model.source.config.objective]}"
+        ),
+        ours=OURS,
+        control=CONTROL,
+        curves=curves(log),
+        groups=groups,
+        chart=inline(scatter(points, groups.number.tolist(), groups.names), "map of users"),
+        examples=example_users(corpus, groups, model),
+        models=(models := models_of(tasks)),
+        scores=[score for table in tasks for score in scores_of(table, models)],
+        tasks=[Section(table, differences.get(table.name, [])) for table in tasks],
+        without=f"No scores in {config.results}: {suite_command(config)} makes them.",
+        made=made(config, corpus, model.fingerprint, scores),
+        settings=(config.run / "config.yaml").read_text(encoding="utf-8"),
+    )
+
+
+def check_model(scores: Sequence[TaskResult], fingerprint: str, config: RunReportConfig) -> None:
+    """Raise ValueError where the trained rows of `scores` are of another model."""
+    trained = {r.about["model_fingerprint"] for r in scores if r.model == OURS}
+    if scores and fingerprint not in trained:
         raise ValueError(
             f"{config.results} holds the results of another model than {config.run}; "
-            "run python -m benchmarks.evaluate again"
+            f"{suite_command(config)} makes those of this one"
         )
-    log = read_log(config.run / "log.jsonl")
-    model = EncoderVectors(encoder, corpus)
-    groups = groups_of(corpus, config.users, config.label)
-    points = flat_map(user_vectors(model, corpus, groups.users))
-    main = [table for table in tables if table.main and table.users == "test alone"]
-    main = main or [table for table in tables if table.main]
-    manifest = corpus.manifest
-    lead = (
-        f"{manifest.num_users:,} users, {manifest.num_items:,} items and "
-        f"{sum(manifest.num_events.values()):,} events of {', '.join(corpus.services)}. "
-        "The encoder reads what a user did in one service as text, and was trained from scratch so "
-        "that the same user's vectors from different services, or parts of one history, agree."
-    )
-    parts = {
-        "title": f"CLUE: {escape(config.run.name)}",
-        "lead": escape(lead),
-        "figures": "".join(_figures(main)),
-        "curves": "".join(_curves(log)),
-        "curves_note": "Matching is measured on valid users, every one ranked; dotted is chance.",
-        "map": scatter(points, groups.number.tolist(), groups.names),
-        "map_note": escape(
-            f"{len(groups.users):,} users of valid and test by their vectors over all services; "
-            f"shape and colour are the {groups.meaning}. Training saw neither these users nor this "
-            "label; nearness on the map is nearness of vectors, directions mean nothing."
-        ),
-        "legend": "".join(
-            f"<span>{shape(number)}{escape(name)}</span>"
-            for number, name in enumerate(groups.names)
-        ),
-        "people": "".join(person_card(one, groups) for one in three_people(corpus, groups, model)),
-        "people_note": "Nearest by the user's vector over all services; items met before left out.",
-        "table": benchmark_table(main),
-        "table_note": escape(
-            f"{'Test users alone' if main[0].users == 'test alone' else 'Valid and test users'}; "
-            "intervals of 95 % from a bootstrap over users. Untrained is the same encoder before "
-            "its first step. Everything is ranked in full, nothing is sampled."
-        ),
-        "details": _details(tables),
-        "made": _made(config, corpus, about),
-    }
-    out = config.out or config.run / "report.html"
-    out.write_text(page(parts), encoding="utf-8")
-    return out
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log. FileNotFoundError without it, ValueError for a torn one."""
-    if not file.is_file():
-        raise FileNotFoundError(f"no run log {file}; clue/pretrain.py writes one")
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: {error}; was the run killed while writing? resume it") from None
+def suite_command(config: RunReportConfig) -> str:
+    """Return the command that scores the run."""
+    folders = f"encoders=[{config.run}] corpus={config.corpus} out={config.results}"
+    return f"python -m benchmarks.suite SUITE.yaml {folders}"
 
 
-def benchmark_table(tables: Sequence[Table]) -> str:
-    """Return tables' headline measures as one HTML table: a row per measure, controls beside."""
-    rows = [row for row in TITLES if any(row in table.rows for table in tables)]
-    head = "".join(f"<th>{escape(TITLES[row])}</th>" for row in rows)
-    lines = [f"<tr><th>task</th>{head}</tr>"]
-    for table in tables:
-        for name in table.headline:
-            found = [r.measures[name] for r in table.rows.values() if name in r.measures]
-            low, high = min(f.low for f in found), max(f.high for f in found)
-            better = ", lower is better" if name in LOWER_IS_BETTER else ""
-            chance = f", chance {table.chance[name]:.3g}" if name in table.chance else ""
-            cells = [f"<td>{_cell(table, row, name, low, high)}</td>" for row in rows]
-            cells[0] = cells[0].replace("<td>", '<td class="ours">', 1)
-            task = f"{table.task}: {table.part}"
-            small = f"<small>{escape(name + better + chance)}</small>"
-            lines.append(f"<tr><td>{escape(task)}{small}</td>{''.join(cells)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+def models_of(tasks: Iterable[TaskTable]) -> list[str]:
+    """Return all models: ours, the control, and the others as the tasks name them."""
+    return list(dict.fromkeys([OURS, CONTROL, *(name for table in tasks for name in table.rows)]))
 
 
-def _cell(table: Table, row: str, name: str, low: float, high: float) -> str:
-    found = table.rows.get(row, Row({})).measures.get(name)
-    if found is None:
-        return ""
-    value, between = show(name, found).split(" ", 1)
-    return f"{value}<small>{between}</small>{interval_bar(found, low, high)}"
+def scores_of(table: TaskTable, models: Sequence[str]) -> list[Score]:
+    """Return the task's first measures over `models`, means over seeds as wide as the widest."""
+    measures = table.results[0].measures
+    scores: list[Score] = []
+    for name in list(measures)[:QUOTED]:
+        cells: list[Bar | None] = []
+        for model in models:
+            row = table.rows.get(model)
+            known = [r.values[name] for r in row.results if name in r.values] if row else []
+            cells.append(_cell(model, name, widest(known)) if known else None)
+        better = ", lower is better" if measures[name].lower_is_better else ""
+        scores.append(Score(table.name, name + better, name == table.measure, cells))
+    return scores
 
 
-def _figures(tables: Sequence[Table]) -> list[str]:
-    """A card per task: the first headline of the trained encoder beside the untrained one."""
-    cards: list[str] = []
-    for table in tables:
-        name = table.headline[0]
-        ours, control = (table.rows[row].measures[name] for row in ("trained", "untrained"))
-        value = show(name, ours).split(" ", 1)[0]
-        title = f'<span class="soft">{escape(table.task)}: {escape(name)}</span>'
-        small = f"<small>{escape(table.part)}; untrained {show(name, control)}</small>"
-        cards.append(f'<div class="card figure">{title}<b>{value}</b>{small}</div>')
-    return cards
+def _cell(model: str, measure: str, interval: Interval) -> Bar:
+    between = show(measure, interval).split(" ", 1)[1]
+    return Bar(model, interval, number(measure, interval.value), between, kind_of(model))
 
 
-def _curves(log: Sequence[dict[str, Any]]) -> list[str]:
-    """The training loss, and R@10 and the entropy of matching on valid users, over the steps."""
-    train = [line for line in log if line["kind"] == "train"]
-    valid = [line for line in log if line["kind"] == "valid"]
-    found: list[str] = []
-    if train:
-        loss = Line("loss", [t["step"] for t in train], [t["loss"] for t in train])
-        chart = line_chart([loss], x_label="step", level=None)
-        found.append(f'<div class="card"><h3>Training loss, nats</h3>{chart}</div>')
-    titles = {
-        "recall_at_10": "Matching on valid users, R@10",
-        "calibrated_entropy": "Matching on valid users, contrastive entropy, nats",
-    }
-    for key, title in titles.items() if valid else []:
-        steps = [line["step"] for line in valid]
-        pairs = list(valid[-1]["matching"])
-        lines = [Line(p, steps, [v["matching"][p][key] for v in valid]) for p in pairs]
-        sizes = [valid[-1]["matching"][pair]["gallery"] for pair in pairs]
-        chance = np.mean([10 / s if key == "recall_at_10" else np.log(s) for s in sizes])
-        if len(lines) > 4:
-            mean = np.mean([line.y for line in lines], axis=0).tolist()
-            thin = [Line(line.name, line.x, line.y, thin=True) for line in lines]
-            lines = [Line("mean", steps, mean), *thin]
-        chart = line_chart(lines, x_label="step", level=("chance", float(chance)))
-        found.append(f'<div class="card"><h3>{title}</h3>{chart}</div>')
-    return found
+def curves(log: RunHistory) -> list[tuple[str, Markup]]:
+    """Return titles and charts over the steps: the training loss, and the held-out figures."""
+    charts: list[tuple[str, Panel]] = []
+    if log.train:
+        loss = Line("loss", [t["step"] for t in log.train], _numbers(t["loss"] for t in log.train))
+        charts.append(("Training loss, nats", Panel([loss], x_label="step")))
+    steps = [line["step"] for line in log.valid]
+    for task, titles in CURVES.items():
+        held_out: list[Mapping[str, Any]] = [line[task] for line in log.valid if task in line]
+        for figure, title in titles.items() if held_out else ():
+            lines = [
+                Line(name, steps, _numbers(each[name][figure] for each in held_out))
+                for name in held_out[-1]
+            ]
+            sizes = np.array([of["negatives"] + 1 for of in held_out[-1].values()])
+            chance = np.mean(10 / sizes if figure == "recall_at_10" else np.log(sizes))
+            if len(lines) > SINGLE:
+                mean = np.mean([line.y for line in lines], axis=0).tolist()
+                others = [Line(line.name, line.x, line.y, role="background") for line in lines]
+                lines = [Line("mean", steps, mean), *others]
+            level = ("chance", float(chance))
+            charts.append((title, Panel(lines, x_label="step", level=level)))
+    return [(title, inline(line_panels([panel]), title)) for title, panel in charts]
 
 
-def person_card(person: Person, groups: Groups) -> str:
-    """Return one person as an HTML card, with her group and her shelves."""
-    number = groups.names.index(person.group)
-    shelves = "".join(_shelf(shelf) for shelf in person.shelves)
-    return (
-        f'<div class="card"><h3>User {escape(person.user_id)}</h3>'
-        f'<div class="legend left">{escape(groups.meaning)}: '
-        f"<span>{shape(number)}{escape(person.group)}</span></div>{shelves}</div>"
-    )
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
 
 
-def _shelf(shelf: Shelf) -> str:
-    newest, nearest = (
-        "".join(f"<li>{escape(text)}</li>" for text in texts)
-        for texts in (shelf.newest, shelf.nearest)
-    )
-    did = f"<ul>{newest}</ul>" if newest else '<p class="soft">nothing here</p>'
-    return (
-        f'<div class="shelf"><h4>{escape(shelf.service)}: {shelf.events} events, newest first</h4>'
-        f"{did}<h4>nearest items in {escape(shelf.service)}</h4><ol>{nearest}</ol></div>"
-    )
-
-
-def _details(tables: Sequence[Table]) -> str:
-    texts = "\n".join(as_text(table) for table in tables)
-    return (
-        "<details><summary>Every measure of every task, service and set of users</summary>"
-        f'<div class="scroll"><pre class="wide">{escape(texts)}</pre></div></details>'
-    )
-
-
-def _made(config: ReportConfig, corpus: Corpus, about: dict[str, Any]) -> str:
-    """The facts that a reader needs to make it again."""
-    stages = config.run / "stages.json"  # What `python -m benchmarks.demo` noted, if it ran.
+def made(
+    config: RunReportConfig, corpus: Corpus, fingerprint: str, scores: Sequence[TaskResult]
+) -> dict[str, str]:
+    """Return the facts that a reader needs to make the page again."""
+    stages = config.run / "stages.json"  # what `python -m benchmarks.demo` noted, if it ran
     noted = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else {}
-    seconds: dict[str, float] = noted or about["seconds"]
-    split = corpus.manifest.split
+    seconds: dict[str, float] = noted or {"scores": sum(r.about["seconds"] for r in scores)}
+    versions = scores[0].about["versions"] if scores else {}
     facts = {
-        "model": about["model"]["fingerprint"],
+        "model": fingerprint,
         "corpus": corpus.fingerprint,
-        "users": ", ".join(f"{count:,} {name}" for name, count in split.items()),
+        "users": ", ".join(f"{n:,} {name}" for name, n in corpus.manifest.split.items()),
         "seconds": ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items()),
-        "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="wrap"><code>{escape(text)}</code></td></tr>'
-        for name, text in facts.items()
-    )
-    settings = (config.run / "config.yaml").read_text(encoding="utf-8")
-    return (
-        f'<div class="card"><table>{rows}</table><details><summary>The run, all settings</summary>'
-        f"<pre>{escape(settings)}</pre></details></div>"
-    )
+    return {name: text for name, text in facts.items() if text}
 
 
 def main() -> None:
-    """Reads the command line, writes the report, says where it is."""
-    sys.stdout.write(f"report: {run_command(ReportConfig, report, description=__doc__)}\n")
+    """Read the command line, write the page, say where it is."""
+    sys.stdout.write(f"report: {run_command(RunReportConfig, report, description=__doc__)}\n")
 
 
 if __name__ == "__main__":

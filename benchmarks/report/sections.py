@@ -1,208 +1,151 @@
-"""A task's part of the transfer report: its rows, who is beaten, slices, probes and measures."""
+"""A task's part of a page: its rows, who is beaten, slices, probes and measures."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.report.leaderboard import number, p_value, signed
-from benchmarks.report.plots import Dot, dot_plot, scale_of
+from benchmarks.metrics.format import number, p_value, signed
+from benchmarks.report.rendering import Bar, Scale, kind_of
 from benchmarks.suite.results import TaskResult
-from benchmarks.suite.significance import PairedDifference
-from benchmarks.suite.summary import (
-    CHANCE,
-    CONTROL,
-    ORACLE,
-    OURS,
-    Row,
-    TaskTable,
-    widest,
-)
+from benchmarks.suite.significance import PairedDifference, compare_to
+from benchmarks.suite.summary import CONTROL, ORACLE, OURS, Row, TaskTable, widest
 
 FEWEST = 20  # queries of a slice that is drawn
-Grouped: TypeAlias = dict[tuple[str, str], list[TaskResult]]  # by model and probe, one a seed
 
 
-def section(table: TaskTable, behind: Sequence[PairedDifference]) -> str:
-    """Return the section of a task; `behind` are ours minus its baselines, corrected."""
-    first = table.results[0]
+@dataclass(frozen=True)
+class Panel:
+    """One value of a slice: ours, the best baseline and untrained on its queries."""
+
+    label: str
+    queries: int
+    bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A kind of slice: panels on one scale, and the values with too few queries to draw."""
+
+    kind: str
+    panels: list[Panel]
+    small: list[str]
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of all panels."""
+        return Scale.of(bar for panel in self.panels for bar in panel.bars)
+
+
+class Section:
+    """What the template of a task prints; `deltas` are ours minus its other rows, corrected."""
+
+    def __init__(self, table: TaskTable, differences: Sequence[PairedDifference]) -> None:
+        """Arrange the results of `table`."""
+        self.table = table
+        self.about = about(table)
+        oracles = [row for row in table.rows.values() if row.model.startswith(ORACLE)]
+        self.bars = [row_bar(table, row) for row in [*oracles, *table.ranked]]
+        self.scale = Scale.of(self.bars)
+        self.deltas = [delta_bar(table.measure, one) for one in differences]
+        self.delta_scale = Scale.of(self.deltas, zero=True)
+        self.slices = slices(table)
+        self.results: dict[tuple[str, str], list[TaskResult]] = {}
+        for result in table.results:
+            self.results.setdefault((result.model, result.probe), []).append(result)
+        self.measures = list(dict.fromkeys(n for r in table.results for n in r.measures))
+        self.probes = list(dict.fromkeys(probe for _, probe in self.results))
+
+    @property
+    def by_probe(self) -> dict[str, list[tuple[str, str]]]:
+        """Each model's mean by each probe, and its seeds where there are several."""
+        models = dict.fromkeys(model for model, _ in self.results)
+        return {m: [self._seeds(self.results.get((m, p), [])) for p in self.probes] for m in models}
+
+    def _seeds(self, results: Sequence[TaskResult]) -> tuple[str, str]:
+        values = [result.values[self.table.measure].value for result in results]
+        texts = [number(self.table.measure, value) for value in values]
+        if len(values) < 2:
+            return "".join(texts), ""
+        return number(self.table.measure, float(np.mean(values))), " ".join(texts)
+
+
+def all_differences(tasks: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
+    """Return by task ours minus every other row; each row is corrected over its own tasks."""
+    by_task: dict[str, list[PairedDifference]] = {}
+    for model in dict.fromkeys(row.model for table in tasks for row in table.ranked):
+        if model != OURS:
+            for one in compare_to(tasks, lambda table, model=model: table.rows.get(model)):
+                by_task.setdefault(one.task, []).append(one)
+    return {task: sorted(each, key=lambda one: one.gain) for task, each in by_task.items()}
+
+
+def about(table: TaskTable) -> str:
+    """Return the measure, how many were asked, our gain and our share of an oracle's."""
+    first, ours = table.results[0], table.rows.get(OURS)
     better = ", lower is better" if table.lower_is_better else ""
-    about = f"{table.measure}{better}; {first.users:,} users, {first.count:,} queries"
-    grouped = by_model(table.results)
-    cards = [f'<div class="card"><h4>{escape(table.measure)}</h4>{rows_plot(table)}</div>']
-    if behind:
-        cards.append(f'<div class="card"><h4>{OURS} minus …</h4>{gaps_plot(table, behind)}</div>')
-    return (
-        f'<section id="{escape(table.name)}"><h3>{escape(table.name)}</h3>'
-        f'<p class="note">{escape(about)}{_shares(table)}</p>'
-        f'<div class="grid">{"".join(cards)}</div>'
-        f"{slices(table)}{probes(table, grouped)}{measures(table, grouped)}</section>"
-    )
-
-
-def kind_of(model: str) -> str:
-    """Return what a row is in the figures."""
-    if model.startswith(ORACLE):
-        return "oracle"
-    if model.startswith((CONTROL, CHANCE)):
-        return "control"
-    return "ours" if OURS in model else "baseline"
-
-
-def by_model(found: Sequence[TaskResult]) -> Grouped:
-    """Return the cells by model and probe."""
-    grouped: Grouped = {}
-    for cell in found:
-        grouped.setdefault((cell.model, cell.probe), []).append(cell)
-    return grouped
-
-
-def rows_plot(table: TaskTable) -> str:
-    """Return every row with its interval and its seeds, oracles first, then the best first."""
-    oracles = [row for row in table.rows.values() if row.model.startswith(ORACLE)]
-    dots = [
-        Dot(row.model, row.found, _value(table, row), kind_of(row.model), row.seeds)
-        for row in [*oracles, *table.ranked]
-    ]
-    return dot_plot(dots)
-
-
-def _value(table: TaskTable, row: Row) -> str:
-    low, high = (number(table.measure, x) for x in (row.found.low, row.found.high))
-    wide = f"<small>{low} to {high}</small>" if low and high else ""
-    return f"{number(table.measure, row.value)}{wide}"
-
-
-def gaps_plot(table: TaskTable, behind: Sequence[PairedDifference]) -> str:
-    """Return our row minus each baseline, on the same users, with the corrected p-value."""
-    dots: list[Dot] = []
-    for one in behind:
-        value = signed(table.measure, one.delta).split(" ", 1)[0]
-        p = f", p {p_value(one.holm)}" if np.isfinite(one.holm) else ""
-        effect = f"{one.relative:+.0%}" if np.isfinite(one.relative) else ""
-        spread = f", {one.in_deviations:+.1f} sd" if np.isfinite(one.in_deviations) else ""
-        text = f"{value}{p}<small>{effect}{spread}</small>"
-        dots.append(Dot(one.baseline, one.delta, text, kind_of(one.baseline)))
-    return dot_plot(dots, zero=True)
-
-
-def _shares(table: TaskTable) -> str:
-    """Our normalised gain, and our share of what an oracle attains, as a sentence."""
-    ours, parts = table.rows.get(OURS), ""
+    text = f"{table.measure}{better}; {first.users:,} users, {first.count:,} queries"
     if ours is None:
-        return parts
+        return text
     gain, attained = table.gain(ours), table.attained(ours)
     if np.isfinite(gain):
-        parts += f". Normalised gain {gain:.2f}"
+        text += f". Normalised gain {gain:.2f}"
     if np.isfinite(attained):
-        parts += f", {attained:.0%} of what the truth attains"
-    return parts
+        text += f", {attained:.0%} of what the truth attains"
+    return text
 
 
-def slices(table: TaskTable) -> str:
-    """Return small multiples on one scale: ours, the best baseline and untrained on each slice.
+def row_bar(table: TaskTable, row: Row) -> Bar:
+    """Return a row with its interval and its seeds."""
+    low, high = (number(table.measure, x) for x in (row.found.low, row.found.high))
+    between = f"{low} to {high}" if low and high else ""
+    value = number(table.measure, row.value)
+    return Bar(row.model, row.found, value, between, kind_of(row.model), row.seeds)
 
-    A line is the mean over seeds, its bar as wide as that of the widest seed. Slices of fewer than
-    FEWEST queries are only named: their intervals would set the scale.
+
+def delta_bar(measure: str, one: PairedDifference) -> Bar:
+    """Return ours minus another row on the same users, with the corrected p-value."""
+    value = signed(measure, one.delta).split(" ", 1)[0]
+    p = f", p {p_value(one.holm)}" if np.isfinite(one.holm) else ""
+    effect = [f"{one.relative:+.0%}"] if np.isfinite(one.relative) else []
+    effect += [f"{one.in_deviations:+.1f} sd"] if np.isfinite(one.in_deviations) else []
+    return Bar(one.baseline, one.delta, value + p, ", ".join(effect), kind_of(one.baseline))
+
+
+def slices(table: TaskTable) -> list[Slice]:
+    """Return ours, the best baseline and untrained on each slice.
+
+    A bar is the mean over seeds, as wide as that of the widest seed. Slices of fewer than FEWEST
+    queries are only named: their intervals would set the scale.
     """
     wanted = [table.rows.get(OURS), table.best_baseline, table.rows.get(CONTROL)]
     rows = [row for row in wanted if row is not None]
-    kinds = list(
-        dict.fromkeys(name for row in rows for cell in row.results for name in cell.slices)
-    )
-    if not kinds:
-        return ""
-    blocks = "".join(_multiples(table, rows, kind) for kind in kinds)
-    return f"<details><summary>By {escape(', '.join(kinds))}</summary>{blocks}</details>"
+    kinds = dict.fromkeys(name for row in rows for result in row.results for name in result.slices)
+    return [_slice(table, rows, kind) for kind in kinds]
 
 
-def _multiples(table: TaskTable, rows: Sequence[Row], kind: str) -> str:
-    panels: dict[str, list[Dot]] = {}
+def _slice(table: TaskTable, rows: Sequence[Row], kind: str) -> Slice:
     counts: dict[str, int] = {}
+    panels: list[Panel] = []
     for row in rows:
-        for cell in row.results:
-            counts |= {label: count for label, (_, count) in cell.slices.get(kind, {}).items()}
+        for result in row.results:
+            counts |= {label: n for label, (_, n) in result.slices.get(kind, {}).items()}
     for label in sorted(counts, key=_order):
-        if counts[label] >= FEWEST:
-            each = [_slice_dot(table, row, kind, label) for row in rows]
-            panels[label] = [dot for dot in each if dot is not None]
-    scale = scale_of([dot for dots in panels.values() for dot in dots], zero=False)
-    drawn = "".join(
-        f"<div><h4>{escape(label)} <small>{counts[label]:,} queries</small></h4>"
-        f"{dot_plot(dots, scale=scale)}</div>"
-        for label, dots in panels.items()
-    )
-    few = [f"{label} ({count})" for label, count in counts.items() if label not in panels]
-    note = f'<p class="note">Too few queries: {escape(", ".join(few))}</p>' if few else ""
-    return f'<h4>{escape(kind)}</h4><div class="panels">{drawn}</div>{note}'
+        bars: list[Bar] = []
+        for row in rows if counts[label] >= FEWEST else []:
+            known = [
+                r.slices[kind][label][0] for r in row.results if label in r.slices.get(kind, {})
+            ]
+            if known:
+                mean = widest(known)
+                text = number(table.measure, mean.value)
+                bars.append(Bar(row.model, mean, text, "", kind_of(row.model)))
+        if bars:
+            panels.append(Panel(label, counts[label], bars))
+    small = [f"{label} ({count})" for label, count in counts.items() if count < FEWEST]
+    return Slice(kind, panels, sorted(small, key=_order))
 
 
 def _order(label: str) -> tuple[int, str]:
     digits = label.rstrip("+").split("-", 1)[0]
     return (int(digits) if digits.isdigit() else 0, label)
-
-
-def _slice_dot(table: TaskTable, row: Row, kind: str, label: str) -> Dot | None:
-    each = [
-        cell.slices[kind][label][0] for cell in row.results if label in cell.slices.get(kind, {})
-    ]
-    if not each:
-        return None
-    wide = widest(each)
-    return Dot(row.model, wide, number(table.measure, wide.value), kind_of(row.model))
-
-
-def probes(table: TaskTable, grouped: Grouped) -> str:
-    """Return the models by their probes, where there are several: means, and every seed."""
-    names = list(dict.fromkeys(probe for _, probe in grouped))
-    if len(names) < 2:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    lines = [f"<tr><th>{escape(table.measure)}</th>{head}</tr>"]
-    for model in dict.fromkeys(model for model, _ in grouped):
-        cells = "".join(f"<td>{_seeds(table, grouped.get((model, p), []))}</td>" for p in names)
-        lines.append(f"<tr><td>{escape(model)}</td>{cells}</tr>")
-    return (
-        "<details><summary>Probes side by side</summary>"
-        f'<div class="scroll"><table class="plain">{"".join(lines)}</table></div></details>'
-    )
-
-
-def _seeds(table: TaskTable, each: Sequence[TaskResult]) -> str:
-    values = [cell.values[table.measure].value for cell in each]
-    if len(values) < 2:
-        return number(table.measure, values[0]) if values else ""
-    texts = " ".join(number(table.measure, value) for value in values)
-    return f"{number(table.measure, float(np.mean(values)))} <small>({texts})</small>"
-
-
-def measures(table: TaskTable, grouped: Grouped) -> str:
-    """Return every measure of every model and probe: the mean over seeds, and each seed."""
-    names = list(dict.fromkeys(name for cell in table.results for name in cell.measures))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    lines = [f"<tr><th>model, probe</th>{head}<th>chosen on valid users</th></tr>"]
-    for (model, probe), each in grouped.items():
-        told = "".join(f"<td>{_all(name, each)}</td>" for name in names)
-        chosen = escape(", ".join(_chosen(cell.chosen) for cell in each[:1]))
-        lines.append(
-            f"<tr><td>{escape(model)}, {escape(probe)}</td>{told}"
-            f'<td class="wrap"><small>{chosen}</small></td></tr>'
-        )
-    return (
-        "<details><summary>Every measure, every seed</summary>"
-        f'<div class="scroll"><table class="plain">{"".join(lines)}</table></div></details>'
-    )
-
-
-def _all(name: str, each: Sequence[TaskResult]) -> str:
-    found = [cell.values[name] for cell in each if name in cell.values]
-    texts = [
-        f"{number(name, one.value)} [{number(name, one.low)} {number(name, one.high)}]"
-        for one in found
-    ]
-    return "<br>".join(texts)
-
-
-def _chosen(chosen: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())

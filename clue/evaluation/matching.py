@@ -162,7 +162,7 @@ def evaluate_matching(
     return {p.name: asdict(summarise(encode(p.a), encode(p.b), scale)) for p in pairs}
 
 
-def badness(metrics: dict[str, dict[str, float]], by: Literal["loss", "ndcg"]) -> float:
+def selection_score(metrics: dict[str, dict[str, float]], by: Literal["loss", "ndcg"]) -> float:
     """Return what the best checkpoint of a run has least of: held-out loss, or -NDCG@10.
 
     Infinite where it was not measured.

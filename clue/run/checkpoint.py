@@ -34,7 +34,7 @@ from clue.atomic import sha256, sync, write_text
 from clue.config import load, to_yaml
 from clue.data.corpus import Corpus, write_columns
 from clue.data.sequences import Catalogue
-from clue.evaluation.matching import badness, mean_entropy
+from clue.evaluation.matching import mean_entropy, selection_score
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.phases import Progress
 from clue.train.state_dict import StateDict
@@ -60,9 +60,9 @@ class Checkpoint:
         return mean_entropy(self.metrics)
 
     @property
-    def badness(self) -> float:
+    def selection_score(self) -> float:
         """What the best checkpoint of a run has least of; infinite where it was not measured."""
-        return badness(self.metrics, self.best_by)
+        return selection_score(self.metrics, self.best_by)
 
     @property
     def fingerprint(self) -> str:
@@ -180,9 +180,9 @@ def find_last(run: Path) -> Checkpoint | None:
     return None
 
 
-def least_badness(run: Path) -> float:
+def best_score(run: Path) -> float:
     """Return that of the run's best checkpoint, infinite without any."""
-    return min((found.badness for found in _records(run)), default=float("inf"))
+    return min((found.selection_score for found in _records(run)), default=float("inf"))
 
 
 def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: StateDict) -> None:
@@ -246,7 +246,7 @@ def _records(run: Path) -> list[Checkpoint]:
 
 def _best(records: list[Checkpoint]) -> Checkpoint:
     """Return the least bad one, the earliest of equals; unmeasured, the newest."""
-    return min(records, key=lambda c: (c.badness, c.step if c.metrics else -c.step))
+    return min(records, key=lambda c: (c.selection_score, c.step if c.metrics else -c.step))
 
 
 def _record(path: Path) -> Checkpoint:
@@ -256,7 +256,7 @@ def _record(path: Path) -> Checkpoint:
         progress = Progress(**read.get("progress", {}))  # of before there were phases: the first
         by = read.get("best_by", "loss")
         found = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress, by)
-        _ = found.fingerprint, found.badness
+        _ = found.fingerprint, found.selection_score
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'checkpoint.json'} is damaged ({error!r}); delete {path} and resume, or use "

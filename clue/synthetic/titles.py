@@ -1,10 +1,9 @@
 """Titles of the synthetic world's items: a few forms per service, filled with its topics' words."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 
 import numpy as np
-
-from clue.synthetic.words import WORDS
 
 # {a} and {b} are words of the item's topic; {x}, {y} and {n} say nothing about it, but in the shop,
 # where {x} is a brand and a brand keeps to one interest.
@@ -42,19 +41,24 @@ Words = dict[str, dict[str, dict[str, list[str]]]]
 
 
 def read_words() -> Words:
-    """Return interest -> sub-topic -> service -> the things its titles speak of."""
+    """Return interest -> sub-topic -> service -> the things its titles speak of.
+
+    Within an interest no two services share a word, so that only behaviour ties a skillet in the
+    shop to a braised recipe in the news.
+    """
+    text = files("clue.synthetic").joinpath("words.txt").read_text(encoding="utf-8")
     words: Words = {}
     interest, sub_topic = "", ""
-    for line in WORDS.strip("\n").split("\n"):
-        depth, text = len(line) - len(line.lstrip()), line.strip()
+    for line in text.splitlines():
+        depth, entry = len(line) - len(line.lstrip()), line.strip()
         if depth == 0:
-            interest = text
+            interest = entry
             words[interest] = {}
         elif depth == 1:
-            sub_topic = text
+            sub_topic = entry
             words[interest][sub_topic] = {}
         else:
-            service, _, things = text.partition(" ")
+            service, _, things = entry.partition(" ")
             words[interest][sub_topic][service] = [str(thing) for thing in things.split("; ")]
     return words
 

@@ -1,8 +1,6 @@
 """The command runs every task on a real, tiny run, and the report of it needs nothing else."""
 
 import dataclasses
-import html.parser
-import json
 import re
 import sys
 from pathlib import Path
@@ -16,9 +14,7 @@ from benchmarks.demo import summary
 from benchmarks.evaluate import AttributeConfig, EvaluateConfig, evaluate, main
 from benchmarks.models import EncoderVectors
 from benchmarks.next_item import questions, standings
-from benchmarks.report.run_page import ReportConfig, report
 from benchmarks.results import read_results
-from benchmarks.suite.user_map import groups_of
 from clue.data.corpus import Corpus
 from clue.evaluation.encode import last_states
 from clue.evaluation.ranking import table_ranks
@@ -140,70 +136,6 @@ def test_configs_that_ask_for_nothing_are_refused() -> None:
         EvaluateConfig(matching=False, next_item=None)
     with pytest.raises(ValueError, match="resamples is 0"):
         EvaluateConfig(resamples=0)
-
-
-class Loads(html.parser.HTMLParser):
-    """Notes every tag, and what any of them would make a browser fetch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.fetched: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        loading = ("src", "href", "srcset", "xlink:href", "data", "action", "poster")
-        self.fetched += [f"{tag} {name}={value}" for name, value in attrs if name in loading]
-
-
-@pytest.fixture(scope="module")
-def page(evaluated: EvaluateConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
-    config = ReportConfig(
-        run=evaluated.checkpoint,
-        corpus=evaluated.corpus,
-        results=evaluated.out,
-        users=evaluated.attributes[0].users,
-        label="category",
-        out=tmp_path_factory.mktemp("report") / "report.html",
-    )
-    return report(config).read_text(encoding="utf-8")
-
-
-def test_the_report_is_one_file_that_fetches_nothing(page: str) -> None:
-    loads = Loads()
-    loads.feed(page)
-    assert loads.fetched == []
-    assert not {"script", "link", "iframe", "img", "object"}.intersection(loads.tags)
-    assert not re.search(r"url\(|@import|https?:", page)
-    assert loads.tags.count("svg") > 10
-
-
-def test_the_report_shows_curves_map_people_and_table(page: str, evaluated: EvaluateConfig) -> None:
-    for words in ("Training loss", "R@10", "contrastive entropy", "true category", "chance"):
-        assert words in page
-    assert page.count('<div class="card"><h3>User ') == 3
-    groups = groups_of(Corpus.open(evaluated.corpus), evaluated.attributes[0].users, "category")
-    assert page.count('class="p k') >= len(groups.users) + len(groups.names)
-    assert json.loads((evaluated.out / "results.json").read_text())["model"]["fingerprint"] in page
-
-
-def test_results_of_another_model_are_refused(evaluated: EvaluateConfig, tmp_path: Path) -> None:
-    tree = json.loads((evaluated.out / "results.json").read_text(encoding="utf-8"))
-    tree["model"]["fingerprint"] = "another"
-    (tmp_path / "results.json").write_text(json.dumps(tree), encoding="utf-8")
-    config = ReportConfig(run=evaluated.checkpoint, corpus=evaluated.corpus, results=tmp_path)
-    with pytest.raises(ValueError, match="results of another model"):
-        report(config)
-
-
-def test_without_a_table_users_are_grouped_by_their_service(evaluated: EvaluateConfig) -> None:
-    corpus = Corpus.open(evaluated.corpus)
-    groups = groups_of(corpus, None, None)
-    events = [corpus.items_of(service).lengths for service in range(3)]
-    assert groups.meaning == "most used service" and len(groups.users) > 20
-    for user, number in zip(groups.users, groups.number, strict=True):
-        most = corpus.services.index(groups.names[number])
-        assert events[most][user] == max(each[user] for each in events)
 
 
 def test_the_summary_counts_what_is_clearly_ahead(evaluated: EvaluateConfig) -> None:

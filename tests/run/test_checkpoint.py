@@ -71,7 +71,7 @@ def test_the_newest_two_the_best_and_multiples_of_keep_every_stay(config: Pretra
         save(config, step, entropy)
     assert names(config) == {f"step_{step:08d}" for step in (3, 4, 8, 10, 11)}
     assert checkpoint.find(config.run).step == 3  # the first of equals
-    assert checkpoint.least_badness(config.run) == 3.0
+    assert checkpoint.best_score(config.run) == 3.0
     assert (config.run / "best").read_text() == "step_00000003\n"
     assert (config.run / "last").read_text() == "step_00000011\n"
     with pytest.raises(ValueError, match=r"keep_every 5 is no multiple of checkpoint_every 2"):

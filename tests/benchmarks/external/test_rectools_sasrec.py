@@ -101,7 +101,7 @@ def task_of(corpus: Corpus, work: Path, *, filter_seen: bool = False) -> ItemRan
 
 
 def rival_of(task: ItemRankingTask) -> RectoolsSasrec:
-    _, rival = task.rivals([])
+    _, rival = task.baselines([])
     assert isinstance(rival, RectoolsSasrec)
     return rival
 

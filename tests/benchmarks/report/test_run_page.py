@@ -1,19 +1,53 @@
-"""Nothing that a log says can become markup in the report."""
+# pyright: standard
+"""The page of a run shows all of it, asks for nothing, and what a log says stays text."""
 
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.metrics.bootstrap import Interval
-from benchmarks.models import Vectors
-from benchmarks.report.run_page import benchmark_table, person_card, read_log
-from benchmarks.results import Row, Table
-from benchmarks.suite.user_map import flat_map, groups_of, three_people
+from benchmarks.baselines.representations import EncoderModel
+from benchmarks.metrics.format import number
+from benchmarks.report.run_page import RunReportConfig, curves, report
+from benchmarks.report.sections import slices
+from benchmarks.snapshot import Snapshot
+from benchmarks.suite import results
+from benchmarks.suite.summary import tables
+from benchmarks.suite.user_map import MAX_GROUPS, example_users, flat_map, groups_of
+from benchmarks.tasks.matching import MatchingConfig
 from clue.data.corpus import Corpus
-from tests.benchmarks.worlds import Lookup, corpus_of, parts
+from clue.data.sequences import SequencesConfig
+from clue.monitor.read_log import RunHistory
+from tests.benchmarks.item_runs import saved_run
+from tests.benchmarks.report.offline import offline
+from tests.benchmarks.results_fixture import FakeModel, FakeTask
+from tests.benchmarks.worlds import corpus_of, parts
+from tests.conftest import TinyRun
 
-EVIL = "<script>alert('x')</script>&\""
+PAIRS = [["shop", "news"], ["shop", "films"], ["news", "films"]]
+EVIL = "<script>alert('x')</script>&\"$y$"
+
+
+@dataclass
+class Vectors:
+    """A model of given vectors: a user's is that of their newest item."""
+
+    items_: np.ndarray
+    name: str = "given"
+    seed: int = 0
+    fingerprint: str = "given"
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        newest = [np.array([row[-1] for row in items]) for items, _ in past.parts[:1]]
+        return self.items_[newest[0]]
+
+    def items(self) -> np.ndarray:
+        return self.items_
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +62,182 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return corpus_of(tmp_path_factory.mktemp("hostile"), events, split)
 
 
-def model_of(corpus: Corpus) -> Vectors:
-    return Lookup(np.random.default_rng(0).normal(size=(corpus.num_items, 5)))
+def scored(run: Path, corpus: Path, out: Path, names: Sequence[str] = ("CLUE",)) -> Path:
+    """The run and its controls on matching, by the suite's own task."""
+    opened = Corpus.open(corpus)
+    task = MatchingConfig(name="matching/all", pairs=PAIRS, cca_dims=0).build(opened)
+    models = [
+        *(EncoderModel(name, run, opened, seed=0, untrained=False) for name in names),
+        EncoderModel("untrained", run, opened, seed=0, untrained=True),
+    ]
+    for model in models:
+        results.make(out, task, model, "zero-shot", resamples=20, seed=0)
+    return out
 
 
-def test_texts_of_the_log_stay_text(hostile: Corpus) -> None:
-    groups = groups_of(hostile, None, None)
-    cards = [person_card(one, groups) for one in three_people(hostile, groups, model_of(hostile))]
-    assert len(cards) == 3
-    for card in cards:
-        assert "<script" not in card and "<b>" not in card
-        assert "&lt;script&gt;" in card and "&lt;b&gt;shop&lt;/b&gt;" in card
+@dataclass(frozen=True)
+class Made:
+    text: str
+    config: RunReportConfig
 
 
-def test_names_of_a_table_stay_text() -> None:
-    row = Row({EVIL: Interval(0.5, 0.4, 0.6)})
-    table = Table(
-        task=EVIL,
-        part=EVIL,
-        users="test alone",
-        main=True,
-        count=3,
-        headline=(EVIL,),
-        chance={},
-        note=EVIL,
-        rows={"trained": row, "untrained": row},
+@pytest.fixture(scope="module")
+def made(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("page")
+    config = RunReportConfig(
+        run=tiny_run.run,
+        corpus=tiny_run.corpus,
+        results=scored(tiny_run.run, tiny_run.corpus, folder / "results"),
+        users=tiny_run.corpus.parent / "logs" / "users.parquet",
+        label="category",
+        out=folder / "report.html",
     )
-    assert "<script" not in benchmark_table([table])
+    return Made(report(config).read_text(encoding="utf-8"), config)
+
+
+def test_the_page_is_one_file_that_fetches_nothing(made: Made) -> None:
+    tags = offline(made.text)
+    assert tags.count("svg") == 4 and tags.count("path") > 100  # three curves and the map
+
+
+def test_the_page_shows_curves_map_users_and_table(made: Made) -> None:
+    page, config = made.text, made.config
+    for words in ("Training loss", "R@10", "contrastive entropy", "true category", "chance"):
+        assert words in page
+    assert page.count("<h3>User ") == 3
+    groups = groups_of(Corpus.open(config.corpus), config.users, "category")
+    for name in groups.names:
+        assert f"</b> {name}</span>" in page  # in the legend
+    ours, untrained = (
+        next(r for r in results.read(config.results) if r.model == name)
+        for name in ("CLUE", "untrained")
+    )
+    assert ours.about["model_fingerprint"] in page
+    table = page.split("Against its controls")[1]
+    checked = 0
+    for name in list(ours.values)[:2]:
+        texts = [number(name, one.values[name].value) for one in (ours, untrained)]
+        cells = [rf"<td[^>]*>{re.escape(text)}<small>.*?</td>" for text in texts]
+        assert re.search(r"\s*".join(cells), table, re.DOTALL), name
+        checked += 1
+    assert checked == 2
+
+
+def test_every_measure_and_slice_is_in_the_details(made: Made) -> None:
+    page, scores = made.text, results.read(made.config.results)
+    details = page.split("Every measure, every seed")[1]
+    checked = 0
+    for result in scores:
+        for name, found in result.values.items():
+            assert f"{number(name, found.value)} [{number(name, found.low)}" in details
+            checked += 1
+    assert checked == 2 * 5
+    kinds = [one.kind for one in slices(tables(scores, resamples=10)[0])]
+    assert kinds == ["direction", "history"] and "By direction, history" in page
+
+
+def test_results_of_another_model_are_refused(made: Made, tmp_path: Path) -> None:
+    scores = made.config.results / results.FILE
+    fingerprint = results.read(made.config.results)[0].about["model_fingerprint"]
+    (tmp_path / results.FILE).write_text(scores.read_text().replace(fingerprint, "another"))
+    config = RunReportConfig(run=made.config.run, corpus=made.config.corpus, results=tmp_path)
+    with pytest.raises(ValueError, match="results of another model"):
+        report(config)
+
+
+def test_a_run_without_scores_has_a_page_that_says_how_to_make_them(
+    made: Made, tmp_path: Path
+) -> None:
+    config = RunReportConfig(
+        run=made.config.run,
+        corpus=made.config.corpus,
+        results=tmp_path / "none",
+        out=tmp_path / "report.html",
+    )
+    page = report(config).read_text()
+    assert f"python -m benchmarks.suite SUITE.yaml encoders=[{config.run}]" in page
+    assert page.count("<h3>User ") == 3 and "<h2>How it learned" in page
+
+
+def test_a_next_item_run_opens_too(tiny_items: TinyRun, tmp_path: Path) -> None:
+    config = RunReportConfig(
+        run=tiny_items.run,
+        corpus=tiny_items.corpus,
+        results=scored(tiny_items.run, tiny_items.corpus, tmp_path / "results"),
+        out=tmp_path / "report.html",
+    )
+    page = report(config).read_text()
+    offline(page)
+    for words in ("Training loss", "Next items of valid users, HR@10", "cross-entropy", "chance"):
+        assert words in page
+    assert "reads the ids of a user" in page and page.count("<h3>User ") == 3
+    assert "matching/all" in page
+
+
+def test_texts_of_the_log_and_of_the_scores_stay_text(hostile: Corpus, tmp_path: Path) -> None:
+    run = saved_run(tmp_path, "evil", hostile, SequencesConfig())
+    valid = {"kind": "valid", "step": 1, "entropy": 2.0}
+    figures = {"recall_at_10": 0.5, "cross_entropy": None, "negatives": 6.0}
+    lines = [{"kind": "train", "step": 1, "loss": 2.0}, {**valid, "next_item": {EVIL: figures}}]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "config.yaml").write_text(f"name: {EVIL}\n")
+    task = FakeTask(EVIL, EVIL, "auroc", {"CLUE": 0.5, EVIL: 0.2, "untrained": 0.1})
+    model = EncoderModel("CLUE", run, hostile, seed=0, untrained=False)
+    for name in task.quality:
+        print_ = model.fingerprint if name == "CLUE" else "other"
+        fake = FakeModel(name, fingerprint=print_)
+        results.make(tmp_path, task, fake, "linear", resamples=10, seed=0)
+    page = report(RunReportConfig(run=run, corpus=hostile.path, results=tmp_path)).read_text()
+    offline(page)
+    assert "<script" not in page and "<b>shop" not in page
+    assert page.count("&lt;script&gt;") > 20 and "&lt;b&gt;shop&lt;/b&gt;" in page
+
+
+def test_curves_of_many_pairs_are_their_mean_over_thin_lines() -> None:
+    figures = {"recall_at_10": 0.5, "calibrated_entropy": 2.0, "negatives": 99.0}
+    pairs = {f"pair {number}": figures for number in range(6)}
+    log: list[Any] = [{"step": step, "entropy": 2.0, "matching": pairs} for step in (10, 20)]
+    charts = curves(RunHistory(valid=log))
+    assert [title.split(", ")[1] for title, _ in charts] == ["R@10", "contrastive entropy"]
+    for _, chart in charts:
+        assert ">mean<" in chart and ">chance<" in chart and "pair" not in chart
+    one: list[Any] = [{"step": 1, "entropy": 2.0, "matching": {"a-b": figures}}]
+    assert all(">a-b<" in chart for _, chart in curves(RunHistory(valid=one)))
+    assert curves(RunHistory()) == []
 
 
 def test_neighbours_are_near_unseen_and_of_the_service(hostile: Corpus) -> None:
-    groups, model = groups_of(hostile, None, None), model_of(hostile)
-    people = three_people(hostile, groups, model)
-    user = hostile.user_ids.to_pylist().index(people[0].user_id)
+    model = Vectors(np.random.default_rng(0).normal(size=(hostile.num_items, 5)))
+    groups = groups_of(hostile, None, None)
+    examples = example_users(hostile, groups, model)
+    assert len({one.user_id for one in examples}) == 3
     checked = 0
-    for number, shelf in enumerate(people[0].shelves):
-        assert shelf.service == hostile.services[number]
-        seen = {str(hostile.item_texts[int(i)]) for i in hostile.items_of(number)[user]}
-        assert set(shelf.newest) == seen and shelf.events == 3
-        assert not seen.intersection(shelf.nearest)
-        checked += len(shelf.nearest)
-    assert checked == 8  # Seven items a service, three of them seen.
+    for example in examples:
+        user = hostile.user_ids.to_pylist().index(example.user_id)
+        assert groups.number[groups.users == user].tolist() == [example.group]
+        vector = model.items_[hostile.items_of(0)[user][-1]]
+        for number_, shelf in enumerate(example.services):
+            assert shelf.service == hostile.services[number_] and shelf.events == 3
+            seen = hostile.items_of(number_)[user].tolist()
+            assert shelf.newest == [str(hostile.item_texts[i]) for i in reversed(seen)]
+            of_service = np.flatnonzero(hostile.item_service == number_)
+            unseen = [i for i in of_service.tolist() if i not in seen]
+            best = sorted(unseen, key=lambda i: -float(model.items_[i] @ vector))
+            assert shelf.nearest == [str(hostile.item_texts[i]) for i in best]
+            checked += len(best)
+    assert checked == 3 * 8  # seven items a service, three of them seen
+
+
+def test_without_a_table_users_are_grouped_by_their_service(tiny_run: TinyRun) -> None:
+    corpus = Corpus.open(tiny_run.corpus)
+    groups = groups_of(corpus, None, None)
+    events = [corpus.items_of(service).lengths for service in range(3)]
+    assert groups.meaning == "most used service" and len(groups.users) > 20
+    for user, number_ in zip(groups.users, groups.number, strict=True):
+        most = corpus.services.index(groups.names[number_])
+        assert events[most][user] == max(each[user] for each in events)
+    sizes = np.bincount(groups.number, minlength=3)
+    assert sizes.tolist() == sorted(sizes, reverse=True) and len(groups.names) <= MAX_GROUPS
 
 
 @pytest.mark.parametrize("users", [1, 3, 60])
@@ -85,11 +254,3 @@ def test_a_map_keeps_far_groups_apart() -> None:
     inside = np.linalg.norm(points.reshape(3, 30, 2) - middles[:, None], axis=2).max()
     between = np.linalg.norm(middles[0] - middles[1])
     assert between > 2 * inside
-
-
-def test_a_missing_and_a_torn_log_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"log\.jsonl"):
-        read_log(tmp_path / "log.jsonl")
-    (tmp_path / "log.jsonl").write_text('{"kind": "train"}\n{"ki', encoding="utf-8")
-    with pytest.raises(ValueError, match="killed while writing"):
-        read_log(tmp_path / "log.jsonl")
