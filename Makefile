@@ -21,8 +21,8 @@ help: ## say what each command does
 
 install: $(STAMP) ## make .venv with everything in it
 
-demo: $(STAMP) ## pretrain, evaluate and report on a synthetic world, or on EVENTS=my.parquet
-	$(BIN)/python -m benchmarks.demo $(if $(EVENTS),'events=$(EVENTS)')
+demo: $(STAMP) ## pretrain, evaluate and report on a synthetic world, or on EVENTS=my.parquet ARGS='key=value …'
+	$(BIN)/python -m benchmarks.demo $(if $(EVENTS),'events=$(EVENTS)') $(ARGS)
 
 test: lint types pytest ## all that must pass before a commit: the three below
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -36,12 +37,15 @@ LEAST = 16  # users that a batch must hold: fewer negatives teach nothing
 class DemoConfig:
     """`events` is a log of your own; `name` that of the run, demo or the file's unless set.
 
-    `pretrain` is the run's config, its `batch` and views fitted to a log of your own.
+    `pretrain` is the run's config, its `batch` and views fitted to a log of your own. `on_bad_row`
+    and `overwrite` are those of clue/prepare.py.
     """
 
     events: Path | None = None
     name: str | None = None
     pretrain: Path = Path("configs/pretrain/demo.yaml")
+    on_bad_row: Literal["error", "drop"] = "error"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that is no name of a directory."""
@@ -61,15 +65,17 @@ def demo(config: DemoConfig) -> str:
     data, truth, tasks = Path("configs/prepare/synthetic.yaml"), "", ""
     if config.events is not None:
         data = write_data_config(config.events, name, run)
-        tasks = " attributes=[]"
     else:
         truth = f" users={WORLD}/users.parquet label=category"
     stages = Stages()
     if not own:
         stages.run("synthetic world", f"python -m clue.synthetic.world out={WORLD}")
-    stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus}")
+    rules = f"on_bad_row={config.on_bad_row} overwrite={str(config.overwrite).lower()}"
+    stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus} {rules}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
     asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
+    if own:
+        tasks = tasks_for(Corpus.open(corpus))
     stages.run("pretraining", f"accelerate launch clue/pretrain.py {asked}")
     asked = f"name={name} checkpoint={run} corpus={corpus} out={results}{tasks}"
     stages.run("benchmarks", f"python -m benchmarks.evaluate configs/benchmarks/demo.yaml {asked}")
@@ -144,6 +150,20 @@ def fit_to(corpus: Corpus, config: PretrainConfig) -> list[str]:
         f"views.past_future={rest}",
         f"views.slices={rest}",
     ]
+
+
+def tasks_for(corpus: Corpus) -> str:
+    """Return the overrides by which the tasks suit a log that is not the synthetic world's.
+
+    The next item is asked after earlier events of its own service: there may be one service, or
+    several whose events fall on one second. Where no held-out user has two events in a service it
+    is not asked.
+    """
+    held_out = corpus.split > 0
+    lengths = [corpus.items_of(s).lengths[held_out] for s in range(len(corpus.services))]
+    if any((each >= 2).any() for each in lengths):
+        return " attributes=[] next_item.past=same"
+    return " attributes=[] next_item=null"
 
 
 def summary(tables: Sequence[Table]) -> str:

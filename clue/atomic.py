@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Returns when the file, or the entries of the directory, have reached the disk."""
+    """Return when the file, or the entries of the directory, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -15,7 +15,7 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file beside its place and renames it: a kill leaves the old one or the new."""
+    """Write a small file beside its place and rename it: a kill leaves the old one or the new."""
     beside = path.with_name(f".writing-{path.name}")
     beside.write_text(text, encoding="utf-8")
     sync(beside)

@@ -54,13 +54,13 @@ STOPPED = 143  # the exit status of a process that SIGTERM ended
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     if not run_command(PretrainConfig, pretrain, description=__doc__, also=(FloatingPointError,)):
         sys.exit(STOPPED)
 
 
 def pretrain(config: PretrainConfig) -> bool:
-    """Trains until `config.steps`; gives False where a signal stopped it earlier, at a checkpoint.
+    """Train until `config.steps`; return False where a signal stopped it earlier, at a checkpoint.
 
     Raises ValueError or FileNotFoundError, before any training, for a config that does not fit the
     corpus, the checkpoints or the machine, FloatingPointError where training diverges, and OSError
@@ -145,7 +145,7 @@ class Run:
 def measure_and_save(
     run: Run, learner: TrainState, done: int, *, validating: bool, saving: bool
 ) -> None:
-    """Measures the held-out events after `done` steps, and writes a checkpoint where one is due.
+    """Measure the held-out events after `done` steps, and write a checkpoint where one is due.
 
     One is due where `saving`, at the lowest loss so far, and where the optimiser's phase ends.
     """

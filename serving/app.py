@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def load(settings: Settings) -> Live | Problem:
-    """Loads the model and the index, checks that they belong together, and encodes once.
+    """Load the model and the index, check that they belong together, and encode once.
 
     Gives the Problem that every request gets instead when one of these fails.
     """
@@ -262,7 +262,7 @@ async def ask(live: Live, request: Request, query: Query) -> Answer:
 
 
 async def _departure(request: Request) -> None:
-    """Returns when the client has closed its connection."""
+    """Return when the client has closed its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

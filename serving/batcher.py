@@ -54,7 +54,7 @@ class Batcher(Generic[Query, Answer]):
         batch_cost: int,
         max_wait_seconds: float,
     ) -> None:
-        """Does not start the thread.
+        """Do not start the thread.
 
         `run` maps queries to as many answers; an answer that is an Exception fails its query alone.
         When `run` itself raises, each query of the batch is tried alone, so that a bad query fails
@@ -85,11 +85,11 @@ class Batcher(Generic[Query, Answer]):
         return len(self._jobs)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answers what already waits, then ends the thread; returns when it has ended."""
+        """Answer what already waits, then end the thread; return when it has ended."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -137,7 +137,7 @@ class Batcher(Generic[Query, Answer]):
             self._end()
 
     def _take(self) -> bool:
-        """Waits for work and makes it the batch; False when told to stop and all is done."""
+        """Wait for work and make it the batch; False when told to stop and all is done."""
         with self._wake:
             self._wake.wait_for(lambda: self._jobs or self._stopping)
             cost = 0
@@ -162,7 +162,7 @@ class Batcher(Generic[Query, Answer]):
     def _settle(
         self, batch: list[_Job[Query, Answer]], answers: Sequence[Answer | Exception]
     ) -> None:
-        """Hands each event loop its answers with one wake-up."""
+        """Hand each event loop its answers with one wake-up."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answer], object]]] = {}
         for job, answer in zip(batch, answers, strict=True):
             by_loop.setdefault(job.future.get_loop(), []).append((job.future, answer))
@@ -173,7 +173,7 @@ class Batcher(Generic[Query, Answer]):
                 log.warning("%d answers came after their event loop had closed", len(settled))
 
     def _account(self, seconds: float) -> list[_Job[Query, Answer]]:
-        """Learns the rate from the batch that is done, and gives it."""
+        """Learn the rate from the batch that is done, and return it."""
         with self._wake:
             done, self._batch = self._batch, []
             cost = sum(job.cost for job in done)

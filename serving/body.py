@@ -33,7 +33,7 @@ class BodyLimit:
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection event stream (ASGI)."""
+        """Serve one connection event stream (ASGI)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -32,7 +32,7 @@ class BuildConfig:
 
 
 def build(config: BuildConfig) -> str:
-    """Embeds all items and users of the corpus and publishes them; gives the generation's name.
+    """Embed all items and users of the corpus and publish them; return the generation's name.
 
     Raises FileExistsError where `out` holds an index already (unless `overwrite`), and what
     `Corpus.open` and `load` raise; the index that is there stays as it is.
@@ -102,7 +102,7 @@ def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
 
     def report(config: BuildConfig) -> str:
         return f"{config.out}: generation {build(config)}\n"

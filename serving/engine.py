@@ -84,7 +84,7 @@ class Engine:
 
 
 def cost_of(query: Query, encoder: Encoder) -> int:
-    """Estimates a query's work in tokens; byte-level BPE makes a token of about four bytes.
+    """Estimate a query's work in tokens; byte-level BPE makes a token of about four bytes.
 
     An item id is one token.
     """

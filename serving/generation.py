@@ -96,7 +96,7 @@ def content_of(service: str, what: str) -> int:
 
 @contextmanager
 def writing(out: Path, *, overwrite: bool) -> Generator[None]:
-    """Holds `out` for one writer; removes what killed writers left.
+    """Hold `out` for one writer; remove what killed writers left.
 
     Raises FileExistsError when `out` holds an index and `overwrite` is false, or holds anything
     else, and ValueError when another process is writing it.
@@ -119,7 +119,7 @@ def writing(out: Path, *, overwrite: bool) -> Generator[None]:
 
 
 def publish(out: Path, contents: Contents) -> str:
-    """Writes `contents` as the next generation of `out` and gives its name.
+    """Write `contents` as the next generation of `out` and return its name.
 
     Readers see the old generation or the new one, never a part. The one before stays for rollback
     and for a reader that has just read CURRENT; older ones go. Call under `writing`.
@@ -186,7 +186,7 @@ def is_unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def check(contents: Contents) -> None:
-    """Raises BrokenIndex unless the counts agree and every vector is finite and of length one."""
+    """Raise BrokenIndex unless the counts agree and every vector is finite and of length one."""
     kinds = (
         ("item", contents.item_vectors, len(contents.item_ids)),
         ("user", contents.user_vectors, len(contents.user_ids)),
@@ -202,7 +202,7 @@ def check(contents: Contents) -> None:
 
 
 def _write_files(directory: Path, contents: Contents) -> bytes:
-    """Writes and syncs the four files; gives the manifest's bytes."""
+    """Write and sync the four files; return the manifest's bytes."""
     arrays = {
         "item_service": contents.item_service,
         "item_content": contents.item_content,

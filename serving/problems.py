@@ -81,7 +81,7 @@ def respond(problem: Problem) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app` answer each refusal and each unforeseen error with a problem body."""
+    """Make `app` answer each refusal and each unforeseen error with a problem body."""
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)

@@ -1,4 +1,4 @@
-"""What the service reads from its environment; the only place in the project that does."""
+"""What the service reads from its environment, `CLUE_*`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Return paths and limits from `CLUE_*` variables; raises ValidationError naming a wrong one.
+    """Paths and limits; raises ValidationError, which names the variable that is wrong.
 
     Set `OMP_NUM_THREADS=1` beside them, before Python starts: OpenMP reads it once, FAISS's own
     setter reaches only the calling thread, and on two busy cores a second OpenMP thread turned an

@@ -74,6 +74,11 @@ class EncoderModel:
     def _items(self) -> np.ndarray:
         return self._vectors.items()
 
+    @property
+    def width(self) -> int:
+        """The width E of its vectors, whatever the objective."""
+        return self._encoder.width
+
     def raw_items(self) -> np.ndarray:
         """Return what the item encoder makes of each item, before the user encoder reads it."""
         return self._encoder.item_vectors(self.corpus)
@@ -111,10 +116,28 @@ class TextModel:
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @cached_property
+    def _counted(self) -> tuple[CountVectorizer, Counts] | None:
+        """The terms that two items share and their counts (items, terms), None without such terms.
+
+        Items that have ids alone share none.
+        """
+        counter = CountVectorizer(token_pattern=PATTERN, min_df=2)
+        try:
+            counts = counter.fit_transform(self.learn.item_texts.to_pylist())
+        except ValueError:  # scikit-learn's "After pruning, no terms remain", "empty vocabulary"
+            return None
+        return counter, csr_matrix(counts, dtype=float)
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether any term stands in two items' texts; without, there is no space of texts."""
+        return self._counted is not None
+
+    @cached_property
     def _fitted(self) -> tuple[TextSpace, Counts]:
         """The space and the term counts of the catalogue that is evaluated."""
-        counter = CountVectorizer(token_pattern=PATTERN, min_df=2)
-        learnt = csr_matrix(counter.fit_transform(self.learn.item_texts.to_pylist()), dtype=float)
+        assert self._counted is not None  # asked of a model with terms alone
+        counter, learnt = self._counted
         users = self.learn.users_in("train")
         rng = np.random.default_rng(self.seed)
         users = np.sort(rng.permutation(users)[:FIT_ON])

@@ -109,14 +109,18 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         ColesModel(config.coles, learn, corpus, seed=seed)
         for seed in (config.coles.seeds if config.coles else ())
     ]
-    width = trained[0].source.config.model.user.embedding
+    text = TextModel(learn, corpus, dims=config.text_dims, seed=config.seed)
+    if not text.has_terms:
+        sys.stderr.write(
+            f"{config.pretrain_corpus}: no two items share a term; {text.name} is left out\n"
+        )
     return [
         *trained,
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
         *coles,
-        TextModel(learn, corpus, dims=config.text_dims, seed=config.seed),
-        RandomModel(corpus, width=width, seed=config.seed),
+        *([text] if text.has_terms else []),
+        RandomModel(corpus, width=trained[0].width, seed=config.seed),
     ]
 
 

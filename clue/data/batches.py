@@ -53,7 +53,7 @@ class Histories:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        """Reads the offsets; the events stay memory-mapped."""
+        """Read the offsets; the events stay memory-mapped."""
         self.parts = [corpus.items_of(service) for service in range(len(corpus.services))]
         self.shifts = np.cumsum([0, *(len(part.values) for part in self.parts)])
         shifted = zip(self.parts, self.shifts[:-1], strict=True)
@@ -120,7 +120,7 @@ class PairSampler:
             self.log_q = np.log(expected).astype(np.float32)
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share the batch equally."""
+        """Raise ValueError where `world` processes cannot share the batch equally."""
         if self.batch % world:
             raise ValueError(f"batch {self.batch} is no multiple of {world} processes; change it")
 

@@ -71,7 +71,7 @@ class Corpus:
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Maps the files of `path`; use `Corpus.open`, which also checks them."""
+        """Map the files of `path`; use `Corpus.open`, which also checks them."""
         self.path = path
         self.manifest = manifest
         self.services = tuple(manifest.services)
@@ -106,11 +106,11 @@ class Corpus:
         return cls(path, read_manifest(path))
 
     def items_of(self, service: int) -> Ragged:
-        """Item indices (int32) of every user's events in a service, oldest first."""
+        """Return the item indices (int32) of every user's events in a service, oldest first."""
         return _ragged(self._histories[service]["items"])
 
     def timestamps_of(self, service: int) -> Ragged:
-        """Times (float64) of the same events: epoch seconds, or whatever numbers the log held."""
+        """Return the times (float64) of those events: epoch seconds, or the numbers of the log."""
         return _ragged(self._histories[service]["timestamps"])
 
     def users_in(self, split: Split) -> np.ndarray:
@@ -139,7 +139,7 @@ def history_file(path: Path, service: str) -> Path:
 
 
 def write_columns(file: Path, columns: Mapping[str, pa.Array]) -> None:
-    """Writes the columns as one record batch into an Arrow IPC file."""
+    """Write the columns as one record batch into an Arrow IPC file."""
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -151,7 +151,7 @@ def ragged_column(rows: Ragged) -> pa.Array:
 
 
 def seal(path: Path, manifest: Manifest) -> None:
-    """Writes `manifest` into `path`, its two hashes computed from the files that lie there."""
+    """Write `manifest` into `path`, its two hashes computed from the files that lie there."""
     hashes = {file.name: sha256(file) for file in sorted(path.glob("*.arrow"))}
     hashes["tokenizer.json"] = sha256(path / "tokenizer.json")
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

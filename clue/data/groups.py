@@ -18,7 +18,7 @@ class GroupSampler:
     def __init__(
         self, corpus: Corpus, views: ViewsConfig, *, batch: int, seed: int, users: int = 0
     ) -> None:
-        """Raises ValueError for a service that the corpus lacks, and for a group of too few users
+        """Raise ValueError for a service that the corpus lacks, and for a group of too few users
         or too small a share to get a turn.
         """
         histories = Histories(corpus)
@@ -47,7 +47,7 @@ class GroupSampler:
         self.turns = _turns(np.array([group.share for group in views.groups]), seed)
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share the batch equally."""
+        """Raise ValueError where `world` processes cannot share the batch equally."""
         self.samplers[0].check(world)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:

@@ -49,7 +49,7 @@ class SequencesConfig:
     test_share: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing to learn from, and a tail without both items."""
+        """Validate that the shares leave something to learn from, and the tail both items."""
         if self.held_out < 2 or (self.held_out > 2 and self.split == "temporal"):
             raise ValueError(
                 f"held_out is {self.held_out} with split={self.split}; leave_one_out holds out at "
@@ -90,7 +90,7 @@ class Catalogue:
     """
 
     def __init__(self, corpus: Corpus, services: list[str]) -> None:
-        """Raises ValueError for a service that the corpus lacks."""
+        """Raise ValueError for a service that the corpus lacks."""
         unknown = sorted(set(services) - set(corpus.services))
         if unknown:
             raise ValueError(
@@ -253,7 +253,7 @@ class WindowSampler:
         return self._kept[1]
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share the batch equally."""
+        """Raise ValueError where `world` processes cannot share the batch equally."""
         if self.batch % world:
             raise ValueError(f"batch {self.batch} is no multiple of {world} processes; change it")
 

@@ -45,7 +45,7 @@ class ViewsConfig:
     groups: list[GroupConfig] = field(default_factory=list[GroupConfig])
 
     def __post_init__(self) -> None:
-        """Refuse weights and rates that mean nothing."""
+        """Validate weights, rates and groups."""
         named = [service for group in self.groups for service in group.services]
         if len(set(named)) < len(named) or not all(group.services for group in self.groups):
             raise ValueError(

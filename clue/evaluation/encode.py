@@ -56,7 +56,7 @@ def _by_length(
     model: nn.Module,
     encode: Callable[[torch.Tensor, Layout], torch.Tensor],
 ) -> torch.Tensor:
-    """Encodes rows shortest first, chunk by chunk, and puts the results back in order."""
+    """Encode rows shortest first, chunk by chunk, and put the results back in order."""
     device = next(model.parameters()).device
     found = torch.zeros(len(rows), width)
     was_training = model.training

@@ -33,11 +33,11 @@ class Ranks:
     of: np.ndarray
 
     def expected(self) -> np.ndarray:
-        """The expected rank 1 + better + equal / 2."""
+        """Return the expected rank 1 + better + equal / 2."""
         return 1 + self.better + self.equal / 2
 
     def share(self) -> np.ndarray:
-        """The expected rank as a share of the candidates."""
+        """Return the expected rank as a share of the candidates."""
         return self.expected() / self.of
 
     def hit(self, k: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class Ranks:
         return self._mean_over_ties(gain)
 
     def reciprocal(self) -> np.ndarray:
-        """The reciprocal rank, whose mean is MRR."""
+        """Return the reciprocal rank, whose mean is MRR."""
         gain = np.zeros(int(self.of.max()) + 2)
         gain[1:] = 1 / np.arange(1, len(gain))
         return self._mean_over_ties(gain)
@@ -113,7 +113,7 @@ def table_ranks(
 
 
 def products(queries: np.ndarray, candidates: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the dot products (b, N) of Q queries with N candidates, float64, some rows a time."""
+    """Yield the dot products (b, N) of Q queries with N candidates, float64, some rows a time."""
     candidates = candidates.astype(np.float64)
     step = max(1, CELLS // len(candidates))
     for start in range(0, len(queries), step):
@@ -184,7 +184,7 @@ def top_scores(blocks: Iterable[np.ndarray], k: int, seen: Ragged | None = None)
 def _hidden(
     blocks: Iterable[np.ndarray], seen: Ragged | None, targets: np.ndarray | None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields which queries a block holds, and its scores, -inf where a candidate is hidden."""
+    """Yield which queries a block holds, and its scores, -inf where a candidate is hidden."""
     start = 0
     for scores in blocks:
         block = slice(start, start + len(scores))

@@ -36,7 +36,7 @@ class Alarms:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def see_loss(self, step: int, loss: float) -> list[Alert]:
-        """Takes the loss of every step and gives the alarm that it raises, if any.
+        """Take the loss of every step and return the alarm that it raises, if any.
 
         A spike lies above the median of the last 100 losses by more than 6 standard deviations,
         estimated as 1.4826 x the median absolute deviation (Rousseeuw & Croux 1993): neither a
@@ -59,7 +59,7 @@ class Alarms:
         return self._settle("loss_spike", spiked, text)
 
     def see_logged(self, scale: float | None, data_wait: float) -> list[Alert]:
-        """Takes 1/temperature and the share of time spent waiting for data, at each logged step.
+        """Take 1/temperature and the share of time spent waiting for data, at each logged step.
 
         A model without a temperature has `scale` None.
         """

@@ -91,7 +91,7 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends the drawing and the trackers; says what the run came to, unless it failed."""
+        """End the drawing and the trackers; say what the run came to, unless it failed."""
         self.screen.__exit__(kind, error, trace)
         if self.config.trackers:
             self.accelerator.end_training()
@@ -99,7 +99,7 @@ class RunLog:
             self._say(*self._summary())
 
     def train(self, step: int, report: StepReport, lr: float, spent: StepTiming) -> None:
-        """Notes one finished step; writes it when `log_every` says so."""
+        """Note one finished step; write it when `log_every` says so."""
         self.meter.add(report.work, spent)
         status = self.status
         status.step, status.lr = step, lr
@@ -125,7 +125,7 @@ class RunLog:
         self._raise(step, self.alarms.see_logged(status.scale, speed.data_wait))
 
     def valid(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
-        """Writes the held-out figures of one step, where there are any."""
+        """Write the held-out figures of one step, where there are any."""
         if not metrics:
             return
         held = self._held(step, metrics)
@@ -140,7 +140,7 @@ class RunLog:
         self.screen.draw()
 
     def phase(self, step: int, progress: Progress) -> None:
-        """Writes and says where a phase of the optimiser ended, if one did at `step`."""
+        """Write and say where a phase of the optimiser ended, if one did at `step`."""
         before, self.progress = self.progress, progress
         if progress.phase == before.phase:
             return
@@ -153,13 +153,13 @@ class RunLog:
         )
 
     def saved(self, step: int) -> None:
-        """Notes that there is a checkpoint of `step`."""
+        """Note that there is a checkpoint of `step`."""
         self.status.saved = step
         self.screen.draw()
 
     @contextmanager
     def guard(self, step: int, batch: Drawn) -> Generator[None]:
-        """Saves the batch of a step that is not finite, and raises what says all of it.
+        """Save the batch of a step that is not finite, and raise what says all of it.
 
         Every process saves its part and raises: loss and gradient norm are over all processes.
         """
@@ -180,7 +180,7 @@ class RunLog:
             raise FloatingPointError(message) from error
 
     def _start(self, parameters: int, chunk_tokens: int) -> None:
-        """Writes what the run runs on, and hands the config to the trackers."""
+        """Write what the run runs on, and hand the config to the trackers."""
         peak, accelerator = self.meter.peak, self.accelerator
         processes = accelerator.num_processes
         machine = {
@@ -251,13 +251,13 @@ class RunLog:
                 stream.write(json.dumps(_finite(line), allow_nan=False) + "\n")
 
     def _say(self, *lines: str, drawn: bool = False) -> None:
-        """Writes lines to the error stream; not those that the drawing, where there is one, has."""
+        """Write lines to the error stream; not those that the drawing, where there is one, has."""
         if self.active and not (drawn and self.screen.live):
             for line in lines:
                 sys.stderr.write(line + "\n")
 
     def _track(self, groups: dict[str, dict[str, float]], step: int) -> None:
-        """Hands the finite figures to the trackers as group/figure."""
+        """Hand the finite figures to the trackers as group/figure."""
         if self.config.trackers:
             values = {
                 f"{group}/{name}": value

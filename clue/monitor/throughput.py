@@ -54,7 +54,7 @@ class ThroughputMeter:
     """Adds up what one process does; `read` puts the processes together."""
 
     def __init__(self, flops: Callable[[Work], StepFlops], accelerator: Accelerator) -> None:
-        """Looks the peak of the processor up, or measures it: see `peak_flops`.
+        """Look the peak of the processor up, or measure it: see `peak_flops`.
 
         `flops` says what the work of a step costs one process.
         """
@@ -71,7 +71,7 @@ class ThroughputMeter:
         self.model = self.hardware = 0.0
 
     def add(self, work: Work, spent: StepTiming) -> None:
-        """Adds a step."""
+        """Add a step."""
         flops = self.flops(work)
         self.steps += 1
         self.seconds += spent.seconds

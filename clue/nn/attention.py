@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
 
 def rotated(x: Float[Tensor, "T n H d"], places: Int[Tensor, " T"]) -> Float[Tensor, "T n H d"]:
-    """Turns each pair (x_i, x_(i + d/2)) by its place times 10,000^(-2i/d), in fp32."""
+    """Turn each pair (x_i, x_(i + d/2)) by its place times 10,000^(-2i/d), in fp32."""
     half = x.shape[-1] // 2
     rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
     angles = (places[:, None] * rates)[:, None, None, :]

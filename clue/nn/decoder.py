@@ -35,7 +35,7 @@ class DecoderConfig:
     max_events: int = 50
 
     def __post_init__(self) -> None:
-        """Refuse sizes and rates that mean nothing."""
+        """Validate sizes and rates."""
         for name in ("layers", "width", "heads", "max_events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")

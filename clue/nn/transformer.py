@@ -14,7 +14,7 @@ class Block(nn.Module):
     def __init__(
         self, width: int, heads: int, dropout: float, *, causal: bool = False, rotary: bool = False
     ) -> None:
-        """The inner width of the MLP is 4 D; dropout acts on both branches."""
+        """Make the inner width of the MLP 4 D; dropout acts on both branches."""
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, bias=False)
         self.attention = Attention(width, heads, causal=causal, rotary=rotary)
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 
 def initialise(module: nn.Module, layers: int) -> None:
-    """Sets weights as GPT-2 does: normal(0, .02), branch outputs divided by sqrt(2 x layers)."""
+    """Set weights as GPT-2 does: normal(0, .02), branch outputs divided by sqrt(2 x layers)."""
     for name, weight in module.named_parameters():
         if weight.ndim < 2:
             continue

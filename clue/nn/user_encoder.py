@@ -28,7 +28,7 @@ class UserEncoderConfig:
     bag: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a bag that leaves nothing for the rest."""
+        """Validate that the bag leaves something for the rest."""
         if not 0 <= self.bag < self.embedding:
             raise ValueError(
                 f"bag is {self.bag} and embedding {self.embedding}; the bag is a part of the "

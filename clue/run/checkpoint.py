@@ -80,16 +80,16 @@ class Checkpoint:
         return json.loads((self.path / "corpus.json").read_text(encoding="utf-8"))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's parameters by name, on the CPU, as they are evaluated and served."""
+        """Return the model's parameters by name, on the CPU, as they are evaluated and served."""
         return load_file(self.path / "model.safetensors")
 
     def trained(self) -> dict[str, torch.Tensor]:
-        """The parameters to go on from: those of `weights`, where no average was kept."""
+        """Return the parameters to go on from: those of `weights`, where no average was kept."""
         trained = self.path / "trained.safetensors"
         return load_file(trained) if trained.is_file() else self.weights()
 
     def optimizer(self) -> dict[str, torch.Tensor | float]:
-        """What the optimisers kept, as StateDict.optimizer."""
+        """Return what the optimisers kept, as StateDict.optimizer."""
         with safe_open(self.path / "optimizer.safetensors", framework="pt") as opened:  # pyright: ignore[reportGeneralTypeIssues]
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return {**tensors, **json.loads((opened.metadata() or {}).get("numbers", "{}"))}
@@ -110,7 +110,7 @@ def save(
     metrics: dict[str, Any],
     progress: Progress = BEGINNING,
 ) -> Checkpoint:
-    """Writes what was learnt after `step` steps, and deletes what need not stay.
+    """Write what was learnt after `step` steps, and delete what need not stay.
 
     Raises OSError where the disk refuses it; the checkpoints before it are then as they were.
     """
@@ -203,7 +203,7 @@ def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: StateDic
 
 
 def _settle(config: PretrainConfig) -> None:
-    """Points `last` and `best` at their checkpoints and deletes those that need not stay."""
+    """Point `last` and `best` at their checkpoints and delete those that need not stay."""
     records = _records(config.run)
     best = _best(records)
     write_text(config.run / "last", records[0].path.name + "\n")

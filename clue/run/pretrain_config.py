@@ -77,7 +77,7 @@ class PretrainConfig:
     trackers: list[Tracker] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
-        """Refuses what does not fit together; touches no disk."""
+        """Validate that the sections fit together; touch no disk."""
         for name in ("batch", "steps", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < (2 if name == "batch" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")

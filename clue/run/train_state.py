@@ -49,7 +49,7 @@ class TrainState:
         return self._of_phase(self.plain_optimizers)
 
     def go_on(self, progress: Progress) -> None:
-        """Takes in where the run stands; where SGD begins, the optimisers before it forget."""
+        """Take in where the run stands; where SGD begins, the optimisers before it forget."""
         if self.has_sgd and progress.phase != self.progress.phase:
             phases.hand_over(self.plain_stepping())
         self.progress = progress
@@ -87,7 +87,7 @@ def prepared(
 
 
 def warm(core: nn.Module, run: Path) -> None:
-    """Puts the weights of another run's best checkpoint into a next-item model, but for its items.
+    """Put the weights of another run's best checkpoint into a next-item model, but for its items.
 
     The two may know different catalogues: what was learnt about sequences goes over, the items are
     learnt anew. Raises ValueError where the models have different shapes.

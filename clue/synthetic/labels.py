@@ -57,7 +57,7 @@ class OutcomesConfig:
     item_effect: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse laws that no outcome can follow."""
+        """Validate that outcomes can follow the laws."""
         if not 0 < self.window < 1:
             raise ValueError(f"window={self.window} is a share of the days; it must lie in (0, 1)")
         if self.classes < 2 or self.impressions < 1:
@@ -127,7 +127,7 @@ def make_outcomes(config: OutcomesConfig) -> Outcomes:
 
 
 def write_outcomes(config: OutcomesConfig) -> Outcomes:
-    """Writes all tables into `config.world.out`, and last the config as world.yaml; gives them."""
+    """Write all tables into `config.world.out`, and last the config as world.yaml; return them."""
     made, directory = make_outcomes(config), config.world.out
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(made.world.users, directory / "users.parquet")
@@ -233,7 +233,7 @@ def _impressions(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
 
     def report(config: OutcomesConfig) -> str:
         made = write_outcomes(config)

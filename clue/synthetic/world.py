@@ -118,7 +118,7 @@ def make_world(config: SyntheticConfig) -> World:
 
 
 def write_world(config: SyntheticConfig, directory: Path) -> World:
-    """Writes a world's three tables into `directory` as Parquet and gives it."""
+    """Write a world's three tables into `directory` as Parquet and return it."""
     world = make_world(config)
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("events", "items", "users"):
@@ -254,7 +254,7 @@ def _lists(shares: np.ndarray) -> pa.Array:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
 
     def report(config: SyntheticConfig) -> str:
         world = write_world(config, config.out)

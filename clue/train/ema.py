@@ -16,7 +16,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Starts at the weights as they are; `decay` 0 keeps no average and costs nothing.
+        """Start at the weights as they are; `decay` 0 keeps no average and costs nothing.
 
         `weights` holds the average by parameter name, empty without one.
         """
@@ -27,7 +27,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after step `step` (from 0), which a resumed run knows."""
+        """Take in the weights after step `step` (from 0), which a resumed run knows."""
         if self.weights:
             decay = min(self.decay, (1 + step) / (10 + step))
             now = [w.detach() for w in model.parameters()]

@@ -212,7 +212,7 @@ def published_peak(name: str) -> float | None:
 
 
 def _measured(device: torch.device, precision: str, name: str, seconds: float = 0.3) -> Peak:
-    """Times square products, 1,024 wide on a CPU and 8,192 on a GPU: the best of what fits."""
+    """Time square products, 1,024 wide on a CPU and 8,192 on a GPU: the best of what fits."""
     width = 8192 if device.type == "cuda" else 1024
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     one = torch.ones(width, width, dtype=kind, device=device)

@@ -69,7 +69,7 @@ class OptimizerConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no rate, share or width."""
+        """Validate rates, shares and widths."""
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}; it must be positive, such as 2e-3")
         if not 0 <= self.decay_share <= 1:

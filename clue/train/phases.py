@@ -75,6 +75,6 @@ def active(
 
 
 def hand_over(first: Iterable[Optimizer]) -> None:
-    """Frees the state of the first phase's optimisers, at the switch; weights stay as they are."""
+    """Free the state of the first phase's optimisers, at the switch; weights stay as they are."""
     for optimizer in first:
         optimizer.state.clear()

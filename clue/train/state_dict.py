@@ -84,7 +84,7 @@ def restore(
     weights: Mapping[str, Tensor],
     saved: Mapping[str, Tensor | float],
 ) -> None:
-    """Puts `weights` and StateDict.optimizer into the unwrapped `model` and the optimisers over it.
+    """Put `weights` and StateDict.optimizer into the unwrapped `model` and the optimisers over it.
 
     Sharded as its parameters are; every process must call it with the same values. `optimizers` are
     those that were gathered: of a run in phases, the ones of the checkpoint's phase. Raises
@@ -133,7 +133,7 @@ def _weights_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _refuse_foreign(optimizer: Optimizer, by_name: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises ValueError where a slot of a parameter is of another kind of optimiser."""
+    """Raise ValueError where a slot of a parameter is of another kind of optimiser."""
     for name, slots in by_name.items():
         for slot in slots:
             if not isinstance(optimizer, OWNERS.get(slot, Optimizer)):

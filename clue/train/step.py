@@ -46,7 +46,7 @@ def train_step(
     *,
     clip: float,
 ) -> StepReport:
-    """Takes one step on what `forward` makes of the model: this process's part of a batch.
+    """Take one step on what `forward` makes of the model: this process's part of a batch.
 
     Raises FloatingPointError where the loss or the gradient is not finite; the weights are then as
     they were before the step.

@@ -15,6 +15,7 @@ from benchmarks.demo import (
     fit_to,
     main,
     plain_name,
+    tasks_for,
     what_next,
     write_data_config,
 )
@@ -146,3 +147,12 @@ def test_the_curl_line_survives_the_shell(tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert 'it\'s \\"5 $HOME\\"' in body
+
+
+def test_the_tasks_suit_a_log_of_one_service_and_one_of_equal_times(tmp_path: Path) -> None:
+    """Neither has a past in other services, which the synthetic world's demo asks of."""
+    split = {"u0": "train", "u1": "valid"}
+    one = [(user, "shop", item) for user in split for item in ("i_1", "i_2")]
+    assert tasks_for(corpus_of(tmp_path / "a", one, split)) == " attributes=[] next_item.past=same"
+    once = [(user, service, "i_1") for user in split for service in ("shop", "news")]
+    assert tasks_for(corpus_of(tmp_path / "b", once, split)) == " attributes=[] next_item=null"

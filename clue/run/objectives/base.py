@@ -1,7 +1,7 @@
-"""What a run learns: everything in which the contrastive encoder and the next-item model differ.
+"""What a run learns: how training on the contrastive encoder and on the next-item model differ.
 
-The trainer knows nothing else of a model: an objective makes it, draws its batches, computes its
-loss and measures it on held-out events.
+The loop of `pretrain` knows nothing else of a model: an objective makes it, draws its batches,
+computes its loss and measures it on held-out events.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Objective(Protocol):
     task: str
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share a batch equally."""
+        """Raise ValueError where `world` processes cannot share a batch equally."""
         ...
 
     def model(self) -> nn.Module:

@@ -25,7 +25,7 @@ class Contrastive:
     task = "matching"
 
     def __init__(self, config: PretrainConfig, corpus: Corpus) -> None:
-        """Raises ValueError where the corpus has longer texts than the item encoder reads, or too
+        """Raise ValueError where the corpus has longer texts than the item encoder reads, or too
         few users for a share of the batch.
         """
         longest, limit = corpus.manifest.max_item_tokens, config.model.item.max_tokens
@@ -47,7 +47,7 @@ class Contrastive:
         )
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share a batch equally."""
+        """Raise ValueError where `world` processes cannot share a batch equally."""
         self.sampler.check(world)
 
     def model(self) -> DualEncoder:

@@ -30,7 +30,7 @@ class NextItemObjective:
     task = "next_item"
 
     def __init__(self, config: PretrainConfig, corpus: Corpus) -> None:
-        """Raises ValueError where the corpus leaves nothing to learn from or to ask."""
+        """Raise ValueError where the corpus leaves nothing to learn from or to ask."""
         self.config = config
         sequences = Sequences(corpus, config.sequences, config.users)
         self.catalogue = len(sequences.catalogue)
@@ -46,7 +46,7 @@ class NextItemObjective:
         self.questions = sequences.questions("valid").some(HELD_OUT)
 
     def check(self, world: int) -> None:
-        """Raises ValueError where `world` processes cannot share a batch equally."""
+        """Raise ValueError where `world` processes cannot share a batch equally."""
         self.sampler.check(world)
 
     def model(self) -> NextItemDecoder:

@@ -40,7 +40,7 @@ class LossConfig:
     log_q: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together."""
+        """Validate that the choices fit together."""
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing}; it is a share of the target in [0, 1)"

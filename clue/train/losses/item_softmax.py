@@ -39,7 +39,7 @@ class SoftmaxConfig:
     uniform: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside their range."""
+        """Validate the range of each number."""
         if self.negatives < 0:
             raise ValueError(
                 f"negatives is {self.negatives}; it is the number of items drawn at a step, or 0 "
@@ -60,7 +60,7 @@ class Proposal:
     """Draws the items of a sampled softmax; NumPy alone, so that a sampler's worker can hold it."""
 
     def __init__(self, counts: Int64[np.ndarray, " V"], config: SoftmaxConfig) -> None:
-        """Takes how often each item of the catalogue occurs in training.
+        """Take how often each item of the catalogue occurs in training.
 
         Raises ValueError where nothing is to be drawn, or no item occurs.
         """
@@ -203,7 +203,7 @@ def _add_gradients(
     inputs: tuple[Tensor, Tensor, Tensor | None],
     gradients: list[Tensor | None],
 ) -> None:
-    """Adds what a tile's slope (R, C) gives to the gradients of states, table and own vectors."""
+    """Add what a tile's slope (R, C) gives to the gradients of states, table and own vectors."""
     states, table, own = inputs
     grad_states, grad_table, grad_own = gradients
     assert grad_states is not None and grad_table is not None

@@ -185,7 +185,7 @@ def _infonce(
 
 
 def _store(part: slice, found: tuple[Tensor, ...], whole: tuple[Tensor, ...]) -> None:
-    """Copies what a tile found to its rows of `whole`, so that nothing of the tile stays alive.
+    """Copy what a tile found to its rows of `whole`, so that nothing of the tile stays alive.
 
     Small tensors kept from each tile nibble at the hole that its logits leave in the heap, and the
     next tile finds no place there: 557 MiB against 92 at B = 8,192.
