@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
-from benchmarks.batch_size import BatchSizeConfig
 from benchmarks.scaling.sweep.config import SweepConfig
-from benchmarks.strategies import StrategiesConfig
 from benchmarks.suite.runner import SuiteConfig
 from clue.config import load, to_yaml
 from clue.prepare import PrepareConfig
@@ -21,10 +19,6 @@ CLASSES = {
     "suite": SuiteConfig,
     "sweep": SweepConfig,
 }
-BENCHMARKS = {
-    "batch_size": BatchSizeConfig,
-    "strategies": StrategiesConfig,
-}
 
 
 def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +31,7 @@ def test_every_config_loads(monkeypatch: pytest.MonkeyPatch) -> None:
             machine = load_config_from_file(str(path))
             assert isinstance(machine, ClusterConfig) and machine.num_processes >= 1
         else:
-            load(CLASSES.get(kind) or BENCHMARKS.get(path.stem, SuiteConfig), path)
+            load(CLASSES[kind], path)
         loaded += 1
     assert loaded == len(files) >= 8
 

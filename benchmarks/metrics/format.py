@@ -34,6 +34,14 @@ def signed(measure: str, interval: Interval) -> str:
     return f"{value} [{low} {high}]" if np.isfinite(interval.low) else value
 
 
+def zero_width(value: float, low: float, high: float) -> str:
+    """Return " (zero width)" for an interval that four digits do not tell from its value, else "".
+
+    As many runs as parameters, or equal values, spread nothing: such an interval is no certainty.
+    """
+    return " (zero width)" if high - low <= 1e-4 * abs(value) else ""
+
+
 def p_value(p: float) -> str:
     """Return a p-value, "" for NaN."""
     return "" if not np.isfinite(p) else f"{p:.3f}".replace("0.", ".", 1)

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch_figure, strategies
 from benchmarks.report import config_reference
-from benchmarks.scaling import tables
+from benchmarks.scaling import compare_report, tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
@@ -61,15 +60,14 @@ def render(root: Path, page: Path = Path("README.md")) -> str:
 def _part(root: Path, kind: str, name: str) -> str:
     """Return the body of the part `<!-- kind:name -->`."""
     match kind:
-        case "files" | "batch_size" | "robustness" | "settings":
+        case "files" | "robustness" | "settings":
             return {
                 "files": file_map,
-                "batch_size": batch_size_study,
                 "robustness": robustness,
                 "settings": config_reference.settings,
             }[kind](root)
-        case "strategies":
-            return strategies.table(_json(root, kind, "results"))
+        case "batch_size" | "strategies":
+            return sweep_comparison(root, kind)
         case "config":
             return config_reference.markdown(name)
         case "speed":
@@ -119,13 +117,17 @@ def first_line(file: Path) -> str:
     return docstring.splitlines()[0]
 
 
-def batch_size_study(root: Path) -> str:
-    """Return the study's command, figure and tables; FileNotFoundError without its results."""
-    folder = Path("results") / "batch_size"
-    tables = batch_figure.table(*batch_figure.read_cells(root / folder / "results.json"))
-    command = "python -m benchmarks.batch_size configs/benchmarks/batch_size.yaml"
-    picture = f"![held-out entropy and recall by batch and model]({folder}/figure.svg)"
-    return f"```bash\n{command}\n```\n\n{picture}\n\n{tables}"
+def sweep_comparison(root: Path, name: str) -> str:
+    """Return the command, figure and tables of a study of one factor, results/NAME/compare.json.
+
+    Raises FileNotFoundError without its results.
+    """
+    folder = Path("results") / name
+    tree = json.loads((root / folder / "compare.json").read_text(encoding="utf-8"))
+    made = f"{tree['made'].capitalize()}; now it is\n\n" if "made" in tree else ""
+    command = f"python -m benchmarks.scaling sweep configs/sweep/{name}.yaml"
+    picture = f"![{', '.join(tree['by'])} and {tree['factor']}: scores]({folder}/compare.svg)"
+    return f"{made}```bash\n{command}\n```\n\n{picture}\n\n{compare_report.table(tree)}"
 
 
 def scaling(root: Path, name: str) -> str:

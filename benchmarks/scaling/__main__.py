@@ -6,6 +6,7 @@
     verify      the prediction beside the runs, once they are there
     plan        what to train for a budget: plan TABLE --budget 1e18
     check       a plan beside the run that it asked for, once that is trained
+    compare     what one factor of a sweep is worth, run beside run, with paired differences
     transfer    the runs on tasks of transfer, and whether a lower loss meant a better score
     reference   the fitter on published runs whose coefficients are known
 
@@ -50,6 +51,10 @@ def command(name: str) -> tuple[Command, str]:
             from benchmarks.scaling.predict import check_plan
 
             return check_plan.main, "table"
+        case "compare":
+            from benchmarks.scaling import compare
+
+            return compare.main, "table"
         case "transfer":
             from benchmarks.scaling.predict import downstream
 
@@ -61,7 +66,7 @@ def command(name: str) -> tuple[Command, str]:
         case _:
             raise ValueError(
                 f"no command {name!r}; there are sweep, fit, predict, verify, plan, check, "
-                "transfer and reference"
+                "compare, transfer and reference"
             )
 
 

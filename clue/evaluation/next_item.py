@@ -5,7 +5,7 @@ import torch
 
 from clue.data.sequences import EvalQueries
 from clue.evaluation.encode import last_states
-from clue.evaluation.ranking import table_ranks
+from clue.evaluation.ranking import Ranks, table_ranks
 from clue.nn.decoder import NextItemDecoder
 from clue.train.losses.item_softmax import item_losses
 
@@ -17,17 +17,21 @@ def evaluate(model: NextItemDecoder, queries: EvalQueries) -> dict[str, float]:
     clue/evaluation/ranking.py. `entropy_se` is the standard error of the cross-entropy over the
     queries.
     """
-    table = model.decoder.item.weight.detach()
-    states = last_states(model, queries.histories).to(table.device)
-    targets = torch.from_numpy(queries.targets.astype(np.int64)).to(table.device)
-    ranks = table_ranks(states, targets, table)
-    losses = item_losses(states, targets, table).double()
+    losses, ranks = losses_and_ranks(model, queries)
     return {
         "cross_entropy": losses.mean().item(),
         "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
         "recall_at_10": float(ranks.hit(10).mean()),
         "ndcg_at_10": float(ranks.ndcg(10).mean()),
         "mrr": float(ranks.reciprocal().mean()),
-        "negatives": float(len(table) - 1),
-        "queries": float(len(states)),
+        "negatives": float(len(model.decoder.item.weight) - 1),
+        "queries": float(len(losses)),
     }
+
+
+def losses_and_ranks(model: NextItemDecoder, queries: EvalQueries) -> tuple[torch.Tensor, Ranks]:
+    """Return the cross-entropy in nats (Q,), and the ranks among the whole catalogue."""
+    table = model.decoder.item.weight.detach()
+    states = last_states(model, queries.histories).to(table.device)
+    targets = torch.from_numpy(queries.targets.astype(np.int64)).to(table.device)
+    return item_losses(states, targets, table).double(), table_ranks(states, targets, table)

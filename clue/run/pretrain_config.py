@@ -148,13 +148,19 @@ class PretrainConfig:
         return self.runs / self.name
 
 
+# What changes nothing of how the weights move.
+FREE = frozenset(
+    {
+        *("corpus", "runs", "resume", "trackers", "trunk", "gallery"),
+        *("log_every", "validate_every", "checkpoint_every", "keep_every"),
+        *("chunk_tokens", "compile"),
+    }
+)
+
+
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
     """Names the keys that change what is learnt and differ between the two configs."""
-    free = {"corpus", "runs", "resume", "trackers", "trunk"}
-    free |= {"log_every", "validate_every", "checkpoint_every", "keep_every"}
-    free |= {"gallery"}
-    free |= {"chunk_tokens", "compile"}
-    if now.optimizer.patience:  # measurements then decide when a phase ends
-        free -= {"validate_every", "gallery"}
+    # measurements decide when a phase ends
+    free = FREE - {"validate_every", "gallery"} if now.optimizer.patience else FREE
     old, new = asdict(before), asdict(now)
     return [key for key in old if key not in free and old[key] != new[key]]

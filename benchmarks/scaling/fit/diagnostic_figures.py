@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 
 from benchmarks.metrics.bootstrap import bootstrap, spearman_of, summary
 from benchmarks.metrics.correlation import kendall_of
+from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit.downstream_scores import read_scores
 from benchmarks.scaling.fit.selection import HELD, Sample
 from benchmarks.scaling.fit.sensitivity import fitted
@@ -56,7 +57,9 @@ def factors(laws: Laws) -> Figure:
         axis.plot(x, [b.value for b in told], color=LAW)
         axis.plot(sample.x[:, 0], sample.losses, "ko", ms=4)
         slope = found.coefficients()[f"a_{sample.factors[0]}"]
-        axis.set_title(f"a = {slope.value:.2g} [{slope.low95:.2g} {slope.high95:.2g}]", fontsize=9)
+        flag = zero_width(slope.value, slope.low95, slope.high95)
+        title = f"a = {slope.value:.2g} [{slope.low95:.2g} {slope.high95:.2g}]{flag}"
+        axis.set_title(title, fontsize=9)
         axis.set(xscale="log", yscale="log", xlabel=LABELS[name])
         plain_numbers(axis, *axis.get_ylim())
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -131,7 +134,7 @@ def scores(file: Path | None) -> Figure:
         found = summary(*bootstrap(both, np.arange(len(points.losses)), resamples=2000, seed=0))
         axis.plot(points.losses, points.scores, "o", color=LAW, ms=4)
         told = [
-            f"{name} {x.value:.2f} [{x.low:.2f} {x.high:.2f}]"
+            f"{name} {x.value:.2f} [{x.low:.2f} {x.high:.2f}]{zero_width(x.value, x.low, x.high)}"
             for name, x in zip(("tau", "rho"), found, strict=True)
         ]
         axis.set_title("\n".join((task, *told)), fontsize=8)

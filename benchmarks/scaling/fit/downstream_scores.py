@@ -9,13 +9,13 @@ linear   score = a - b L: for scores outside (0, 1), where neither applies
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 from scipy.optimize import least_squares
 
 from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.run_table import read_parquet
 
 Form = Literal["logit", "offset"]
 FEWEST, DRAWS = 4, 400
@@ -36,17 +36,32 @@ def read_scores(file: Path) -> dict[str, Points]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"no scores {file}; it needs loss, task and score of checkpoints")
-    rows: list[dict[str, Any]] = (
-        json.loads(file.read_text(encoding="utf-8"))
-        if file.suffix == ".json"
-        else pq.read_table(file).to_pylist()
+    columns = ("loss", "task", "score")
+    rows: Any = (
+        _read_json(file) if file.suffix == ".json" else read_parquet(file, columns).to_pylist()
     )
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        if not {"loss", "task", "score"} <= row.keys():
-            raise ValueError(f"{file}: {row} lacks loss, task or score")
-        found.setdefault(str(row["task"]), []).append((float(row["loss"]), float(row["score"])))
-    return {task: Points(*np.array(sorted(pairs)).T) for task, pairs in found.items()}
+    by_task: dict[str, list[tuple[float, float]]] = {}
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise ValueError(f"{file}: row {number}, {row}, lacks {missing[0]}; add it")
+        for name in ("loss", "score"):
+            if isinstance(row[name], bool) or not isinstance(row[name], int | float):
+                raise ValueError(
+                    f"{file}: {name} of row {number} is {row[name]!r}, not a number; correct it"
+                )
+        by_task.setdefault(str(row["task"]), []).append((float(row["loss"]), float(row["score"])))
+    return {task: Points(*np.array(sorted(pairs)).T) for task, pairs in by_task.items()}
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); write it again") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("Any", rows)):
+        raise ValueError(f"{file} is no list of objects with loss, task and score; write it so")
+    return cast("Any", rows)
 
 
 def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -> Band:

@@ -10,17 +10,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit import diagnostic_figures as checks
 from benchmarks.scaling.fit.bootstrap import Band, Bootstrap
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
 from benchmarks.scaling.fit.laws import PowerLaw
-from benchmarks.scaling.fit.run_table import DAY, Runs
+from benchmarks.scaling.fit.run_table import DAY, Runs, read_parquet
 from benchmarks.scaling.fit.selection import budgets, main_grid
 from benchmarks.scaling.fit.study import FitConfig, Laws
 
@@ -84,6 +84,8 @@ def bands(axis: Axes, x: np.ndarray, found: list[Band], *, minus: float = 0.0, l
     for low, high, alpha in (("low95", "high95", 0.18), ("low80", "high80", 0.30)):
         edges = [np.array([getattr(b, end) for b in found]) - minus for end in (low, high)]
         axis.fill_between(x, np.maximum(edges[0], 1e-9), edges[1], color=BAND, alpha=alpha, lw=0)
+    flags = [zero_width(b.value, b.low95, b.high95) for b in found]
+    label += flags[0] if all(flags) else ""
     axis.plot(x, np.array([b.value for b in found]) - minus, color=LAW, label=label)
 
 
@@ -114,7 +116,7 @@ def learning_curves(config: FitConfig, laws: Laws) -> Figure:
     axis = figure.subplots()
     lines: list[tuple[float, np.ndarray, np.ndarray]] = []
     if config.curves:
-        table = pq.read_table(config.curves, columns=["point", "flops", "loss"]).to_pandas()
+        table = read_parquet(config.curves, ("point", "flops", "loss")).to_pandas()
         sizes = dict(zip(runs["point"], runs["params"], strict=True))
         for point, mine in table.groupby("point"):
             if point in sizes:

@@ -17,6 +17,7 @@ WHOLE = (
 )
 REAL = ("flops", "epochs", "lr", "loss", "seconds")
 COLUMNS = (*TEXT, *WHOLE, *REAL, "loss_se", "annealed")
+NAMES = ("trunk", "size", "arm")  # text columns that a table may lack
 POSITIVE = ("flops", "params", "params_hidden", "pairs", "steps", "batch", "loss", "negatives")
 # What says that two rows are the same training and its same end, whatever they are called.
 SAME = (
@@ -28,7 +29,7 @@ DAY = 8.64e19  # FLOPs of a petaFLOP/s-day
 
 @dataclass(frozen=True)
 class Runs:
-    """Rows as columns (n,): those of COLUMNS; and, where there are, `trunk` and `loss_K`.
+    """Rows as columns (n,): those of COLUMNS; and, where there are, those of NAMES and `loss_K`.
 
     Text columns hold str, the others numbers, float64 or int64; `loss_se` is NaN where unknown.
     """
@@ -92,11 +93,22 @@ def read_runs(file: Path) -> Runs:
         raise FileNotFoundError(
             f"no table of runs {file}; `python -m benchmarks.scaling sweep` writes one"
         )
+    return from_table(read_parquet(file), str(file))
+
+
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a Parquet file's columns; ValueError, naming it, for another file or columns."""
     try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException):
-        raise ValueError(f"{file} is no whole Parquet file; let the sweep write it again") from None
-    return from_table(table, str(file))
+        schema = pq.read_schema(file)
+        missing = [name for name in columns or () if name not in schema.names]
+        if not missing:
+            return pq.read_table(file, columns=None if columns is None else [*columns])
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{file} is no Parquet table ({first}); write it again") from None
+    raise ValueError(
+        f"{file} lacks the column {missing[0]}; it has {', '.join(schema.names)}: rename one"
+    )
 
 
 def from_table(table: pa.Table, where: str = "the table") -> Runs:
@@ -107,7 +119,7 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
     if not table.num_rows:
         raise ValueError(f"{where} has no rows; has a run of the sweep finished?")
     columns: dict[str, np.ndarray] = {}
-    optional = [name for name in table.column_names if name == "trunk" or _is_other_loss(name)]
+    optional = [name for name in table.column_names if name in NAMES or _is_other_loss(name)]
     for name in (*COLUMNS, *optional):
         column: Any = table[name]
         if column.null_count and name != "loss_se":
@@ -115,7 +127,12 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
         try:
             columns[name] = _array(name, column)
         except (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise ValueError(f"{where}: {name} is {column.type}, not a number") from None
+            kind = "true or false" if name == "annealed" else "a number"
+            kind = "a whole number" if name in WHOLE else kind
+            raise ValueError(
+                f"{where}: {name} is {column.type} such as {column[0].as_py()!r}, not {kind}; "
+                "write it so in the sweep"
+            ) from None
     for name in (*POSITIVE, *(x for x in optional if _is_other_loss(x))):
         wrong = ~(np.isfinite(columns[name]) & (columns[name] > 0))
         if wrong.any():
@@ -128,7 +145,7 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
 
 
 def _array(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if name in TEXT or name == "trunk":
+    if name in TEXT or name in NAMES:
         return np.array([str(x) for x in column.to_pylist()], dtype=object)
     kind = pa.bool_() if name == "annealed" else pa.int64() if name in WHOLE else pa.float64()
     values = column.cast(kind).to_pylist()
@@ -143,7 +160,8 @@ def _is_other_loss(name: str) -> bool:
 
 def _distinct(runs: Runs) -> Runs:
     """Return the rows sorted by what they hold, each once; ValueError for two losses of one end."""
-    keys = [runs[name] for name in SAME]
+    # a run that two arms of a comparison share is a row of each
+    keys = [runs[name] for name in (*SAME, *(["arm"] if "arm" in runs.columns else []))]
     order = np.lexsort([np.array([str(x) for x in runs["point"]]), *map(_sortable, keys[::-1])])
     kept: dict[tuple[Any, ...], int] = {}
     for row in order:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit import figures
 from benchmarks.scaling.fit.bootstrap import summary
 from benchmarks.scaling.fit.isoflop import Cost, optima, parabolas, power
@@ -37,7 +38,14 @@ def described(name: str, laws: Laws) -> dict[str, Any]:
         flags.append(
             f"residuals spread {fitted.spread:.3%}, seeds {sd:.3%}: the form is not the truth here"
         )
-    for coefficient, band in found.coefficients().items():
+    bands = found.coefficients()
+    flat = [name for name, one in bands.items() if zero_width(one.value, one.low95, one.high95)]
+    if flat:
+        flags.append(
+            f"the interval of {', '.join(flat)} has zero width: {len(sample)} runs for "
+            f"{len(fitted.theta)} parameters do not show a spread; it is no certainty"
+        )
+    for coefficient, band in bands.items():
         if coefficient.startswith(("a_", "r_")) and band.high95 > 2 * max(band.low95, 1e-9):
             flags.append(
                 f"{coefficient} lies anywhere in {band.low95:.2g} to {band.high95:.2g}: not "
@@ -50,7 +58,7 @@ def described(name: str, laws: Laws) -> dict[str, Any]:
         "irreducible": "E" in fitted.law.names,
         "runs": len(sample),
         "trainings": len(np.unique(sample.clusters)),
-        "coefficients": summary(found.coefficients()),
+        "coefficients": summary(bands),
         "reference": {
             "at": dict(zip(fitted.law.factors, middle[0].tolist(), strict=True)),
             "loss": found.curve(middle)[0].as_tree(),
@@ -231,9 +239,12 @@ def text(tree: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def band(found: Mapping[str, float]) -> str:
-    """Return a value with its interval of 95 % as text."""
-    return f"{found['value']:.4g} [{found['low95']:.4g} {found['high95']:.4g}]"
+def band(found: Mapping[str, Any], digits: str = ".4g") -> str:
+    """Return a value with its interval of 95 % as text, which says so where that has no width."""
+    value, low, high = (found[name] for name in ("value", "low95", "high95"))
+    if low is None or high is None:
+        return f"{value:{digits}}"
+    return f"{value:{digits}} [{low:{digits}} {high:{digits}}]{zero_width(value, low, high)}"
 
 
 def main(argv: Sequence[str]) -> None:

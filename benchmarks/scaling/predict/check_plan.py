@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.prediction_file import hashed
 from benchmarks.scaling.fit.run_table import read_runs
+from benchmarks.scaling.fit.summary import band as show_band
 from benchmarks.scaling.fit.summary import plain
-from benchmarks.scaling.predict.predict import hashed
 from clue.config import read_command_line
 
 SAME = 0.02  # relative difference up to which a rate, rounded to be written, is the plan's
@@ -74,7 +75,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
 
 def sentence(tree: Mapping[str, Any]) -> str:
     """Return the outcome in words."""
-    build, band = tree["build"], tree["predicted"]
+    build = tree["build"]
     inside = (
         "inside the interval of 80 %"
         if tree["inside80"]
@@ -82,13 +83,13 @@ def sentence(tree: Mapping[str, Any]) -> str:
         if tree["inside95"]
         else "outside the interval of 95 %"
     )
+    loss = show_band(tree["predicted"], ".3f")
     return (
         f"The plan for {tree['budget']:.3g} FLOPs, {tree['factor']:.3g} x the largest fitted run: "
         f"width {build['width']}, {build['layers']} layers, {build['steps']:,} steps of "
-        f"{build['batch']}, rate {build['lr']:.2g}, loss {band['value']:.3f} [{band['low95']:.3f} "
-        f"{band['high95']:.3f}]. Trained as planned it spent {tree['spent']:.3g} FLOPs and reached "
-        f"{tree['observed']:.3f}: {inside}, error {tree['error']:+.2%} (K = "
-        f"{tree['negatives']:,})."
+        f"{build['batch']}, rate {build['lr']:.2g}, loss {loss}. Trained as planned it spent "
+        f"{tree['spent']:.3g} FLOPs and reached {tree['observed']:.3f}: {inside}, error "
+        f"{tree['error']:+.2%} (K = {tree['negatives']:,})."
     )
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.metrics.correlation import correlations
+from benchmarks.metrics.format import zero_width
 from benchmarks.protocols import Task
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.suite import runner as suites
@@ -114,7 +115,7 @@ def table(tree: Mapping[str, Any]) -> str:
     ]
     for name, one in tree["tasks"].items():
         both = [
-            f"{x['value']:.2f} [{x['low']:.2f} {x['high']:.2f}]"
+            f"{x['value']:.2f} [{x['low']:.2f} {x['high']:.2f}]{zero_width(**x)}"
             for x in (one["kendall"], one["spearman"])
         ]
         span = f"{one['worst']:.4f} {one['best']:.4f}"

@@ -8,10 +8,9 @@ one of them is in the table, or where OUT holds another prediction. What became 
 A sweep trains its held-out points only once OUT, in its folder and of this name, predicts them.
 """
 
-import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
 from benchmarks.scaling.fit.summary import about, described, plain, table_flags
+from benchmarks.scaling.fit.summary import band as show_band
 from benchmarks.scaling.sweep.config import SweepConfig
 from clue.config import load, read_command_line
 
@@ -168,35 +169,13 @@ def factors(config: PredictConfig, names: Sequence[str]) -> np.ndarray:
     return np.array(rows)
 
 
-def hashed(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) of the content as JSON with sorted keys and no spaces."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_prediction(file: Path) -> dict[str, Any]:
-    """Return the content; FileNotFoundError without the file, ValueError if it was changed."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no prediction {file}; `predict` writes one before the runs are there"
-        )
-    tree = json.loads(file.read_text(encoding="utf-8"))
-    if hashed(tree["content"]) != tree["sha256"]:
-        raise ValueError(
-            f"{file} was changed after it was written: its content hashes to "
-            f"{hashed(tree['content'])[:12]}, it says {tree['sha256'][:12]}; restore it"
-        )
-    return tree["content"]
-
-
 def main(argv: Sequence[str]) -> None:
     """Reads the command line, writes the prediction, prints it."""
     config = read_command_line(PredictConfig, argv, description=__doc__ or "")
     tree = predict(config)
     for one in tree["content"]["targets"]:
-        band = one["predicted"]
         sys.stdout.write(
-            f"{one['name']}: {band['value']:.4f} [{band['low95']:.4f} {band['high95']:.4f}], "
+            f"{one['name']}: {show_band(one['predicted'], '.4f')}, "
             f"{one['factor']:.3g} x the compute of the fit\n"
         )
     sys.stdout.write(f"{config.out}: sha256 {tree['sha256']}\ncommit it before these runs start\n")

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
+from benchmarks.scaling.fit.summary import band as show_band
 from benchmarks.scaling.fit.summary import plain
 from benchmarks.scaling.predict.predict import (
     PredictConfig,
     Target,
-    hashed,
     matching,
-    read_prediction,
 )
 from clue.config import read_command_line
 
@@ -81,13 +81,12 @@ def table(tree: Mapping[str, Any]) -> str:
     lines = [[*head, *(f"error, {name}" for name in names)]]
     lines.append(["---"] * len(lines[0]))
     for one in tree["targets"]:
-        band = one["predicted"]
         inside = "80 %" if one["inside80"] else "95 %" if one["inside95"] else "no"
         lines.append(
             [
                 one["name"],
                 f"{one['factor']:.3g} x",
-                f"{band['value']:.4f} [{band['low95']:.4f} {band['high95']:.4f}]",
+                show_band(one["predicted"], ".4f"),
                 f"{one['observed']:.4f}",
                 inside,
                 *(f"{one['errors'][name]:+.2%}" for name in names),

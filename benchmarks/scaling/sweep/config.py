@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Role = Literal["fit", "held_out", "check"]
+Unit = Literal["flops", "steps", "pairs"]
 ROLES: tuple[Role, ...] = ("fit", "held_out", "check")  # in the order in which they are trained
 
 
@@ -64,12 +65,12 @@ class Size:
 class Grid:
     """All combinations of its lists, each a point; an empty list leaves what `pretrain` says.
 
-    `sizes` are names, none for all; `budgets` are what a run may spend, in the sweep's `unit`;
+    `sizes` are names, none for all; `budgets` are what a run may spend, in `unit` or the sweep's;
     `users` how many training users it learns from, nested subsets, 0 for all; `lengths` the longest
     history that is read. Points of fewer than `least_steps` or more than `most_steps` are left out
     (0: no limit): so a grid of sizes and FLOPs becomes the band in which they suit each other.
     `overrides` are of all its points. Role `held_out` is never fitted: it is what a law must
-    predict; `check` is neither.
+    predict; `check` is neither. `arm` names what sets its points apart in a comparison.
     """
 
     sizes: list[str] = field(default_factory=list[str])
@@ -82,6 +83,8 @@ class Grid:
     least_steps: int = 0
     most_steps: int = 0
     overrides: list[str] = field(default_factory=list[str])
+    unit: Unit | None = None
+    arm: str = ""
 
     def __post_init__(self) -> None:
         """Refuse budgets that buy nothing."""
@@ -102,7 +105,9 @@ class SweepConfig:
 
     All lengths of a run share one trunk: warm-up, constant rate, and in the last `decay_share` of
     each the cooldown. The warm-up is `warmup_share` of the shortest of them that is not held out,
-    at most that of `pretrain`. `validations` are the held-out measurements along a trunk.
+    at most that of `pretrain`. `validations` are the held-out measurements along a trunk. With
+    `schedule` own every run keeps the schedule, rhythm and patience of `pretrain`, shares no trunk,
+    and its loss is that of its best checkpoint.
 
     `jobs` points run at once, 0 for one on each GPU, or one where there is none; each has `threads`
     threads, 0 for an equal share of the cores. `dry` prints the plan and trains nothing.
@@ -111,7 +116,8 @@ class SweepConfig:
     name: str
     pretrain: Path
     overrides: list[str] = field(default_factory=list[str])
-    unit: Literal["flops", "steps", "pairs"] = "flops"
+    unit: Unit = "flops"
+    schedule: Literal["trunk", "own"] = "trunk"
     sizes: dict[str, Size]
     grids: list[Grid]
     roles: list[Role] = field(default_factory=lambda: ["fit"])

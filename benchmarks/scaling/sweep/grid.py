@@ -11,29 +11,25 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from benchmarks.scaling.sweep.config import ROLES, Grid, Role, SweepConfig
+from benchmarks.scaling.sweep.config import ROLES, Grid, Role, SweepConfig, Unit
 from benchmarks.scaling.sweep.cost import Facts, facts_of
 from clue.config import load
 from clue.data.corpus import Corpus
-from clue.run.pretrain_config import PretrainConfig
+from clue.run.pretrain_config import FREE, PretrainConfig
 from clue.train.optimiser import decay_start
 
 LEAST_WARMUP = 5  # steps; a shorter run is no more than noise
 LOGGED = 8  # lines of the log up to the first cooldown of a family
-FREE = frozenset(
-    {
-        *("name", "corpus", "runs", "resume", "trackers", "trunk", "steps", "gallery", "best_by"),
-        *("log_every", "validate_every", "checkpoint_every", "keep_every"),
-        *("chunk_tokens", "compile"),
-    }
-)
+# what a point is known by leaves out what a resumed run may change, and what is hashed beside it
+UNHASHED = FREE | {"name", "steps", "best_by"}
 
 
 @dataclass(frozen=True)
 class Point:
     """A run of the grid; `family` is the same for those that differ in their length alone.
 
-    `leads`: the longest of its role and family, of which the others branch off.
+    `leads`: the longest of its role and family, of which the others branch off. `arms` are those
+    of the grids that hold it, "" for a grid without one.
     """
 
     run: PretrainConfig
@@ -43,6 +39,7 @@ class Point:
     family: str
     fingerprint: str
     leads: bool = False
+    arms: tuple[str, ...] = ("",)
 
     @property
     def name(self) -> str:
@@ -63,6 +60,7 @@ class Wanted:
     size: str
     role: Role
     facts: Facts
+    arm: str
 
 
 def lay_out(config: SweepConfig) -> list[Point]:
@@ -83,11 +81,12 @@ def lay_out(config: SweepConfig) -> list[Point]:
                     corpora.setdefault(run.corpus, Corpus.open(run.corpus))
                     known[key] = facts_of(first, corpora[run.corpus])
                 facts = known[key]
-                steps = round(budget / _unit(config, run, facts))
+                cost = _unit(grid.unit or config.unit, run, facts)
+                steps = round(budget / cost)
                 if steps < grid.least_steps or 0 < grid.most_steps < steps:
                     continue
-                run = _of_length(config, run, steps, budget, facts)
-                wanted.append(Wanted(run, size, grid.role, facts))
+                run = _of_length(config, run, steps, cost, facts)
+                wanted.append(Wanted(run, size, grid.role, facts, grid.arm))
             except ValueError as error:
                 raise ValueError(f"grid {number}, size {size}: {error}") from None
         if len(wanted) == before:
@@ -102,10 +101,11 @@ def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, Pretra
     """Return size, run (its length still open) and budget of each combination of a grid."""
     choices = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths)]
     base = load(PretrainConfig, config.pretrain, config.overrides)
-    if base.optimizer.patience:
+    trunk = config.schedule == "trunk"
+    if trunk and base.optimizer.patience:
         raise ValueError(
             f"{config.pretrain}: optimizer.patience is {base.optimizer.patience}, which ends a run "
-            "early; set it to 0: a budget says how long a run is"
+            "early; set it to 0, for a budget says how long a run is, or schedule: own"
         )
     length = "decoder.max_events" if base.objective == "next_item" else "views.max_events"
     for size in grid.sizes or config.sizes:
@@ -115,37 +115,39 @@ def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, Pretra
             keys += [] if batch is None else [f"batch={batch}"]
             keys += [] if events is None else [f"{length}={events}"]
             keys += [f"seed={seed}", "trackers=[]", f"runs={config.runs}", *grid.overrides]
-            keys += ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
+            wsd = ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
+            keys += wsd if trunk else []
             keys += ["steps=1000000000"]
             run = load(PretrainConfig, config.pretrain, keys)
             for budget in grid.budgets:
                 yield size, run, budget
 
 
-def _unit(config: SweepConfig, run: PretrainConfig, facts: Facts) -> float:
+def _unit(unit: Unit, run: PretrainConfig, facts: Facts) -> float:
     """Return what a step spends of a budget."""
-    return {"flops": facts.step_flops, "steps": 1.0, "pairs": float(run.batch)}[config.unit]
+    return {"flops": facts.step_flops, "steps": 1.0, "pairs": float(run.batch)}[unit]
 
 
 def _of_length(
-    config: SweepConfig, run: PretrainConfig, steps: int, budget: float, facts: Facts
+    config: SweepConfig, run: PretrainConfig, steps: int, cost: float, facts: Facts
 ) -> PretrainConfig:
-    """Return the run of so many steps, refused where the budget is none for it."""
-    unit = _unit(config, run, facts)
+    """Return the run of so many steps, each of `cost`, refused where they are too few or many."""
     least = LEAST_WARMUP / (1 - config.decay_share)
     if steps <= least:
         raise ValueError(
-            f"the budget {budget:.3g} is {steps} steps of {unit:.3g} {config.unit} each, less "
-            f"than one warm-up of {LEAST_WARMUP} steps before the cooldown; give "
-            f"{(least + 1) * unit:.2g} or more, or set least_steps"
+            f"the budget {steps * cost:.3g} is {steps} steps of {cost:.3g} each, less than one "
+            f"warm-up of {LEAST_WARMUP} steps before the cooldown; give {(least + 1) * cost:.2g} "
+            "or more, or set least_steps"
         )
     epochs = steps / facts.epoch
     if 0 < config.most_epochs < epochs:
         raise ValueError(
-            f"the budget {budget:.3g} is {steps} steps, {epochs:.2f} epochs of {facts.users:,} "
-            f"users, and most_epochs is {config.most_epochs:g}; lower it, set most_steps="
-            f"{int(config.most_epochs * facts.epoch)}, or give a corpus of more users"
+            f"the budget {steps * cost:.3g} is {steps} steps, {epochs:.2f} epochs of "
+            f"{facts.users:,} users, and most_epochs is {config.most_epochs:g}; lower it, set "
+            f"most_steps={int(config.most_epochs * facts.epoch)}, or give a corpus of more users"
         )
+    if config.schedule == "own":
+        return replace(run, steps=steps)
     brief = replace(run.optimizer, warmup_steps=0)  # set for the family, once all are known
     return replace(run, steps=steps, optimizer=brief)
 
@@ -155,8 +157,9 @@ def _named(
 ) -> list[Point]:
     """Return the points with their warm-up, their rhythm of checkpoints and their names."""
     families: dict[str, list[Wanted]] = {}
+    own = config.schedule == "own"
     for one in wanted:
-        families.setdefault(_hash(one.run, one.run.corpus), []).append(one)
+        families.setdefault(_family(config, one.run), []).append(one)
     base = load(PretrainConfig, config.pretrain, config.overrides).optimizer.warmup_steps
     points: list[Point] = []
     for members in families.values():
@@ -167,26 +170,38 @@ def _named(
         found: dict[str, Point] = {}
         for one in sorted(members, key=lambda one: (ROLES.index(one.role), -one.run.steps)):
             run, role = one.run, one.role
-            if decay_start(run.optimizer, run.steps) < warmup:
+            if not own and decay_start(run.optimizer, run.steps) < warmup:
                 raise ValueError(
                     f"a {role} point of size {one.size} has {run.steps} steps, too few for the "
                     f"warm-up of {warmup} that its family has; raise its budget or lower "
                     "warmup_share"
                 )
             leads = not any(point.role == role for point in found.values())
-            run = replace(run, optimizer=replace(run.optimizer, warmup_steps=warmup))
-            run = _paced(config, run, shortest, leads and len(members) > 1)
-            print_ = _hash(run, run.steps, run.gallery, corpora[run.corpus].fingerprint)
+            if not own:
+                run = replace(run, optimizer=replace(run.optimizer, warmup_steps=warmup))
+                run = _paced(config, run, shortest, leads and len(members) > 1)
+            beside = (run.gallery, *((run.validate_every,) if own else ()))
+            print_ = _hash(run, run.steps, *beside, corpora[run.corpus].fingerprint)
             if print_ in found and {role, found[print_].role} == {"fit", "held_out"}:
                 raise ValueError(
                     f"size {one.size} at {run.steps} steps is in a grid of role fit and in one of "
                     "role held_out; what is predicted must not be fitted: leave it out of one"
                 )
             run = replace(run, name=_name(run, one.size, print_))
-            point = Point(run, one.size, role, one.facts, _hash(run, run.corpus), print_, leads)
-            found.setdefault(print_, point)
+            family = _family(config, run)
+            point = Point(run, one.size, role, one.facts, family, print_, leads, (one.arm,))
+            point = found.setdefault(print_, point)
+            if one.arm not in point.arms:
+                found[print_] = replace(point, arms=(*point.arms, one.arm))
         points += found.values()
     return points
+
+
+def _family(config: SweepConfig, run: PretrainConfig) -> str:
+    """Return what the runs that may share a trunk have in common; all of a run of its own."""
+    # a run's own patience counts measurements
+    alone = (run.steps, run.validate_every) if config.schedule == "own" else ()
+    return _hash(run, run.corpus, *alone)
 
 
 def _paced(config: SweepConfig, run: PretrainConfig, shortest: int, trunk: bool) -> PretrainConfig:
@@ -214,6 +229,6 @@ def _name(run: PretrainConfig, size: str, fingerprint: str) -> str:
 
 def _hash(run: PretrainConfig, *beside: object) -> str:
     """Return sha256 of what decides how the weights of a run move, but for corpus and length."""
-    deciding = {key: value for key, value in asdict(run).items() if key not in FREE}
+    deciding = {key: value for key, value in asdict(run).items() if key not in UNHASHED}
     text = json.dumps([deciding, *beside], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,5 @@
 """What a sweep looks like: a table that is drawn again, or lines where there is no terminal."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from scipy.optimize import nnls
 from benchmarks.scaling.sweep.grid import Point
 from benchmarks.scaling.sweep.launch import Running
 from clue.monitor.console import duration
+from clue.monitor.read_log import read_log
 from clue.train.optimiser import decay_start
 
 FIRST_SPEED = 1e9  # FLOP/s assumed before a point is done; small models spend their time elsewhere
@@ -118,10 +118,8 @@ class Board:
 
 def _progress(one: Running) -> str:
     """Return how far a run is, by the last line of its log."""
-    log, steps = one.point.run.run / "log.jsonl", one.point.run.steps
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     try:
-        done = int(json.loads(lines[-1])["step"])
-    except (IndexError, ValueError):  # none yet, or half of one
+        done = read_log(one.point.run.run).last_step
+    except FileNotFoundError:
         return f"starting, {duration(one.wall)}"
-    return f"{done}/{steps} steps, {duration(one.wall)}"
+    return f"{done}/{one.point.run.steps} steps, {duration(one.wall)}"

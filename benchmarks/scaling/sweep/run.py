@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.external import machine
-from benchmarks.scaling.predict.predict import read_prediction
+from benchmarks.scaling.fit.prediction_file import read_prediction
 from benchmarks.scaling.sweep.config import ROLES, SweepConfig
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of

@@ -14,6 +14,7 @@ from benchmarks.scaling.sweep.config import SweepConfig
 from benchmarks.scaling.sweep.grid import Point
 from clue.atomic import write_text
 from clue.config import load
+from clue.monitor.read_log import read_log
 from clue.run.pretrain_config import PretrainConfig
 
 RUNS = pa.schema(
@@ -30,7 +31,7 @@ RUNS = pa.schema(
         *((name, pa.string()) for name in ("eval_set", "loss_kind")),
         ("annealed", pa.bool_()),
         ("seconds", pa.float64()),
-        *((name, pa.string()) for name in ("device", "commit", "role")),
+        *((name, pa.string()) for name in ("device", "commit", "role", "size", "arm")),
     ]
 )
 CURVES = pa.schema(
@@ -79,46 +80,45 @@ def spent(run: Path) -> np.ndarray:
     Of a run that was stopped between two lines of its log, the steps from the first to the stop
     count as the mean of those after it.
     """
-    lines = _log(run)
-    first = next(line["step"] for line in lines if line["kind"] == "start")
-    found = [np.zeros(3)]
+    history = read_log(run)
+    first = history.start[0]["step"]
+    totals = [np.zeros(3)]
     trunk = load(PretrainConfig, run / "config.yaml", raw=True).trunk
     if first:
         if trunk is None:
             raise ValueError(f"{run} begins at step {first} and names no trunk; train it again")
         before = spent(trunk)
         flops, seconds = (np.interp(first, before[:, 0], before[:, n]) for n in (1, 2))
-        found = [np.array([first, flops, seconds])]
-    for line in lines:
-        if line["kind"] == "train":
-            step, flops, seconds = found[-1]
-            done = line["step"] - step
-            more = np.array([done, done * line["model_flops"], done * line["seconds"]])
-            found.append(np.array([step, flops, seconds]) + more)
-    return np.array(found)
+        totals = [np.array([first, flops, seconds])]
+    for line in history.train:
+        done = line["step"] - totals[-1][0]
+        totals.append(totals[-1] + done * np.array([1.0, line["model_flops"], line["seconds"]]))
+    return np.array(totals)
 
 
 def record(config: SweepConfig, point: Point, machine: Mapping[str, Any], wall: float) -> None:
     """Writes RUN/point.json: that the point is finished, its row and its curve."""
     run, facts = point.run, point.facts
-    costs, lines = spent(run.run), _log(run.run)
-    valid = [line for line in lines if line["kind"] == "valid"]
-    if not valid or valid[-1]["step"] != run.steps or costs[-1, 0] != run.steps:
+    costs, history = spent(run.run), read_log(run.run)
+    steps, own = int(costs[-1, 0]), config.schedule == "own"
+    over = own and bool(history.phase) and history.phase[-1]["phase"] == "done"
+    valid = history.valid
+    if not valid or valid[-1]["step"] != steps or (steps != run.steps and not over):
         raise ValueError(f"{run.run} ended before its step {run.steps}: its log says why")
-    task = "next_item" if run.objective == "next_item" else "matching"
-    end = held_out(valid[-1][task])
     nextitem = run.objective == "next_item"
+    measured = [held_out(line.get("next_item" if nextitem else "matching", {})) for line in valid]
+    end = min(measured, key=lambda one: one.loss) if own else measured[-1]
     row = {
         "seed": run.seed,
         "objective": run.objective,
         "flops": costs[-1, 1],
         "params": facts.params,
         "params_hidden": facts.params_hidden,
-        "pairs": run.batch * run.steps,
+        "pairs": run.batch * steps,
         "users": facts.users,
         "events": facts.events,
-        "epochs": run.steps / facts.epoch,
-        "steps": run.steps,
+        "epochs": steps / facts.epoch,
+        "steps": steps,
         "batch": run.batch,
         "max_events": run.decoder.max_events if nextitem else run.views.max_events,
         "width": run.decoder.width if nextitem else run.model.user.width,
@@ -139,13 +139,13 @@ def record(config: SweepConfig, point: Point, machine: Mapping[str, Any], wall: 
             "steps": line["step"],
             "pairs": line["step"] * run.batch,
             "flops": float(np.interp(line["step"], costs[:, 0], costs[:, 1])),
-            "loss": held_out(line[task]).loss,
-            "annealed": line["step"] == run.steps,
+            "loss": one.loss,
+            "annealed": line["step"] == steps,
         }
-        for line in valid
+        for line, one in zip(valid, measured, strict=True)
     ]
-    own = {"steps": run.steps - costs[0, 0], "flops": costs[-1, 1] - costs[0, 1], "wall": wall}
-    kept = {"fingerprint": point.fingerprint, "row": row, "curve": curve, "own": own}
+    alone = {"steps": steps - costs[0, 0], "flops": costs[-1, 1] - costs[0, 1], "wall": wall}
+    kept = {"fingerprint": point.fingerprint, "row": row, "curve": curve, "own": alone}
     write_text(run.run / "point.json", json.dumps(kept, indent=1) + "\n")
 
 
@@ -168,7 +168,8 @@ def write_tables(config: SweepConfig, points: Sequence[Point]) -> int:
             continue
         who = {"study": config.name, "point": point.name, "role": point.role}
         # ends of one trunk share most of their steps: a bootstrap must draw them together
-        rows.append({**who, "trunk": point.family, **kept["row"]})
+        row = {**who, "trunk": point.family, "size": point.size, **kept["row"]}
+        rows += [{**row, "arm": arm} for arm in point.arms]
         curves += [{**who, "params": point.facts.params, **line} for line in kept["curve"]]
     config.out.mkdir(parents=True, exist_ok=True)
     for name, schema, found in (("runs", RUNS, rows), ("curves", CURVES, curves)):
@@ -176,8 +177,3 @@ def write_tables(config: SweepConfig, points: Sequence[Point]) -> int:
         pq.write_table(pa.Table.from_pylist(found, schema=schema), beside)
         beside.replace(config.out / f"{name}.parquet")
     return len(rows)
-
-
-def _log(run: Path) -> list[dict[str, Any]]:
-    text = (run / "log.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.scaling.fit.data_constrained import RepeatedLaw
 from benchmarks.scaling.fit.isoflop import error_frontier
 from benchmarks.scaling.fit.sensitivity import fitted
-from benchmarks.scaling.fit.summary import plain
+from benchmarks.scaling.fit.summary import band, plain
 from benchmarks.scaling.validation.chinchilla import TRUTH, chinchilla_study
 from benchmarks.scaling.validation.coverage import (
     compute_design,
@@ -122,10 +122,7 @@ def markdown(tree: Mapping[str, Any]) -> str:
     lines = ["| Chinchilla's 240 runs | ours [95 %] | published [95 %] |", "| --- | --- | --- |"]
     for name, row in surface["coefficients"].items():
         ours, (low, high) = row["ours"], row["published 95 %"]
-        lines.append(
-            f"| {name} | {ours['value']:.5g} [{ours['low95']:.4g} {ours['high95']:.4g}] | "
-            f"{row['published']:.5g} [{low:g} {high:g}] |"
-        )
+        lines.append(f"| {name} | {band(ours)} | {row['published']:.5g} [{low:g} {high:g}] |")
     both = surface["objective"]
     lines.append(f"| objective | {both['ours']:.7g} | {both['published']:.7g} |")
     lines += ["", "| check | ours | published |", "| --- | --- | --- |"]

@@ -66,7 +66,14 @@ def test_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     assert np.array_equal(one["a"].losses, [2.0, 3.0, 4.0])
     assert np.array_equal(one["b"].scores, other["b"].scores)
     (tmp_path / "bad.json").write_text(json.dumps([{"loss": 1}]))
-    with pytest.raises(ValueError, match="lacks loss, task or score"):
+    with pytest.raises(ValueError, match="row 1, .* lacks"):
         read_scores(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text(json.dumps([{"loss": None, "task": "a", "score": 1}]))
+    with pytest.raises(ValueError, match=r"loss of row 1 is None, not a number; correct it"):
+        read_scores(tmp_path / "bad.json")
+    for text, why in (("{", "is no JSON"), ("{}", "is no list of objects")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=why):
+            read_scores(tmp_path / "bad.json")
     with pytest.raises(FileNotFoundError, match="no scores"):
         read_scores(tmp_path / "none.json")

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.scaling.fit.run_table import (
     digest,
     fit_rows,
     from_table,
+    read_parquet,
     read_runs,
 )
 from benchmarks.scaling.fit.selection import Sample
@@ -116,7 +119,7 @@ def test_missing_files_columns_and_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no rows"):
         from_table(table(rows()).slice(0, 0))
     text = [{**x, "width": "wide"} for x in rows()]
-    with pytest.raises(ValueError, match="width is string, not a number"):
+    with pytest.raises(ValueError, match="width is string such as .wide., not a whole number"):
         runs(text)
 
 
@@ -132,3 +135,20 @@ def test_the_ends_of_a_trunk_are_one_training() -> None:
     found = [{**x, "trunk": f"{x['width']}-{x['seed']}"} for x in rows()]
     assert len(np.unique(runs(found).clusters)) == 10
     assert len(np.unique(runs(rows()).clusters)) == 50
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_next_step(tmp_path: Path) -> None:
+    file = tmp_path / "runs.parquet"
+    file.write_text("no table")
+    with pytest.raises(ValueError, match=r"runs\.parquet is no Parquet table .*write it again"):
+        read_runs(file)
+    found = rows()
+    with pytest.raises(ValueError, match=r"steps is double such as 1\.5, not a whole number"):
+        runs([{**row, "steps": 1.5} for row in found])
+    for other, kind in (({"loss": "low"}, "a number"), ({"annealed": "soon"}, "true or false")):
+        (name,) = other
+        with pytest.raises(ValueError, match=rf"{name} is string such as '\w+', not {kind}; write"):
+            runs([{**row, **other} for row in rows()])
+    with pytest.raises(ValueError, match="lacks the column point; it has loss: rename one"):
+        pq.write_table(pa.table({"loss": [1.0]}), file)
+        read_parquet(file, ("loss", "point"))

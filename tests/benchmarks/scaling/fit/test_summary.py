@@ -12,7 +12,7 @@ from benchmarks.scaling.__main__ import arguments, command, main
 from benchmarks.scaling.fit import diagnostic_figures as checks
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.fit.study import FitConfig, laws_of
-from benchmarks.scaling.fit.summary import study, text
+from benchmarks.scaling.fit.summary import band, described, study, text
 from tests.benchmarks.scaling.tables import row, rows, write
 
 SHORT = (2**14, 2**17, 2**20)
@@ -120,3 +120,21 @@ def test_the_command_refuses_with_status_2(
     with pytest.raises(SystemExit):
         main(["fit", str(table)])
     assert "mixed K" in capsys.readouterr().err
+
+
+def test_an_interval_of_zero_width_is_flagged_in_tables_and_figures(tmp_path: Path) -> None:
+    # four runs that lie on a law of three parameters: every resample of them fits exactly
+    lengths = (2**13, 2**15, 2**17, 2**19)
+    four = [row(64, pairs, loss=2.0 + 3.0 * pairs**-0.2) for pairs in lengths]
+    expected = {"exact": (four, True), "spread": (rows(), False)}
+    for name, (found, flat) in expected.items():
+        file = write(found, tmp_path / f"{name}.parquet")
+        config = FitConfig(table=file, resamples=40, min_decades=1.0)
+        laws = laws_of(config, read_runs(file), ("pairs",))
+        tree = described("pairs", laws)
+        flags = [flag for flag in tree["flags"] if "zero width" in flag]
+        assert bool(flags) == flat
+        assert band(tree["coefficients"]["a_pairs"]).endswith("(zero width)") == flat
+        assert checks.factors(laws).axes[0].get_title().endswith("(zero width)") == flat
+        if flat:
+            assert "4 runs for 3 parameters do not show a spread" in flags[0]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scaling.fit.prediction_file import read_prediction
 from benchmarks.scaling.fit.study import FitConfig
 from benchmarks.scaling.predict.predict import (
     PredictConfig,
     Target,
     predict,
-    read_prediction,
 )
 from benchmarks.scaling.predict.verify import table, verify
 from benchmarks.scaling.sweep.config import Grid
