@@ -93,5 +93,5 @@ def content_of(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     flat = tokens.astype("<i4", copy=False)
     ends = np.cumsum(lengths)
     pairs = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
-    hashes = (hashlib.sha256(flat[start:end]).hexdigest()[:15] for start, end in pairs)
+    hashes = (hashlib.sha256(flat[start:end].tobytes()).hexdigest()[:15] for start, end in pairs)
     return np.fromiter((int(each, 16) for each in hashes), np.int64, len(lengths))
