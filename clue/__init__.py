@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clue.data.corpus import Corpus as Corpus
-    from clue.data.ingest.config import PrepareConfig as PrepareConfig
+    from clue.data.ingest.prepare_config import PrepareConfig
     from clue.embed import EmbedConfig as EmbedConfig
     from clue.embed import embed as embed
     from clue.embed import read_embeddings as read_embeddings
@@ -32,7 +32,7 @@ _HOMES = {
     "Corpus": "clue.data.corpus",
     "EmbedConfig": "clue.embed",
     "Encoder": "clue.inference.encoder",
-    "PrepareConfig": "clue.data.ingest.config",
+    "PrepareConfig": "clue.data.ingest.prepare_config",
     "PretrainConfig": "clue.run.pretrain_config",
     "embed": "clue.embed",
     "load": "clue.inference.encoder",

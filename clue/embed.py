@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder

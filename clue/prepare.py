@@ -25,7 +25,7 @@ from clue.atomic import sha256
 from clue.config import run_command
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
 from clue.data.ingest import validation, writer
-from clue.data.ingest.config import (
+from clue.data.ingest.prepare_config import (
     PrepareConfig,
     TokenizerConfig,
     check_values,

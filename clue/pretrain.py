@@ -30,7 +30,11 @@ import torch
 
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig, ServiceText, TokenizerConfig
+from clue.data.ingest.prepare_config import (
+    PrepareConfig,
+    ServiceText,
+    TokenizerConfig,
+)
 from clue.evaluation.matching import mean_entropy, selection_score
 from clue.monitor.run_log import RunLog, installed
 from clue.monitor.throughput import StepTiming

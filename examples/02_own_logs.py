@@ -10,8 +10,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-import clue
 from clue.data.ingest.config import ServiceText
+
+import clue
 from clue.data.ingest.staging import Columns
 from clue.data.views import ViewsConfig
 

@@ -10,7 +10,7 @@ import pytest
 from clue import cli
 from clue.config import load
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.embed import EmbedConfig
 from clue.prepare import with_logs_as_keys
 from clue.run.pretrain_config import PretrainConfig

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from clue.config import PathPattern, load, read_command_line, run_command, to_yaml
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
-from benchmarks.scaling.sweep.config import SweepConfig
+from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from benchmarks.suite.runner import SuiteConfig
 from clue.config import load, to_yaml
 from clue.prepare import PrepareConfig

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from clue.config import load
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.prepare import prepare
 from tests.data.logs import (
     EVENTS,

@@ -18,7 +18,7 @@ import torch
 from clue.config import load, to_yaml
 from clue.data.batches import Batch
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.run import checkpoint
 from clue.run.objectives.contrastive import Contrastive
 from clue.run.pretrain_config import PretrainConfig

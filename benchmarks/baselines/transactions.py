@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.datasets.labels import read_table, rows_of
+from benchmarks.datasets.label_tables import read_table, rows_of
 from benchmarks.snapshot import Snapshot
 from clue.atomic import sha256
 from clue.data.corpus import Corpus

@@ -17,7 +17,7 @@ from typing import Literal
 
 from benchmarks.datasets import amazon, mind, movielens, synerise
 from benchmarks.datasets.download import Place, check_space, fetch
-from benchmarks.datasets.tables import Recipe, write_config, write_tables
+from benchmarks.datasets.log_tables import Recipe, write_config, write_tables
 from clue.atomic import write_text
 from clue.config import run_command, user_errors
 

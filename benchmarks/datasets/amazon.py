@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.tables import Recipe, csv_sql
+from benchmarks.datasets.log_tables import Recipe, csv_sql
 from clue.data.ingest.values import quoted
 
 BASE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023"

@@ -20,7 +20,7 @@ truth. Their true times are not known.
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.tables import Recipe, csv_sql, work_of
+from benchmarks.datasets.log_tables import Recipe, csv_sql, work_of
 
 BASE = "https://huggingface.co/datasets/yjw1029/MIND/resolve/main"
 MIRROR = "https://huggingface.co/datasets/Recommenders/MIND/resolve/main"

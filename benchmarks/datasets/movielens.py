@@ -12,7 +12,7 @@ the publisher, which decides between ratings of the same second.
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.tables import Recipe, csv_sql, work_of
+from benchmarks.datasets.log_tables import Recipe, csv_sql, work_of
 
 MD5 = {
     "ml-1m": "c4d9eecfca2ab87c1945afe126590906",

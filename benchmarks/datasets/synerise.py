@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.tables import Recipe, work_of
+from benchmarks.datasets.log_tables import Recipe, work_of
 from clue.data.ingest.values import quoted
 
 ARCHIVE = "synerise_dataset.tar.gz"

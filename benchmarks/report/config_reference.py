@@ -11,9 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import PydanticUndefined
 
-from benchmarks.scaling.sweep.config import SweepConfig
+from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from benchmarks.suite.runner import SuiteConfig
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.embed import EmbedConfig
 from clue.run.pretrain_config import PretrainConfig
 from clue.synthetic.world import SyntheticConfig

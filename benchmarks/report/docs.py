@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import config_reference
-from benchmarks.scaling import compare_report, tables
+from benchmarks.scaling import compare_report, study_tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
@@ -133,7 +133,7 @@ def sweep_comparison(root: Path, name: str) -> str:
 def scaling(root: Path, name: str) -> str:
     """Return a study of our own by its name; without one the fitter on published runs."""
     if name:
-        return tables.markdown(root, name)
+        return study_tables.markdown(root, name)
     return reference.markdown(_json(root, "scaling", "reference"))
 
 

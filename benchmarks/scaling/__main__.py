@@ -32,9 +32,9 @@ def command(name: str) -> tuple[Command, str]:
 
             return run.main, "table"
         case "fit":
-            from benchmarks.scaling.fit import summary
+            from benchmarks.scaling.fit import law_summary
 
-            return summary.main, "table"
+            return law_summary.main, "table"
         case "predict":
             from benchmarks.scaling.predict import predict
 

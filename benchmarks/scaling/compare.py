@@ -23,8 +23,8 @@ from scipy import stats
 from benchmarks.metrics.bootstrap import Interval, bootstrap, mean_of, summary
 from benchmarks.scaling.compare_report import draw, table
 from benchmarks.scaling.fit.figures import save
+from benchmarks.scaling.fit.law_summary import plain
 from benchmarks.scaling.fit.run_table import Runs, digest, read_runs
-from benchmarks.scaling.fit.summary import plain
 from benchmarks.scaling.sweep.query_scores import QueryScores, query_scores
 from clue.atomic import write_text
 from clue.config import run_command

@@ -19,7 +19,7 @@ from benchmarks.speed.command import finish, read
 from benchmarks.speed.interleave import Arm, ArmFailed, Comparison, run
 from benchmarks.speed.report import Claim, Report
 from benchmarks.speed.step import refuse_short
-from benchmarks.speed.world import WorldConfig, open_world
+from benchmarks.speed.zipf_corpus import WorldConfig, open_world
 from clue.data.corpus import read_manifest
 from clue.nn.dual_encoder import DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig

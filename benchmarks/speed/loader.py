@@ -19,7 +19,7 @@ from benchmarks.external.environments import LIFESTREAM
 from benchmarks.speed.command import finish, read
 from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report
-from benchmarks.speed.world import SERVICES, WorldConfig, open_world
+from benchmarks.speed.zipf_corpus import SERVICES, WorldConfig, open_world
 from clue.data.ragged import Ragged
 
 OURS, THEIRS = "ours", "pytorch-lifestream"

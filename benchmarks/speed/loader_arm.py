@@ -31,7 +31,7 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
 
 def ours(spec: dict[str, Any]) -> Views:
     """The trainer's sampler, with distinct items and their tokens packed, as torch tensors."""
-    from benchmarks.speed.world import WorldConfig, open_world
+    from benchmarks.speed.zipf_corpus import WorldConfig, open_world
     from clue.data.batches import PairSampler
     from clue.data.views import ViewsConfig
     from clue.train.packing import Budget, pack

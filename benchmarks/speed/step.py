@@ -19,7 +19,7 @@ from benchmarks.external.environments import SENTENCE_TRANSFORMERS
 from benchmarks.speed.command import finish, read
 from benchmarks.speed.interleave import Arm, Comparison
 from benchmarks.speed.report import Claim, Report, Row
-from benchmarks.speed.world import WorldConfig, open_world
+from benchmarks.speed.zipf_corpus import WorldConfig, open_world
 from clue.config import load
 from clue.nn.dual_encoder import DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig

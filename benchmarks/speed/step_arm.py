@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.speed.measure import gradient_norm, run_arm, timed
 from benchmarks.speed.padded import PaddedViews, encode_items, pad
-from benchmarks.speed.world import WorldConfig, open_world, views
+from benchmarks.speed.zipf_corpus import WorldConfig, open_world, views
 from clue.data.batches import Batch, PairSampler
 from clue.data.ragged import Ragged
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig

@@ -28,7 +28,7 @@ from benchmarks.external.coles import ColesConfig, ColesModel
 from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Task, TaskBaseline
 from benchmarks.suite import geometry, paired, results
-from benchmarks.suite.prepare import prepare
+from benchmarks.suite.pipeline import prepare
 from benchmarks.tasks.attributes import AttributesConfig
 from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.future_labels import WindowsConfig

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.manifold import TSNE
 
-from benchmarks.datasets.labels import read_labels
+from benchmarks.datasets.label_tables import read_labels
 from benchmarks.protocols import Model
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.baselines.probes import few_shot, predict
 from benchmarks.baselines.representations import ConstantBaseline
-from benchmarks.datasets.labels import read_labels
+from benchmarks.datasets.label_tables import read_labels
 from benchmarks.protocols import (
     Measure,
     Model,

@@ -18,7 +18,12 @@ import pyarrow as pa
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import ConstantBaseline
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.datasets.labels import check_times, read_table, rows_of, service_of
+from benchmarks.datasets.label_tables import (
+    check_times,
+    read_table,
+    rows_of,
+    service_of,
+)
 from benchmarks.metrics.calibration import log_losses
 from benchmarks.protocols import (
     Measure,

@@ -24,7 +24,7 @@ from benchmarks.baselines.transactions import (
     read_sales,
     top_items,
 )
-from benchmarks.datasets.labels import service_of
+from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import log_losses
 from benchmarks.protocols import (
     Measure,

@@ -24,7 +24,7 @@ from benchmarks.suite.runner import SuiteConfig, tasks_of
 from clue.config import load
 from clue.data.batches import PairSampler
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.prepare import prepare
 from clue.run.pretrain_config import PretrainConfig
 from tests.benchmarks.worlds import corpus_of

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig, SplitConfig
+from clue.data.ingest.prepare_config import PrepareConfig, SplitConfig
 from clue.prepare import prepare
 
 Event = tuple[str, str, str]  # user, service, item; the time is the place in the list

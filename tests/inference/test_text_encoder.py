@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig, TokenizerConfig
+from clue.data.ingest.prepare_config import PrepareConfig, TokenizerConfig
 from clue.data.text import encode, read_tokenizer
 from clue.inference.text_encoder import TextEncoder
 from clue.nn.dual_encoder import DualEncoderConfig

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.optimize import least_squares
 
-from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.run_table import read_parquet
 
 Form = Literal["logit", "offset"]

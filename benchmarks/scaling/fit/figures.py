@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit import diagnostic_figures as checks
-from benchmarks.scaling.fit.bootstrap import Band, Bootstrap
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
+from benchmarks.scaling.fit.law_intervals import Band, Bootstrap
 from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_parquet
 from benchmarks.scaling.fit.selection import budgets, main_grid

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.scaling.fit.bootstrap import Band, Bootstrap
+from benchmarks.scaling.fit.law_intervals import Band, Bootstrap
 from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.run_table import Runs
 from benchmarks.scaling.fit.selection import best_rates, budgets

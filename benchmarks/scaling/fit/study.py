@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.scaling.fit.bootstrap import Bootstrap, bootstrap
 from benchmarks.scaling.fit.data_constrained import RepeatedLaw
+from benchmarks.scaling.fit.law_intervals import Bootstrap, bootstrap
 from benchmarks.scaling.fit.laws import Law, PowerLaw
 from benchmarks.scaling.fit.least_squares import DELTA, fit
 from benchmarks.scaling.fit.run_table import Runs, fit_rows

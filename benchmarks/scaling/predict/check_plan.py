@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.law_intervals import Band
+from benchmarks.scaling.fit.law_summary import band as show_band
+from benchmarks.scaling.fit.law_summary import plain
 from benchmarks.scaling.fit.prediction_file import hashed
 from benchmarks.scaling.fit.run_table import read_runs
-from benchmarks.scaling.fit.summary import band as show_band
-from benchmarks.scaling.fit.summary import plain
 from clue.config import read_command_line
 
 SAME = 0.02  # relative difference up to which a rate, rounded to be written, is the plan's

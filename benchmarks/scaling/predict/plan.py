@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from benchmarks.scaling.fit.bootstrap import Band
 from benchmarks.scaling.fit.downstream_scores import Form, expected, read_scores
 from benchmarks.scaling.fit.isoflop import Cost, optima, power
-from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
-from benchmarks.scaling.fit.sensitivity import ladder
-from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
-from benchmarks.scaling.fit.summary import (
+from benchmarks.scaling.fit.law_intervals import Band
+from benchmarks.scaling.fit.law_summary import (
     EPOCHS,
     band,
     described,
     plain,
     table_flags,
 )
+from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
+from benchmarks.scaling.fit.sensitivity import ladder
+from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
 from clue.config import read_command_line
 
 MISS = 0.2  # of the cost's formula among the runs, above which the plan says so

@@ -18,13 +18,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.scaling.fit.law_summary import (
+    about,
+    described,
+    plain,
+    table_flags,
+)
+from benchmarks.scaling.fit.law_summary import band as show_band
 from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
-from benchmarks.scaling.fit.summary import about, described, plain, table_flags
-from benchmarks.scaling.fit.summary import band as show_band
-from benchmarks.scaling.sweep.config import SweepConfig
+from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.config import load, read_command_line
 
 SAME = 0.01  # relative difference of size and data up to which a run is the target

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.scaling.fit.bootstrap import Band
+from benchmarks.scaling.fit.law_intervals import Band
+from benchmarks.scaling.fit.law_summary import band as show_band
+from benchmarks.scaling.fit.law_summary import plain
 from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
-from benchmarks.scaling.fit.summary import band as show_band
-from benchmarks.scaling.fit.summary import plain
 from benchmarks.scaling.predict.predict import (
     PredictConfig,
     Target,

@@ -11,8 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from benchmarks.scaling.sweep.config import ROLES, Grid, Role, SweepConfig, Unit
 from benchmarks.scaling.sweep.cost import Facts, facts_of
+from benchmarks.scaling.sweep.sweep_config import (
+    ROLES,
+    Grid,
+    Role,
+    SweepConfig,
+    Unit,
+)
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.run.pretrain_config import FREE, PretrainConfig

@@ -23,11 +23,11 @@ import torch
 
 from benchmarks.external import machine
 from benchmarks.scaling.fit.prediction_file import read_prediction
-from benchmarks.scaling.sweep.config import ROLES, SweepConfig
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.sweep.progress import Board, work_left
 from benchmarks.scaling.sweep.run_records import finished, record, write_tables
+from benchmarks.scaling.sweep.sweep_config import ROLES, SweepConfig
 from clue.config import run_command
 from clue.monitor.console import duration
 

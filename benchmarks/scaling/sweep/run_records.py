@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.scaling.sweep.config import SweepConfig
 from benchmarks.scaling.sweep.grid import Point
+from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.atomic import write_text
 from clue.config import load
 from clue.monitor.read_log import read_log

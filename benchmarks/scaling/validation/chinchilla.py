@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from benchmarks.scaling.fit.bootstrap import bootstrap
 from benchmarks.scaling.fit.isoflop import Cost, optima
+from benchmarks.scaling.fit.law_intervals import bootstrap
 from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
 from benchmarks.scaling.fit.least_squares import (
     DELTA,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.scaling.fit.bootstrap import bootstrap
+from benchmarks.scaling.fit.law_intervals import bootstrap
 from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
 from benchmarks.scaling.fit.least_squares import fit
 from benchmarks.scaling.fit.selection import Sample

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.scaling.fit.data_constrained import RepeatedLaw
 from benchmarks.scaling.fit.isoflop import error_frontier
+from benchmarks.scaling.fit.law_summary import band, plain
 from benchmarks.scaling.fit.sensitivity import fitted
-from benchmarks.scaling.fit.summary import band, plain
 from benchmarks.scaling.validation.chinchilla import TRUTH, chinchilla_study
 from benchmarks.scaling.validation.coverage import (
     compute_design,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from benchmarks.datasets.__main__ import DataConfig, run
 from clue.config import load
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig
+from clue.data.ingest.prepare_config import PrepareConfig
 from clue.prepare import prepare
 from tests.benchmarks.datasets.server import serve
 

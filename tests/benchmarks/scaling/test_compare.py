@@ -12,8 +12,8 @@ from benchmarks.scaling.compare import LOSS, CompareConfig, compare
 from benchmarks.scaling.compare_report import table
 from benchmarks.scaling.sweep import launch, query_scores
 from benchmarks.scaling.sweep import run as command
-from benchmarks.scaling.sweep.config import Grid
 from benchmarks.scaling.sweep.run import sweep
+from benchmarks.scaling.sweep.sweep_config import Grid
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import matching_pairs
 from clue.monitor.read_log import read_log

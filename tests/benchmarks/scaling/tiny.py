@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.scaling.sweep.config import Grid, Size, SweepConfig
+from benchmarks.scaling.sweep.sweep_config import Grid, Size, SweepConfig
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.pretrain import STOPPED, pretrain

@@ -15,7 +15,7 @@ from benchmarks.speed.batch import BatchConfig, largest
 from benchmarks.speed.interleave import Arm, ArmFailed
 from benchmarks.speed.loader_arm import arm as loader_arm
 from benchmarks.speed.padded import PaddedViews
-from benchmarks.speed.world import WorldConfig, open_world, views
+from benchmarks.speed.zipf_corpus import WorldConfig, open_world, views
 from clue.data.batches import PairSampler
 from clue.train.packing import Budget, pack
 

@@ -17,7 +17,7 @@ from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
-from clue.data.ingest.config import PrepareConfig, ServiceText
+from clue.data.ingest.prepare_config import PrepareConfig, ServiceText
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, write_outcomes
 from clue.synthetic.world import SyntheticConfig

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks.scaling.fit.bootstrap import bootstrap
 from benchmarks.scaling.fit.isoflop import (
     Cost,
     error_frontier,
@@ -12,6 +11,7 @@ from benchmarks.scaling.fit.isoflop import (
     parabola,
     parabolas,
 )
+from benchmarks.scaling.fit.law_intervals import bootstrap
 from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scaling.fit.law_summary import plain
 from benchmarks.scaling.fit.study import FitConfig
-from benchmarks.scaling.fit.summary import plain
 from benchmarks.scaling.predict.check_plan import CheckConfig, check, sentence
 from benchmarks.scaling.predict.plan import PlanConfig, plan
 from tests.benchmarks.scaling.tables import row, rows, surface, write

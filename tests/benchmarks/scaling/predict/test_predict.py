@@ -15,8 +15,8 @@ from benchmarks.scaling.predict.predict import (
     predict,
 )
 from benchmarks.scaling.predict.verify import table, verify
-from benchmarks.scaling.sweep.config import Grid
 from benchmarks.scaling.sweep.grid import lay_out
+from benchmarks.scaling.sweep.sweep_config import Grid
 from clue.config import to_yaml
 from tests.benchmarks.scaling import tiny
 from tests.benchmarks.scaling.tables import row, rows, write

@@ -14,11 +14,11 @@ import pytest
 from benchmarks.scaling.fit.prediction_file import hashed
 from benchmarks.scaling.sweep import launch
 from benchmarks.scaling.sweep import run as command
-from benchmarks.scaling.sweep.config import Grid, SweepConfig
 from benchmarks.scaling.sweep.cost import batch_flops
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.run import Sweep, sweep
 from benchmarks.scaling.sweep.run_records import finished
+from benchmarks.scaling.sweep.sweep_config import Grid, SweepConfig
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.nn.user_encoder import activity_level

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from benchmarks.scaling.sweep.config import Grid, Size, SweepConfig
 from benchmarks.scaling.sweep.cost import facts_of
 from benchmarks.scaling.sweep.grid import lay_out
 from benchmarks.scaling.sweep.progress import Board, work_left
 from benchmarks.scaling.sweep.run import plan
 from benchmarks.scaling.sweep.run_records import held_out
+from benchmarks.scaling.sweep.sweep_config import Grid, Size, SweepConfig
 from clue.config import load
 from clue.data.corpus import Corpus, first_users
 from clue.data.sequences import Sequences, SequencesConfig

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.docs import render
+from benchmarks.scaling.fit.law_summary import study
 from benchmarks.scaling.fit.study import FitConfig
-from benchmarks.scaling.fit.summary import study
 from benchmarks.scaling.predict.predict import PredictConfig, Target, predict
 from benchmarks.scaling.predict.verify import verify
-from benchmarks.scaling.tables import factors, markdown, rates
+from benchmarks.scaling.study_tables import factors, markdown, rates
 from tests.benchmarks.scaling.tables import row, rows, runs, write
 
 LATER = row(160, 2**22, role="held_out")

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.scaling.__main__ import arguments, command, main
 from benchmarks.scaling.fit import diagnostic_figures as checks
+from benchmarks.scaling.fit.law_summary import band, described, study, text
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.fit.study import FitConfig, laws_of
-from benchmarks.scaling.fit.summary import band, described, study, text
 from tests.benchmarks.scaling.tables import row, rows, write
 
 SHORT = (2**14, 2**17, 2**20)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suite.pipeline import on_this_machine
-from benchmarks.suite.prepare import prepare
+from benchmarks.suite.pipeline import on_this_machine, prepare
 
 
 def writes(file: Path) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scaling.fit.diagnostic_figures import LABELS
+from benchmarks.scaling.fit.law_summary import band
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import HELD, one_factor
-from benchmarks.scaling.fit.summary import band
 from benchmarks.scaling.predict import check_plan, downstream, verify
 
 FACTORS = 3

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.scaling.fit.bootstrap import Band, bootstrap, draws, strata
+from benchmarks.scaling.fit.law_intervals import Band, bootstrap, draws, strata
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted
 from benchmarks.scaling.validation.coverage import compute_design, coverage

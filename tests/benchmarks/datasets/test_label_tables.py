@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.baselines.transactions import read_sales
-from benchmarks.datasets.labels import read_labels, read_table
+from benchmarks.datasets.label_tables import read_labels, read_table
 from benchmarks.tasks.clicks import read_impressions
 from clue.data.corpus import Corpus
 from tests.benchmarks import worlds

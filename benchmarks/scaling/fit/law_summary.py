@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.metrics.format import zero_width
 from benchmarks.scaling.fit import figures
-from benchmarks.scaling.fit.bootstrap import summary
 from benchmarks.scaling.fit.isoflop import Cost, optima, parabolas, power
+from benchmarks.scaling.fit.law_intervals import summary
 from benchmarks.scaling.fit.run_table import DAY, Runs, digest, read_runs
 from benchmarks.scaling.fit.selection import edge_rates, main_grid, noise
 from benchmarks.scaling.fit.sensitivity import choices, ladder
