@@ -7,9 +7,9 @@ python examples/01_quick_start.py
 from pathlib import Path
 
 import numpy as np
-from clue.data.ingest.config import ServiceText
 
 import clue
+from clue.data.ingest.prepare_config import ServiceText
 from clue.synthetic.world import SyntheticConfig, write_world
 
 data = Path("data/quick_start")

@@ -10,9 +10,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from clue.data.ingest.config import ServiceText
-
 import clue
+from clue.data.ingest.prepare_config import ServiceText
 from clue.data.ingest.staging import Columns
 from clue.data.views import ViewsConfig
 

@@ -15,9 +15,9 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
-from clue.data.ingest.config import ServiceText
 
 import clue
+from clue.data.ingest.prepare_config import ServiceText
 from clue.synthetic.world import SyntheticConfig, write_world
 from serving.build_index import BuildConfig, build
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from clue.data.ingest.config import ServiceText
 
 import clue
 from benchmarks.baselines.probes import predict
@@ -25,6 +24,7 @@ from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.suite.results import measured
 from benchmarks.tasks.attributes import ItemCounts
 from clue.data.corpus import Corpus
+from clue.data.ingest.prepare_config import ServiceText
 from clue.synthetic.world import SyntheticConfig, write_world
 
 
