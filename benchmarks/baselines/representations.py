@@ -214,6 +214,27 @@ class ConstantBaseline:
         return None
 
 
+class FixedScores:
+    """A row whose answers are given: true probabilities, or each class' share of training users.
+
+    `answers` (Q, C) are the class probabilities of all queries of its task; `source` names what
+    they were read from.
+    """
+
+    seed = 0
+
+    def __init__(self, name: str, answers: np.ndarray, source: str) -> None:
+        """Keep them."""
+        self.name, self.answers = name, answers
+        self.fingerprint = f"{name}-{source}"
+
+
+def class_shares(labels: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Return each class's share among the rows of the training split, for every row, (Q, C)."""
+    count = np.bincount(labels[split == 0], minlength=int(labels.max()) + 1)
+    return np.tile(count / count.sum(), (len(labels), 1))
+
+
 class Concatenated:
     """Several representations side by side, such as an embedding and hand-made features.
 

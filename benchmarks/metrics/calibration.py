@@ -48,3 +48,8 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return log loss of each query (Q,) in nats, its probability of a one kept in [1e-7, 1)."""
     p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
     return -np.where(labels > 0.5, np.log(p), np.log1p(-p))
+
+
+def class_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return -log of each row's probability (n, C) of its class (n,) in 0 .. C-1, (n,) in nats."""
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
