@@ -200,20 +200,6 @@ class ItemMeanModel:
         return self._items
 
 
-class ConstantBaseline:
-    """The control that knows nothing of anybody: a probe of it is left with the base rate."""
-
-    name, seed, fingerprint = "prior", 0, "prior"
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return zeros (n, 1)."""
-        return np.zeros((len(past), 1), np.float32)
-
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
-
-
 class FixedScores:
     """A row whose answers are given: true probabilities, or each class' share of training users.
 

@@ -1,23 +1,20 @@
-"""Tasks over all services of a synthetic world at once: the next item, clicks as a window opens.
+"""The next item of a synthetic world over all services at once, with no probe.
 
-The row "oracle" answers with the probabilities that the world drew from. Matching and labels of
-such a world are the ordinary tasks: `world` of tasks/matching, `probability` of tasks/attributes.
+The row "oracle" answers with the probabilities that the world drew from. The other tasks of such a
+world are the ordinary ones: `world` of tasks/matching, `probability` of attributes and clicks.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.oracle import ORACLE, Oracle, TrueLatents, last_events
-from benchmarks.baselines.probe_head import probe as fit_probe
-from benchmarks.baselines.representations import Concatenated, FixedScores, class_shares
+from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
+from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
     Measure,
     Model,
@@ -31,17 +28,11 @@ from benchmarks.protocols import (
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import rank
-from clue.synthetic.labels import places
 
 RANKING = {
     "NDCG@10": Measure("mean", ("ndcg_10",)),
     "HR@10": Measure("mean", ("hit_10",)),
     "MRR": Measure("mean", ("reciprocal",)),
-}
-CLICKS = {
-    "AUC": Measure("auroc", ("score", "label")),
-    "gAUC": Measure("gauc", ("score", "label")),
-    "log loss": Measure("mean", ("loss",), lower_is_better=True),
 }
 
 
@@ -50,14 +41,11 @@ class SyntheticTaskConfig:
     """What is asked of the world in the directory `world`, of which the suite's corpus is."""
 
     name: str
-    task: Literal["next item", "clicks"]
     world: Path = Path("data/mini")
 
     def build(self, corpus: Corpus) -> Task:
         """Return the task. FileNotFoundError without a world, ValueError for another's corpus."""
-        truth = Oracle(self.world, corpus)
-        made = NextItemTask if self.task == "next item" else ClicksTask
-        return made(self.name, truth)
+        return NextItemTask(self.name, Oracle(self.world, corpus))
 
 
 class Popular:
@@ -135,77 +123,3 @@ class NextItemTask:
             }
             parts.append(pa.table(columns))
         return Scored(pa.concat_tables(parts), RANKING)
-
-
-class ClicksTask:
-    """Impressions in the window: a probe of [user, item, user * item] as the window opens."""
-
-    version, family = 1, "clicks"
-    probes: tuple[Probe, ...] = ("linear",)
-
-    def __init__(self, name: str, truth: Oracle) -> None:
-        """Reads the impressions; users without any event are in no corpus and are left out."""
-        self.name, self.truth, corpus = name, truth, truth.corpus
-        known = truth.table("impressions")
-        user = places(corpus.user_ids, known["user_id"])
-        known, self.user = known.filter(pa.array(user >= 0)), user[user >= 0]
-        self.item = places(corpus.item_ids, known["item_id"])
-        self.clicked = known["clicked"].to_numpy().astype(np.int64)
-        clicks = known["probability"].to_numpy()
-        self.probability = np.stack([1 - clicks, clicks], axis=1)
-        self.split = corpus.split[self.user]
-        self.recipe: Mapping[str, Any] = {
-            "corpus": corpus.fingerprint,
-            "truth": truth.fingerprint,
-            "impressions": len(self.user),
-        }
-
-    @cached_property
-    def past(self) -> Snapshot:
-        """Every user's events before the window."""
-        corpus = self.truth.corpus
-        return snapshot_at(corpus, np.arange(corpus.num_users), self.truth.config.window_start)
-
-    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the oracle and the share of clicks."""
-        prior = class_shares(self.clicked, self.split)
-        return [
-            FixedScores(ORACLE, self.probability, self.truth.fingerprint),
-            FixedScores("prior", prior, self.truth.fingerprint),
-        ]
-
-    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to all that have vectors of users and items, and to what is stated."""
-        has_items = hasattr(model, "users") and not isinstance(model, Concatenated)
-        return has_items or isinstance(model, FixedScores)
-
-    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
-        """Return a query for each impression of a test user."""
-        if isinstance(model, FixedScores):
-            found, chosen = model.answers[self.split == 2], {}
-        else:
-            user = model.users(self.past)[self.user]  # pyright: ignore[reportAttributeAccessIssue]
-            items: np.ndarray = model.items()  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
-            item = items[self.item]
-            x = np.concatenate([user, item, user * item], axis=1)
-            found, chosen = probed(x, self.clicked, self.split)
-        test, corpus = self.split == 2, self.truth.corpus
-        services = pa.array(corpus.services)
-        columns = {
-            "user_id": corpus.user_ids.take(pa.array(self.user[test])),
-            "label": self.clicked[test],
-            "score": found[:, 1],
-            "loss": class_losses(found, self.clicked[test]),
-            "slice service": services.take(pa.array(corpus.item_service[self.item[test]])),
-            "slice history": history_slice(self.past.lengths[self.user[test]]),
-        }
-        return Scored(pa.table(columns), CLICKS, chosen)
-
-
-def probed(
-    x: np.ndarray, label: np.ndarray, split: np.ndarray
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Return class probabilities (n, C) of the test rows of `x` (Q, F), and the probe's choice."""
-    train, valid, test = (split == number for number in range(3))
-    found = fit_probe((x[train], label[train]), (x[valid], label[valid]), x[test])
-    return found.probabilities, {"C": found.strength}

@@ -17,6 +17,7 @@ from benchmarks.protocols import Model, Scored, Task, TaskBaseline
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.attributes import AttributesConfig
+from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
@@ -27,6 +28,7 @@ from clue.synthetic.world import EPOCH, SyntheticConfig
 
 ASKED = ("matching", "next item", "churn", "attribute", "clicks")
 SERVICES = ("shop", "news", "films")
+OPENS = EPOCH + 153 * 86_400  # the window, the last .15 of 180 days
 
 
 class Knowing:
@@ -70,26 +72,28 @@ class Reading:
 
 
 def task_of(asks: str, directory: Path, corpus: Corpus) -> Task:
-    """Build the task of a world as a suite's YAML does; the window opens after 153 of 180 days."""
+    """Build the task of a world as a suite's YAML does."""
     table = directory / "outcomes.parquet"
     match asks:
         case "matching":
             pairs: list[list[str]] = [[*pair] for pair in combinations(SERVICES, 2)]
             config = MatchingConfig(name=asks, pairs=pairs, cca_dims=64, world=directory)
         case "churn":
-            law, cutoff = "churn_probability", EPOCH + 153 * 86_400
+            law = "churn_probability"
             config = AttributesConfig(
-                name=asks, table=table, column="churned", probability=law, bag=0, cutoff=cutoff
+                name=asks, table=table, column="churned", probability=law, bag=0, cutoff=OPENS
             )
         case "attribute":
             law = "attribute_probability"
             config = AttributesConfig(
                 name=asks, table=table, column="attribute", probability=law, bag=0
             )
+        case "next item":
+            config = SyntheticTaskConfig(name=asks, world=directory)
         case _:
-            assert asks in ("next item", "clicks")
-            config = SyntheticTaskConfig(
-                name=asks, task="clicks" if asks == "clicks" else "next item", world=directory
+            shown = directory / "impressions.parquet"
+            config = ClicksConfig(
+                name=asks, impressions=shown, probability="probability", cutoff=OPENS
             )
     return config.build(corpus)
 
@@ -222,7 +226,8 @@ def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
     """The pasts end where the labels begin, and a target is the first event after its past."""
     start = world.truth.config.window_start
     for asks in ("churn", "clicks"):
-        past = world.tasks[asks].past
+        task = world.tasks[asks]
+        past = task.past if asks == "churn" else task._past(task.parts[0])[0]
         assert (past.cutoff == start).all() and past.lengths.sum() > 10_000
         assert max(times.values.max() for _, times in past.parts) < start
     task = world.tasks["next item"]
