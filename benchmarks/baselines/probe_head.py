@@ -10,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from benchmarks.metrics.calibration import class_losses
+
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
@@ -48,7 +50,7 @@ def probe(
     with threadpool_limits(limits=1):
         for strength in STRENGTHS:
             model.set_params(C=strength).fit(x, labels)
-            loss = log_loss(model.predict_proba(x_valid), valid[1])
+            loss = float(class_losses(model.predict_proba(x_valid), valid[1]).mean())
             if best is None or loss < best.valid_loss:
                 best, worse = Probed(model.predict_proba(x_test), strength, loss), 0
             else:
@@ -57,9 +59,3 @@ def probe(
                 break
     assert best is not None
     return best
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean -log probability of the true class, in nats."""
-    true = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(true, 1e-12)).mean())

@@ -220,18 +220,25 @@ class ItemMeanModel:
         return self._items
 
 
-class ConstantBaseline:
-    """The control that knows nothing of anybody: a probe of it is left with the base rate."""
+class FixedScores:
+    """A row whose answers are given: true probabilities, or each class' share of training users.
 
-    name, seed, fingerprint = "prior", 0, "prior"
+    `answers` (Q, C) are the class probabilities of all queries of its task; `source` names what
+    they were read from.
+    """
 
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return zeros (n, 1)."""
-        return np.zeros((len(past), 1), np.float32)
+    seed = 0
 
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
+    def __init__(self, name: str, answers: np.ndarray, source: str) -> None:
+        """Keep them."""
+        self.name, self.answers = name, answers
+        self.fingerprint = f"{name}-{source}"
+
+
+def class_shares(labels: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Return each class's share among the rows of the training split, for every row, (Q, C)."""
+    count = np.bincount(labels[split == 0], minlength=int(labels.max()) + 1)
+    return np.tile(count / count.sum(), (len(labels), 1))
 
 
 class Concatenated:

@@ -79,3 +79,8 @@ def refit_scale(a: np.ndarray, b: np.ndarray, queries: np.ndarray | None = None)
     bounds = (np.log(SCALES[0]), np.log(SCALES[1]))
     found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
     return float(np.exp(found.x))
+
+
+def class_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return -log of each row's probability (n, C) of its class (n,) in 0 .. C-1, (n,) in nats."""
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))

@@ -1,22 +1,27 @@
-"""What a vector says of a user that no log holds: gender, age, occupation.
+"""What a vector says of a user that no log holds: gender, age, occupation, whether they leave.
 
 The probe is fitted on users of the training split, chosen on valid ones and scored on those of
-test, whom pretraining has not read. The past is all that they did.
+test, whom pretraining has not read. The past is all that they did, or what they did before a
+moment. A table of a synthetic world has the probabilities that its labels were drawn from beside
+them; they are the oracle's answers.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.sparse import csr_matrix
 
+from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import few_shot, predict
-from benchmarks.baselines.representations import ConstantBaseline
-from benchmarks.datasets.label_tables import read_labels
+from benchmarks.baselines.representations import FixedScores, class_shares
+from benchmarks.datasets.label_tables import read_labels, rows_of
+from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
     Measure,
     Model,
@@ -32,10 +37,14 @@ from clue.data.corpus import Corpus
 
 MEASURES = {
     "AUROC": Measure("macro_auroc", ("scores", "label")),
+    "log loss": Measure("mean", ("loss",), lower_is_better=True),
     "accuracy": Measure("mean", ("right",)),
 }
 # One column for each class of each draw, so that the mean AUROC is that over the draws.
-SHOT_MEASURES = {**MEASURES, "AUROC": Measure("mean_auroc", ("scores", "labels"))}
+SHOT_MEASURES = {
+    "AUROC": Measure("mean_auroc", ("scores", "labels")),
+    "accuracy": MEASURES["accuracy"],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +52,11 @@ class AttributesConfig:
     """The `column` of a Parquet `table` with a row for each user_id.
 
     The `bag` items most common among training users are the baseline's features: of the gender of
-    ML-1M's users 1,000 say .834 (AUROC), 300 .784 and 100 .733. `mlp_width` is that of the
-    published probe.
+    ML-1M's users 1,000 say .834 (AUROC), 300 .784 and 100 .733; with 0 it counts events by service
+    and nothing of what. `mlp_width` is that of the published probe. Events from `cutoff` (epoch
+    seconds) on are not read. `probability` is a column of the table that holds what the label was
+    drawn from, the probability of "true" or a list of those of the classes 0, 1 ...
+    `family` is the task's kind in the tables.
     """
 
     name: str
@@ -52,6 +64,9 @@ class AttributesConfig:
     column: str
     bag: int = 1000
     mlp_width: int = 2048
+    cutoff: float = np.inf
+    probability: str | None = None
+    family: Literal["attribute", "churn"] = "attribute"
 
     def build(self, corpus: Corpus) -> "AttributesTask":
         """Return the task. ValueError for labels that no split or one class alone has."""
@@ -86,15 +101,31 @@ class ItemCounts:
         return None
 
 
+class LogCounts:
+    """The logarithms of a user's numbers of events: how much was done, and nothing of what."""
+
+    name, seed, fingerprint = "log counts", 0, "log-counts"
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return a column (n, S + 1) for each service and for all together."""
+        counts = [*(items.lengths for items, _ in past.parts), past.lengths]
+        return np.log1p(np.stack(counts, axis=1))
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None
+
+
 class AttributesTask:
     """A label of users; see `AttributesConfig`."""
 
-    version, family = 1, "attribute"
+    version = 2  # 2: log loss beside AUROC and accuracy
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot")
 
     def __init__(self, config: AttributesConfig, corpus: Corpus) -> None:
         """Reads the labels."""
-        self.name, self.config, self.corpus = config.name, config, corpus
+        self.name, self.family, self.config = config.name, config.family, config
+        self.corpus = corpus
         self.labelled = read_labels(corpus, config.table, config.column)
         split = corpus.split[self.labelled.users]
         self.parts = [np.flatnonzero(split == number) for number in range(3)]
@@ -103,7 +134,7 @@ class AttributesTask:
                 raise ValueError(
                     f"{config.name}: no {part} user has a label; is {config.table} complete?"
                 )
-        self.past = snapshot_at(corpus, self.labelled.users)
+        self.past = snapshot_at(corpus, self.labelled.users, config.cutoff)
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "table": sha256(config.table),
@@ -112,42 +143,81 @@ class AttributesTask:
             "users": [len(rows) for rows in self.parts],
             "mlp_width": config.mlp_width,
         }
+        if config.cutoff < np.inf:
+            self.recipe = {**self.recipe, "cutoff": config.cutoff}
         self._vectors = lru_cache(maxsize=1)(self._read)
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the counts of common items, and the control that knows nothing."""
-        train = self.labelled.users[self.parts[0]]
-        return [ItemCounts(self.corpus, train, self.config.bag), ConstantBaseline()]
+        """Return the oracle where there is one, counts, and each class' share."""
+        config, users, split = self.config, self.labelled.users, self.corpus.split
+        train = users[self.parts[0]]
+        counts = ItemCounts(self.corpus, train, config.bag) if config.bag else LogCounts()
+        prior = class_shares(self.labelled.labels, split[users])
+        oracle = [self._oracle(config.probability)] if config.probability else []
+        return [*oracle, counts, FixedScores("prior", prior, self.corpus.fingerprint)]
+
+    def _oracle(self, column: str) -> FixedScores:
+        """Return the oracle, whose answers are the class probabilities of the labelled users."""
+        # The synthetic world's own file: a probability, or a list of one for each class.
+        table = pq.read_table(self.config.table, columns=["user_id", column])
+        ids = self.corpus.user_ids.take(pa.array(self.labelled.users))
+        known = table["user_id"].to_pylist()
+        rows = rows_of(pa.chunked_array([ids]), known, "user_id", self.corpus)
+        values = table[column].combine_chunks().take(pa.array(rows))
+        if pa.types.is_floating(values.type):
+            yes = values.to_numpy()
+            each = np.stack([1 - yes, yes], axis=1)
+        else:
+            lists = values.flatten().to_numpy().reshape(len(values), -1)
+            each = lists[:, [int(name) for name in self.labelled.classes]]
+        return FixedScores(ORACLE, each, f"{column}-{sha256(self.config.table)[:8]}")
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users; the prior needs but one probe."""
-        return hasattr(model, "users") and (
-            probe == "linear" or not isinstance(model, ConstantBaseline)
-        )
+        """Whether the model has vectors of users; the oracle and the prior need but one probe."""
+        if isinstance(model, FixedScores):
+            return probe == "linear"
+        return hasattr(model, "users")
 
     def _read(self, model: Model) -> np.ndarray:
         return model.users(self.past)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each labelled user of the test split."""
-        x, y = self._vectors(model), self.labelled.labels  # pyright: ignore[reportArgumentType]
         train, valid, test = self.parts
-        chosen: Mapping[str, Any] = {}
+        y = self.labelled.labels
+        if isinstance(model, FixedScores):
+            return self._scored(_of_classes(model.answers[test], y[test]), MEASURES, {})
+        x = self._vectors(model)  # pyright: ignore[reportArgumentType]
         if probe.endswith("-shot"):
             draws = few_shot((x[train], y[train]), x[test], int(probe.split("-")[0]))
-            columns, measures = _of_draws(draws, y[test]), SHOT_MEASURES
-        else:
-            parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
-            found = predict(probe, "class", *parts, width=self.config.mlp_width)
-            right = found.values.argmax(1) == y[test]
-            columns = {"scores": matrix(found.values), "label": y[test], "right": right}
-            measures, chosen = MEASURES, found.chosen
+            return self._scored(_of_draws(draws, y[test]), SHOT_MEASURES, {})
+        parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
+        found = predict(probe, "class", *parts, width=self.config.mlp_width)
+        return self._scored(_of_classes(found.values, y[test]), MEASURES, found.chosen)
+
+    def _scored(
+        self,
+        columns: Mapping[str, Any],
+        measures: Mapping[str, Measure],
+        chosen: Mapping[str, Any],
+    ) -> Scored:
+        test = self.parts[2]
         queries = {
             "user_id": self.corpus.user_ids.take(pa.array(self.labelled.users[test])),
             **columns,
             "slice history": history_slice(self.past.lengths[test]),
         }
         return Scored(pa.table(queries), measures, chosen)
+
+
+def _of_classes(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return the columns of class probabilities (n, C) of rows of `labels` (n,)."""
+    return {
+        "scores": matrix(values),
+        "label": labels,
+        "right": values.argmax(1) == labels,
+        "loss": class_losses(values, labels),
+    }
 
 
 def _of_draws(draws: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import ConstantBaseline
+from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.label_tables import (
     check_times,
@@ -24,7 +25,7 @@ from benchmarks.datasets.label_tables import (
     rows_of,
     service_of,
 )
-from benchmarks.metrics.calibration import log_losses
+from benchmarks.metrics.calibration import class_losses, log_losses
 from benchmarks.protocols import (
     Measure,
     Model,
@@ -56,14 +57,18 @@ MEASURES = {
 class ClicksConfig:
     """Impressions of a `service` in a Parquet table: user_id, item_id, clicked, perhaps timestamp.
 
-    With timestamps the vectors are those before each impression. `mlp_width` is that of the
-    published probe.
+    Without `service` they are of all services, in a column "service", and so is the past. With
+    timestamps the vectors are those before each impression, with `cutoff` (epoch seconds) all are
+    of that moment. `probability` is the column of a synthetic world that the clicks were drawn
+    from, the oracle's answers. `mlp_width` is that of the published probe.
     """
 
     name: str
     impressions: Path
-    service: str
+    service: str | None = None
     mlp_width: int = 2048
+    cutoff: float | None = None
+    probability: str | None = None
 
     def build(self, corpus: Corpus) -> "ClicksTask":
         """Return the task. ValueError where a split has no impression."""
@@ -72,47 +77,66 @@ class ClicksConfig:
 
 @dataclass(frozen=True)
 class Impressions:
-    """Impressions (n,): rows of the corpus' users and items, the moment, whether clicked (0/1)."""
+    """Impressions (n,): rows of the corpus' users and items, the moment, whether clicked (0/1).
+
+    `probability` (n,) is that of the click, NaN where only what happened is known.
+    """
 
     users: np.ndarray
     items: np.ndarray
     cutoff: np.ndarray
     clicked: np.ndarray
+    probability: np.ndarray
 
     def some(self, rows: np.ndarray) -> "Impressions":
         """Return those in `rows`."""
         return Impressions(
-            self.users[rows], self.items[rows], self.cutoff[rows], self.clicked[rows]
+            *(self.users[rows], self.items[rows], self.cutoff[rows]),
+            *(self.clicked[rows], self.probability[rows]),
         )
 
 
-def read_impressions(corpus: Corpus, file: Path, service: str) -> Impressions:
-    """Return the impressions of known users and items, by user, in the order of the file.
+def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
+    """Return the impressions of known users and items, in the order of the file.
 
     Raises as `read_table` and `check_times` do, and ValueError where none is known.
     """
+    file = config.impressions
     kinds: dict[str, ColumnKind] = {"user_id": "id", "item_id": "id", "clicked": "number"}
-    timed = file.is_file() and "timestamp" in columns_of(log_file(file))
+    if config.service is None:
+        kinds["service"] = "text"
+    if config.probability is not None:
+        kinds[config.probability] = "number"
+    timed = config.cutoff is None and file.is_file() and "timestamp" in columns_of(log_file(file))
     if timed:
         kinds["timestamp"] = "time"
     table = read_table(file, kinds)
     users = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
-    here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
-    names = corpus.item_ids.take(pa.array(here)).to_pylist()
-    places = rows_of(table["item_id"], names, f"{file}: item_id", corpus)
-    known = (users >= 0) & (places >= 0)
-    if not known.any():
+    items = np.full(len(users), -1)
+    for service in corpus.services if config.service is None else [config.service]:
+        here = np.flatnonzero(corpus.item_service == service_of(corpus, service))
+        shown = np.ones(len(users), bool)
+        if config.service is None:
+            shown = table["service"].to_numpy() == service
+        rows = np.flatnonzero(shown)
+        names = corpus.item_ids.take(pa.array(here)).to_pylist()
+        of_service = table["item_id"].take(pa.array(rows))
+        found = rows_of(of_service, names, f"{file}: item_id of {service}", corpus)
+        items[rows[found >= 0]] = here[found[found >= 0]]
+    known = np.flatnonzero((users >= 0) & (items >= 0))
+    if not len(known):
         raise ValueError(
-            f"{file}: no impression of a user and an item of {service} in {corpus.path}; "
-            "are the ids the same?"
+            f"{file}: no impression of a user and an item of {config.service or 'any service'} in "
+            f"{corpus.path}; are the ids the same?"
         )
-    order = np.argsort(users, kind="stable")
-    order = order[known[order]]
-    cutoff = table["timestamp"].to_numpy() if timed else np.full(len(users), np.inf)
+    moment = np.inf if config.cutoff is None else config.cutoff
+    cutoff = table["timestamp"].to_numpy() if timed else np.full(len(users), moment)
     if timed:
-        check_times(corpus, service, cutoff[order], f"{file}: timestamp")
+        for service in corpus.services if config.service is None else [config.service]:
+            check_times(corpus, service, cutoff[known], f"{file}: timestamp")
     clicked = table["clicked"].to_numpy().astype(np.int64)
-    return Impressions(users[order], here[places[order]], cutoff[order], clicked[order])
+    chance = table[config.probability].to_numpy() if config.probability else cutoff * np.nan
+    return Impressions(users, items, cutoff, clicked, chance).some(known)
 
 
 class ClickRates:
@@ -168,13 +192,13 @@ def _log_odds(rates: np.ndarray) -> np.ndarray:
 class ClicksTask:
     """Impressions of held-out users; see `ClicksConfig`."""
 
-    version, family = 1, "click"
+    version, family = 2, "click"  # 2: impressions in the order of the file, an exact prior
     probes: tuple[Probe, ...] = ("linear", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
         """Reads the impressions."""
         self.name, self.config, self.corpus = config.name, config, corpus
-        shown = read_impressions(corpus, config.impressions, config.service)
+        shown = read_impressions(corpus, config)
         split = corpus.split[shown.users]
         self.parts = [shown.some(np.flatnonzero(split == number)) for number in range(3)]
         for part, called in zip(self.parts, ("training", "valid", "test"), strict=True):
@@ -190,24 +214,33 @@ class ClicksTask:
             "mlp_width": config.mlp_width,
             "counts": [len(part.users) for part in self.parts],
             "base_rate_of_test": float(self.parts[2].clicked.mean()),
+            "cutoff": config.cutoff,
         }
+        self.services = None if config.service is None else [config.service]
         self._features = lru_cache(maxsize=1)(self._read)
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the base rate, the item's rate, and the item's rate with the user's activity."""
-        train, valid, _ = self.parts
+        """Return the oracle where there is one, the base rate, and the items' rates."""
+        train, valid, test = self.parts
+        source = self.recipe["impressions"][:8]
+        prior = class_shares(train.clicked, np.zeros(len(train.clicked)))[0]
+        given = [FixedScores("prior", np.tile(prior, (len(test.clicked), 1)), source)]
+        if self.config.probability:
+            chance = np.stack([1 - test.probability, test.probability], axis=1)
+            given.insert(0, FixedScores(ORACLE, chance, source))
         rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
-        return [ConstantBaseline(), *rates]
+        return [*given, *rates]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users; the baselines need but one probe."""
-        plain = isinstance(model, ConstantBaseline | ClickRates)
-        return hasattr(model, "users") and (probe == "linear" or not plain)
+        if isinstance(model, FixedScores | ClickRates):
+            return probe == "linear"
+        return hasattr(model, "users")
 
     def _past(self, part: Impressions) -> tuple[Snapshot, np.ndarray]:
         """Return the past of each user and moment, and which of them each impression has."""
         pairs, whose = np.unique(np.stack([part.users, part.cutoff]), axis=1, return_inverse=True)
-        past = snapshot_at(self.corpus, pairs[0].astype(np.int64), pairs[1], [self.config.service])
+        past = snapshot_at(self.corpus, pairs[0].astype(np.int64), pairs[1], self.services)
         return past, whose
 
     def _read(self, model: Model) -> list[np.ndarray]:
@@ -229,21 +262,30 @@ class ClicksTask:
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
+        train, valid, _ = self.parts
+        if isinstance(model, FixedScores):
+            return self._scored(model.answers, {})
         x = self._features(model)  # pyright: ignore[reportArgumentType]
-        train, valid, test = self.parts
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
         found = predict(probe, "class", *parts, width=self.config.mlp_width)
-        past, whose = self._past(test)
-        service = service_of(self.corpus, self.config.service)
         chosen = dict(found.chosen)
         if isinstance(model, ClickRates):
             chosen["smoothing"] = model.smoothing
+        return self._scored(found.values, chosen)
+
+    def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
+        test, corpus = self.parts[2], self.corpus
+        past, whose = self._past(test)
+        counts = np.sum([popularity(corpus, s) for s in range(len(corpus.services))], axis=0)
+        services = pa.array(corpus.services).take(pa.array(corpus.item_service[test.items]))
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(test.users)),
-            "score": found.values[:, 1],
+            "score": values[:, 1],
             "label": test.clicked,
-            "loss": log_losses(found.values[:, 1], test.clicked),
+            "loss": class_losses(values, test.clicked),
             "slice history": history_slice(past.lengths[whose]),
-            "slice item": popularity_slice(popularity(self.corpus, service)[test.items]),
+            "slice item": popularity_slice(counts[test.items]),
         }
+        if self.services is None:
+            columns["slice service"] = services
         return Scored(pa.table(columns), MEASURES, chosen)

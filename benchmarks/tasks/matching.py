@@ -7,11 +7,13 @@ ridge and the weights chosen on valid users (benchmarks/baselines/tfidf.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import documents, fit_cca, item_terms
 from benchmarks.metrics.calibration import refit_scale
@@ -53,12 +55,15 @@ class MatchingConfig:
 
     A corpus of one service is matched between the older and the newer half of each history. With
     several pairs each has its own gallery and the figures are over all queries. `cca_dims`
-    is the width of the CCA baseline's SVD, 0 for none.
+    is the width of the CCA baseline's SVD, 0 for none. `world` is the directory of the
+    synthetic world that the corpus is of: its oracle knows the latents of the whole gallery and
+    ranks by the likelihood of what was done; a model that reads the histories stays below.
     """
 
     name: str
     pairs: list[list[str]] = field(default_factory=list[list[str]])
     cca_dims: int = 512
+    world: Path | None = None
 
     def build(self, corpus: Corpus) -> "MatchingTask":
         """Return the task. ValueError for a service that the corpus lacks, and for no users."""
@@ -95,18 +100,21 @@ class MatchingTask:
                 f"{config.name}: no two held-out users of {corpus.path} are in both services of "
                 f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(found)}"
             )
+        self.oracle = config.world and TrueLatents(Oracle(config.world, corpus))
         self.galleries = [pairs for name, pairs in found.items() if name in wanted]
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "pairs": sorted(wanted),
             "gallery": [len(pairs.users) for pairs in self.galleries],
         }
+        if self.oracle:
+            self.recipe = {**self.recipe, "oracle": self.oracle.fingerprint}
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the CCA baseline."""
-        if not self.config.cca_dims or not self._can_fit():
-            return []
-        return [LinearFloor(self.config, self.corpus)]
+        """Return the oracle of a synthetic world, and the CCA baseline."""
+        oracle = [self.oracle] if self.oracle else []
+        cca = self.config.cca_dims and self._can_fit()
+        return [*oracle, *([LinearFloor(self.config, self.corpus)] if cca else [])]
 
     def _can_fit(self) -> bool:
         """Return whether training and valid users have every pair: a tiny log may lack them."""
@@ -131,6 +139,9 @@ class MatchingTask:
         parts: list[pa.Table] = []
         chosen: dict[str, Any] = {}
         for pairs in self.galleries:
+            if isinstance(model, TrueLatents):
+                parts.append(self.queries(pairs, _true_ranks(model.truth, pairs)))
+                continue
             if isinstance(model, LinearFloor):
                 a, b, chosen[pairs.name] = self._floor(pairs)
             else:
@@ -181,6 +192,20 @@ class MatchingTask:
         texts = documents(pairs.a, terms), documents(pairs.b, terms)
         chosen = {"ridge": floor.ridge, "power": floor.power}
         return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen
+
+
+def _true_ranks(truth: Oracle, pairs: MatchingPairs) -> Matched:
+    """Return where each user stands by the likelihood of the events of either service."""
+    services = truth.corpus.services
+    likely = [
+        truth.likelihood(pairs.users, services.index(service))
+        for service in (pairs.service_a, pairs.service_b)
+    ]
+    same = np.arange(len(pairs.users))
+    # A product with the identity: the score matrix itself goes through the same ranks.
+    forward, backward = (rank(each, np.eye(len(same)), same) for each in likely)
+    loss = (entropy(likely[0]) + entropy(likely[1])) / 2
+    return Matched(forward, backward, loss)
 
 
 def match(a: np.ndarray, b: np.ndarray, scale: float) -> Matched:

@@ -1,19 +1,18 @@
-"""Tasks of a synthetic world whose truth is known, so that each has an oracle: the truth's score.
+"""The next item of a synthetic world over all services at once, with no probe.
 
-The row "oracle" answers with the probabilities that the world drew from: the next item's,
-of stopping, of each class, of a click. For matching it knows the latents of the whole gallery and
-ranks by the likelihood of what was done; a model that reads the gallery's histories stays below.
+The row "oracle" answers with the probabilities that the world drew from. The other tasks of such a
+world are the ordinary ones: `world` of tasks/matching, `probability` of attributes and clicks.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy, last_events
+from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
 from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.protocols import (
@@ -27,13 +26,6 @@ from benchmarks.protocols import (
     popularity_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
-from benchmarks.tasks.matching import MEASURES, Matched, MatchingConfig, MatchingTask
-from benchmarks.tasks.synthetic_labels import (
-    ClicksTask,
-    LabelTask,
-    attributes,
-    churn,
-)
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import rank
 
@@ -49,66 +41,11 @@ class SyntheticTaskConfig:
     """What is asked of the world in the directory `world`, of which the suite's corpus is."""
 
     name: str
-    task: Literal["matching", "next item", "churn", "attribute", "clicks"]
     world: Path = Path("data/mini")
 
     def build(self, corpus: Corpus) -> Task:
         """Return the task. FileNotFoundError without a world, ValueError for another's corpus."""
-        truth = Oracle(self.world, corpus)
-        match self.task:
-            case "matching":
-                return TrueMatchingTask(self.name, truth)
-            case "next item":
-                return NextItemTask(self.name, truth)
-            case "churn":
-                return LabelTask(self.name, truth, churn(truth))
-            case "attribute":
-                return LabelTask(self.name, truth, attributes(truth))
-            case "clicks":
-                return ClicksTask(self.name, truth)
-
-
-class TrueMatchingTask:
-    """Matching of every two services, beside the likelihood of the true latents."""
-
-    version, family = 1, "matching"
-    probes: tuple[Probe, ...] = ("zero-shot",)
-
-    def __init__(self, name: str, truth: Oracle) -> None:
-        """Finds the galleries."""
-        self.name, self.truth = name, truth
-        services = truth.corpus.services
-        pairs = [[a, b] for n, a in enumerate(services) for b in services[n + 1 :]]
-        self.matching = MatchingTask(
-            MatchingConfig(name=name, pairs=pairs, cca_dims=64), truth.corpus
-        )
-        self.recipe: Mapping[str, Any] = {**self.matching.recipe, "truth": truth.fingerprint}
-
-    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the oracle and the CCA baseline."""
-        return [TrueLatents(self.truth), *self.matching.baselines(models)]
-
-    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users, and to the floor."""
-        return self.matching.supports(model, probe)
-
-    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
-        """Return two queries for each user of each pair: from either service to the other."""
-        if not isinstance(model, TrueLatents):
-            return self.matching.score(model, probe)
-        parts: list[pa.Table] = []
-        for pairs in self.matching.galleries:
-            services = self.truth.corpus.services
-            likely = [
-                self.truth.likelihood(pairs.users, services.index(service))
-                for service in (pairs.service_a, pairs.service_b)
-            ]
-            same = np.arange(len(pairs.users))
-            # A product with the identity: the score matrix itself goes through the same ranks.
-            forward, backward = (rank(each, np.eye(len(same)), same) for each in likely)
-            loss = (entropy(likely[0]) + entropy(likely[1])) / 2
-            parts.append(self.matching.queries(pairs, Matched(forward, backward, loss)))
-        return Scored(pa.concat_tables(parts), MEASURES)
+        return NextItemTask(self.name, Oracle(self.world, corpus))
 
 
 class Popular:

@@ -148,7 +148,7 @@ def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> Non
         for kind in ("ddp", "fsdp2"):
             found[kind] = steps(kind, config)
             AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
-        patch.setattr(trainer, "join", lambda **_: start("ddp", config))
+        patch.setattr(trainer, "init_accelerator", lambda **_: start("ddp", config))
         pair, again = (dropping_out(config, folder / name) for name in ("pair", "again"))
         assert trainer.pretrain(pair)
         if rank == 0:
@@ -157,7 +157,7 @@ def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> Non
         dist.barrier()
         assert trainer.pretrain(again)
         AcceleratorState._reset_state()  # pyright: ignore[reportCallIssue]
-        patch.setattr(trainer, "join", lambda **_: start("fsdp2", config))
+        patch.setattr(trainer, "init_accelerator", lambda **_: start("fsdp2", config))
         assert trainer.pretrain(config)
     if rank == 0:
         torch.save(found, folder / "found.pt")

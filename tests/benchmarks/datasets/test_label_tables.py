@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.baselines.transactions import read_sales
 from benchmarks.datasets.label_tables import read_labels, read_table
-from benchmarks.tasks.clicks import read_impressions
+from benchmarks.tasks.clicks import ClicksConfig, read_impressions
 from clue.data.corpus import Corpus
 from tests.benchmarks import worlds
 from tests.data.logs import corpus_of
@@ -68,7 +68,8 @@ def test_ids_that_met_nobody_are_counted(
 def impressions_of(corpus: Corpus, file: Path, times: pa.Array) -> np.ndarray:
     table = {"user_id": ids(), "item_id": [3] * USERS, "clicked": np.arange(USERS) % 2}
     pq.write_table(pa.table({**table, "timestamp": times}), file)
-    return read_impressions(corpus, file, "shop").cutoff
+    config = ClicksConfig(name="clicks", impressions=file, service="shop")
+    return read_impressions(corpus, config).cutoff
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

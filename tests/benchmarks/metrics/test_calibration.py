@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from benchmarks.metrics.calibration import BINS, ece_of, log_losses, ne_of
+from benchmarks.metrics.calibration import BINS, class_losses, ece_of, log_losses, ne_of
 
 
 def simulated(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,3 +62,11 @@ def test_log_losses_equal_scikit_learn_and_stay_finite() -> None:
     found = log_losses(probabilities, labels)
     assert found.mean() == pytest.approx(log_loss(labels, probabilities))
     assert np.isfinite(log_losses(np.array([0.0, 1.0]), np.array([1, 0]))).all()
+
+
+def test_class_losses_equal_scikit_learn_and_stay_finite() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(4), 200), rng.integers(0, 4, 200)
+    found = class_losses(probabilities, labels)
+    assert found.shape == (200,) and found.mean() == pytest.approx(log_loss(labels, probabilities))
+    assert class_losses(np.array([[0.0, 1.0]]), np.array([0])) == pytest.approx(-np.log(1e-12))

@@ -15,6 +15,7 @@ from benchmarks.tasks.clicks import (
     ClicksConfig,
     ClicksTask,
     Impressions,
+    read_impressions,
 )
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts
@@ -136,8 +137,8 @@ def test_impressions_with_times_are_read_as_of_then(corpus: Corpus, tmp_path: Pa
 
 
 def impressions(users: list[int], items: list[int], clicked: list[int]) -> Impressions:
-    cutoff = np.full(len(users), np.inf)
-    return Impressions(np.array(users), np.array(items), cutoff, np.array(clicked))
+    cutoff, unknown = np.full(len(users), np.inf), np.full(len(users), np.nan)
+    return Impressions(np.array(users), np.array(items), cutoff, np.array(clicked), unknown)
 
 
 def test_rates_are_smoothed_by_the_mean_and_chosen_on_valid(corpus: Corpus) -> None:
@@ -161,7 +162,7 @@ def test_own_clicks_are_not_in_a_training_rate(corpus: Corpus) -> None:
     # Clicks are coins: a rate with the own click in it would tell of it.
     rng = np.random.default_rng(3)
     users = np.arange(150)
-    train = Impressions(users, users % 39, np.full(150, np.inf), rng.integers(0, 2, 150))
+    train = impressions(users.tolist(), (users % 39).tolist(), rng.integers(0, 2, 150).tolist())
     rates = ClickRates(corpus, train, train, activity=False)
     inside = np.corrcoef(rates.items()[train.items][:, 0], train.clicked)[0, 1]
     outside = np.corrcoef(rates.training_items()[:, 0], train.clicked)[0, 1]
@@ -201,3 +202,29 @@ def test_tables_without_both_kinds_or_known_users_are_refused(
         task_of(corpus, tmp_path, strangers)
     with pytest.raises(ValueError, match="no column 'clicked'; there are user_id, item_id"):
         task_of(corpus, tmp_path, table.drop_columns(["clicked"]))
+
+
+def test_impressions_of_all_services_are_found_by_their_service(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    table = pa.table(
+        {
+            "user_id": ["u001", "u000", "u001", "nobody", "u000"],
+            "service": ["games", "books", "books", "games", "shoes"],
+            "item_id": ["g03", "g03", "g04", "g03", "g03"],
+            "clicked": [True, False, True, True, True],
+            "law": [0.7, 0.2, 0.9, 0.5, 0.5],
+        }
+    )
+    file = tmp_path / "all.parquet"
+    pq.write_table(table, file)
+    config = ClicksConfig(name="all", impressions=file, probability="law", cutoff=5.0)
+    found = read_impressions(corpus, config)
+    services = [corpus.services[n] for n in corpus.item_service[found.items]]
+    assert services == ["games", "books", "books"]
+    assert corpus.item_ids.take(pa.array(found.items)).to_pylist() == ["g03", "g03", "g04"]
+    assert corpus.user_ids.take(pa.array(found.users)).to_pylist() == ["u001", "u000", "u001"]
+    assert found.probability.tolist() == [0.7, 0.2, 0.9] and found.cutoff.tolist() == [5.0] * 3
+    with pytest.raises(ValueError, match="no column 'service'"):
+        pq.write_table(table.drop_columns("service"), file)
+        read_impressions(corpus, config)

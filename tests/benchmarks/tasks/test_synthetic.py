@@ -1,6 +1,7 @@
 """On a world whose truth is known the truth is the oracle, and noise is chance."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,15 +16,19 @@ from benchmarks.baselines.tfidf import unit
 from benchmarks.protocols import Model, Scored, Task, TaskBaseline
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
+from benchmarks.tasks.attributes import AttributesConfig
+from benchmarks.tasks.clicks import ClicksConfig
+from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig, ServiceText
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, write_outcomes
-from clue.synthetic.world import SyntheticConfig
+from clue.synthetic.world import EPOCH, SyntheticConfig
 
 ASKED = ("matching", "next item", "churn", "attribute", "clicks")
 SERVICES = ("shop", "news", "films")
+OPENS = EPOCH + 153 * 86_400  # the window, the last .15 of 180 days
 
 
 class Knowing:
@@ -66,6 +71,33 @@ class Reading:
         return np.eye(30)[self.truth.topic]
 
 
+def task_of(asks: str, directory: Path, corpus: Corpus) -> Task:
+    """Build the task of a world as a suite's YAML does."""
+    table = directory / "outcomes.parquet"
+    match asks:
+        case "matching":
+            pairs: list[list[str]] = [[*pair] for pair in combinations(SERVICES, 2)]
+            config = MatchingConfig(name=asks, pairs=pairs, cca_dims=64, world=directory)
+        case "churn":
+            law = "churn_probability"
+            config = AttributesConfig(
+                name=asks, table=table, column="churned", probability=law, bag=0, cutoff=OPENS
+            )
+        case "attribute":
+            law = "attribute_probability"
+            config = AttributesConfig(
+                name=asks, table=table, column="attribute", probability=law, bag=0
+            )
+        case "next item":
+            config = SyntheticTaskConfig(name=asks, world=directory)
+        case _:
+            shown = directory / "impressions.parquet"
+            config = ClicksConfig(
+                name=asks, impressions=shown, probability="probability", cutoff=OPENS
+            )
+    return config.build(corpus)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("world")
@@ -81,10 +113,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         services={name: ServiceText(template="{title}") for name in SERVICES},
     )
     corpus = Corpus.open(prepare(config, progress=False))
-    tasks = {
-        asks: SyntheticTaskConfig(name=f"synthetic/{asks}", task=asks, world=log.out).build(corpus)
-        for asks in ASKED
-    }
+    tasks = {asks: task_of(asks, log.out, corpus) for asks in ASKED}
     return SimpleNamespace(
         root=root, corpus=corpus, truth=Oracle(log.out, corpus), tasks=tasks, world=log.out
     )
@@ -186,10 +215,8 @@ def test_the_likelihood_is_the_slow_one(world: SimpleNamespace) -> None:
 
 def test_labels_of_others_teach_nothing(world: SimpleNamespace) -> None:
     rng = np.random.default_rng(1)
-    task = SyntheticTaskConfig(name="shuffled", task="attribute", world=world.world).build(
-        world.corpus
-    )
-    rng.shuffle(task.labels.label)  # pyright: ignore[reportAttributeAccessIssue]
+    task = task_of("attribute", world.world, world.corpus)
+    rng.shuffle(task.labelled.labels)  # pyright: ignore[reportAttributeAccessIssue]
     assert abs(value(task.score(Knowing(world.truth), "linear")) - 0.5) < 0.1
     oracle = task.baselines([])[0]
     assert abs(value(task.score(oracle, "linear")) - 0.5) < 0.1
@@ -199,7 +226,8 @@ def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
     """The pasts end where the labels begin, and a target is the first event after its past."""
     start = world.truth.config.window_start
     for asks in ("churn", "clicks"):
-        past = world.tasks[asks].past
+        task = world.tasks[asks]
+        past = task.past if asks == "churn" else task._past(task.parts[0])[0]
         assert (past.cutoff == start).all() and past.lengths.sum() > 10_000
         assert max(times.values.max() for _, times in past.parts) < start
     task = world.tasks["next item"]
@@ -216,11 +244,28 @@ def test_vectors_are_of_what_was_before(world: SimpleNamespace) -> None:
     assert named == [last[user][1] for user in users] and len(users) > 200
 
 
+def test_the_oracle_of_a_label_is_the_law_it_was_drawn_from(world: SimpleNamespace) -> None:
+    """Whatever the order of the table and whichever users the corpus has."""
+    table = pq.read_table(world.world / "outcomes.parquet")
+    for asks, column in (("churn", "churn_probability"), ("attribute", "attribute_probability")):
+        task = world.tasks[asks]
+        law = dict(zip(table["user_id"].to_pylist(), table[column].to_pylist(), strict=True))
+        test = task.parts[2]
+        users = world.corpus.user_ids.take(pa.array(task.labelled.users[test])).to_pylist()
+        wanted = [[1 - law[u], law[u]] if asks == "churn" else law[u] for u in users]
+        answers = task.baselines([])[0].answers[test]
+        assert len(users) > 100 and np.array_equal(answers, wanted)
+        true = answers[np.arange(len(test)), task.labelled.labels[test]]
+        scored = task.score(task.baselines([])[0], "linear")
+        assert np.allclose(scored.queries["loss"].to_numpy(), -np.log(true))
+
+
 def test_another_world_is_refused_by_name(world: SimpleNamespace, tmp_path: Path) -> None:
-    asked = SyntheticTaskConfig(name="churn", task="churn", world=tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"no {tmp_path}/world.yaml"):
-        asked.build(world.corpus)
+    for asks in ("matching", "next item"):
+        with pytest.raises(FileNotFoundError, match=f"no {tmp_path}/world.yaml"):
+            task_of(asks, tmp_path, world.corpus)
     log = SyntheticConfig(users=10, items_per_service=60, out=tmp_path)
     write_outcomes(OutcomesConfig(world=log))
-    with pytest.raises(ValueError, match=f"u0000010 is not of the world in {tmp_path}"):
-        asked.build(world.corpus)
+    for asks in ("matching", "next item"):
+        with pytest.raises(ValueError, match=f"u0000010 is not of the world in {tmp_path}"):
+            task_of(asks, tmp_path, world.corpus)
