@@ -55,10 +55,11 @@ class Sales:
 def read_sales(corpus: Corpus, file: Path) -> Sales:
     """Return the sales in a table of COLUMNS to users of the corpus.
 
-    FileNotFoundError without the file; ValueError for a missing column, an empty cell, or a table
-    without a user of the corpus.
+    FileNotFoundError without the file; ValueError for a missing column, an empty cell, a refund, or
+    a table without a user of the corpus.
     """
     table = read_table(file, COLUMNS)
+    refuse_refunds(table, file)
     user = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
     order = np.lexsort((table["timestamp"].to_numpy(), user))
     order = order[user[order] >= 0]
@@ -79,6 +80,18 @@ def read_sales(corpus: Corpus, file: Path) -> Sales:
         items=number["item_id"].dictionary,
         source=sha256(file),
     )
+
+
+def refuse_refunds(table: pa.Table, file: Path) -> None:
+    """Raise ValueError for a line of negative money: the logarithm of what was spent needs none."""
+    money = table["quantity"].to_numpy() * table["price"].to_numpy()
+    refunds = np.flatnonzero(money < 0)
+    if len(refunds):
+        raise ValueError(
+            f"{file}: row {refunds[0] + 1} has money {money[refunds[0]]:g} (quantity times price), "
+            f"{len(refunds):,} rows of {len(money):,} are below 0; leave refunds out, or subtract "
+            "them from their sales"
+        )
 
 
 def top_items(sales: Sales, cutoff: float, count: int) -> np.ndarray:

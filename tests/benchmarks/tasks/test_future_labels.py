@@ -106,6 +106,12 @@ def test_aggregates_by_hand(six: tuple[Corpus, Path]) -> None:
     assert found[1] == pytest.approx(b, abs=1e-4)
 
 
+def test_a_refund_is_refused_by_its_row(tmp_path: Path) -> None:
+    corpus, file = shop(tmp_path, [*SIX, ("a", "mug", 15.01, "i4", -1, 6.0)], SPLIT)
+    with pytest.raises(ValueError, match=r"row 7 has money -6 .* 1 rows of 7 are below 0; leave"):
+        read_sales(corpus, file)
+
+
 def test_several_lines_of_an_invoice_are_one_visit(tmp_path: Path) -> None:
     corpus, file = shop(tmp_path, [*SIX, ("a", "mug", 15.01, "i4", 1, 6.0)], SPLIT)
     sales = read_sales(corpus, file)
