@@ -4,7 +4,7 @@
 
 A part lies between two comments, such as `<!-- speed:NAME -->` and `<!-- /speed -->`. `files`
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
-`speed:NAME` from results/speed/NAME.json,
+`speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files
 below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
 reference) from the files that those commands wrote.
@@ -20,10 +20,11 @@ from typing import Any
 from benchmarks.report import config_reference
 from benchmarks.scaling import compare_report, study_tables
 from benchmarks.scaling.validation import reference
+from benchmarks.speed import gpu
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
 
-KINDS = "files|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
+KINDS = "files|gpu|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -60,9 +61,10 @@ def render(root: Path, page: Path = Path("README.md")) -> str:
 def _part(root: Path, kind: str, name: str) -> str:
     """Return the body of the part `<!-- kind:name -->`."""
     match kind:
-        case "files" | "robustness" | "settings":
+        case "files" | "gpu" | "robustness" | "settings":
             return {
                 "files": file_map,
+                "gpu": unmeasured_on_gpu,
                 "robustness": robustness,
                 "settings": config_reference.settings,
             }[kind](root)
@@ -78,6 +80,12 @@ def _part(root: Path, kind: str, name: str) -> str:
                 "transfer": transfer_table,
                 "headline": headline,
             }[kind](root, name)
+
+
+def unmeasured_on_gpu(root: Path) -> str:
+    """Return a list of the parts of `make gpu` whose figures are missing, each with the reason."""
+    parts = gpu.missing(root / "results" / "gpu")
+    return "\n".join(["```text", *(parts or ["nothing: every part was"]), "```"])
 
 
 def transfer_table(root: Path, name: str) -> str:
