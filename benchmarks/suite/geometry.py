@@ -64,7 +64,12 @@ def effective_rank(vectors: np.ndarray) -> float:
 
 
 def hubness(vectors: np.ndarray, k: int = NEIGHBOURS) -> float:
-    """Return the skewness of how often each unit row (n, E) is among the k nearest of another."""
+    """Return the skewness of how often each unit row (n, E) is among the k nearest of another.
+
+    Of k rows or fewer each is near every other: nobody is a hub, and the figure is 0.
+    """
+    if len(vectors) <= k:
+        return 0.0
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]

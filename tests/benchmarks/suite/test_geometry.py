@@ -96,3 +96,8 @@ def test_the_suite_writes_a_model_once(tmp_path: Path) -> None:
     other = Taste(corpus.num_items, "b")
     geometry.write(tmp_path, [other], corpus)
     assert other.asked == asked
+
+
+def test_few_users_have_no_hub() -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    assert hubness(rows / np.linalg.norm(rows, axis=1, keepdims=True)) == 0.0
