@@ -197,7 +197,7 @@ def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: StateDic
     (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
     shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
-    if config.objective == "next_item":
+    if config.objective != "contrastive":
         columns = Catalogue(corpus, config.sequences.services).columns()
         write_columns(beside / "catalogue.arrow", columns)
 
