@@ -50,7 +50,7 @@ LABELS = ("clicked", "long_view")
 
 @dataclass(frozen=True, kw_only=True)
 class FeedClicksConfig:
-    """Impressions of a `service`: user_id, item_id, timestamp, tab, clicked, long_view (0 or 1).
+    """`impressions` of a `service`: user_id, item_id, timestamp, tab, clicked, long_view (0 or 1).
 
     Those of `tab` from `opens` (epoch seconds) on are asked for `label`. `users` and `items` are
     tables of static attributes by user_id and item_id, which a rival reads: numbers and categories.

@@ -48,7 +48,7 @@ POPULARITY = ("item rate", "popularity")  # what is known of an item whoever the
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionRankingConfig:
-    """Impressions of a `service`: impression, user_id, item_id, timestamp, clicked (0 or 1).
+    """`impressions` of a `service`: impression, user_id, item_id, timestamp, clicked (0 or 1).
 
     `items` has the `category` of each item_id. `seed` draws the `negatives` of the probe.
     """
