@@ -80,9 +80,9 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
             show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
     with building(out, replace=config.overwrite) as scratch:
         with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
-            dropped = _read(db, (event_log, item_log), layout, config, show)
+            dropped, clocks = _read(db, (event_log, item_log), layout, config, show)
             services = _number(db, config, layout, show)
-            manifest = _write(db, scratch, services, config, show)
+            manifest = _write(db, scratch, {name: clocks[name] for name in services}, config, show)
         manifest = dataclasses.replace(
             manifest,
             dropped_rows=dropped,
@@ -168,8 +168,11 @@ def _read(
     layout: Layout,
     config: PrepareConfig,
     show: "_Progress",
-) -> dict[str, int]:
-    """Fill the tables of good rows; return the rows dropped, by reason, or raise ValueError."""
+) -> tuple[dict[str, int], dict[str, bool]]:
+    """Fill the tables of good rows; ValueError for bad ones that are not to be dropped.
+
+    Return the rows dropped, by reason, and of each service whether its times are a clock's.
+    """
     event_log, item_log = logs
     create_tables(db)
     if item_log:
@@ -179,7 +182,8 @@ def _read(
     for number, file in enumerate(event_log.files):
         with show.stage(f"reading {file}"):
             stage_events(db, event_log, number, layout, with_text=item_log is None)
-    show.line(settle_units(db, event_log, config.time_unit))
+    settled = settle_units(db, event_log, config.time_unit)
+    show.line(settled.line)
     with show.stage("checking rows"):
         if layout.split:
             validation.flag_split_conflicts(db)
@@ -195,7 +199,7 @@ def _read(
         show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
     for each in [] if item_log else conflicts:
         show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
-    return dropped
+    return dropped, settled.clocks
 
 
 def _number(
@@ -238,11 +242,14 @@ def _tokenizer(
 def _write(
     db: duckdb.DuckDBPyConnection,
     scratch: Path,
-    services: Sequence[str],
+    clocks: dict[str, bool],
     config: PrepareConfig,
     show: "_Progress",
 ) -> Manifest:
-    """Writes everything but the manifest into `scratch/corpus`; gives its counts."""
+    """Write everything but the manifest into `scratch/corpus`; return its counts.
+
+    `clocks` has the services, in order, and whether their times are a clock's.
+    """
     corpus = scratch / "corpus"
     tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
     users = writer.write_users(db, corpus / "users.arrow")
@@ -251,16 +258,17 @@ def _write(
             db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
         )
     events: dict[str, int] = {}
-    for service in services:
+    for service in clocks:
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
             events[service] = writer.write_histories(db, service, file, scratch / "work", seen)
     return Manifest(
         name=config.name,
-        services=list(services),
+        services=list(clocks),
         num_users=int(users.sum()),
         num_items=items,
         num_events=events,
+        clocks=clocks,
         num_tokens=tokens,
         split={name: int(count) for name, count in zip(SPLITS, users, strict=True)},
         max_item_tokens=config.max_item_tokens,

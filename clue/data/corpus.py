@@ -28,7 +28,7 @@ import pyarrow as pa
 from clue.atomic import sha256, sync
 from clue.data.ragged import Ragged
 
-FORMAT = 2  # since 2, items' content is that of their tokens
+FORMAT = 3  # since 3, a manifest says which services' times are a clock's
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
 
@@ -41,6 +41,8 @@ class Manifest:
     an equal fingerprint wherever and whenever it was prepared. `inputs` is sha256 over the settings
     and the sources, by which a second run sees that its work is already done. `dropped_rows` counts
     what `on_bad_row: drop` left out, by reason; an event whose item has another text is kept.
+    `clocks` is true of the services whose times are epoch seconds, false of those whose times are
+    positions, between which no duration is known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Manifest:
     num_users: int
     num_items: int
     num_events: dict[str, int]
+    clocks: dict[str, bool]
     num_tokens: int
     split: dict[str, int]
     max_item_tokens: int
@@ -112,6 +115,10 @@ class Corpus:
     def timestamps_of(self, service: int) -> Ragged:
         """Return the times (float64) of those events: epoch seconds, or the numbers of the log."""
         return _ragged(self._histories[service]["timestamps"])
+
+    def is_clock(self, service: int) -> bool:
+        """Return whether a service's times are epoch seconds; positions have no durations."""
+        return self.manifest.clocks[self.services[service]]
 
     def users_in(self, split: Split) -> np.ndarray:
         """int64 indices of the users of a split, ascending."""
