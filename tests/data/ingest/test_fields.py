@@ -1,93 +1,29 @@
-"""Fields of events come through prepare row by row, or are refused by row, value and next step."""
+"""Fields stay with their events, and what is learnt of them is of training users alone."""
 
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from clue.data.corpus import Corpus, history_file, ragged_column, read_manifest, seal, write_columns
 from clue.data.fields import Field, learn_edges
 from clue.data.ingest import fields as ingest_fields
 from clue.prepare import prepare
+from tests.data.field_logs import (
+    FIELDS,
+    as_text,
+    cells,
+    field_values,
+    shop,
+    slow_field_values,
+    with_fields,
+)
 from tests.data.logs import Row, config, corpus_of, many_events, write_log
 
-FIELDS = "fields={price: numeric, channel: categorical, gift: boolean}"
 SUFFIXES = ["parquet", "csv", "csv.gz", "jsonl"]
-
-
-def with_fields(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Rows with a price, a channel and a flag, each missing at times."""
-    rng = random.Random(seed)
-    return [
-        {
-            **row,
-            "price": rng.choice([None, 0.0, 0.25 * rng.randrange(400)]),
-            "channel": rng.choice([None, "web", "web", "app", "shop"]),
-            "gift": rng.choice([None, True, False, False]),
-        }
-        for row in rows
-    ]
-
-
-def slow(rows: Sequence[Row], name: str) -> dict[tuple[str, str], list[Any]]:
-    """The reference: a field's values by user and service, by a stable sort of Python lists."""
-    values: dict[tuple[str, str], list[Any]] = {}
-    for row in sorted(rows, key=lambda row: row["timestamp"]):
-        values.setdefault((str(row["user_id"]), row["service"]), []).append(row[name])
-    return values
-
-
-def read(corpus: Corpus, name: str) -> dict[tuple[str, str], list[Any]]:
-    """A field's values as the corpus has them; a category is its text, None is missing."""
-    values: dict[tuple[str, str], list[Any]] = {}
-    for number, service in enumerate(corpus.services):
-        field = next(each for each in corpus.fields_of(number) if each.name == name)
-        rows = corpus.values_of(number, name)
-        assert np.array_equal(rows.offsets, corpus.items_of(number).offsets)
-        texts = [None, "other", *field.values]
-        for user, user_id in enumerate(corpus.user_ids.to_pylist()):
-            row = rows[user].tolist()
-            if field.kind == "numeric":
-                own = [None if value != value else value for value in row]
-            else:
-                own = [texts[code] for code in row]
-            if own:
-                values[user_id, service] = own
-    return values
-
-
-def as_text(values: dict[tuple[str, str], list[Any]]) -> dict[tuple[str, str], list[Any]]:
-    return {
-        key: [value if value is None else str(value).lower() for value in row]
-        for key, row in values.items()
-    }
-
-
-def shop(out: Path, rows: Sequence[Row], *overrides: str, suffix: str = "csv") -> Corpus:
-    """A corpus of one service; `u0` .. and the rest as the hash splits them."""
-    log = write_log(out.parent / f"{out.name}.{suffix}", rows)
-    return corpus_of(out, f"events=[{log}]", "service=shop", *overrides)
-
-
-def cells(*values: Any, name: str = "price") -> list[Row]:
-    """A row for each value, each of a user of its own, in time."""
-    return [
-        {"user_id": f"u{n}", "item_id": "a", "timestamp": n, name: value}
-        for n, value in enumerate(values)
-    ]
-
-
-def refusal(out: Path, rows: Sequence[Row], *overrides: str, suffix: str = "csv") -> str:
-    with pytest.raises(ValueError) as caught:
-        shop(out, rows, *overrides, suffix=suffix)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -95,16 +31,20 @@ def test_values_stay_with_their_events(tmp_path: Path, suffix: str) -> None:
     rows = with_fields(many_events(4000, seed=0), seed=1)  # 30 times, 200 users: ties everywhere
     log = write_log(tmp_path / f"log.{suffix}", rows)
     corpus = corpus_of(tmp_path / "c", f"events=[{log}]", FIELDS)
-    assert read(corpus, "price") == slow(rows, "price")
-    assert read(corpus, "channel") == slow(rows, "channel")
-    assert read(corpus, "gift") == as_text(slow(rows, "gift"))
+    assert field_values(corpus, "price") == slow_field_values(rows, "price")
+    assert field_values(corpus, "channel") == slow_field_values(rows, "channel")
+    assert field_values(corpus, "gift") == as_text(slow_field_values(rows, "gift"))
     assert corpus.values_of(0, "price").values.dtype == np.float32
     assert corpus.values_of(0, "gift").values.dtype == np.uint16
     random.Random(2).shuffle(rows)
     mixed = write_log(tmp_path / f"mixed.{suffix}", rows)
     shuffled = corpus_of(tmp_path / "m", f"events=[{mixed}]", FIELDS)
     for name in ("price", "channel"):
-        assert read(shuffled, name) == slow(rows, name) != read(corpus, name)
+        assert (
+            field_values(shuffled, name)
+            == slow_field_values(rows, name)
+            != field_values(corpus, name)
+        )
 
 
 def test_edges_and_categories_are_those_of_training_users(tmp_path: Path) -> None:
@@ -247,133 +187,6 @@ def test_a_file_without_the_column_has_it_missing(tmp_path: Path) -> None:
         np.array([np.nan, 2.5, np.nan, 3.5], np.float32),
         equal_nan=True,
     )
-
-
-@pytest.mark.parametrize(
-    ("kind", "cell", "value"),
-    [
-        ("boolean", text, code)
-        for code, texts in (
-            ("true", ["true", "TRUE", "t", "Yes", "1", "1.0", " true "]),
-            ("false", ["False", "f", "NO", "0", "0.0"]),
-            (None, ["", " ", "NA", "None", "-"]),
-        )
-        for text in texts
-    ]
-    + [("numeric", " 1.5 ", 1.5), ("numeric", "1e3", 1000.0), ("numeric", "-0", 0.0)]
-    + [("numeric", "NaN", None), ("numeric", "", None), ("numeric", "N/A", None)]
-    + [("categorical", " web ", "web"), ("categorical", "7.0", "7"), ("categorical", "-", None)],
-)
-def test_cells_of_text(tmp_path: Path, kind: str, cell: str, value: Any) -> None:
-    rows = cells(cell)
-    corpus = shop(
-        tmp_path / "c", rows, f"fields={{price: {kind}}}", "split.hash.valid=0", "split.hash.test=0"
-    )
-    assert read(corpus, "price") == {("u0", "shop"): [value]}
-
-
-@pytest.mark.parametrize(
-    ("cells_", "kind", "values"),
-    [
-        (pa.array([1, None, 0], pa.int8()), "numeric", [1, None, 0]),
-        (pa.array([1.5, float("nan"), -0.0]), "numeric", [1.5, None, 0]),
-        (pa.array([2**60, 3, None], pa.uint64()), "numeric", [2.0**60, 3, None]),
-        (pa.array(["12.25", "7", None]).cast(pa.decimal128(9, 2)), "numeric", [12.25, 7, None]),
-        (pa.array([True, False, None]), "numeric", [1, 0, None]),
-        (pa.array([True, False, None]), "boolean", ["true", "false", None]),
-        (pa.array([1.0, 0.0, float("nan")]), "boolean", ["true", "false", None]),
-        (pa.array([1, 0, None], pa.int64()), "boolean", ["true", "false", None]),
-        (pa.array([7.0, 8.5, float("nan")]), "categorical", ["7", "8.5", None]),
-        (pa.array(["a", "b", None]).dictionary_encode(), "categorical", ["a", "b", None]),
-        (pa.array([None, None, None]), "numeric", [None, None, None]),
-    ],
-)
-def test_cells_of_parquet(tmp_path: Path, cells_: pa.Array, kind: str, values: list[Any]) -> None:
-    table = {"user_id": ["u"] * 3, "item_id": ["a"] * 3, "timestamp": [1, 2, 3], "x": cells_}
-    pq.write_table(pa.table(table), tmp_path / "log.parquet")
-    all_train = ["split.hash.valid=0", "split.hash.test=0"]
-    corpus = corpus_of(
-        tmp_path / "c",
-        f"events=[{tmp_path}/log.parquet]",
-        "service=shop",
-        f"fields={{x: {kind}}}",
-        *all_train,
-    )
-    assert read(corpus, "x") == {("u", "shop"): values}
-
-
-@pytest.mark.parametrize(
-    ("kind", "cell", "reason"),
-    [
-        ("numeric", "cheap", "not_a_number"),
-        ("numeric", "3 EUR", "not_a_number"),
-        ("numeric", "inf", "not_a_number"),
-        ("numeric", "1e39", "not_a_number"),
-        ("boolean", "maybe", "not_a_boolean"),
-        ("boolean", "2", "not_a_boolean"),
-        ("categorical", "123456789012345678.0", "id_beyond_2_53"),
-    ],
-)
-def test_cells_that_are_none_are_refused_or_dropped(
-    tmp_path: Path, kind: str, cell: str, reason: str
-) -> None:
-    rows = cells(1, cell, 0, "")
-    field = f"fields={{price: {kind}}}"
-    message = refusal(tmp_path / "c", rows, field)
-    assert f"{reason} (1), first:\n    {tmp_path}/c.csv row 2: 'price={cell}'\n" in message
-    corpus = shop(tmp_path / "d", rows, field, "on_bad_row=drop")
-    assert corpus.manifest.dropped_rows == {reason: 1}
-    assert corpus.num_users == 3 and len(corpus.values_of(0, "price").values) == 3
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_decimal_comma_is_named_with_its_row_and_the_next_step(
-    tmp_path: Path, suffix: str
-) -> None:
-    rows = cells("4.50", "12,99", "1.234,00")
-    message = refusal(tmp_path / "c", rows, "fields={price: numeric}", suffix=suffix)
-    assert "not_a_number (2), first:" in message
-    assert f"{tmp_path}/c.{suffix} row 2: 'price=12,99'" in message
-    assert f"{tmp_path}/c.{suffix} row 3: 'price=1.234,00'" in message
-    assert "has a point, 1234.5; convert it where the log is made" in message
-    assert not (tmp_path / "c").exists()
-
-
-def test_times_and_lists_are_no_numbers(tmp_path: Path) -> None:
-    table = {"user_id": ["u"], "item_id": ["a"], "timestamp": [1]}
-    for number, unit in enumerate(("us", "ns")):
-        log = tmp_path / f"{unit}.parquet"
-        moment = pa.array([1_700_000_000]).cast(pa.timestamp(unit))
-        pq.write_table(pa.table({**table, "x": moment}), log)
-        with pytest.raises(ValueError, match=r"(?s)not_a_number \(1\).*row 1: 'x=1"):
-            prepare(
-                config(
-                    tmp_path / f"c{number}",
-                    f"events=[{log}]",
-                    "service=shop",
-                    "fields={x: numeric}",
-                ),
-                progress=False,
-            )
-    message = refusal(tmp_path / "l", cells([1, 2]), "fields={price: numeric}", suffix="jsonl")
-    assert "not_a_plain_value (1)" in message and "price=[1,2]" in message
-
-
-def test_null_values_win_over_what_a_cell_would_be(tmp_path: Path) -> None:
-    rows = cells(-1, 5, 0)
-    for suffix in ("csv", "parquet"):
-        corpus = shop(
-            tmp_path / suffix,
-            rows,
-            "fields={price: numeric, flag: {kind: boolean, column: price}}",
-            "null_values=['-1', '5']",
-            "split.hash.valid=0",
-            "split.hash.test=0",
-            suffix=suffix,
-        )
-        values = corpus.values_of(0, "price").values
-        assert np.isnan(values[:2]).all() and values[2] == 0
-        assert corpus.values_of(0, "flag").values.tolist() == [0, 0, 2]
 
 
 def test_dropped_rows_teach_nothing(tmp_path: Path) -> None:
