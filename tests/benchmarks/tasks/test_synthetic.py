@@ -13,7 +13,7 @@ import pytest
 from benchmarks.baselines.oracle import Oracle
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import unit
-from benchmarks.protocols import Model, Scored, Task, TaskBaseline
+from benchmarks.protocols import WHOLE, Model, Scored, Task, TaskBaseline
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.attributes import AttributesConfig
@@ -35,6 +35,7 @@ class Knowing:
     """Knows the latents, the items' topics and popularity, as logarithms: a product of chances."""
 
     name, seed, fingerprint = "knowing", 0, "knowing"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
         self.truth = truth
@@ -56,6 +57,7 @@ class Reading:
     """The topics of what a history holds: all that a model could read from it, but for times."""
 
     name, seed, fingerprint = "reading", 0, "reading"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
         self.truth = truth
