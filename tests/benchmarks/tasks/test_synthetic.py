@@ -21,7 +21,7 @@ from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
-from clue.data.ingest.prepare_config import PrepareConfig, ServiceText
+from clue.data.ingest.prepare_config import PrepareConfig, ServiceConfig
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, write_outcomes
 from clue.synthetic.world import EPOCH, SyntheticConfig
@@ -112,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         out=root / "corpus",
         events=[str(log.out / "events.parquet")],
         items=[str(log.out / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in SERVICES},
+        services={name: ServiceConfig(template="{title}") for name in SERVICES},
     )
     corpus = Corpus.open(prepare(config, progress=False))
     tasks = {asks: task_of(asks, log.out, corpus) for asks in ASKED}
