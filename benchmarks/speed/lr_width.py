@@ -85,7 +85,10 @@ def measure(config: Config) -> Report:
         }
         for kind, rates in config.rates.items()
     }
-    save(line_panels(panels(config, curves), columns=2), config.out.with_suffix(".svg"))
+    save(
+        line_panels(panels(config, curves), columns=2, share_y="row"),
+        config.out.with_suffix(".svg"),
+    )
     rows = [row for kind in curves for row in kind_rows(config, kind, curves[kind])]
     return Report(
         rows=tuple(rows),
