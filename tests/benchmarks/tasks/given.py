@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
 
 
@@ -9,6 +10,7 @@ class Given:
     """Vectors of users by their rows of the corpus, and of the catalogue's items."""
 
     name, seed, fingerprint = "given", 0, "given"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, users: np.ndarray, items: np.ndarray | None) -> None:
         self.vectors, self.catalogue = users, items
