@@ -24,23 +24,19 @@ from tqdm import tqdm
 from clue.atomic import sha256
 from clue.config import run_command
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
+from clue.data.fields import MOST_VALUES, Field
 from clue.data.ingest import validation, writer
 from clue.data.ingest.prepare_config import (
     PrepareConfig,
     TokenizerConfig,
     check_values,
+    fields_of,
+    layout_of,
+    open_logs,
     split_sql,
 )
 from clue.data.ingest.readers import delimiter_of
-from clue.data.ingest.staging import (
-    Layout,
-    any_has,
-    check_template,
-    create_tables,
-    open_log,
-    stage_events,
-    stage_items,
-)
+from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import settle_units
 from clue.data.text import learn_tokenizer, read_tokenizer
 
@@ -65,8 +61,8 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     show = _Progress(progress)
     out = config.out or Path("corpora") / config.name
     check_values(config)
-    event_log, item_log = _open_logs(config)
-    layout = _layout(config, item_log or event_log)
+    event_log, item_log = open_logs(config)
+    layout = layout_of(config, event_log, item_log)
     with show.stage("hashing the sources"):
         source = [
             _identify(file.path) for log in (event_log, item_log) if log for file in log.files
@@ -80,9 +76,9 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
             show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
     with building(out, replace=config.overwrite) as scratch:
         with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
-            dropped = _read(db, (event_log, item_log), layout, config, show)
+            dropped, clocks = _read(db, (event_log, item_log), layout, config, show)
             services = _number(db, config, layout, show)
-            manifest = _write(db, scratch, services, config, show)
+            manifest = _write(db, scratch, {name: clocks[name] for name in services}, config, show)
         manifest = dataclasses.replace(
             manifest,
             dropped_rows=dropped,
@@ -97,35 +93,6 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
     )
     return out
-
-
-def _open_logs(config: PrepareConfig) -> tuple[validation.Log, validation.Log | None]:
-    columns, told = config.columns, config.delimiter
-    service = {} if config.service else {"service": columns.service}
-    split = {"split": config.split.column} if config.split.column else {}
-    items = service | {"item_id": columns.item_id}
-    events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
-    event_log = open_log("events", config.events, events, told)
-    return event_log, open_log("items", config.items, items, told) if config.items else None
-
-
-def _layout(config: PrepareConfig, texts: validation.Log) -> Layout:
-    """Return how to read rows, every template checked against the columns there are."""
-    default = "{text}" if any_has(texts, config.columns.text) else "{item_id}"
-    templates = {name: each.template or default for name, each in config.services.items()}
-    for name, template in templates.items():
-        check_template(f"services.{name}.template", template, config.columns, texts)
-    return Layout(
-        columns=config.columns,
-        service=config.service,
-        templates=templates or None,
-        template=default,
-        ignored=config.ignore_services,
-        split=config.split.column,
-        parts=[*config.split.train, *config.split.valid, *config.split.test],
-        null_values=config.null_values,
-        time_format=config.time_format,
-    )
 
 
 def _identify(file: Path) -> dict[str, Any]:
@@ -168,10 +135,13 @@ def _read(
     layout: Layout,
     config: PrepareConfig,
     show: "_Progress",
-) -> dict[str, int]:
-    """Fill the tables of good rows; return the rows dropped, by reason, or raise ValueError."""
+) -> tuple[dict[str, int], dict[str, bool]]:
+    """Fill the tables of good rows; ValueError for bad ones that are not to be dropped.
+
+    Return the rows dropped, by reason, and of each service whether its times are a clock's.
+    """
     event_log, item_log = logs
-    create_tables(db)
+    create_tables(db, layout)
     if item_log:
         for number, file in enumerate(item_log.files):
             with show.stage(f"reading {file}"):
@@ -179,7 +149,8 @@ def _read(
     for number, file in enumerate(event_log.files):
         with show.stage(f"reading {file}"):
             stage_events(db, event_log, number, layout, with_text=item_log is None)
-    show.line(settle_units(db, event_log, config.time_unit))
+    settled = settle_units(db, event_log, config.time_unit)
+    show.line(settled.line)
     with show.stage("checking rows"):
         if layout.split:
             validation.flag_split_conflicts(db)
@@ -195,7 +166,7 @@ def _read(
         show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
     for each in [] if item_log else conflicts:
         show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
-    return dropped
+    return dropped, settled.clocks
 
 
 def _number(
@@ -238,11 +209,14 @@ def _tokenizer(
 def _write(
     db: duckdb.DuckDBPyConnection,
     scratch: Path,
-    services: Sequence[str],
+    clocks: dict[str, bool],
     config: PrepareConfig,
     show: "_Progress",
 ) -> Manifest:
-    """Writes everything but the manifest into `scratch/corpus`; gives its counts."""
+    """Write everything but the manifest into `scratch/corpus`; return what it holds.
+
+    `clocks` has the services, in order, and whether their times are a clock's.
+    """
     corpus = scratch / "corpus"
     tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
     users = writer.write_users(db, corpus / "users.arrow")
@@ -251,16 +225,28 @@ def _write(
             db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
         )
     events: dict[str, int] = {}
-    for service in services:
+    fields: dict[str, list[Field]] = {}
+    for service in clocks:
+        own = fields_of(config, service)
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
-            events[service] = writer.write_histories(db, service, file, scratch / "work", seen)
+            events[service], fields[service] = writer.write_histories(
+                db, service, own, file, scratch / "work", seen
+            )
+        for field in fields[service]:
+            if len(field.values) == MOST_VALUES:
+                show.line(
+                    f"{service}: of the categories of {field.name} the {MOST_VALUES:,} most "
+                    'frequent are kept, the rest are "other"'
+                )
     return Manifest(
         name=config.name,
-        services=list(services),
+        services=list(clocks),
         num_users=int(users.sum()),
         num_items=items,
         num_events=events,
+        clocks=clocks,
+        fields={service: its_fields for service, its_fields in fields.items() if its_fields},
         num_tokens=tokens,
         split={name: int(count) for name, count in zip(SPLITS, users, strict=True)},
         max_item_tokens=config.max_item_tokens,

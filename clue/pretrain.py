@@ -31,8 +31,9 @@ import torch
 from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import (
+    FieldConfig,
     PrepareConfig,
-    ServiceText,
+    ServiceConfig,
     TokenizerConfig,
 )
 from clue.evaluation.matching import mean_entropy, selection_score
@@ -223,7 +224,11 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
         out=out,
         events=[str(world.out / "events.parquet")],
         items=[str(world.out / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in world.services},
+        services={name: ServiceConfig(template="{title}") for name in world.services},
+        fields={
+            "amount": FieldConfig(kind="numeric"),
+            "channel": FieldConfig(kind="categorical"),
+        },
         tokenizer=TokenizerConfig(vocab_size=4096),
     )
 

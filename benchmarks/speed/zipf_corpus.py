@@ -116,6 +116,7 @@ def _write(config: WorldConfig, path: Path) -> None:
             num_events={
                 service: int(sizes.sum()) for service, sizes in zip(SERVICES, lengths, strict=True)
             },
+            clocks=dict.fromkeys(SERVICES, False),
             num_tokens=len(tokens),
             split={"train": config.users, "valid": 0, "test": 0},
             max_item_tokens=int(texts.max()),

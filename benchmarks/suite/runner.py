@@ -31,7 +31,9 @@ from benchmarks.suite import geometry, paired, results
 from benchmarks.suite.pipeline import prepare
 from benchmarks.tasks.attributes import AttributesConfig
 from benchmarks.tasks.clicks import ClicksConfig
+from benchmarks.tasks.feed_clicks import FeedClicksConfig
 from benchmarks.tasks.future_labels import WindowsConfig
+from benchmarks.tasks.impression_ranking import ImpressionRankingConfig
 from benchmarks.tasks.item_ranking import ItemRankingConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
@@ -75,6 +77,10 @@ class SuiteConfig:
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
+    feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
+    impression_ranking: list[ImpressionRankingConfig] = field(
+        default_factory=list[ImpressionRankingConfig]
+    )
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
@@ -129,6 +135,8 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.windows,
         *config.attributes,
         *config.clicks,
+        *config.feed_clicks,
+        *config.impression_ranking,
         *config.synthetic,
         *config.next_item,
         *config.new_service,

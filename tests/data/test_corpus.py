@@ -55,6 +55,7 @@ def manifest(users: int, events: int, service: str) -> Manifest:
         num_users=users,
         num_items=1,
         num_events={service: events},
+        clocks={service: False},
         num_tokens=2,
         split={},
         max_item_tokens=8,
@@ -131,9 +132,10 @@ def test_no_corpus_and_wrong_corpora_are_refused(tmp_path: Path) -> None:
     seal(tmp_path / "c", dataclasses.replace(whole, num_users=5))
     with pytest.raises(ValueError, match="5 users"):
         Corpus.open(tmp_path / "c")
-    seal(tmp_path / "c", dataclasses.replace(whole, format=1))
-    with pytest.raises(ValueError, match="format 1"):
-        Corpus.open(tmp_path / "c")
+    for older in (1, 2):
+        seal(tmp_path / "c", dataclasses.replace(whole, format=older))
+        with pytest.raises(ValueError, match=f"format {older}, this version reads 3; prepare it"):
+            Corpus.open(tmp_path / "c")
 
 
 def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:

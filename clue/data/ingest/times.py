@@ -123,8 +123,16 @@ def seconds_sql(time: str, unit: str) -> str:
     return time if SCALES[unit] == 1 else f"{time} / {SCALES[unit]:.0f}"
 
 
-def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> str:
-    """Bring the times of table `events` to epoch seconds; return what they were, in words.
+@dataclass(frozen=True)
+class Settled:
+    """What the times of a log were, in words, and of each service whether they are a clock's."""
+
+    line: str
+    clocks: dict[str, bool]
+
+
+def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> Settled:
+    """Bring the times of table `events` to epoch seconds, those of a clock; return what they were.
 
     The unit of numbers is `unit`, or found for each file and service. Then a number in the range of
     another unit makes its row bad. Raises ValueError for a service whose times are positions in
@@ -135,7 +143,12 @@ def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> 
             db.execute(
                 f"UPDATE events SET seconds = {seconds_sql('seconds', unit)} WHERE is_number"
             )
-        return f"times: numbers are {NAMES[unit]}, as time_unit says"
+        # Dates are a clock's whatever the numbers are said to be.
+        is_clock = "bool_and(NOT is_number)" if unit == "position" else "true"
+        rows = db.execute(
+            f"SELECT service, {is_clock} FROM events WHERE reason IS NULL GROUP BY service"
+        ).fetchall()
+        return Settled(f"times: numbers are {NAMES[unit]}, as time_unit says", dict(rows))
     group = f"seq // {ROWS_PER_FILE}, service, is_number"
     rows = db.execute(
         f"SELECT {group}, {counts_sql('seconds')} FROM events WHERE reason IS NULL "
@@ -152,7 +165,8 @@ def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> 
     _refuse_mixtures(log, units)
     for each, members in groups.items():
         _convert(db, members, each)
-    return _in_words(units)
+    clocks = {service: "position" not in its_units for service, its_units in units.items()}
+    return Settled(_in_words(units), clocks)
 
 
 def _is_mixed(unit: str, counts: Sequence[float]) -> bool:

@@ -99,6 +99,7 @@ def test_positions_stay_and_never_mix_with_a_clock(
 ) -> None:
     positions = csv_of(tmp_path / "p.csv", 0, 1, 2, 30_000_000)
     assert times_of(tmp_path / "c", positions) == [0, 1, 2, 30_000_000]
+    assert not Corpus.open(tmp_path / "c").is_clock(0)
     clock = csv_of(tmp_path / "s.csv", BASE, BASE + 1)
     assert "no common order" in refusal(tmp_path / "x", positions, clock)
     rows: list[Row] = [
@@ -108,6 +109,30 @@ def test_positions_stay_and_never_mix_with_a_clock(
     log = write_log(tmp_path / "both.csv", rows)
     prepare(config(tmp_path / "both", f"events=[{log}]"))
     assert "positions and clock times have no common order" in capsys.readouterr().err
+    both = Corpus.open(tmp_path / "both")
+    assert both.services == ("news", "shop") and not both.is_clock(0) and both.is_clock(1)
+
+
+@pytest.mark.parametrize(
+    ("times", "setting", "is_clock"),
+    [
+        ([BASE, BASE + 1], "", True),
+        ([20231114, 20231115], "", True),
+        (["2023-11-14", "2023-11-15"], "", True),
+        ([7, 8], "", False),
+        ([7, 8], "time_unit=s", True),
+        ([BASE, BASE + 1], "time_unit=position", False),
+        (["2023-11-14", "2023-11-15"], "time_unit=position", True),
+        (["14.11.2023"], "time_format=%d.%m.%Y", True),
+    ],
+)
+def test_the_corpus_knows_a_clock(
+    tmp_path: Path, times: list[Any], setting: str, is_clock: bool
+) -> None:
+    settings = [setting] if setting else []
+    times_of(tmp_path / "c", csv_of(tmp_path / "x.csv", *times), *settings)
+    corpus = Corpus.open(tmp_path / "c")
+    assert corpus.is_clock(0) is is_clock and corpus.manifest.clocks == {"shop": is_clock}
 
 
 def test_a_time_of_another_unit_is_a_bad_row(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Rivals that are columns of numbers a task makes for its queries, alone or beside a vector."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import lightgbm
+import numpy as np
+
+from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted
+from benchmarks.metrics.calibration import log_losses
+from benchmarks.protocols import Model, Probe, TaskBaseline
+
+ROUNDS, PATIENCE = 2000, 50
+LEAVES = (7, 15, 31, 63)
+
+
+class FeatureRows:
+    """A row of the table that reads `groups` of its task's columns, and a model's vectors if given.
+
+    It has one `probe`; `seed` is that of the model beside it.
+    """
+
+    def __init__(
+        self, name: str, groups: tuple[str, ...], probe: Probe, beside: Model | None = None
+    ) -> None:
+        """Name it by what its answers depend on, but for the task's recipe."""
+        self.name, self.groups, self.probe, self.beside = name, groups, probe, beside
+        self.seed = beside.seed if beside else 0
+        self.fingerprint = "+".join([*([beside.fingerprint] if beside else []), *groups])
+
+    @staticmethod
+    def of(model: Model | TaskBaseline, groups: tuple[str, ...]) -> "FeatureRows":
+        """Return a rival as it is, and a model of vectors with `groups` beside them."""
+        if isinstance(model, FeatureRows):
+            return model
+        return FeatureRows(model.name, groups, "linear", cast(Model, model))
+
+    def join(self, made: Mapping[str, np.ndarray], vectors: np.ndarray | None) -> np.ndarray:
+        """Return the vectors (n, F), where there are any, and the columns of its groups (n, k)."""
+        read = [made[name] for name in self.groups]
+        return np.concatenate(read if vectors is None else [vectors, *read], axis=1)
+
+
+def tuned_trees(train: Part, valid: Part, test: np.ndarray) -> Predicted:
+    """Return the class probabilities (n, 2) of LightGBM, tuned by log loss on the valid rows.
+
+    Tuned: 7, 15, 31 or 63 leaves at a rate of .05, and the number of trees, up to 2,000.
+    """
+    best: tuple[float, dict[str, Any], np.ndarray] | None = None
+    for leaves in LEAVES:
+        learnt = lightgbm.Dataset(*train)
+        parameters = {
+            **LIGHTGBM,
+            "objective": "binary",
+            "learning_rate": 0.05,
+            "num_leaves": leaves,
+        }
+        model = lightgbm.train(
+            parameters,
+            learnt,
+            num_boost_round=ROUNDS,
+            valid_sets=[learnt.create_valid(*valid)],
+            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+        )
+        loss = float(log_losses(np.asarray(model.predict(valid[0])), valid[1]).mean())
+        if best is None or loss < best[0]:
+            chosen = {"leaves": leaves, "trees": model.best_iteration, "valid log loss": loss}
+            best = loss, chosen, np.asarray(model.predict(test))
+    assert best is not None
+    return Predicted(np.stack([1 - best[2], best[2]], axis=1), best[1])

@@ -1,0 +1,24 @@
+"""A model of given vectors that keeps the pasts it is asked for."""
+
+import numpy as np
+
+from benchmarks.protocols import WHOLE
+from benchmarks.snapshot import Snapshot
+
+
+class Given:
+    """Vectors of users by their rows of the corpus, and of the catalogue's items."""
+
+    name, seed, fingerprint = "given", 0, "given"
+    blocks, similarity = WHOLE, slice(None)
+
+    def __init__(self, users: np.ndarray, items: np.ndarray | None) -> None:
+        self.vectors, self.catalogue = users, items
+        self.pasts: list[Snapshot] = []
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        self.pasts.append(past)
+        return self.vectors[past.users]
+
+    def items(self) -> np.ndarray | None:
+        return self.catalogue
