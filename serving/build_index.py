@@ -16,7 +16,6 @@ import pyarrow as pa
 from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.inference.encoder import Encoder, load
-from clue.inference.pooling import pool_histories
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -53,11 +52,7 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     """
     items = encoder.item_inputs(corpus)
     parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in range(len(corpus.services))]
-    whole = pool_histories(
-        parts,
-        lambda _, histories: encoder.encode_histories(corpus, histories, items=items),
-        encoder.join,
-    )
+    whole = encoder.encode_users(corpus, parts, items=items)
     users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
     users = users[whole[users].any(axis=1)]
     seen_values, seen_offsets = _seen(corpus, users)
