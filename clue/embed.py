@@ -26,6 +26,7 @@ from tqdm import tqdm
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig
+from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, BATCH, Part
@@ -150,15 +151,23 @@ def rows_of(
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
     parts: list[Part] = []
+    amounts: list[dict[str, Ragged]] = []
     for number in range(len(corpus.services)):
         times = corpus.timestamps_of(number).take(users)
         histories = corpus.items_of(number).take(users)
-        if before is not None:
-            early = times.values < before
-            times, histories = times.mask(early), histories.mask(early)
-        parts.append((histories, times))
+        early = times.values < (np.inf if before is None else before)
+        parts.append((histories.mask(early), times.mask(early)))
+        amounts.append(
+            {
+                field.name: corpus.values_of(number, field.name).take(users).mask(early)
+                for field in corpus.fields_of(number)
+                if field.kind == "numeric"
+            }
+        )
     moment = None if before is None else np.full(len(users), before)
-    by_service, pooled = encoder.encode_services(corpus, parts, as_of=moment, items=items)
+    by_service, pooled = encoder.encode_services(
+        corpus, parts, as_of=moment, amounts=amounts, items=items
+    )
     latest = np.full(len(users), -np.inf)
     for (_, times), service, vectors in zip(parts, corpus.services, by_service, strict=True):
         filled = np.flatnonzero(times.lengths > 0)

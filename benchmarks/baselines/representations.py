@@ -48,7 +48,11 @@ class EncoderVectors:
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the vectors (n, E) of users over all services, as of their moments."""
         return self._encoder.encode_users(
-            self._corpus, past.parts, as_of=past.cutoff, items=self._items
+            self._corpus,
+            past.parts,
+            as_of=past.cutoff,
+            amounts=past.amounts,
+            items=self._items,
         )
 
     def items(self) -> np.ndarray:

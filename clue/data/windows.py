@@ -37,7 +37,7 @@ class WindowsConfig:
         if min(self.batch, self.max_events, self.softmax.negatives) < 1 or self.power < 0:
             raise ValueError(
                 f"windows.batch {self.batch}, max_events {self.max_events} and softmax.negatives "
-                f"{self.softmax.negatives} must be positive counts, and power {self.power} at least 0"
+                f"{self.softmax.negatives} must be positive, and power {self.power} at least 0"
             )
 
 
@@ -86,7 +86,7 @@ class ServiceWindows:
                 WindowSampler(
                     training,
                     max_events=config.max_events,
-                    # a multiple of 8 where there are so many: any usual number of processes shares it
+                    # a multiple of 8 where there are so many, that processes can share
                     batch=min(config.batch, windows - windows % 8 or windows),
                     seed=own,
                 )

@@ -52,7 +52,7 @@ def last_states(model: NextItemDecoder, histories: Ragged) -> torch.Tensor:
 
 
 def predictive_items(model: PredictiveEncoder, texts: Ragged, rows: np.ndarray) -> torch.Tensor:
-    """Return the vector (n, D) of each row of token ids, with the identity of `rows` (n,), -1 none."""
+    """Return the vectors (n, D) of rows of token ids with identities `rows` (n,), -1 for none."""
 
     def encode(tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
         return model.enter(model.text(tokens, layout))

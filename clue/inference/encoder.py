@@ -9,11 +9,12 @@ import torch
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
+from clue.inference.blocks import BLOCKS
 from clue.inference.item_id_encoder import ItemIdEncoder
-from clue.inference.pooling import BATCH, Event, Join, Part, User
+from clue.inference.pooling import BATCH, Amounts, Event, Join, Part, User
 from clue.inference.source import find_source
 from clue.inference.text_encoder import TextEncoder
-from clue.inference.universal_encoder import BLOCKS, UniversalEncoder
+from clue.inference.universal_encoder import UniversalEncoder
 
 
 class Encoder(Protocol):
@@ -96,12 +97,14 @@ class Encoder(Protocol):
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> np.ndarray:
         """Return the vectors (n, E) of users over all services; those without any event are zero.
 
         `parts` are their (items, times) in each service of the corpus, n rows each. `as_of` (n,) is
-        the moment of each, by default that of the last event; a model without time ignores it.
+        the moment of each, by default that of the last event, and `amounts` are the numeric
+        fields of each service, in rows like its items'; a model without time ignores both.
         `items` are `item_inputs(corpus)`, for callers who come more than once.
         """
         ...
@@ -112,6 +115,7 @@ class Encoder(Protocol):
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
@@ -151,8 +155,8 @@ def load(
     A run directory stands for its best checkpoint. A text "org/name" that is no path here names a
     repository of the Hugging Face Hub. With a `seed` the model has fresh weights drawn by it: the
     control of any claim. `blocks` are those of a universal model's vector, all by default
-    (clue/inference/universal_encoder.py names them). Raises FileNotFoundError where there is no model and ValueError where a
-    file is damaged.
+    (clue/inference/universal_encoder.py names them). Raises FileNotFoundError where there is no
+    model and ValueError where a file is damaged.
     """
     source = find_source(path)
     if source.config.objective == "universal":

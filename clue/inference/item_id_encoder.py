@@ -26,6 +26,7 @@ from clue.inference import hub
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
     BATCH,
+    Amounts,
     Event,
     Part,
     User,
@@ -203,13 +204,14 @@ class ItemIdEncoder:
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> np.ndarray:
         """Return the vectors (n, E) of users whose (items, times) in each service are `parts`.
 
-        Those without any event are zero. `as_of` is not read: the model knows no time.
+        Those without any event are zero. `as_of` and `amounts` are not read.
         """
-        return self.encode_services(corpus, parts, as_of=as_of, items=items)[1]
+        return self.encode_services(corpus, parts, items=items)[1]
 
     def encode_services(
         self,
@@ -217,6 +219,7 @@ class ItemIdEncoder:
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""

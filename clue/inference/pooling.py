@@ -11,9 +11,11 @@ from clue.evaluation.encode import normalised
 
 Join: TypeAlias = Literal["time", "service"]
 Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
-# Texts or item ids by service, oldest first; or mappings of a "text" and its "time" (epoch seconds)
-User: TypeAlias = Mapping[str, Sequence[str | Mapping[str, str | float]]]
+User: TypeAlias = Mapping[str, Sequence[str]]  # texts or item ids by service, oldest first
+# The same with events as mappings: a "text", a "time" in epoch seconds, numeric fields by name.
+TimedUser: TypeAlias = Mapping[str, Sequence[str | Mapping[str, str | float]]]
 Event: TypeAlias = tuple[str, str]  # (service, text or item id)
+Amounts: TypeAlias = Mapping[str, Ragged]  # numeric fields of the events of a Part, by name
 T = TypeVar("T")
 
 ALL = "all"  # the service name of the vector over all services

@@ -1,13 +1,6 @@
 """The universal encoder as a function: behaviours in, a vector of named blocks out.
 
-    contrastive   which user is this? the mean of the services' unit vectors, at unit length
-    predictive    what comes next? the mean of the services' last states
-    pooled        what was met, all of it alike: factors of the items, sum / sqrt(distinct items)
-    recent        the same, the newest event of a service weighing 1, the one before 1/2, then 1/3
-    lexical       the words of what was met: factors of the tokens, pooled as `pooled`
-    activity      how much and when, as of a moment (clue/data/activity.py)
-
-The blocks keep their own scales: unit length would lose how much a user did. The cosine of two
+clue/inference/blocks.py says what the blocks are. The cosine of two
 users is that of the contrastive block, and a user's items rank by the inner product with the
 predictive one. An item is known by its service and its id, or else by its service and text.
 """
@@ -20,27 +13,25 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.sparse import csr_matrix
 
-from clue.data.activity import activity, activity_names
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode, read_tokenizer
-from clue.evaluation.encode import (
-    by_service,
-    item_vectors,
-    predictive_items,
-    predictive_states,
-    user_vectors,
-)
+from clue.evaluation.encode import by_service
 from clue.inference import hub
+from clue.inference.blocks import BLOCKS, BlockVectors
 from clue.inference.hub import ModelSource, name_of
-from clue.inference.pooling import BATCH, Event, Part, User, cosines, in_batches, pool_services
+from clue.inference.pooling import (
+    BATCH,
+    Amounts,
+    Event,
+    Part,
+    TimedUser,
+    cosines,
+    in_batches,
+)
 from clue.inference.source import find_source
 from clue.nn.universal import UniversalEncoder as UniversalModel
-
-BLOCKS = ("contrastive", "predictive", "pooled", "recent", "lexical", "activity")
-KINDS = ("contrastive", "predictive", "pooled", "lexical")  # of an item's inputs, in order
 
 
 @dataclass(frozen=True)
@@ -69,11 +60,6 @@ class UniversalEncoder:
         blocks: Sequence[str] = BLOCKS,
     ) -> None:
         """Use `UniversalEncoder.load`. Raises ValueError for a block that there is not."""
-        unknown = [name for name in blocks if name not in BLOCKS]
-        if unknown or not blocks:
-            raise ValueError(
-                f"blocks={list(blocks)} names {unknown or 'none'}; there are {', '.join(BLOCKS)}"
-            )
         self.source, self.model = source, model
         self.fingerprint = fingerprint
         if tuple(blocks) != BLOCKS:
@@ -85,20 +71,8 @@ class UniversalEncoder:
         self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.contrastive.scale().item()
-        widths = {
-            "contrastive": model.contrastive.config.user.embedding,
-            "predictive": model.predictive.config.width,
-            "pooled": model.item_factors.shape[1],
-            "recent": model.item_factors.shape[1],
-            "lexical": model.token_factors.shape[1],
-            "activity": len(activity_names()),
-        }
-        self.blocks: dict[str, slice] = {}
-        for name in BLOCKS:
-            if name in blocks:
-                start = max((b.stop for b in self.blocks.values()), default=0)
-                self.blocks[name] = slice(start, start + widths[name])
-        self.width = max(columns.stop for columns in self.blocks.values())
+        self._blocks = BlockVectors(model, amounts_of(source), blocks)
+        self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source)
         self._tokenizer = read_tokenizer(self.tokenizer_path)
 
@@ -153,7 +127,7 @@ class UniversalEncoder:
 
     def encode(
         self,
-        users: User | Sequence[User],
+        users: TimedUser | Sequence[TimedUser],
         *,
         as_of: float | Sequence[float] | None = None,
         batch_size: int = BATCH,
@@ -161,7 +135,8 @@ class UniversalEncoder:
     ) -> np.ndarray:
         """Return the vectors (n, E) of `users`, or (E,) of one: events by service, oldest first.
 
-        An event is its text, or a mapping of its `text` and its `time` in epoch seconds. `as_of` is
+        An event is its text, or a mapping of its `text`, its `time` in epoch seconds and its
+        numeric fields by name, all but the text as far as they are known. `as_of` is
         the moment, of all users or of each; by default that of the last event. Raises ValueError
         for a user without events, an empty text, and an event after `as_of`.
         """
@@ -183,7 +158,7 @@ class UniversalEncoder:
             show_progress_bar=show_progress_bar,
         )
 
-    def _encode(self, users: Sequence[User], as_of: np.ndarray | None) -> np.ndarray:
+    def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
         services = list(dict.fromkeys(name for user in users for name in user)) or [""]
         events = {
             name: [[_event(each) for each in user.get(name, ())] for user in users]
@@ -206,7 +181,27 @@ class UniversalEncoder:
             times = np.array([time for row in histories for _, time in row], np.float64)
             clocks.append(self.clocks.get(name, True) and bool(np.isfinite(times).all()))
             parts.append((items, Ragged(np.nan_to_num(times), items.offsets)))
-        return self._vectors(parts, self._inputs(tokens, rows), clocks, as_of)
+        amounts = self._amounts(users, services)
+        return self._blocks.of_users(
+            parts, self._blocks.item_inputs(tokens, rows), clocks, as_of, amounts
+        )
+
+    def _amounts(self, users: Sequence[TimedUser], services: Sequence[str]) -> list[Amounts]:
+        """Return the numeric fields of users' events in each service, NaN where one has none."""
+        made: list[Amounts] = []
+        for name in services:
+            rows = [user.get(name, ()) for user in users]
+            offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+            events = [{} if isinstance(each, str) else each for row in rows for each in row]
+            made.append(
+                {
+                    field: Ragged(
+                        np.array([each.get(field, np.nan) for each in events], np.float32), offsets
+                    )
+                    for field in self._blocks.amounts
+                }
+            )
+        return made
 
     def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
         """Return `encode` of users whose events are (service, text), oldest first."""
@@ -218,17 +213,19 @@ class UniversalEncoder:
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> np.ndarray:
         """Return the vectors (n, E) of users whose (items, times) in each service of the corpus are
         `parts`; those without events are zero.
 
         `as_of` (n,) is each user's moment, by default the last event's; infinite ones are that too.
+        `amounts` are the numeric fields of each service, in rows like its items'.
         """
         if items is None:
             items = self.item_inputs(corpus)
         clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
-        return self._vectors(parts, items, clocks, as_of)
+        return self._blocks.of_users(parts, items, clocks, as_of, amounts)
 
     def encode_services(
         self,
@@ -236,16 +233,19 @@ class UniversalEncoder:
         parts: Sequence[Part],
         *,
         as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
         items: torch.Tensor | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
         inputs = self.item_inputs(corpus) if items is None else items
         clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
         each = [
-            self._vectors([part], inputs, [clock], as_of)
-            for part, clock in zip(parts, clocks, strict=True)
+            self._blocks.of_users([part], inputs, [clocks[n]], as_of, amounts[n : n + 1])
+            for n, part in enumerate(parts)
         ]
-        return each, each[0] if len(each) == 1 else self._vectors(parts, inputs, clocks, as_of)
+        if len(each) == 1:
+            return each, each[0]
+        return each, self._blocks.of_users(parts, inputs, clocks, as_of, amounts)
 
     def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
@@ -256,7 +256,7 @@ class UniversalEncoder:
         """
         inputs = self.item_inputs(corpus) if items is None else items
         times = Ragged(np.zeros(len(histories.values)), histories.offsets)
-        return self._vectors([(histories, times)], inputs, [False], None)
+        return self._blocks.of_users([(histories, times)], inputs, [False], None)
 
     def item_inputs(self, corpus: Corpus) -> torch.Tensor:
         """Return what the blocks read of each item of the corpus, side by side (I, D).
@@ -271,18 +271,18 @@ class UniversalEncoder:
         services = [corpus.services[number] for number in corpus.item_service]
         keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
         rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
-        return self._inputs(corpus.item_tokens, rows)
+        return self._blocks.item_inputs(corpus.item_tokens, rows)
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return each item before the contrastive user encoder reads it, (I, D)."""
-        return self._part(self.item_inputs(corpus), "contrastive").numpy()
+        return self._blocks.part(self.item_inputs(corpus), "contrastive").numpy()
 
     def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
         """Return `encode_items` of every item of the corpus, in its order; `items` as above."""
-        return self._items(self.item_inputs(corpus) if items is None else items)
+        return self._blocks.of_items(self.item_inputs(corpus) if items is None else items)
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
-        """Return the vectors (n, E) of items by their texts; with `service`, known ones by identity.
+        """Return the vectors (n, E) of items by their texts, and by their identity if known.
 
         In the contrastive block it is the vector of a user who did just that; in `predictive`,
         `pooled`, `recent` and `lexical` that of the item, whose inner product with a user's says
@@ -298,7 +298,7 @@ class UniversalEncoder:
             )
             for c in contents
         ]
-        return self._items(self._inputs(tokens, np.array(rows, np.int64)))
+        return self._blocks.of_items(self._blocks.item_inputs(tokens, np.array(rows, np.int64)))
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
@@ -328,89 +328,6 @@ class UniversalEncoder:
     def _trained(self) -> ModelSource:
         return hub.trained(self.source, self.fingerprint.split("-contrastive")[0])
 
-    def _inputs(self, tokens: Ragged, rows: np.ndarray) -> torch.Tensor:
-        """Return the inputs (I, D) of items with these tokens and rows of the catalogue, -1 none."""
-        model, known = self.model, torch.from_numpy(rows >= 0)
-        factors = torch.zeros(len(rows), model.item_factors.shape[1])
-        factors[known] = model.item_factors.detach().cpu()[torch.from_numpy(rows)[known]]
-        ones = (np.ones(len(tokens.values), np.float32), tokens.values, tokens.offsets)
-        bags = csr_matrix(ones, (len(tokens), len(model.token_factors)))
-        words = torch.from_numpy(bags @ model.token_factors.detach().cpu().numpy())
-        texts = item_vectors(model.contrastive, tokens)
-        return torch.cat(
-            [texts, predictive_items(model.predictive, tokens, rows), factors, words], 1
-        )
-
-    def _part(self, inputs: torch.Tensor, name: str) -> torch.Tensor:
-        """Return the columns of `inputs` that one of KINDS reads."""
-        model = self.model
-        widths = [
-            model.contrastive.config.item.width,
-            model.predictive.config.width,
-            model.item_factors.shape[1],
-            model.token_factors.shape[1],
-        ]
-        ends = np.cumsum(widths)
-        kind = KINDS.index(name)
-        return inputs[:, ends[kind] - widths[kind] : ends[kind]]
-
-    def _items(self, inputs: torch.Tensor) -> np.ndarray:
-        single = Ragged(np.arange(len(inputs)), np.arange(len(inputs) + 1))
-        made: dict[str, np.ndarray] = {
-            "activity": np.zeros((len(inputs), len(activity_names())), np.float32)
-        }
-        for name in set(self.blocks) - {"activity", "contrastive"}:
-            made[name] = self._part(inputs, "pooled" if name == "recent" else name).numpy()
-        if "contrastive" in self.blocks:
-            texts = self._part(inputs, "contrastive")
-            made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
-        return np.concatenate([made[name] for name in self.blocks], axis=1)
-
-    def _vectors(
-        self,
-        parts: Sequence[Part],
-        inputs: torch.Tensor,
-        clocks: Sequence[bool],
-        as_of: np.ndarray | None,
-    ) -> np.ndarray:
-        """Return the chosen blocks of users, (n, E), from (items, times) of each service."""
-        made: dict[str, np.ndarray] = {}
-        if "contrastive" in self.blocks:
-            made["contrastive"] = self._contrastive(parts, self._part(inputs, "contrastive"))
-        if "predictive" in self.blocks:
-            made["predictive"] = self._predictive(parts, self._part(inputs, "predictive"))
-        uniform, recent = bags(parts, len(inputs))
-        for name, bag in (("pooled", uniform), ("recent", recent), ("lexical", uniform)):
-            if name in self.blocks:
-                vectors = self._part(inputs, "lexical" if name == "lexical" else "pooled")
-                made[name] = np.asarray(bag @ vectors.numpy(), np.float32)
-        if "activity" in self.blocks:
-            made["activity"] = activity(parts, clocks, as_of)
-        whole = np.concatenate([made[name] for name in self.blocks], axis=1)
-        whole[np.sum([items.lengths for items, _ in parts], axis=0) == 0] = 0
-        return whole
-
-    def _contrastive(self, parts: Sequence[Part], texts: torch.Tensor) -> np.ndarray:
-        model, users = self.model.contrastive, len(parts[0][0])
-
-        def unit_vectors() -> "list[tuple[np.ndarray, np.ndarray]]":
-            made: list[tuple[np.ndarray, np.ndarray]] = []
-            for items, _ in parts:
-                some = np.flatnonzero(items.lengths > 0)
-                newest = items.take(some).last(self.max_events)
-                made.append((some, user_vectors(model, texts, newest).numpy()))
-            return made
-
-        return pool_services(unit_vectors(), users)
-
-    def _predictive(self, parts: Sequence[Part], items: torch.Tensor) -> np.ndarray:
-        total = np.zeros((len(parts[0][0]), items.shape[1]), np.float32)
-        services = np.zeros(len(total))
-        for histories, _ in parts:
-            total += predictive_states(self.model.predictive, items, histories).numpy()
-            services += histories.lengths > 0
-        return total / np.maximum(services, 1)[:, None].astype(np.float32)
-
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         # the very step that wrote the corpus, or a text would read otherwise here than there
         tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
@@ -420,31 +337,14 @@ class UniversalEncoder:
         return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def bags(parts: Sequence[Part], items: int) -> tuple[csr_matrix, csr_matrix]:
-    """Return two matrices (n, items) of users' bags: all items alike, and the newest foremost.
-
-    In the first an item met c times has 1 + log c over the root of the number of distinct items.
-    In the second the events of a service weigh 1, 1/2, 1/3 … from the newest, over the root of the
-    sum of their squares.
-    """
-    users = len(parts[0][0])
-    uniform, recent = csr_matrix((users, items)), csr_matrix((users, items))
-    for histories, _ in parts:
-        lengths, ends = histories.lengths, histories.offsets[1:]
-        rank = np.repeat(ends, lengths) - np.arange(len(histories.values))
-        place = histories.values.copy(), histories.offsets.copy()  # SciPy sorts them where they lie
-        uniform = uniform + csr_matrix((np.ones(len(rank)), *place), (users, items))
-        recent = recent + csr_matrix((1 / rank, *place), (users, items))
-    uniform.data = 1 + np.log(uniform.data)
-    distinct = np.sqrt(np.maximum(np.diff(uniform.indptr), 1))
-    uniform.data /= np.repeat(distinct, np.diff(uniform.indptr))
-    norms = np.sqrt(np.asarray(recent.multiply(recent).sum(1)).ravel())
-    recent.data /= np.repeat(np.maximum(norms, 1e-12), np.diff(recent.indptr))
-    return uniform.astype(np.float32), recent.astype(np.float32)
+def amounts_of(source: ModelSource) -> tuple[str, ...]:
+    """Return the names of the numeric fields that the model's corpus had, in order."""
+    fields = [field for named in source.corpus.get("fields", {}).values() for field in named]
+    return tuple(sorted({field["name"] for field in fields if field["kind"] == "numeric"}))
 
 
 def known_items(source: ModelSource) -> Known:
-    """Return the items of a checkpoint's catalogue; of equal texts of a service the first counts."""
+    """Return a checkpoint's catalogue; of items of a service with equal texts the first counts."""
     with pa.memory_map(str(source.path / "catalogue.arrow")) as file:
         columns = pa.ipc.open_file(file).read_all().to_pydict()
     by_content: dict[tuple[str, int], int] = {}

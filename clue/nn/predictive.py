@@ -88,7 +88,7 @@ class PredictiveEncoder(nn.Module):
             initialise(module, config.layers)
 
     def items(self, chunks: tuple[Chunk, ...], rows: Int[Tensor, " U"]) -> Float[Tensor, "U D"]:
-        """Return the vector of each item whose tokens lie in `chunks`, with its identity if known."""
+        """Return the vector of each item whose tokens lie in `chunks`, its identity added."""
         texts = torch.cat([encode_chunk(self.text, chunk) for chunk in chunks])
         kept = rows >= 0
         if self.training and self.config.identity_dropout:

@@ -68,7 +68,7 @@ class UniversalEncoder(nn.Module):
         )
 
     def forward(self, batch: PackedViews | PackedWindows) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what the loss of the batch's own part reads: DualEncoder's or PredictiveEncoder's."""
+        """Return what the loss reads of the part that the batch is for."""
         if isinstance(batch, PackedViews):
             return self.contrastive(batch)
         return self.predictive(batch)

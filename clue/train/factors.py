@@ -9,6 +9,8 @@ the 1,000 most common items .850 and .813; 256 say .857 and .833. Without the we
 .842 and .832.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -19,6 +21,7 @@ from torch import Tensor
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 
+Matrix = Any  # a csr_matrix, whose data SciPy's types do not know
 OVERSAMPLING, ITERATIONS = 10, 4  # of the randomised SVD (Halko et al. 2011, arXiv 0909.4061)
 IDF_POWER = (
     0.5  # of items' weights: 0, .5 and 1 say age .832, .843, .847 and gender .842, .849, .845
@@ -94,7 +97,7 @@ def merged(parts: list[Ragged]) -> Ragged:
     return Ragged(values[order], np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def bag_matrix(rows: Ragged, power: float) -> tuple[csr_matrix, np.ndarray, Tensor]:
+def bag_matrix(rows: Ragged, power: float) -> tuple[Matrix, np.ndarray, Tensor]:
     """Return the matrix (n, m) of the rows' m distinct values, those, and their weights (m, 1).
 
     An entry is (1 + log count) x weight over the row's length; a value's weight is idf^power,
@@ -102,7 +105,9 @@ def bag_matrix(rows: Ragged, power: float) -> tuple[csr_matrix, np.ndarray, Tens
     """
     row = np.repeat(np.arange(len(rows)), rows.lengths)
     values, column = np.unique(rows.values, return_inverse=True)
-    matrix = csr_matrix((np.ones(len(row), np.float32), (row, column)), (len(rows), len(values)))
+    matrix: Matrix = csr_matrix(
+        (np.ones(len(row), np.float32), (row, column)), (len(rows), len(values))
+    )
     frequency = np.bincount(matrix.indices, minlength=len(values))
     idf = np.log((len(rows) + 1) / (frequency + 1)) ** power
     matrix.data = ((1 + np.log(matrix.data)) * idf[matrix.indices]).astype(np.float32)
@@ -111,7 +116,13 @@ def bag_matrix(rows: Ragged, power: float) -> tuple[csr_matrix, np.ndarray, Tens
     return matrix, values, torch.from_numpy(idf.astype(np.float32))[:, None]
 
 
-def right_factors(matrix: csr_matrix, width: int, seed: int) -> Float[Tensor, "m width"]:
+def lower(matrix: np.ndarray) -> np.ndarray:
+    """Return the lower factor of a matrix, whose columns span the same and are well conditioned."""
+    factors: Any = lu(matrix, permute_l=True)
+    return factors[0]
+
+
+def right_factors(matrix: Matrix, width: int, seed: int) -> Float[Tensor, "m width"]:
     """Return the leading right singular vectors of a matrix (n, m), times sqrt(m), at most `width`.
 
     ITERATIONS rounds of power iteration from a random start, kept apart by LU factors, find them
@@ -122,7 +133,7 @@ def right_factors(matrix: csr_matrix, width: int, seed: int) -> Float[Tensor, "m
     rank = min(width + OVERSAMPLING, *matrix.shape)
     basis = rng.standard_normal((matrix.shape[1], rank), dtype=np.float32)
     for _ in range(ITERATIONS):
-        basis = lu(matrix.T @ lu(matrix @ basis, permute_l=True)[0], permute_l=True)[0]
+        basis = lower(matrix.T @ lower(matrix @ basis))
     left = torch.linalg.qr(torch.from_numpy(matrix @ basis)).Q
     right, small = torch.linalg.qr(torch.from_numpy(matrix.T @ left.numpy()))
     return (right @ torch.linalg.svd(small).U)[:, :width] * matrix.shape[1] ** 0.5

@@ -157,7 +157,7 @@ def find_window_budget(
     if left <= 0:
         raise ValueError(
             f"{free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} MiB are needed for the "
-            "optimiser, the states and the items of a batch; lower windows.batch or predictive.width"
+            "optimiser, states and items of a batch; lower windows.batch or predictive.width"
         )
     tokens = CHUNK_CUDA if device.type == "cuda" else CHUNK_CPU
     tokens = tokens if chunk_tokens == "auto" else chunk_tokens

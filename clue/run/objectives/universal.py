@@ -87,12 +87,18 @@ class Universal:
         A step is of one part, so that each may take all that is free.
         """
         del batch  # step 0's, of either part: both are drawn here
-        settings = {"free": free, "fixed": fixed, "autocast": autocast}
         views, windows = self.contrastive.draw(0), self.windows.at(0)
         self.window_budget = find_window_budget(
-            core.predictive, windows, chunk_tokens=self.config.chunk_tokens, **settings
+            core.predictive,
+            windows,
+            chunk_tokens=self.config.chunk_tokens,
+            free=free,
+            fixed=fixed,
+            autocast=autocast,
         )
-        return self.contrastive.budget(core.contrastive, views, **settings)
+        return self.contrastive.budget(
+            core.contrastive, views, free=free, fixed=fixed, autocast=autocast
+        )
 
     def forward(
         self, model: nn.Module, batch: Batch | WindowBatch, budget: Budget, device: torch.device
@@ -115,7 +121,7 @@ class Universal:
         return predictive_flops(self.config.predictive, work)
 
     def held_out(self, weights: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-        """Return the figures of matching for each pair of services, and of each one's next items."""
+        """Return the figures of matching for pairs of services, and of each one's next items."""
         prefix = "contrastive."
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         found = self.contrastive.held_out(own)
