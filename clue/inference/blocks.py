@@ -91,6 +91,11 @@ class BlockVectors:
         return inputs[:, ends[kind] - widths[kind] : ends[kind]]
 
     def of_items(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return the vectors (I, E) of items: what a user's are compared with.
+
+        `contrastive` is that of a user who did just that, `activity` is zero, and the rest are the
+        item's own, whose inner product with the user's block says how it fits.
+        """
         single = Ragged(np.arange(len(inputs)), np.arange(len(inputs) + 1))
         made: dict[str, np.ndarray] = {
             "activity": np.zeros((len(inputs), len(activity_names(self.amounts))), np.float32)
@@ -136,7 +141,7 @@ class BlockVectors:
             made: list[tuple[np.ndarray, np.ndarray]] = []
             for items, _ in parts:
                 some = np.flatnonzero(items.lengths > 0)
-                newest = items.take(some).last(self.max_events)
+                newest = items.take(some).last(model.config.user.max_events)
                 made.append((some, user_vectors(model, texts, newest).numpy()))
             return made
 

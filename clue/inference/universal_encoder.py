@@ -6,12 +6,10 @@ predictive one. An item is known by its service and its id, or else by its servi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from clue.data.corpus import Corpus
@@ -20,6 +18,7 @@ from clue.data.text import content_of, encode, read_tokenizer
 from clue.evaluation.encode import by_service
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors
+from clue.inference.catalogue import amounts_of, known_items
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
     BATCH,
@@ -32,14 +31,6 @@ from clue.inference.pooling import (
 )
 from clue.inference.source import find_source
 from clue.nn.universal import UniversalEncoder as UniversalModel
-
-
-@dataclass(frozen=True)
-class Known:
-    """The rows of the model's catalogue by (service, item id) and by (service, content)."""
-
-    by_id: Mapping[tuple[str, str], int]
-    by_content: Mapping[tuple[str, int], int]
 
 
 class UniversalEncoder:
@@ -71,9 +62,9 @@ class UniversalEncoder:
         self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.contrastive.scale().item()
-        self._blocks = BlockVectors(model, amounts_of(source), blocks)
+        self._blocks = BlockVectors(model, amounts_of(source.corpus), blocks)
         self.blocks, self.width = self._blocks.columns, self._blocks.width
-        self._known = known_items(source)
+        self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
 
     @classmethod
@@ -335,24 +326,6 @@ class UniversalEncoder:
             text = texts[int(lengths.argmin())]
             raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
         return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def amounts_of(source: ModelSource) -> tuple[str, ...]:
-    """Return the names of the numeric fields that the model's corpus had, in order."""
-    fields = [field for named in source.corpus.get("fields", {}).values() for field in named]
-    return tuple(sorted({field["name"] for field in fields if field["kind"] == "numeric"}))
-
-
-def known_items(source: ModelSource) -> Known:
-    """Return a checkpoint's catalogue; of items of a service with equal texts the first counts."""
-    with pa.memory_map(str(source.path / "catalogue.arrow")) as file:
-        columns = pa.ipc.open_file(file).read_all().to_pydict()
-    by_content: dict[tuple[str, int], int] = {}
-    ids = zip(columns["service"], columns["item_id"], strict=True)
-    contents = zip(columns["service"], columns["content"], strict=True)
-    for row, key in enumerate(contents):
-        by_content.setdefault(key, row)
-    return Known({key: row for row, key in enumerate(ids)}, by_content)
 
 
 def _event(event: "str | Mapping[str, str | float]") -> tuple[str, float]:
