@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.inference.encoder import Encoder, load
+from clue.inference.encoder import Encoder, load_for_similarity
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -38,7 +38,7 @@ def build(config: BuildConfig) -> str:
     """
     with writing(config.out, overwrite=config.overwrite):
         corpus = Corpus.open(config.corpus)
-        encoder = load(config.checkpoint, config.device)
+        encoder = load_for_similarity(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
         return publish(config.out, contents)

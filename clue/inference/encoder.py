@@ -143,6 +143,17 @@ class Encoder(Protocol):
         ...
 
 
+def load_for_similarity(path: Path | str, device: str = "cpu") -> Encoder:
+    """Return what `load` does, with unit vectors: of a universal model the contrastive block.
+
+    For an index that compares by cosine.
+    """
+    source = find_source(path)
+    if source.config.objective == "universal":
+        return UniversalEncoder.of(source, device, blocks=("contrastive",))
+    return load(path, device)
+
+
 def load(
     path: Path | str,
     device: str = "cpu",
