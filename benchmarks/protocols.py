@@ -8,7 +8,8 @@ paired tests are made afterwards, all from the same lines.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -36,12 +37,13 @@ Kind: TypeAlias = (
 )
 
 
-class Model(Protocol):
-    """A frozen representation of users.
+# The columns of a vector that is read as one.
+WHOLE: Mapping[str, slice] = MappingProxyType({"vector": slice(None)})
 
-    `name` is its row in the tables, `seed` that of its pretraining, `fingerprint` changes with
-    whatever could change a vector.
-    """
+
+@runtime_checkable
+class PlainModel(Protocol):
+    """A row with vectors of users, which a probe can read; by it a row is known for a `Model`."""
 
     name: str
     seed: int
@@ -52,7 +54,31 @@ class Model(Protocol):
         ...
 
     def items(self) -> np.ndarray | None:
-        """Return the vectors (num_items, E) of the catalogue in the same space, if it has any."""
+        """Return vectors (num_items, E) of the catalogue, by whose dot product a user's rank items.
+
+        Columns that say nothing of an item are zero; None where no column does.
+        """
+        ...
+
+
+class Model(PlainModel, Protocol):
+    """A frozen representation of users.
+
+    `name` is its row in the tables, `seed` that of its pretraining, `fingerprint` changes with
+    whatever could change a vector.
+    """
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """The columns of each part of a user's vector by its name, in order, covering all of it.
+
+        A linear probe has a penalty for each. A vector that is read as one is `one_block`.
+        """
+        ...
+
+    @property
+    def similarity(self) -> slice:
+        """The columns by whose cosine two vectors of users are compared."""
         ...
 
 
@@ -64,6 +90,7 @@ class TaskBaseline(Protocol):
     fingerprint: str
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """A baseline that scores items and has no user vector: popularity, kNN, EASE, iALS."""
 
@@ -81,6 +108,23 @@ class Ranker(Protocol):
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Return scores of `items` (m,) for the users of `past`, block by block, (b, m) each."""
         ...
+
+
+def has_vectors(row: Model | TaskBaseline) -> TypeGuard[Model]:
+    """Whether a row is a model; asks no more of it, since its blocks may take a fit to tell."""
+    return isinstance(row, PlainModel)
+
+
+def model_of(row: Model | TaskBaseline) -> Model:
+    """Return a row that is a model. TypeError for one without vectors of users."""
+    if not has_vectors(row):
+        raise TypeError(f"{row.name} has no vectors of users; its task does not support the probe")
+    return row
+
+
+def one_block(width: int) -> Mapping[str, slice]:
+    """Return the blocks of a vector (width,) that is read as one."""
+    return {"vector": slice(0, width)}
 
 
 @dataclass(frozen=True)

@@ -24,23 +24,19 @@ from tqdm import tqdm
 from clue.atomic import sha256
 from clue.config import run_command
 from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
+from clue.data.fields import MOST_VALUES, Field
 from clue.data.ingest import validation, writer
 from clue.data.ingest.prepare_config import (
     PrepareConfig,
     TokenizerConfig,
     check_values,
+    fields_of,
+    layout_of,
+    open_logs,
     split_sql,
 )
 from clue.data.ingest.readers import delimiter_of
-from clue.data.ingest.staging import (
-    Layout,
-    any_has,
-    check_template,
-    create_tables,
-    open_log,
-    stage_events,
-    stage_items,
-)
+from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import settle_units
 from clue.data.text import learn_tokenizer, read_tokenizer
 
@@ -65,8 +61,8 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     show = _Progress(progress)
     out = config.out or Path("corpora") / config.name
     check_values(config)
-    event_log, item_log = _open_logs(config)
-    layout = _layout(config, item_log or event_log)
+    event_log, item_log = open_logs(config)
+    layout = layout_of(config, event_log, item_log)
     with show.stage("hashing the sources"):
         source = [
             _identify(file.path) for log in (event_log, item_log) if log for file in log.files
@@ -97,35 +93,6 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
     )
     return out
-
-
-def _open_logs(config: PrepareConfig) -> tuple[validation.Log, validation.Log | None]:
-    columns, told = config.columns, config.delimiter
-    service = {} if config.service else {"service": columns.service}
-    split = {"split": config.split.column} if config.split.column else {}
-    items = service | {"item_id": columns.item_id}
-    events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
-    event_log = open_log("events", config.events, events, told)
-    return event_log, open_log("items", config.items, items, told) if config.items else None
-
-
-def _layout(config: PrepareConfig, texts: validation.Log) -> Layout:
-    """Return how to read rows, every template checked against the columns there are."""
-    default = "{text}" if any_has(texts, config.columns.text) else "{item_id}"
-    templates = {name: each.template or default for name, each in config.services.items()}
-    for name, template in templates.items():
-        check_template(f"services.{name}.template", template, config.columns, texts)
-    return Layout(
-        columns=config.columns,
-        service=config.service,
-        templates=templates or None,
-        template=default,
-        ignored=config.ignore_services,
-        split=config.split.column,
-        parts=[*config.split.train, *config.split.valid, *config.split.test],
-        null_values=config.null_values,
-        time_format=config.time_format,
-    )
 
 
 def _identify(file: Path) -> dict[str, Any]:
@@ -174,7 +141,7 @@ def _read(
     Return the rows dropped, by reason, and of each service whether its times are a clock's.
     """
     event_log, item_log = logs
-    create_tables(db)
+    create_tables(db, layout)
     if item_log:
         for number, file in enumerate(item_log.files):
             with show.stage(f"reading {file}"):
@@ -246,7 +213,7 @@ def _write(
     config: PrepareConfig,
     show: "_Progress",
 ) -> Manifest:
-    """Write everything but the manifest into `scratch/corpus`; return its counts.
+    """Write everything but the manifest into `scratch/corpus`; return what it holds.
 
     `clocks` has the services, in order, and whether their times are a clock's.
     """
@@ -258,10 +225,20 @@ def _write(
             db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
         )
     events: dict[str, int] = {}
+    fields: dict[str, list[Field]] = {}
     for service in clocks:
+        own = fields_of(config, service)
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
-            events[service] = writer.write_histories(db, service, file, scratch / "work", seen)
+            events[service], fields[service] = writer.write_histories(
+                db, service, own, file, scratch / "work", seen
+            )
+        for field in fields[service]:
+            if len(field.values) == MOST_VALUES:
+                show.line(
+                    f"{service}: of the categories of {field.name} the {MOST_VALUES:,} most "
+                    'frequent are kept, the rest are "other"'
+                )
     return Manifest(
         name=config.name,
         services=list(clocks),
@@ -269,6 +246,7 @@ def _write(
         num_items=items,
         num_events=events,
         clocks=clocks,
+        fields={service: its_fields for service, its_fields in fields.items() if its_fields},
         num_tokens=tokens,
         split={name: int(count) for name, count in zip(SPLITS, users, strict=True)},
         max_item_tokens=config.max_item_tokens,

@@ -32,7 +32,7 @@ from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import (
     PrepareConfig,
-    ServiceText,
+    ServiceConfig,
     TokenizerConfig,
 )
 from clue.evaluation.matching import mean_entropy, selection_score
@@ -217,7 +217,7 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
         out=out,
         events=[str(world.out / "events.parquet")],
         items=[str(world.out / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in world.services},
+        services={name: ServiceConfig(template="{title}") for name in world.services},
         tokenizer=TokenizerConfig(vocab_size=4096),
     )
 

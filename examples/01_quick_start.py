@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import clue
-from clue.data.ingest.prepare_config import ServiceText
+from clue.data.ingest.prepare_config import ServiceConfig
 from clue.synthetic.world import SyntheticConfig, write_world
 
 data = Path("data/quick_start")
@@ -22,7 +22,7 @@ corpus = clue.prepare(
         name="quick_start",
         events=[str(data / "events.parquet")],
         items=[str(data / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in ("shop", "news", "films")},
+        services={name: ServiceConfig(template="{title}") for name in ("shop", "news", "films")},
     ),
     progress=False,
 )

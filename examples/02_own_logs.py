@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import clue
-from clue.data.ingest.prepare_config import ServiceText
+from clue.data.ingest.prepare_config import ServiceConfig
 from clue.data.ingest.staging import Columns
 from clue.data.views import ViewsConfig
 
@@ -46,7 +46,7 @@ config = clue.PrepareConfig(
     items=[str(folder / "products.csv")],
     columns=Columns(user_id="customer", item_id="product", timestamp="bought_at"),
     service="shop",
-    services={"shop": ServiceText(template="{title} by {maker}")},
+    services={"shop": ServiceConfig(template="{title} by {maker}")},
 )
 
 # %% A bad row is refused with file, row and value ...

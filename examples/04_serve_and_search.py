@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 import clue
-from clue.data.ingest.prepare_config import ServiceText
+from clue.data.ingest.prepare_config import ServiceConfig
 from clue.synthetic.world import SyntheticConfig, write_world
 from serving.build_index import BuildConfig, build
 
@@ -28,7 +28,7 @@ corpus = clue.prepare(
         name="serve",
         events=[str(data / "events.parquet")],
         items=[str(data / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in ("shop", "news", "films")},
+        services={name: ServiceConfig(template="{title}") for name in ("shop", "news", "films")},
     ),
     progress=False,
 )

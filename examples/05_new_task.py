@@ -24,7 +24,7 @@ from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.suite.results import measured
 from benchmarks.tasks.attributes import ItemCounts
 from clue.data.corpus import Corpus
-from clue.data.ingest.prepare_config import ServiceText
+from clue.data.ingest.prepare_config import ServiceConfig
 from clue.synthetic.world import SyntheticConfig, write_world
 
 
@@ -105,7 +105,7 @@ corpus = clue.prepare(
         name="new_task",
         events=[str(data / "events.parquet")],
         items=[str(data / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in ("shop", "news", "films")},
+        services={name: ServiceConfig(template="{title}") for name in ("shop", "news", "films")},
     ),
     progress=False,
 )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -24,6 +25,8 @@ from clue.prepare import PrepareConfig
 from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
 from serving.settings import Settings
 from tests.conftest import TinyRun
+from tests.data.field_logs import FIELDS, with_fields
+from tests.data.logs import corpus_of, many_events, write_log
 
 ROOT = Path(__file__).parent.parent
 PAGES = pages(ROOT)
@@ -195,13 +198,24 @@ def test_the_data_yaml_is_one_that_prepare_reads(tmp_path: Path) -> None:
 
 
 def test_the_python_door_opens(tiny_run: TinyRun) -> None:
-    shown = blocks("python")
-    for _, code in shown:
+    shown = [code for _, code in blocks("python") if "runs/demo" in code]
+    for code in shown:
         scope: dict[str, Any] = {}
         exec(code.replace("runs/demo", str(tiny_run.run)), scope)
         assert scope["vectors"].shape == (2, scope["encoder"].width)
         assert scope["likeness"].shape == (2, 2)
     assert len(shown) >= 2
+
+
+def test_the_fields_of_a_corpus_are_read_as_shown(tmp_path: Path) -> None:
+    rows = with_fields(many_events(300, seed=0), seed=1)
+    log = write_log(tmp_path / "log.csv", rows)
+    corpus = corpus_of(tmp_path / "c", f"events=[{log}]", FIELDS)
+    (code,) = [code for _, code in blocks("python") if "corpora/demo" in code]
+    scope: dict[str, Any] = {}
+    exec(code.replace("corpora/demo", str(corpus.path)), scope)
+    codes = corpus.values_of(0, "gift").values  # the last of the loop
+    assert np.array_equal(scope["codes"], codes) and len(codes) > 100
 
 
 def test_linked_files_are_there() -> None:

@@ -3,6 +3,7 @@
 The files are those of clue/synthetic/labels.py. N users and I items of the corpus, Q topics.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import logsumexp
 
+from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot
 from clue.atomic import sha256
 from clue.config import load
@@ -99,11 +101,16 @@ class Oracle:
 class TrueLatents:
     """The oracle of the next item: the true latents of a user at the moment that is asked for."""
 
-    name, seed = ORACLE, 0
+    name, seed, similarity = ORACLE, 0, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
         """Reads nothing more."""
         self.truth, self.fingerprint = truth, f"latents-{truth.fingerprint}"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self.truth.first.shape[1] + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, Q + 1), the latents at `past.cutoff` and a 1."""

@@ -36,11 +36,18 @@ def probe(
     `train` and `valid` are (features (n, F), labels (n,) in 0..C-1); `test` (n, F). Raises
     ValueError where the training users are all of one class.
     """
-    features, labels = train
+    scaler = StandardScaler().fit(train[0])
+    x, x_valid, x_test = (np.asarray(scaler.transform(each)) for each in (train[0], valid[0], test))
+    return standardised((x, train[1]), (x_valid, valid[1]), x_test)
+
+
+def standardised(
+    train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray], test: np.ndarray
+) -> Probed:
+    """Return what `probe` does of features that are on one scale already; raises the same."""
+    (x, labels), (x_valid, valid_labels), x_test = train, valid, test
     if len(np.unique(labels)) < 2:
         raise ValueError("the training users all have one label; a probe needs two classes")
-    scaler = StandardScaler().fit(features)
-    x, x_valid, x_test = (scaler.transform(each) for each in (features, valid[0], test))
     best: Probed | None = None
     worse = 0
     # From strong to weak regularisation, each fit from the one before, until it has become worse
@@ -50,7 +57,7 @@ def probe(
     with threadpool_limits(limits=1):
         for strength in STRENGTHS:
             model.set_params(C=strength).fit(x, labels)
-            loss = float(class_losses(model.predict_proba(x_valid), valid[1]).mean())
+            loss = float(class_losses(model.predict_proba(x_valid), valid_labels).mean())
             if best is None or loss < best.valid_loss:
                 best, worse = Probed(model.predict_proba(x_test), strength, loss), 0
             else:

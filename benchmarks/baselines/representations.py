@@ -6,7 +6,7 @@ is evaluated through `Snapshot`.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import CountVectorizer
 
 from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
-from benchmarks.protocols import Model
+from benchmarks.protocols import Model, one_block
 from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -99,6 +99,16 @@ class EncoderModel:
         """The width E of its vectors, whatever the objective."""
         return self._encoder.width
 
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self.width)
+
+    @property
+    def similarity(self) -> slice:
+        """All columns."""
+        return slice(0, self.width)
+
     def raw_items(self) -> np.ndarray:
         """Return what the item encoder makes of each item, before the user encoder reads it."""
         return self._encoder.item_vectors(self.corpus)
@@ -107,13 +117,18 @@ class EncoderModel:
 class RandomModel:
     """Unit vectors drawn by the user's and the item's number: what chance looks like."""
 
-    name, fingerprint = "random", "random"
+    name, fingerprint, similarity = "random", "random", slice(None)
 
     def __init__(self, corpus: Corpus, *, width: int, seed: int) -> None:
         """`width` E."""
         self.seed, rng = seed, np.random.default_rng(seed)
         self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
         self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self._users.shape[1])
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the users' vectors, whatever they did."""
@@ -127,7 +142,7 @@ class RandomModel:
 class TextModel:
     """TF-IDF + SVD of the texts of what a user did, learnt where pretraining learns."""
 
-    name = "TF-IDF + SVD"
+    name, similarity = "TF-IDF + SVD", slice(None)
 
     def __init__(self, learn: Corpus, corpus: Corpus, *, dims: int, seed: int) -> None:
         """`dims` is the width of the SVD."""
@@ -167,6 +182,11 @@ class TextModel:
         terms = csr_matrix(counter.transform(self.corpus.item_texts.to_pylist()), dtype=float)
         return space, terms
 
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self._items.shape[1])
+
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the unit mean (n, dims) over services of the vectors of their documents."""
         space, terms = self._fitted
@@ -192,7 +212,7 @@ class ItemMeanModel:
     The event before the last weighs 2^(-1 / half_life) of it, and so on.
     """
 
-    name = "item mean"
+    name, similarity = "item mean", slice(None)
 
     def __init__(self, encoder: EncoderModel, *, half_life: float) -> None:
         """`half_life` is in events."""
@@ -203,6 +223,11 @@ class ItemMeanModel:
     def _items(self) -> np.ndarray:
         raw = self.encoder.raw_items()
         return unit(raw - raw.mean(0)).astype(np.float32)
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self._items.shape[1])
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the unit mean (n, D) over services."""
@@ -253,10 +278,48 @@ class Concatenated:
         self.name, self.parts, self.seed = name, parts, parts[0].seed
         self.fingerprint = "+".join(part.fingerprint for part in parts)
 
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One a part by its name, or all of a part that has several, "part: block"."""
+        made: dict[str, slice] = {}
+        start = 0
+        for part in self.parts:
+            for name, columns in part.blocks.items():
+                whole = part.name if len(part.blocks) == 1 else f"{part.name}: {name}"
+                made[whole] = slice(start + columns.start, start + columns.stop)
+            start += _width(part)
+        return made
+
+    @property
+    def similarity(self) -> slice:
+        """All columns."""
+        return slice(None)
+
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the parts' vectors (n, sum of widths)."""
         return np.concatenate([part.users(past) for part in self.parts], axis=1)
 
     def items(self) -> np.ndarray | None:
-        """Return None: the parts have no common space."""
-        return None
+        """Return the parts' vectors of items, zeros (num_items, width) of a part without any.
+
+        None where no part has them.
+        """
+        each = [part.items() for part in self.parts]
+        rows = next((len(items) for items in each if items is not None), None)
+        if rows is None:
+            return None
+        filled = [
+            np.zeros((rows, _width(part)), np.float32) if items is None else items
+            for part, items in zip(self.parts, each, strict=True)
+        ]
+        return np.concatenate(filled, axis=1)
+
+
+def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:
+    """Return every trained encoder with `counts` beside its vector, "CLUE + item counts"."""
+    trained = [one for one in models if isinstance(one, EncoderModel) and not one.untrained]
+    return [Concatenated(f"{one.name} + {counts.name}", [one, counts]) for one in trained]
+
+
+def _width(model: Model) -> int:
+    return max(columns.stop for columns in model.blocks.values())

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.datasets.label_tables import read_table, rows_of
+from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -15,6 +16,7 @@ from clue.data.ingest.table import ColumnKind
 from clue.data.ragged import Ragged
 
 DAY = 86_400.0  # seconds
+COUNTED = 16  # columns beside the counts of single items
 WINDOWS = (7.0, 28.0, 90.0, np.inf)  # days before the moment
 COLUMNS: Mapping[str, ColumnKind] = {
     "user_id": "id",
@@ -106,12 +108,17 @@ def top_items(sales: Sales, cutoff: float, count: int) -> np.ndarray:
 class Aggregates:
     """What is counted before there is any model: recency, frequency, money, favourite items."""
 
-    name, seed = "aggregates", 0
+    name, seed, similarity = "aggregates", 0, slice(None)
 
     def __init__(self, sales: Sales, products: np.ndarray) -> None:
         """`products` (k,) are the items that are counted one by one."""
         self.sales, self.products = sales, products
         self.fingerprint = f"aggregates-{len(products)}-{sales.source[:16]}"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(COUNTED + len(self.products))
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, 16 + k) logs of counts of the sales before each user's moment."""

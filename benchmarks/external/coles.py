@@ -8,6 +8,7 @@ and the vectors back. All lie in WORK/DIGEST, a folder for each setting, corpus 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks.baselines.tfidf import unit
 from benchmarks.external.environments import LIFESTREAM, run_worker, worker_command
+from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -61,7 +63,7 @@ class ColesConfig:
 class ColesModel:
     """CoLES, trained where `work` does not hold it yet."""
 
-    name = "CoLES"
+    name, similarity = "CoLES", slice(None)
 
     def __init__(self, config: ColesConfig, learn: Corpus, corpus: Corpus, *, seed: int) -> None:
         """Learns from `learn` and reads pasts of `corpus`.
@@ -73,6 +75,11 @@ class ColesModel:
         self.work = trained(config, learn, seed)
         told = f"{sha256(self.work / 'model.pt')} {learn.fingerprint} {corpus.fingerprint}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self.config.width)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return unit vectors (n, width), as the loss reads them, each embedded once."""

@@ -112,7 +112,7 @@ def write(out: Path, models: Sequence[Model], corpus: Corpus) -> None:
             found[key] = there[key]
             continue
         sys.stderr.write(f"geometry: {model.name} {model.seed}\n")
-        vectors = model.users(snapshot_at(corpus, groups.users))
+        vectors = model.users(snapshot_at(corpus, groups.users))[:, model.similarity]
         a, b = _both(model, corpus, pairs)
         figures = asdict(geometry_of(vectors, a, b))
         found[key] = {"model": model.name, "seed": model.seed, "made_of": made_of, **figures}
@@ -150,7 +150,8 @@ def _both(
     sides: list[list[np.ndarray]] = [[], []]
     for pair in pairs:
         for side, service in zip(sides, (pair.service_a, pair.service_b), strict=True):
-            side.append(model.users(snapshot_at(corpus, pair.users, services=[service])))
+            past = snapshot_at(corpus, pair.users, services=[service])
+            side.append(model.users(past)[:, model.similarity])
     if not pairs:
         return np.zeros((0, 1)), np.zeros((0, 1))
     a, b = (np.concatenate(side) for side in sides)

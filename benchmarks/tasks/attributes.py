@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import few_shot, predict
-from benchmarks.baselines.representations import FixedScores, class_shares
+from benchmarks.baselines.representations import FixedScores, beside, class_shares
 from benchmarks.datasets.label_tables import read_labels, rows_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
@@ -28,8 +28,11 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
     matrix,
+    model_of,
+    one_block,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
@@ -76,7 +79,7 @@ class AttributesConfig:
 class ItemCounts:
     """The logarithms of how often a user met each of the most common items, and of all."""
 
-    name, seed = "item counts", 0
+    name, seed, similarity = "item counts", 0, slice(None)
 
     def __init__(self, corpus: Corpus, users: np.ndarray, count: int) -> None:
         """The `count` items that `users` met most are counted."""
@@ -86,6 +89,11 @@ class ItemCounts:
             met += np.bincount(values, minlength=corpus.num_items)
         self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
         self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(len(self.counted) + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, count + 1)."""
@@ -104,7 +112,16 @@ class ItemCounts:
 class LogCounts:
     """The logarithms of a user's numbers of events: how much was done, and nothing of what."""
 
-    name, seed, fingerprint = "log counts", 0, "log-counts"
+    name, seed, fingerprint, similarity = "log counts", 0, "log-counts", slice(None)
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Every service of the corpus has a column."""
+        self._services = len(corpus.services)
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self._services + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return a column (n, S + 1) for each service and for all together."""
@@ -148,13 +165,19 @@ class AttributesTask:
         self._vectors = lru_cache(maxsize=1)(self._read)
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the oracle where there is one, counts, and each class' share."""
+        """Return the oracle where there is one, counts, and each class' share.
+
+        The counts stand alone and beside every trained encoder.
+        """
         config, users, split = self.config, self.labelled.users, self.corpus.split
         train = users[self.parts[0]]
-        counts = ItemCounts(self.corpus, train, config.bag) if config.bag else LogCounts()
+        counts = (
+            ItemCounts(self.corpus, train, config.bag) if config.bag else LogCounts(self.corpus)
+        )
         prior = class_shares(self.labelled.labels, split[users])
         oracle = [self._oracle(config.probability)] if config.probability else []
-        return [*oracle, counts, FixedScores("prior", prior, self.corpus.fingerprint)]
+        fixed = FixedScores("prior", prior, self.corpus.fingerprint)
+        return [*oracle, counts, *beside(models, counts), fixed]
 
     def _oracle(self, column: str) -> FixedScores:
         """Return the oracle, whose answers are the class probabilities of the labelled users."""
@@ -176,7 +199,7 @@ class AttributesTask:
         """Whether the model has vectors of users; the oracle and the prior need but one probe."""
         if isinstance(model, FixedScores):
             return probe == "linear"
-        return hasattr(model, "users")
+        return has_vectors(model)
 
     def _read(self, model: Model) -> np.ndarray:
         return model.users(self.past)
@@ -187,12 +210,14 @@ class AttributesTask:
         y = self.labelled.labels
         if isinstance(model, FixedScores):
             return self._scored(_of_classes(model.answers[test], y[test]), MEASURES, {})
-        x = self._vectors(model)  # pyright: ignore[reportArgumentType]
+        given = model_of(model)
+        x = self._vectors(given)
         if probe.endswith("-shot"):
             draws = few_shot((x[train], y[train]), x[test], int(probe.split("-")[0]))
             return self._scored(_of_draws(draws, y[test]), SHOT_MEASURES, {})
         parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
-        found = predict(probe, "class", *parts, width=self.config.mlp_width)
+        width, blocks = self.config.mlp_width, given.blocks
+        found = predict(probe, "class", *parts, width=width, blocks=blocks)
         return self._scored(_of_classes(found.values, y[test]), MEASURES, found.chosen)
 
     def _scored(

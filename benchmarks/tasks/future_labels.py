@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.probes import Target, predict
-from benchmarks.baselines.representations import Concatenated, EncoderModel
+from benchmarks.baselines.representations import beside
 from benchmarks.baselines.transactions import (
     DAY,
     Aggregates,
@@ -32,8 +32,10 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
     matrix,
+    model_of,
     seen_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -95,7 +97,7 @@ class Window:
 class WindowsTask:
     """The users of a shop in three windows; see `WindowsConfig`."""
 
-    version = 1
+    version = 2  # 2: a penalty for each block
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp")
 
     def __init__(self, config: WindowsConfig, corpus: Corpus) -> None:
@@ -136,12 +138,11 @@ class WindowsTask:
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return the aggregates, alone and beside every trained encoder."""
         counts = Aggregates(self.sales, self.products)
-        trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
-        return [counts, *(Concatenated(f"{m.name} + aggregates", [m, counts]) for m in trained)]
+        return [counts, *beside(models, counts)]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users."""
-        return hasattr(model, "users")
+        return has_vectors(model)
 
     def _read(self, model: Model) -> list[np.ndarray]:
         return [model.users(window.past) for window in self.windows]
@@ -149,10 +150,11 @@ class WindowsTask:
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each active user of the test window."""
         train, valid, test = self.windows
-        x = self._vectors(model)  # pyright: ignore[reportArgumentType]
-        label = self.config.label
+        given = model_of(model)
+        x = self._vectors(given)
+        label, width = self.config.label, self.config.mlp_width
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        found = predict(probe, TARGETS[label], *parts, width=self.config.mlp_width)
+        found = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(test.users)),
             **_answers(label, found.values, test.labels),

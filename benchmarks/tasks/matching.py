@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy
 from benchmarks.baselines.representations import RandomModel
-from benchmarks.baselines.tfidf import documents, fit_cca, item_terms
+from benchmarks.baselines.tfidf import documents, fit_cca, item_terms, unit
 from benchmarks.metrics.calibration import refit_scale
 from benchmarks.protocols import (
     Measure,
@@ -23,7 +23,9 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
 )
 from benchmarks.snapshot import views
 from clue.data.corpus import Corpus
@@ -132,7 +134,7 @@ class MatchingTask:
         """
         if isinstance(model, RandomModel):
             return False
-        return hasattr(model, "users") or isinstance(model, LinearFloor)
+        return has_vectors(model) or isinstance(model, LinearFloor)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return two queries for each user of each pair: from either service to the other."""
@@ -145,8 +147,10 @@ class MatchingTask:
             if isinstance(model, LinearFloor):
                 a, b, chosen[pairs.name] = self._floor(pairs)
             else:
+                given = model_of(model)
                 a, b = (
-                    model.users(views(self.corpus, pairs.users, service, items))  # pyright: ignore[reportAttributeAccessIssue]
+                    unit(given.users(views(self.corpus, pairs.users, service, items))[:, columns])
+                    for columns in [given.similarity]
                     for service, items in ((pairs.service_a, pairs.a), (pairs.service_b, pairs.b))
                 )
             valid = np.flatnonzero(self.corpus.split[pairs.users] == 1)

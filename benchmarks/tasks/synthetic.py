@@ -22,7 +22,10 @@ from benchmarks.protocols import (
     Scored,
     Task,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
+    one_block,
     popularity_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -51,13 +54,18 @@ class SyntheticTaskConfig:
 class Popular:
     """The popularity of the items among training users, as a model of one dimension."""
 
-    name, seed = "popularity", 0
+    name, seed, similarity = "popularity", 0, slice(None)
 
     def __init__(self, corpus: Corpus) -> None:
         """Counts the training users' events."""
         self.fingerprint = f"popularity-{corpus.fingerprint}"
         services = range(len(corpus.services))
         self.counts = np.sum([popularity(corpus, s) for s in services], axis=0)[:, None]
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the same for everybody, (n, 1)."""
@@ -99,12 +107,14 @@ class NextItemTask:
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users and of items."""
-        return hasattr(model, "users") and not isinstance(model, Concatenated)
+        return has_vectors(model) and not isinstance(model, Concatenated)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user."""
-        users = model.users(self.past)  # pyright: ignore[reportAttributeAccessIssue]
-        items: np.ndarray = model.items()  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        given = model_of(model)
+        users, items = given.users(self.past), given.items()
+        if items is None:
+            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
         parts: list[pa.Table] = []
         for number, service in enumerate(self.corpus.services):
             rows = np.flatnonzero(self.service == number)

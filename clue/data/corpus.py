@@ -7,7 +7,8 @@ same for a thousand users as for a billion events and every array is a view of t
     tokenizer.json           byte-level BPE; id 0 is "<pad>" and never stands for text
     users.arrow              user_id, split           row = user index, sorted by user_id
     items.arrow              item_id, service, text, tokens, content    row = item index
-    histories_SERVICE.arrow  items, timestamps        row = user index, oldest event first
+    histories_SERVICE.arrow  items, timestamps, and a column for each field of the service's events
+                             row = user index, oldest event first
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from clue.atomic import sha256, sync
+from clue.data.fields import Field
 from clue.data.ragged import Ragged
 
 FORMAT = 3  # since 3, a manifest says which services' times are a clock's
@@ -42,7 +44,8 @@ class Manifest:
     and the sources, by which a second run sees that its work is already done. `dropped_rows` counts
     what `on_bad_row: drop` left out, by reason; an event whose item has another text is kept.
     `clocks` is true of the services whose times are epoch seconds, false of those whose times are
-    positions, between which no duration is known.
+    positions, between which no duration is known. `fields` are those of the services that have
+    any; what their codes stand for is part of the fingerprint.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Manifest:
     max_item_tokens: int
     vocab_size: int
     seed: int
+    fields: dict[str, list[Field]] = field(default_factory=dict[str, list[Field]])
     templates: dict[str, str] = field(default_factory=dict[str, str])
     dropped_rows: dict[str, int] = field(default_factory=dict[str, int])
     source: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -120,6 +124,24 @@ class Corpus:
         """Return whether a service's times are epoch seconds; positions have no durations."""
         return self.manifest.clocks[self.services[service]]
 
+    def fields_of(self, service: int) -> tuple[Field, ...]:
+        """Return the fields of a service's events, in the order of the data YAML."""
+        return tuple(self.manifest.fields.get(self.services[service], ()))
+
+    def values_of(self, service: int, name: str) -> Ragged:
+        """Return a field's value of each of those events, in rows like those of `items_of`.
+
+        A number is float32, NaN where it is missing; of a categorical or boolean field it is the
+        code (uint16, see `Field.values`). Raises ValueError for a field that the service lacks.
+        """
+        names = [field.name for field in self.fields_of(service)]
+        if name not in names:
+            raise ValueError(
+                f"{self.services[service]} has no field {name!r} but {', '.join(names) or 'none'}; "
+                "declare it under fields and prepare the corpus again"
+            )
+        return _ragged(self._histories[service][name])
+
     def users_in(self, split: Split) -> np.ndarray:
         """int64 indices of the users of a split, ascending."""
         if split not in SPLITS:
@@ -137,7 +159,17 @@ def read_manifest(path: Path) -> Manifest:
         raise ValueError(
             f"{file}: format {fields.get('format')}, this version reads {FORMAT}; prepare it again"
         )
-    return Manifest(**fields)
+    of_services: dict[str, list[dict[str, Any]]] = fields.pop("fields")
+    return Manifest(
+        **fields,
+        fields={
+            service: [
+                Field(each["name"], each["kind"], tuple(each["edges"]), tuple(each["values"]))
+                for each in its_fields
+            ]
+            for service, its_fields in of_services.items()
+        },
+    )
 
 
 def history_file(path: Path, service: str) -> Path:
@@ -161,6 +193,9 @@ def seal(path: Path, manifest: Manifest) -> None:
     """Write `manifest` into `path`, its two hashes computed from the files that lie there."""
     hashes = {file.name: sha256(file) for file in sorted(path.glob("*.arrow"))}
     hashes["tokenizer.json"] = sha256(path / "tokenizer.json")
+    if manifest.fields:
+        fields = dataclasses.asdict(manifest)["fields"]
+        hashes["fields"] = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     sealed = dataclasses.replace(
         manifest, tokenizer_sha256=hashes["tokenizer.json"], fingerprint=whole

@@ -34,6 +34,14 @@ class FakeModel:
     seed: int = 0
     fingerprint: str = "one"
 
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        raise AssertionError("a fake task asks for no vector")
+
+    @property
+    def similarity(self) -> slice:
+        raise AssertionError("a fake task asks for no vector")
+
     def users(self, past: Snapshot) -> np.ndarray:
         raise AssertionError("a fake task asks for no vector")
 

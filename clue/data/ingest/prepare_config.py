@@ -1,24 +1,58 @@
 """The data YAML: what a corpus is made of, and how."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from clue.config import PathPattern
-from clue.data.ingest.staging import Columns
+from clue.data.fields import Field, FieldKind
+from clue.data.ingest.fields import StagedField, column_name
+from clue.data.ingest.staging import Columns, Layout, any_has, check_template, open_log
 from clue.data.ingest.times import Unit, check_format
+from clue.data.ingest.validation import Log
 from clue.data.ingest.values import NULL_VALUES, quoted
 from clue.data.ingest.writer import HASH
 from clue.data.text import LEAST_VOCAB, read_tokenizer
 
 MOST_DELIMITER = 4  # characters, DuckDB's limit
+RESERVED = ("items", "timestamps")  # what the histories' own columns are called
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceText:
-    """How the texts of a service's items are made; None: the text column, or else the item id."""
+class FieldConfig:
+    """A field of events: what it holds, and where.
+
+    `column` has the field's name unless told. A file of the log without it has it missing in all
+    its rows.
+    """
+
+    kind: FieldKind
+    column: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: Any) -> Any:
+        """Return `{kind: numeric}` of `numeric`, which is short for it."""
+        return {"kind": value} if isinstance(value, str) else value
+
+
+Source = tuple[FieldKind, str]  # the kind and the column
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """What a service's items and events hold.
+
+    `template` makes the texts of its items; without one they are the text column, or else the item
+    id. `fields` are those of its events beside those of the whole log, which they replace by name;
+    `price: numeric` is short for `price: {kind: numeric, column: price}`.
+    """
 
     template: str | None = None
+    fields: dict[str, FieldConfig] = field(default_factory=dict[str, FieldConfig])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +93,9 @@ class PrepareConfig:
     Beyond `memory_limit`, DuckDB spills to disk beside `out`.
 
     Found from the log unless told: `time_unit`, what numbers as times are; `delimiter` of CSV.
-    `time_format` is strptime's, for times in any other form than YYYY-MM-DD hh:mm:ss. An id that is
-    one of `null_values` is missing.
+    `time_format` is strptime's, for times in any other form than YYYY-MM-DD hh:mm:ss. An id or a
+    field's value that is one of `null_values` is missing. `fields` are those of the events of every
+    service: `price: numeric` is short for `price: {kind: numeric, column: price}`.
     """
 
     name: str
@@ -69,7 +104,8 @@ class PrepareConfig:
     out: Path | None = None
     columns: Columns = field(default_factory=Columns)
     service: str | None = None
-    services: dict[str, ServiceText] = field(default_factory=dict[str, ServiceText])
+    services: dict[str, ServiceConfig] = field(default_factory=dict[str, ServiceConfig])
+    fields: dict[str, FieldConfig] = field(default_factory=dict[str, FieldConfig])
     ignore_services: list[str] = field(default_factory=list[str])
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -105,11 +141,18 @@ def check_values(config: PrepareConfig) -> None:
     _check_reading(config)
     if config.max_item_tokens < 1:
         raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
+    _check_names(config)
+
+
+def _check_names(config: PrepareConfig) -> None:
     both = set(config.services) & set(config.ignore_services)
     if both:
         raise ValueError(f"{sorted(both)[0]!r} is in both services and ignore_services; choose")
     if not config.name or Path(config.name).name != config.name:
         raise ValueError(f"name={config.name!r} must be a plain name; the place goes into out")
+    for where, name, _ in _declared(config):
+        if name in ("", *RESERVED):
+            raise ValueError(f"{where}: {name!r} cannot name a field; take another and say column:")
 
 
 def _check_reading(config: PrepareConfig) -> None:
@@ -135,3 +178,82 @@ def split_sql(config: PrepareConfig) -> str:
     share = HASH.format(f"{quoted(f'{config.seed}:')} || user_id") + f" / {1 << 60}"
     valid, both = split.hash.valid, split.hash.valid + split.hash.test
     return f"CASE WHEN {share} < {valid} THEN 1 WHEN {share} < {both} THEN 2 ELSE 0 END"
+
+
+def open_logs(config: PrepareConfig) -> tuple[Log, Log | None]:
+    """Return the log of events and, where one is named, that of items, columns checked."""
+    columns, told = config.columns, config.delimiter
+    service = {} if config.service else {"service": columns.service}
+    split = {"split": config.split.column} if config.split.column else {}
+    items = service | {"item_id": columns.item_id}
+    events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
+    event_log = open_log("events", config.events, events, told)
+    return event_log, open_log("items", config.items, items, told) if config.items else None
+
+
+def layout_of(config: PrepareConfig, event_log: Log, item_log: Log | None) -> Layout:
+    """Return how to read rows, templates and fields checked against the columns there are."""
+    texts = item_log or event_log
+    default = "{text}" if any_has(texts, config.columns.text) else "{item_id}"
+    templates = {name: each.template or default for name, each in config.services.items()}
+    for name, template in templates.items():
+        check_template(f"services.{name}.template", template, config.columns, texts)
+    for where, _, (_, column) in _declared(config):
+        if not any_has(event_log, column):
+            known = sorted({name for names in event_log.columns for name in names})
+            raise ValueError(
+                f"{where}: no column {column!r} in {', '.join(map(str, event_log.files))}; "
+                f"there are {', '.join(known)}; say under column: what yours is called"
+            )
+    return Layout(
+        columns=config.columns,
+        service=config.service,
+        templates=templates or None,
+        template=default,
+        ignored=config.ignore_services,
+        split=config.split.column,
+        parts=[*config.split.train, *config.split.valid, *config.split.test],
+        fields=_staged(config),
+        null_values=config.null_values,
+        time_format=config.time_format,
+    )
+
+
+def fields_of(config: PrepareConfig, service: str) -> dict[Field, str]:
+    """Return the fields of a service, nothing learnt yet, and the columns of `events` they are."""
+    columns = {(each.kind, each.column): column_name(n) for n, each in enumerate(_staged(config))}
+    return {
+        Field(name, source[0]): columns[source]
+        for name, source in _sources(config, service).items()
+    }
+
+
+def _declared(config: PrepareConfig) -> Iterator[tuple[str, str, Source]]:
+    """Yield every field of the data YAML: the key it stands under, its name, kind and column."""
+    sections = {"fields": config.fields}
+    sections |= {f"services.{name}.fields": each.fields for name, each in config.services.items()}
+    for section, fields in sections.items():
+        for name, source in _read_as(fields).items():
+            yield f"{section}.{name}", name, source
+
+
+def _sources(config: PrepareConfig, service: str) -> dict[str, Source]:
+    """Return the kind and the column of each field of a service, its own before the log's."""
+    own = config.services[service].fields if service in config.services else {}
+    return _read_as(config.fields | own)
+
+
+def _read_as(fields: dict[str, FieldConfig]) -> dict[str, Source]:
+    return {name: (each.kind, each.column or name) for name, each in fields.items()}
+
+
+def _staged(config: PrepareConfig) -> list[StagedField]:
+    """Return each column once for each kind that it is read as."""
+    if not config.services:
+        sources = dict.fromkeys(source for _, _, source in _declared(config))
+        return [StagedField(kind, column, None) for kind, column in sources]
+    services: dict[Source, list[str]] = {}
+    for service in config.services:
+        for source in _sources(config, service).values():
+            services.setdefault(source, []).append(service)
+    return [StagedField(*source, tuple(names)) for source, names in services.items()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from clue.data.ingest.fields import StagedField, check_sql, column_name, sql_type, value_sql
 from clue.data.ingest.files import find_files
 from clue.data.ingest.readers import (
     Scan,
@@ -42,6 +43,7 @@ class Layout:
     `service` is the one service of a log without a service column. `templates` maps the services to
     read to the templates of their items' texts; None means every service, with `template`. Rows of
     `ignored` services are passed over. `split` is the column of a user's part, `parts` its values.
+    `fields` are columns of events beside these, number n being `field<n>` in table `events`.
     `null_values` are ids that stand for none, `time_format` is strptime's.
     """
 
@@ -52,6 +54,7 @@ class Layout:
     ignored: Sequence[str]
     split: str | None
     parts: Sequence[str]
+    fields: Sequence[StagedField]
     null_values: Sequence[str]
     time_format: str | None
 
@@ -96,15 +99,17 @@ def check_template(where: str, template: str, columns: Columns, log: Log) -> Non
             )
 
 
-def create_tables(db: duckdb.DuckDBPyConnection) -> None:
-    """Makes the empty tables that `stage_events` and `stage_items` fill."""
+def create_tables(db: duckdb.DuckDBPyConnection, layout: Layout) -> None:
+    """Make the empty tables that `stage_events` and `stage_items` fill."""
     row = (
         "seq BIGINT, service VARCHAR, item_id VARCHAR, text VARCHAR, reason VARCHAR, value VARCHAR"
     )
+    named_fields = enumerate(layout.fields)
+    fields = "".join(f", {column_name(n)} {sql_type(each.kind)}" for n, each in named_fields)
     db.execute(f"CREATE TABLE items ({row})")
     db.execute(
         f"CREATE TABLE events ({row}, user_id VARCHAR, seconds DOUBLE, "
-        "is_number BOOLEAN, part VARCHAR)"
+        f"is_number BOOLEAN, part VARCHAR{fields})"
     )
 
 
@@ -128,6 +133,7 @@ def stage_events(
     wanted = {columns.service, columns.item_id, columns.user_id, columns.timestamp}
     wanted |= {layout.split} if layout.split else set()
     wanted |= set(_text_columns(layout)) if with_text else set()
+    wanted |= {each.column for each in layout.fields}
     source = scan(db, log.files[number], sorted(wanted))
     user, moment = source.column(columns.user_id), source.column(columns.timestamp)
     time = time_sql(moment, layout.time_format)
@@ -149,6 +155,10 @@ def stage_events(
         checks += [("unknown_split_value", f"part IS NULL OR part NOT IN ({parts})", "part")]
     if with_text:
         checks += [("empty_text", "text IS NULL", "item_id")]
+    for place, each in enumerate(layout.fields):
+        column, name = source.column(each.column), column_name(place)
+        reads[name] = value_sql(column, each.kind, layout.null_values)
+        checks.append(check_sql(each, name, column, layout.null_values))
     _insert(db, log, number, _select(source, reads, checks), layout)
 
 
@@ -195,7 +205,9 @@ def _insert(
     db: duckdb.DuckDBPyConnection, log: Log, number: int, select: str, layout: Layout
 ) -> None:
     names = "service, item_id, text, reason, value"
-    names += ", user_id, seconds, is_number, part" if log.table == "events" else ""
+    if log.table == "events":
+        fields = [column_name(number) for number in range(len(layout.fields))]
+        names = ", ".join([names, "user_id, seconds, is_number, part", *fields])
     ignored = ", ".join(quoted(service) for service in layout.ignored)
     keep = f" WHERE service IS NULL OR service NOT IN ({ignored})" if ignored else ""
     try:

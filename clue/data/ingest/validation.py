@@ -20,6 +20,10 @@ HINTS = {
     "text where the log is made",
     "not_a_plain_value": "an id or a text is no list and no object; write one row for each value",
     "time_of_another_unit": "one file has one unit a service; say time_unit= where it has",
+    "not_a_number": "a field's number is finite, at most 3.4e38, and has a point, 1234.5; convert "
+    "it where the log is made, or declare the field categorical",
+    "not_a_boolean": "a boolean is true, t, yes, 1, false, f, no or 0; name under null_values "
+    "what stands for none, or declare the field categorical",
     "item_with_another_text": "with on_bad_row=drop an item keeps its first text, and the events "
     "stay",
 }

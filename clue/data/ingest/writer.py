@@ -4,7 +4,7 @@ DuckDB sorts and joins, on disk where memory is short; rows leave it in batches 
 scratch files, so no table is held in memory but one column of the users or of the catalogue.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -13,6 +13,8 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from clue.data.corpus import ragged_column, write_columns
+from clue.data.fields import Field
+from clue.data.ingest.fields import settle, stored
 from clue.data.ingest.values import quoted
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode
@@ -140,42 +142,51 @@ def write_items(
 def write_histories(
     db: duckdb.DuckDBPyConnection,
     service: str,
+    fields: Mapping[Field, str],
     file: Path,
     scratch: Path,
     seen: Callable[[int], object],
-) -> int:
-    """Write the histories of one service, by time, then order of the log; return their number.
+) -> tuple[int, list[Field]]:
+    """Write the histories of one service, by time, then order of the log.
 
-    `scratch` is a directory for the columns on their way.
+    `fields` are the service's, with the columns of `events` that hold them; `scratch` is a
+    directory for the columns on their way. Return the number of events and the fields as learnt
+    from training users.
     """
     events = f"events WHERE reason IS NULL AND service = {quoted(service)}"
     ((total,),) = db.execute(f"SELECT count(*) FROM {events}").fetchall()
-    ((users,),) = db.execute("SELECT count(*) FROM users").fetchall()
-    items, times = (
-        _mapped(scratch / "items", np.int32, total),
-        _mapped(scratch / "times", float, total),
-    )
-    counts = np.zeros(users, dtype=np.int64)
+    split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
+    own = {name: stored(db, field, name, events) for field, name in fields.items()}
+    kinds = {"item": np.int32, "seconds": np.float64} | {n: each.dtype for n, each in own.items()}
+    flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
+    is_train = _mapped(scratch / "is_train", np.bool_, total)
+    counts = np.zeros(len(split), dtype=np.int64)
+    chosen = ", ".join(["user", "item", "seconds", *(each.select for each in own.values())])
     query = (
-        f"SELECT user, item, seconds FROM (FROM {events}) e JOIN users USING (user_id) "
+        f"SELECT {chosen} FROM (FROM {events}) e JOIN users USING (user_id) "
         "JOIN numbered n ON n.service = e.service AND n.item_id = e.item_id "
-        "ORDER BY user, seconds, seq"
+        f"{' '.join(each.join for each in own.values())} ORDER BY user, seconds, seq"
     )
     start = 0
     for batch in _batches(db, query):
         end = start + len(batch)
-        items[start:end], times[start:end] = batch["item"].to_numpy(), batch["seconds"].to_numpy()
-        who, how_many = np.unique(batch["user"].to_numpy(), return_counts=True)
+        for name, column in flat.items():
+            column[start:end] = batch[name].to_numpy()
+        user = batch["user"].to_numpy()
+        is_train[start:end] = split[user] == 0
+        who, how_many = np.unique(user, return_counts=True)
         counts[who] += how_many
         start = end
         seen(len(batch))
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    columns = {
-        "items": ragged_column(Ragged(items, offsets)),
-        "timestamps": ragged_column(Ragged(times, offsets)),
-    }
-    write_columns(file, columns)
-    return start
+    columns = {"items": flat["item"], "timestamps": flat["seconds"]}
+    learnt: list[Field] = []
+    for name, each in own.items():
+        codes = _mapped(scratch / f"{name}.codes", np.uint16, total)
+        field, columns[each.field.name] = settle(each, flat[name], is_train, codes)
+        learnt.append(field)
+    write_columns(file, {n: ragged_column(Ragged(v, offsets)) for n, v in columns.items()})
+    return start, learnt
 
 
 def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterable[pa.RecordBatch]:

@@ -154,3 +154,13 @@ def test_an_unknown_probe_is_refused() -> None:
     x, y = people(9, "class", told=True)
     with pytest.raises(ValueError, match="no probe 'forest'; there are linear, lightgbm and mlp"):
         predicted("forest", "class", x, y)
+
+
+@pytest.mark.parametrize("target", ["class", "labels", "number"])
+def test_a_vector_of_one_block_is_read_as_without_blocks(target: Target) -> None:
+    x, y = people(11, target, told=True)
+    parts = (x[:400], y[:400]), (x[400:800], y[400:800]), x[800:]
+    one = predict("linear", target, *parts, width=WIDTH)
+    two = predict("linear", target, *parts, width=WIDTH, blocks={"vector": slice(0, 12)})
+    assert np.array_equal(one.values, two.values) and one.chosen == two.chosen
+    assert "factors" not in one.chosen

@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.metrics.format import number
+from benchmarks.protocols import one_block
 from benchmarks.report.run_page import RunReportConfig, curves, report
 from benchmarks.report.sections import slices
 from benchmarks.snapshot import Snapshot
@@ -41,6 +42,14 @@ class Vectors:
     name: str = "given"
     seed: int = 0
     fingerprint: str = "given"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        return one_block(self.items_.shape[1])
+
+    @property
+    def similarity(self) -> slice:
+        return slice(None)
 
     def users(self, past: Snapshot) -> np.ndarray:
         newest = [np.array([row[-1] for row in items]) for items, _ in past.parts[:1]]

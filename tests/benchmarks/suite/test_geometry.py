@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines.tfidf import unit
+from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite import geometry
 from benchmarks.suite.geometry import (
@@ -65,6 +66,7 @@ class Taste:
     """The sum of one-hot vectors of the items, moved by a constant so that it is never zero."""
 
     name, seed = "taste", 0
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, num_items: int, fingerprint: str = "a") -> None:
         self.fingerprint, self.num_items, self.asked = fingerprint, num_items, 0

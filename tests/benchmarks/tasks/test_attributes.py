@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.baselines.probes import few_shot
 from benchmarks.metrics.bootstrap import interval
-from benchmarks.protocols import Scored
+from benchmarks.protocols import WHOLE, Scored
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.attributes import (
     AttributesConfig,
@@ -39,6 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 class Given:
     name, seed = "given", 0
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors, self.fingerprint = vectors, str(vectors.sum())

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.clicks import (
     ClickRates,
@@ -41,6 +42,7 @@ class Given:
     """A model of given vectors that keeps the pasts it is asked for."""
 
     name, seed, fingerprint = "given", 0, "given"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, users: np.ndarray, items: np.ndarray | None) -> None:
         self.vectors, self.catalogue = users, items

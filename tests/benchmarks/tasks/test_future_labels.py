@@ -17,7 +17,7 @@ from benchmarks.baselines.transactions import (
     read_sales,
     top_items,
 )
-from benchmarks.protocols import Measure
+from benchmarks.protocols import WHOLE, Measure
 from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.future_labels import WindowsConfig, WindowsTask
 from clue.data.corpus import Corpus
@@ -128,6 +128,7 @@ def test_a_sale_of_the_future_never_enters_aggregates_or_vectors(six: tuple[Corp
 
     class Watching:
         name, seed, fingerprint = "watching", 0, "watching"
+        blocks, similarity = WHOLE, slice(None)
 
         def users(self, past: Snapshot) -> np.ndarray:
             for _, times in past.parts:
@@ -223,6 +224,7 @@ class Given:
     """A model of one vector for each user and moment."""
 
     seed = 0
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, name: str, vectors: dict[tuple[int, float], list[float]]) -> None:
         self.name = self.fingerprint = name

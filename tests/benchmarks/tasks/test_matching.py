@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.protocols import Scored
+from benchmarks.protocols import WHOLE, Scored
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.matching import MatchingConfig
@@ -18,6 +18,7 @@ class LastItem:
     """A model of given vectors: a user is the vector of the last item in the snapshot."""
 
     name, seed, fingerprint = "last item", 0, "last-item"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
@@ -120,3 +121,14 @@ def test_nobody_to_match_is_refused(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, events, split)
     with pytest.raises(ValueError, match="no two held-out users"):
         MatchingConfig(name="matching").build(corpus)
+
+
+def test_two_views_are_compared_by_the_columns_of_similarity_alone(own_items: Corpus) -> None:
+    told = one_hot(owners(own_items))
+    rng = np.random.default_rng(7)
+    model = LastItem(np.c_[100 * rng.normal(size=(len(told), 5)), told * rng.uniform(1, 9)])
+    task = MatchingConfig(name="matching", cca_dims=0).build(own_items)
+    assert values(task.score(model, "zero-shot"))["R@1"] < 0.2
+    model.similarity = slice(5, None)
+    figures = values(task.score(model, "zero-shot"))
+    assert figures["R@1"] == 1 and figures["contrastive entropy"] < 0.01

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.new_service import DRAWS, NewServiceConfig, NewServiceTask
 from clue.data.corpus import Corpus
@@ -43,6 +44,7 @@ class Given:
     """A model of given vectors."""
 
     name, seed, fingerprint = "given", 0, "given"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
         self._users, self._items = users, items

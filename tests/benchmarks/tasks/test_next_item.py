@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import NextItemConfig, NextItemTask
 from clue.data.corpus import Corpus
@@ -39,6 +40,7 @@ class Given:
     """A model of given vectors of users and items."""
 
     name, seed, fingerprint = "given", 0, "given"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
         self._users, self._items = users, items

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.baselines.oracle import Oracle
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import unit
-from benchmarks.protocols import Model, Scored, Task, TaskBaseline
+from benchmarks.protocols import WHOLE, Model, Scored, Task, TaskBaseline
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite.results import measured
 from benchmarks.tasks.attributes import AttributesConfig
@@ -21,7 +21,7 @@ from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.data.corpus import Corpus
-from clue.data.ingest.prepare_config import PrepareConfig, ServiceText
+from clue.data.ingest.prepare_config import PrepareConfig, ServiceConfig
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, write_outcomes
 from clue.synthetic.world import EPOCH, SyntheticConfig
@@ -35,6 +35,7 @@ class Knowing:
     """Knows the latents, the items' topics and popularity, as logarithms: a product of chances."""
 
     name, seed, fingerprint = "knowing", 0, "knowing"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
         self.truth = truth
@@ -56,6 +57,7 @@ class Reading:
     """The topics of what a history holds: all that a model could read from it, but for times."""
 
     name, seed, fingerprint = "reading", 0, "reading"
+    blocks, similarity = WHOLE, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
         self.truth = truth
@@ -110,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         out=root / "corpus",
         events=[str(log.out / "events.parquet")],
         items=[str(log.out / "items.parquet")],
-        services={name: ServiceText(template="{title}") for name in SERVICES},
+        services={name: ServiceConfig(template="{title}") for name in SERVICES},
     )
     corpus = Corpus.open(prepare(config, progress=False))
     tasks = {asks: task_of(asks, log.out, corpus) for asks in ASKED}
