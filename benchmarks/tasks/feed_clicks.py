@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.baselines.feature_rows import FeatureRows, tuned_trees
+from benchmarks.baselines.feature_rows import FeatureRows, crossed, crossed_blocks, tuned_trees
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.rates import Rates, Timeline
 from benchmarks.baselines.representations import EncoderModel, FixedScores
@@ -36,6 +36,7 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
     popularity_slice,
 )
@@ -159,7 +160,7 @@ class FeedClicksTask:
             return probe == model.probe
         if isinstance(model, FixedScores):
             return probe == "linear"
-        return hasattr(model, "users") and probe != "lightgbm"
+        return has_vectors(model) and probe != "lightgbm"
 
     @cached_property
     def rates(self) -> dict[str, Rates]:
@@ -241,9 +242,8 @@ class FeedClicksTask:
         items, found = model.items(), list[np.ndarray]()
         for part in self.parts:
             past, row = self._past(part)
-            u = model.users(past)[row].astype(np.float32)
-            i = u[:, :0] if items is None else items[part.items].astype(np.float32)
-            found.append(np.concatenate([u, i, u * i] if items is not None else [u], axis=1))
+            i = None if items is None else items[part.items]
+            found.append(crossed(model.users(past)[row], i, model.blocks))
         return found
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
@@ -257,7 +257,8 @@ class FeedClicksTask:
             for number, made in enumerate(self.columns)
         ]
         parts = (x[0], self.labels[0]), (x[1], self.labels[1]), x[2]
-        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class")
+        blocks = rows.blocks(self.columns[0], crossed_blocks(rows.beside) if rows.beside else {})
+        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
         used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}
         return self._scored(found.values, {**found.chosen, **used})
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.feature_rows import FeatureRows
+from benchmarks.baselines.feature_rows import FeatureRows, crossed, crossed_blocks
 from benchmarks.baselines.news_features import GROUPS, NewsFeatures
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.representations import EncoderModel
@@ -31,7 +31,9 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
@@ -169,7 +171,7 @@ class ImpressionRankingTask:
         """Return whether a vector is asked, or a rival by its own probe."""
         if isinstance(model, FeatureRows):
             return probe == model.probe
-        return hasattr(model, "users")
+        return has_vectors(model)
 
     @cached_property
     def pasts(self) -> list[Snapshot]:
@@ -214,12 +216,8 @@ class ImpressionRankingTask:
         """Return [u, i, u * i] of what the probe reads of each part (n, 3 E) float32, or [u]."""
         items, found = model.items(), list[np.ndarray]()
         for part, past, kept in zip(self.parts, self.pasts, self.fitted_on, strict=True):
-            u = model.users(past).astype(np.float32)[part.row[kept]]
-            if items is None:
-                found.append(u)
-                continue
-            i = items[part.items[kept]].astype(np.float32)
-            found.append(np.concatenate([u, i, u * i], axis=1))
+            i = None if items is None else items[part.items[kept]]
+            found.append(crossed(model.users(past)[part.row[kept]], i, model.blocks))
         return found
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
@@ -228,7 +226,7 @@ class ImpressionRankingTask:
         ValueError for a zero-shot answer of a model without vectors of items.
         """
         if probe == "zero-shot":
-            return self._zero_shot(model)  # pyright: ignore[reportArgumentType]
+            return self._zero_shot(model_of(model))
         rows = FeatureRows.of(model, POPULARITY if probe == "linear" else ())
         vectors = self._vectors(rows.beside) if rows.beside else None
         x: list[np.ndarray] = []
@@ -236,7 +234,8 @@ class ImpressionRankingTask:
             part = {name: values[kept] for name, values in made.items()}
             x.append(rows.join(part, None if vectors is None else vectors[number]))
         y = [part.clicked[kept] for part, kept in zip(self.parts, self.fitted_on, strict=True)]
-        found = linear((x[0], y[0]), (x[1], y[1]), x[2], "class")
+        blocks = rows.blocks(self.columns[0], crossed_blocks(rows.beside) if rows.beside else {})
+        found = linear((x[0], y[0]), (x[1], y[1]), x[2], "class", blocks)
         tuned = {name: self.features.chosen[name] for name in rows.groups if name in GROUPS[:3]}
         return self._scored(found.values[:, 1], {**found.chosen, **tuned})
 

@@ -38,7 +38,9 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
     seen_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -153,7 +155,7 @@ class NextClickTask:
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return "fitted" of the rankers, and the others of models with vectors of users."""
-        return hasattr(model, "users") != (probe == "fitted")
+        return has_vectors(model) != (probe == "fitted")
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user asked. ValueError for a model without vectors of items."""
@@ -161,7 +163,7 @@ class NextClickTask:
             setting, _ = self._tuned(model)  # pyright: ignore[reportArgumentType]
             ranks = self._ranks(self._asked["test"], self.test, lambda h: model.scores(h, setting))  # pyright: ignore[reportAttributeAccessIssue]
             return self._scored(ranks, setting)
-        return self._of_vectors(model, probe)  # pyright: ignore[reportArgumentType]
+        return self._of_vectors(model_of(model), probe)
 
     def _tuned(self, ranker: HourRanker) -> tuple[Setting, float]:
         """Return the setting of the best NDCG@10 on the valid day, the first of equals, and it."""

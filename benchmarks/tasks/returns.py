@@ -174,7 +174,8 @@ class ReturnsTask:
         ]
         train, valid, _ = self.parts
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class")
+        blocks = rows.blocks(self.columns[0], rows.beside.blocks if rows.beside else {})
+        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
         return self._scored(found.values, found.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
