@@ -17,12 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import clue
+from benchmarks.baselines.counts import ItemCounts
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import EncoderModel
-from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, history_slice, matrix
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Scored,
+    TaskBaseline,
+    has_vectors,
+    history_slice,
+    matrix,
+    model_of,
+)
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.suite.results import measured
-from benchmarks.tasks.attributes import ItemCounts
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import ServiceConfig
 from clue.synthetic.world import SyntheticConfig, write_world
@@ -74,14 +84,18 @@ class NextTopicTask:
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether the model has vectors of users."""
-        return hasattr(model, "users")
+        return has_vectors(model)
 
-    def score(self, model: Any, probe: Probe) -> Scored:
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a line for each test user; what is measured is said beside it."""
-        x, y = model.users(self.past), self.label
+        given = model_of(model)
+        x, y = given.users(self.past), self.label
         train, valid, test = self.parts
         answer = predict(
-            probe, "class", (x[train], y[train]), (x[valid], y[valid]), x[test], width=0
+            *(probe, "class"),
+            *((x[train], y[train]), (x[valid], y[valid]), x[test]),
+            width=0,
+            blocks=given.blocks,
         )
         queries = {
             "user_id": self.corpus.user_ids.take(pa.array(test)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted
 from benchmarks.metrics.calibration import log_losses
-from benchmarks.protocols import Model, Probe, TaskBaseline, model_of
+from benchmarks.protocols import WHOLE, Model, Probe, TaskBaseline, model_of
 
 ROUNDS, PATIENCE = 2000, 50
 LEAVES = (7, 15, 31, 63)
@@ -43,29 +43,18 @@ class FeatureRows:
     def blocks(
         self, made: Mapping[str, np.ndarray], vectors: Mapping[str, slice]
     ) -> Mapping[str, slice]:
-        """Return the columns of what `join` makes by block: those of the vectors, each group."""
+        """Return the columns of what `join` makes by block: those of the vectors, each group.
+
+        A vector of one block alone is read as one: its [u, i, u * i] have no penalties apart.
+        """
+        if self.beside and not self.groups and len(self.beside.blocks) == 1:
+            return WHOLE
         found = dict(vectors)
         start = max((columns.stop for columns in vectors.values()), default=0)
         for name in self.groups:
             found[name] = slice(start, start + made[name].shape[1])
             start = found[name].stop
         return found
-
-
-def crossed(u: np.ndarray, i: np.ndarray | None, blocks: Mapping[str, slice]) -> np.ndarray:
-    """Return [u, i, u * i] (n, 3 E) float32 of vectors (n, E), block by block; u without items."""
-    u = u.astype(np.float32)
-    if i is None:
-        return u
-    i = i.astype(np.float32)
-    each = [(u[:, columns], i[:, columns]) for columns in blocks.values()]
-    return np.concatenate([part for a, b in each for part in (a, b, a * b)], axis=1)
-
-
-def crossed_blocks(model: Model) -> Mapping[str, slice]:
-    """Return the columns that `crossed` makes of each block of a model."""
-    times = 1 if model.items() is None else 3
-    return {name: slice(times * c.start, times * c.stop) for name, c in model.blocks.items()}
 
 
 def tuned_trees(train: Part, valid: Part, test: np.ndarray) -> Predicted:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix
 
+from benchmarks.baselines.counts import ItemCounts, LogCounts
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import few_shot, predict
 from benchmarks.baselines.representations import FixedScores, beside, class_shares
@@ -32,9 +32,8 @@ from benchmarks.protocols import (
     history_slice,
     matrix,
     model_of,
-    one_block,
 )
-from benchmarks.snapshot import Snapshot, snapshot_at
+from benchmarks.snapshot import snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
 
@@ -74,63 +73,6 @@ class AttributesConfig:
     def build(self, corpus: Corpus) -> "AttributesTask":
         """Return the task. ValueError for labels that no split or one class alone has."""
         return AttributesTask(self, corpus)
-
-
-class ItemCounts:
-    """The logarithms of how often a user met each of the most common items, and of all."""
-
-    name, seed, similarity = "item counts", 0, slice(None)
-
-    def __init__(self, corpus: Corpus, users: np.ndarray, count: int) -> None:
-        """The `count` items that `users` met most are counted."""
-        met = np.zeros(corpus.num_items, np.int64)
-        for service in range(len(corpus.services)):
-            values = corpus.items_of(service).take(users).values
-            met += np.bincount(values, minlength=corpus.num_items)
-        self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
-        self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(len(self.counted) + 1)
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return (n, count + 1)."""
-        shape = (len(past), past.corpus.num_items)
-        bag = csr_matrix(shape)
-        for items, _ in past.parts:
-            bag += csr_matrix((np.ones(len(items.values)), items.values, items.offsets), shape)
-        counts = bag.tocsc()[:, self.counted].toarray()
-        return np.log1p(np.c_[counts, past.lengths]).astype(np.float32)
-
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
-
-
-class LogCounts:
-    """The logarithms of a user's numbers of events: how much was done, and nothing of what."""
-
-    name, seed, fingerprint, similarity = "log counts", 0, "log-counts", slice(None)
-
-    def __init__(self, corpus: Corpus) -> None:
-        """Every service of the corpus has a column."""
-        self._services = len(corpus.services)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self._services + 1)
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return a column (n, S + 1) for each service and for all together."""
-        counts = [*(items.lengths for items, _ in past.parts), past.lengths]
-        return np.log1p(np.stack(counts, axis=1))
-
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
 
 
 class AttributesTask:

@@ -1,23 +1,31 @@
-"""Will this user click this item? A linear model on [u, i, u * i] of frozen vectors.
+"""Will this user click this item? A linear model on [u, i, u * i] of frozen vectors, and its rate.
 
 The click of games (Steam) is a game that was bought and then played. Users of the training split
 fit the probe, valid ones choose it, those of test are scored. `u` is the user's vector as of the
-impression, or of all her events where impressions have no time; `i` is the model's own vector of
-the item; a model without items has [u] alone.
+impression, or of all their events where impressions have no time; `i` is the model's own vector of
+the item; a model without items has [u] alone. The item's click rate among the training impressions
+is known to every rival of rates, so that the probes know it beside every vector.
+
+    linear        [u, i, u * i] and the rate, a penalty for each block
+    vector alone  [u, i, u * i]
+    mlp           as linear
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.click_rates import ClickRates, Impressions
+from benchmarks.baselines.counts import LogCounts
+from benchmarks.baselines.interactions import bounded, interactions
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import FixedScores, class_shares
+from benchmarks.baselines.representations import FixedScores, beside, class_shares
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.label_tables import (
     check_times,
@@ -25,14 +33,17 @@ from benchmarks.datasets.label_tables import (
     rows_of,
     service_of,
 )
-from benchmarks.metrics.calibration import class_losses, log_losses
+from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
+    WHOLE,
     Measure,
     Model,
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
     popularity_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -42,8 +53,6 @@ from clue.data.ingest.files import log_file
 from clue.data.ingest.readers import columns_of
 from clue.data.ingest.table import ColumnKind
 
-SMOOTHING = (1.0, 3.0, 10.0, 30.0, 100.0)  # impressions at the mean rate that an item starts with
-FOLDS = 5
 MEASURES = {
     "AUC": Measure("auroc", ("score", "label")),
     "gAUC": Measure("gauc", ("score", "label")),
@@ -73,27 +82,6 @@ class ClicksConfig:
     def build(self, corpus: Corpus) -> "ClicksTask":
         """Return the task. ValueError where a split has no impression."""
         return ClicksTask(self, corpus)
-
-
-@dataclass(frozen=True)
-class Impressions:
-    """Impressions (n,): rows of the corpus' users and items, the moment, whether clicked (0/1).
-
-    `probability` (n,) is that of the click, NaN where only what happened is known.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    cutoff: np.ndarray
-    clicked: np.ndarray
-    probability: np.ndarray
-
-    def some(self, rows: np.ndarray) -> "Impressions":
-        """Return those in `rows`."""
-        return Impressions(
-            *(self.users[rows], self.items[rows], self.cutoff[rows]),
-            *(self.clicked[rows], self.probability[rows]),
-        )
 
 
 def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
@@ -139,61 +127,11 @@ def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
     return Impressions(users, items, cutoff, clicked, chance).some(known)
 
 
-class ClickRates:
-    """The baseline that knows no vectors: the smoothed click rate of an item among training users.
-
-    With `activity` the log of the user's number of events stands beside it.
-    """
-
-    seed = 0
-
-    def __init__(
-        self, corpus: Corpus, train: Impressions, valid: Impressions, *, activity: bool
-    ) -> None:
-        """Chooses the smoothing by the log loss on `valid`."""
-        self.name = "item rate + activity" if activity else "item rate"
-        self.corpus, self.train, self.activity = corpus, train, activity
-        self.fingerprint = f"rates-{activity}-{SMOOTHING}-{FOLDS}"
-        losses = [
-            log_losses(self._rates(train, s)[valid.items], valid.clicked).mean() for s in SMOOTHING
-        ]
-        self.smoothing = SMOOTHING[int(np.argmin(losses))]
-
-    def _rates(self, seen: Impressions, smoothing: float) -> np.ndarray:
-        count = np.bincount(seen.items, minlength=self.corpus.num_items)
-        clicks = np.bincount(seen.items, seen.clicked, minlength=self.corpus.num_items)
-        return (clicks + smoothing * seen.clicked.mean()) / (count + smoothing)
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return log(1 + events) (n, 1), or zeros without `activity`."""
-        return np.log1p(past.lengths * self.activity)[:, None].astype(np.float32)
-
-    def items(self) -> np.ndarray:
-        """Return the log odds (num_items, 1) of the rates."""
-        return _log_odds(self._rates(self.train, self.smoothing))[:, None]
-
-    def training_items(self) -> np.ndarray:
-        """Return those of the training impressions (n, 1), from the users of the other folds.
-
-        With her own click in it a rate would promise more than it holds for others.
-        """
-        fold, found = self.train.users % FOLDS, np.empty(len(self.train.users))
-        for number in range(FOLDS):
-            mine = fold == number
-            rates = self._rates(self.train.some(~mine), self.smoothing)
-            found[mine] = rates[self.train.items[mine]]
-        return _log_odds(found)[:, None]
-
-
-def _log_odds(rates: np.ndarray) -> np.ndarray:
-    return np.log(rates / (1 - rates))
-
-
 class ClicksTask:
     """Impressions of held-out users; see `ClicksConfig`."""
 
-    version, family = 2, "click"  # 2: impressions in the order of the file, an exact prior
-    probes: tuple[Probe, ...] = ("linear", "mlp")
+    version, family = 3, "click"  # 3: the item's rate beside every vector, blocks
+    probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
         """Reads the impressions."""
@@ -220,7 +158,7 @@ class ClicksTask:
         self._features = lru_cache(maxsize=1)(self._read)
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the oracle where there is one, the base rate, and the items' rates."""
+        """Return the oracle where there is one, the base rate, and rates, alone and beside CLUE."""
         train, valid, test = self.parts
         source = self.recipe["impressions"][:8]
         prior = class_shares(train.clicked, np.zeros(len(train.clicked)))[0]
@@ -229,13 +167,13 @@ class ClicksTask:
             chance = np.stack([1 - test.probability, test.probability], axis=1)
             given.insert(0, FixedScores(ORACLE, chance, source))
         rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
-        return [*given, *rates]
+        return [*given, *rates, *beside(models, LogCounts(self.corpus))]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Says yes to every model that has vectors of users; the baselines need but one probe."""
         if isinstance(model, FixedScores | ClickRates):
             return probe == "linear"
-        return hasattr(model, "users")
+        return has_vectors(model)
 
     def _past(self, part: Impressions) -> tuple[Snapshot, np.ndarray]:
         """Return the past of each user and moment, and which of them each impression has."""
@@ -243,35 +181,64 @@ class ClicksTask:
         past = snapshot_at(self.corpus, pairs[0].astype(np.int64), pairs[1], self.services)
         return past, whose
 
-    def _read(self, model: Model) -> list[np.ndarray]:
-        """Return [u, i, u * i] of the impressions of each part, (n, 3 E) float32, or [u] (n, E)."""
-        items, found = model.items(), []
-        for number, part in enumerate(self.parts):
-            past, whose = self._past(part)
-            u = model.users(past)[whose].astype(np.float32)
-            if items is None:
-                found.append(u)
-                continue
-            if number == 0 and isinstance(model, ClickRates):
-                i = model.training_items()
-            else:
-                i = items[part.items]
-            i = i.astype(np.float32)
-            found.append(np.concatenate([u, i, u * i], axis=1))
+    @cached_property
+    def rate(self) -> ClickRates:
+        """The rates that every probe but "vector alone" reads."""
+        return ClickRates(self.corpus, self.parts[0], self.parts[1], activity=False)
+
+    def _rates_of(self, rates: ClickRates) -> list[np.ndarray]:
+        """Return the log odds (n, 1) of the items of each part."""
+        others = [rates.items()[part.items] for part in self.parts[1:]]
+        return [rates.training_items(), *others]
+
+    def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
+        """Return [u, i, u * i] (n, F) of the impressions of each part, or [u], and its blocks."""
+        items, found = model.items(), list[np.ndarray]()
+        blocks: Mapping[str, slice] = WHOLE
+        for part in self.parts:
+            past, row = self._past(part)
+            x = model.users(past)[row].astype(np.float32)
+            blocks = bounded(model.blocks, x.shape[1])
+            if items is not None:
+                x, blocks = interactions(x, items, part.items, blocks)
+            found.append(x)
+        return found, blocks
+
+    def _read_rates(self, model: ClickRates) -> list[np.ndarray]:
+        """Return [u, i, u * i] (n, 3), i being no rate of the user's own clicks in training."""
+        found: list[np.ndarray] = []
+        for part, rates in zip(self.parts, self._rates_of(model), strict=True):
+            past, row = self._past(part)
+            u = model.users(past)[row]
+            found.append(np.concatenate([u, rates, u * rates], axis=1).astype(np.float32))
         return found
+
+    def _inputs(self, model: Model, probe: Probe) -> tuple[list[np.ndarray], Mapping[str, slice]]:
+        """Return what a probe reads of each part, and its blocks."""
+        if isinstance(model, ClickRates):
+            return self._read_rates(model), WHOLE
+        x, blocks = self._features(model)
+        if probe == "vector alone":
+            return x, blocks if len(model.blocks) > 1 else WHOLE
+        width = x[0].shape[1]
+        known = [
+            np.concatenate([part, rate.astype(np.float32)], axis=1)
+            for part, rate in zip(x, self._rates_of(self.rate), strict=True)
+        ]
+        return known, {**blocks, "item rate": slice(width, width + 1)}
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
         train, valid, _ = self.parts
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
-        x = self._features(model)  # pyright: ignore[reportArgumentType]
+        x, blocks = self._inputs(model_of(model), probe)
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
-        found = predict(probe, "class", *parts, width=self.config.mlp_width)
-        chosen = dict(found.chosen)
-        if isinstance(model, ClickRates):
-            chosen["smoothing"] = model.smoothing
-        return self._scored(found.values, chosen)
+        called = "linear" if probe == "vector alone" else probe
+        found = predict(called, "class", *parts, width=self.config.mlp_width, blocks=blocks)
+        rates = model if isinstance(model, ClickRates) else self.rate
+        smoothing = {} if probe == "vector alone" else {"smoothing": rates.smoothing}
+        return self._scored(found.values, {**found.chosen, **smoothing})
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
         test, corpus = self.parts[2], self.corpus

@@ -58,7 +58,8 @@ class NextClickConfig:
     """The last click in a `service` of each user in the day from `opens` (epoch seconds) on.
 
     The day before it is the valid day, and the `fit_days` before that fit the map; pretraining must
-    have read nothing of them. `most` users are asked, the first of a fixed shuffle.
+    have read nothing of them. What was clicked in the `candidate_days` before is ranked. `most`
+    users are asked, the first of a fixed shuffle.
     """
 
     name: str

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.feature_rows import FeatureRows, tuned_trees
+from benchmarks.baselines.interactions import bounded
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.visits import GROUPS, counted
@@ -159,22 +160,20 @@ class ReturnsTask:
         number = service_of(self.corpus, self.config.service)
         return [counted(part.past, number) for part in self.parts]
 
-    def _read(self, model: Model) -> list[np.ndarray]:
-        return [model.users(part.past) for part in self.parts]
+    def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
+        vectors = [model.users(part.past) for part in self.parts]
+        return vectors, bounded(model.blocks, vectors[0].shape[1])
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each active user of the later moment."""
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ())
-        vectors = self._vectors(rows.beside) if rows.beside else None
-        x = [
-            rows.join(made, None if vectors is None else vectors[number])
-            for number, made in enumerate(self.columns)
-        ]
+        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
+        x = [rows.join(*each) for each in zip(self.columns, vectors, strict=True)]
         train, valid, _ = self.parts
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        blocks = rows.blocks(self.columns[0], rows.beside.blocks if rows.beside else {})
+        blocks = rows.blocks(self.columns[0], blocks)
         found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
         return self._scored(found.values, found.chosen)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.baselines.counts import ItemCounts, LogCounts
 from benchmarks.baselines.representations import Concatenated, RandomModel
 from benchmarks.protocols import has_vectors, model_of, one_block
 from benchmarks.snapshot import Snapshot, snapshot_at
-from benchmarks.tasks.attributes import ItemCounts, LogCounts
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.baselines.counts import ItemCounts
 from benchmarks.baselines.probes import few_shot
 from benchmarks.metrics.bootstrap import interval
 from benchmarks.protocols import WHOLE, Scored
@@ -17,7 +18,6 @@ from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.attributes import (
     AttributesConfig,
     AttributesTask,
-    ItemCounts,
 )
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts

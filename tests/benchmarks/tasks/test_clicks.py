@@ -9,15 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.baselines.click_rates import ClickRates, Impressions
 from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
-from benchmarks.tasks.clicks import (
-    ClickRates,
-    ClicksConfig,
-    ClicksTask,
-    Impressions,
-    read_impressions,
-)
+from benchmarks.tasks.clicks import ClicksConfig, ClicksTask, read_impressions
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts
 
@@ -95,7 +90,7 @@ def test_a_taste_is_found_in_the_product_and_not_in_the_user_alone(
     task = task_of(corpus, tmp_path, table)
     found = figures(task, Given(users, items))
     assert found["AUC"] > 0.97 and found["gAUC"] > 0.97 and found["NE"] < 0.5
-    alone = figures(task, Given(users, None))
+    alone = figures(task, Given(users, None), "vector alone")
     assert alone["gAUC"] == pytest.approx(0.5)  # A user's impressions all look the same.
     assert figures(task, Given(users, items), "mlp")["AUC"] > 0.8
     shuffled = table.set_column(
@@ -108,7 +103,10 @@ def test_a_taste_is_found_in_the_product_and_not_in_the_user_alone(
 def test_the_features_are_user_item_and_their_product(corpus: Corpus, tmp_path: Path) -> None:
     users, items, table = planted(corpus)
     task = task_of(corpus, tmp_path, table)
-    features = task._features(Given(users, items))  # type: ignore[arg-type]
+    features, blocks = task._features(Given(users, items))
+    assert blocks == {
+        n: slice(3 * k, 3 * k + 3) for k, n in enumerate(["vector", "item", "vector * item"])
+    }
     for part, x in zip(task.parts, features, strict=True):
         u, i = users[part.users], items[part.items]
         assert x == pytest.approx(np.c_[u, i, u * i], abs=1e-5)
@@ -230,3 +228,27 @@ def test_impressions_of_all_services_are_found_by_their_service(
     with pytest.raises(ValueError, match="no column 'service'"):
         pq.write_table(table.drop_columns("service"), file)
         read_impressions(corpus, config)
+
+
+def test_the_rate_of_an_item_is_beside_every_vector_but_where_it_stands_alone(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    users, items, table = planted(corpus)
+    number = np.array([int(name.as_py()[1:]) for name in table["item_id"]])
+    clicked = rng.random(3000) < 1 / (1 + np.exp(-(number - 9.5) / 3))
+    task = task_of(corpus, tmp_path, table.set_column(2, "clicked", pa.array(clicked)))
+    noise = Given(rng.normal(size=(USERS, 40)), None)
+    rate = figures(task, task.baselines([])[1])
+    beside, alone = (figures(task, noise, probe) for probe in ("linear", "vector alone"))
+    assert rate["AUC"] > 0.75 and abs(beside["AUC"] - rate["AUC"]) < 0.01
+    assert alone["AUC"] < 0.57
+    # The rates are those of the rival: of training rows from the users of the other folds.
+    (x, *others), blocks = task._inputs(noise, "linear")
+    rates = task.rate
+    assert blocks == {"vector": slice(0, 40), "item rate": slice(40, 41)}
+    assert x[:, 40] == pytest.approx(rates.training_items()[:, 0])
+    for part, each in zip(task.parts[1:], others, strict=True):
+        assert each[:, 40] == pytest.approx(rates.items()[part.items][:, 0])
+    assert task.score(noise, "linear").chosen["smoothing"] == rates.smoothing
+    assert "smoothing" not in task.score(noise, "vector alone").chosen

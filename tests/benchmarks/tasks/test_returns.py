@@ -115,7 +115,7 @@ def test_what_comes_from_the_moment_on_is_in_no_feature(tmp_path: Path, rate: np
     # Moments half a day later, which do read what was left out, differ: a leak would be seen.
     late = {"fitted_at": FITTED + DAY / 2, "opens": OPENS + DAY / 2}
     leaked = [task_of(each, **late).columns[2]["recency"] for each in (corpus, other)]
-    assert not np.array_equal(*leaked)
+    assert not np.array_equal(leaked[0], leaked[1])
 
 
 def test_moments_that_do_not_fit_are_refused(habits: Corpus) -> None:

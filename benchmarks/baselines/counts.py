@@ -1,0 +1,67 @@
+"""What is counted of a user before there is any model: events, and events with common items."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from benchmarks.protocols import one_block
+from benchmarks.snapshot import Snapshot
+from clue.data.corpus import Corpus
+
+
+class ItemCounts:
+    """The logarithms of how often a user met each of the most common items, and of all."""
+
+    name, seed, similarity = "item counts", 0, slice(None)
+
+    def __init__(self, corpus: Corpus, users: np.ndarray, count: int) -> None:
+        """The `count` items that `users` met most are counted."""
+        met = np.zeros(corpus.num_items, np.int64)
+        for service in range(len(corpus.services)):
+            values = corpus.items_of(service).take(users).values
+            met += np.bincount(values, minlength=corpus.num_items)
+        self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
+        self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(len(self.counted) + 1)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return (n, count + 1)."""
+        shape = (len(past), past.corpus.num_items)
+        bag = csr_matrix(shape)
+        for items, _ in past.parts:
+            bag += csr_matrix((np.ones(len(items.values)), items.values, items.offsets), shape)
+        counts = bag.tocsc()[:, self.counted].toarray()
+        return np.log1p(np.c_[counts, past.lengths]).astype(np.float32)
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None
+
+
+class LogCounts:
+    """The logarithms of a user's numbers of events: how much was done, and nothing of what."""
+
+    name, seed, fingerprint, similarity = "log counts", 0, "log-counts", slice(None)
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Every service of the corpus has a column."""
+        self._services = len(corpus.services)
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self._services + 1)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return a column (n, S + 1) for each service and for all together."""
+        counts = [*(items.lengths for items, _ in past.parts), past.lengths]
+        return np.log1p(np.stack(counts, axis=1))
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None
