@@ -37,7 +37,9 @@ from benchmarks.tasks.impression_ranking import ImpressionRankingConfig
 from benchmarks.tasks.item_ranking import ItemRankingConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
+from benchmarks.tasks.next_click import NextClickConfig
 from benchmarks.tasks.next_item import NextItemConfig
+from benchmarks.tasks.returns import ReturnsConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
@@ -81,6 +83,8 @@ class SuiteConfig:
     impression_ranking: list[ImpressionRankingConfig] = field(
         default_factory=list[ImpressionRankingConfig]
     )
+    returns: list[ReturnsConfig] = field(default_factory=list[ReturnsConfig])
+    next_click: list[NextClickConfig] = field(default_factory=list[NextClickConfig])
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
@@ -137,6 +141,8 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.clicks,
         *config.feed_clicks,
         *config.impression_ranking,
+        *config.returns,
+        *config.next_click,
         *config.synthetic,
         *config.next_item,
         *config.new_service,
