@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from tqdm import tqdm
 
 from clue.config import load, run_command
@@ -145,7 +145,7 @@ def write_part(
 def rows_of(
     encoder: Encoder,
     corpus: Corpus,
-    items: torch.Tensor,
+    items: Any,
     users: np.ndarray,
     before: float | None,
 ) -> Iterator[pa.RecordBatch]:

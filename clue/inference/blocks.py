@@ -1,6 +1,7 @@
 """The blocks of a universal vector: what is computed of users and of items, by name.
 
     contrastive   which user is this? the mean of the services' unit vectors, at unit length
+    aligned       the same of their texts, each service by its own linear map (alignment.py)
     predictive    what comes next? the mean of the services' last states
     pooled        what was met, all of it alike: factors of the items, sum / sqrt(distinct items)
     recent        the same, the newest event of a service weighing 1, the one before 1/2, then 1/3
@@ -10,7 +11,8 @@
 The blocks keep their own scales: unit length would lose how much a user did.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,16 +23,34 @@ from clue.data.activity import activity, activity_names
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import (
     item_vectors,
+    normalised,
     predictive_items,
     predictive_states,
     user_vectors,
 )
 from clue.inference.pooling import Amounts, Part, pool_services
 from clue.nn.universal import UniversalEncoder
+from clue.train.alignment import token_counts, weighted
 
 Matrix = Any  # a csr_matrix, whose data SciPy's types do not know
-BLOCKS = ("contrastive", "predictive", "pooled", "recent", "lexical", "activity")
-KINDS = ("contrastive", "predictive", "pooled", "lexical")  # of an item's inputs, in order
+BLOCKS = ("contrastive", "aligned", "predictive", "pooled", "recent", "lexical", "activity")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of users' events: its `row` in the model, -1 for none, and if it has a `clock`."""
+
+    row: int
+    clock: bool
+
+
+@dataclass(frozen=True)
+class ItemInputs:
+    """What blocks read of I items: `tokens`, `services` (I,) of the model, `vectors` by block."""
+
+    tokens: Ragged
+    services: np.ndarray
+    vectors: Mapping[str, torch.Tensor]
 
 
 class BlockVectors:
@@ -51,6 +71,7 @@ class BlockVectors:
         self.model, self.amounts = model, tuple(amounts)
         widths = {
             "contrastive": model.contrastive.config.user.embedding,
+            "aligned": model.aligned_maps.shape[2],
             "predictive": model.predictive.config.width,
             "pooled": model.item_factors.shape[1],
             "recent": model.item_factors.shape[1],
@@ -64,88 +85,107 @@ class BlockVectors:
                 self.columns[name] = slice(self.width, self.width + widths[name])
                 self.width += widths[name]
 
-    def item_inputs(self, tokens: Ragged, rows: np.ndarray) -> torch.Tensor:
-        """Return the inputs (I, D) of items with these tokens and catalogue rows, -1 for none."""
-        model, known = self.model, torch.from_numpy(rows >= 0)
-        factors = torch.zeros(len(rows), model.item_factors.shape[1])
-        factors[known] = model.item_factors.detach().cpu()[torch.from_numpy(rows)[known]]
-        ones = (np.ones(len(tokens.values), np.float32), tokens.values, tokens.offsets)
-        bags = csr_matrix(ones, (len(tokens), len(model.token_factors)))
-        words = torch.from_numpy(bags @ model.token_factors.detach().cpu().numpy())
-        texts = item_vectors(model.contrastive, tokens)
-        return torch.cat(
-            [texts, predictive_items(model.predictive, tokens, rows), factors, words], 1
-        )
+    def item_inputs(self, tokens: Ragged, rows: np.ndarray, services: np.ndarray) -> ItemInputs:
+        """Return what the chosen blocks read of items.
 
-    def part(self, inputs: torch.Tensor, name: str) -> torch.Tensor:
-        """Return the columns of `inputs` that one of KINDS reads."""
+        They have these `tokens`, `rows` of the catalogue and `services` of the model (I,), -1 for
+        none.
+        """
         model = self.model
-        widths = [
-            model.contrastive.config.item.width,
-            model.predictive.config.width,
-            model.item_factors.shape[1],
-            model.token_factors.shape[1],
-        ]
-        ends = np.cumsum(widths)
-        kind = KINDS.index(name)
-        return inputs[:, ends[kind] - widths[kind] : ends[kind]]
+        inputs: dict[str, torch.Tensor] = {}
+        if "contrastive" in self.columns:
+            inputs["contrastive"] = item_vectors(model.contrastive, tokens)
+        if "predictive" in self.columns:
+            inputs["predictive"] = predictive_items(model.predictive, tokens, rows)
+        if {"pooled", "recent"} & self.columns.keys():
+            known = torch.from_numpy(rows >= 0)
+            factors = torch.zeros(len(rows), model.item_factors.shape[1])
+            factors[known] = model.item_factors.detach().cpu()[torch.from_numpy(rows)[known]]
+            inputs["pooled"] = inputs["recent"] = factors
+        if "lexical" in self.columns:
+            ones = (np.ones(len(tokens.values), np.float32), tokens.values, tokens.offsets)
+            words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
+            made = words @ model.token_factors.detach().cpu().numpy()
+            inputs["lexical"] = torch.from_numpy(made)
+        return ItemInputs(tokens, services, inputs)
 
-    def of_items(self, inputs: torch.Tensor) -> np.ndarray:
+    def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.
 
-        `contrastive` is that of a user who did just that, `activity` is zero, and the rest are the
-        item's own, whose inner product with the user's block says how it fits.
+        `contrastive` and `aligned` are those of a user who did just that, `activity` is zero, and
+        the rest are the item's own, whose inner product with the user's block says how it fits.
         """
-        single = Ragged(np.arange(len(inputs)), np.arange(len(inputs) + 1))
-        made: dict[str, np.ndarray] = {
-            "activity": np.zeros((len(inputs), len(activity_names(self.amounts))), np.float32)
-        }
-        for name in set(self.columns) - {"activity", "contrastive"}:
-            made[name] = self.part(inputs, "pooled" if name == "recent" else name).numpy()
+        count = len(items.tokens)
+        single = Ragged(np.arange(count), np.arange(count + 1))
+        made = {name: each.numpy() for name, each in items.vectors.items()}
+        made["activity"] = np.zeros((count, len(activity_names(self.amounts))), np.float32)
         if "contrastive" in self.columns:
-            texts = self.part(inputs, "contrastive")
+            texts = items.vectors["contrastive"]
             made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
+        if "aligned" in self.columns:
+            made["aligned"] = np.zeros((count, self.model.aligned_maps.shape[2]), np.float32)
+            for service in np.unique(items.services[items.services >= 0]):
+                rows = np.flatnonzero(items.services == service)
+                made["aligned"][rows] = self._documents(items, single.take(rows), int(service))
         return np.concatenate([made[name] for name in self.columns], axis=1)
 
     def of_users(
         self,
         parts: Sequence[Part],
-        inputs: torch.Tensor,
-        clocks: Sequence[bool],
+        items: ItemInputs,
+        services: Sequence[Service],
         as_of: np.ndarray | None,
         amounts: Sequence[Amounts] = (),
     ) -> np.ndarray:
         """Return the chosen blocks of users, (n, E), from (items, times) of each service."""
         made: dict[str, np.ndarray] = {}
         if "contrastive" in self.columns:
-            made["contrastive"] = self._contrastive(parts, self.part(inputs, "contrastive"))
+            made["contrastive"] = self._contrastive(parts, items.vectors["contrastive"])
+        if "aligned" in self.columns:
+            made["aligned"] = self._aligned(parts, items, services)
         if "predictive" in self.columns:
-            made["predictive"] = self._predictive(parts, self.part(inputs, "predictive"))
-        uniform, recent = bags(parts, len(inputs))
+            made["predictive"] = self._predictive(parts, items.vectors["predictive"])
+        uniform, recent = bags(parts, len(items.tokens))
         for name, bag in (("pooled", uniform), ("recent", recent), ("lexical", uniform)):
             if name in self.columns:
-                vectors = self.part(inputs, "lexical" if name == "lexical" else "pooled")
-                made[name] = np.asarray(bag @ vectors.numpy(), np.float32)
+                made[name] = np.asarray(bag @ items.vectors[name].numpy(), np.float32)
         if "activity" in self.columns:
             each = list(amounts) or [{} for _ in parts]
             known = {n: [f[n].values if n in f else None for f in each] for n in self.amounts}
+            clocks = [service.clock for service in services]
             made["activity"] = activity(parts, clocks, as_of, known)
         whole = np.concatenate([made[name] for name in self.columns], axis=1)
-        whole[np.sum([items.lengths for items, _ in parts], axis=0) == 0] = 0
+        whole[np.sum([histories.lengths for histories, _ in parts], axis=0) == 0] = 0
         return whole
 
     def _contrastive(self, parts: Sequence[Part], texts: torch.Tensor) -> np.ndarray:
-        model, users = self.model.contrastive, len(parts[0][0])
+        model = self.model.contrastive
+        made: list[tuple[np.ndarray, np.ndarray]] = []
+        for histories, _ in parts:
+            some = np.flatnonzero(histories.lengths > 0)
+            newest = histories.take(some).last(model.config.user.max_events)
+            made.append((some, user_vectors(model, texts, newest).numpy()))
+        return pool_services(made, len(parts[0][0]))
 
-        def unit_vectors() -> "list[tuple[np.ndarray, np.ndarray]]":
-            made: list[tuple[np.ndarray, np.ndarray]] = []
-            for items, _ in parts:
-                some = np.flatnonzero(items.lengths > 0)
-                newest = items.take(some).last(model.config.user.max_events)
-                made.append((some, user_vectors(model, texts, newest).numpy()))
-            return made
+    def _aligned(
+        self, parts: Sequence[Part], items: ItemInputs, services: Sequence[Service]
+    ) -> np.ndarray:
+        nothing = np.zeros((0, self.model.aligned_maps.shape[2]), np.float32)
+        made: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64), nothing)]
+        for (histories, _), service in zip(parts, services, strict=True):
+            if service.row >= 0:
+                some = np.flatnonzero(histories.lengths > 0)
+                made.append((some, self._documents(items, histories.take(some), service.row)))
+        return pool_services(made, len(parts[0][0]))
 
-        return pool_services(unit_vectors(), users)
+    def _documents(self, items: ItemInputs, histories: Ragged, service: int) -> np.ndarray:
+        """Return the unit vectors (n, width) of histories by the map of a service of the model."""
+        model = self.model
+        counts = token_counts(items.tokens, histories, model.aligned_maps.shape[1])
+        documents = weighted(counts, model.token_weights[service].detach().cpu().numpy())
+        maps = model.aligned_maps[service].detach().cpu().numpy()
+        offsets = model.aligned_offsets[service].detach().cpu().numpy()
+        return normalised((documents @ maps - offsets).astype(np.float32))
 
     def _predictive(self, parts: Sequence[Part], items: torch.Tensor) -> np.ndarray:
         total = np.zeros((len(parts[0][0]), items.shape[1]), np.float32)

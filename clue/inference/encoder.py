@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -80,8 +79,8 @@ class Encoder(Protocol):
         """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
         ...
 
-    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
-        """Return what the user model reads of each item of the corpus: vectors (I, D) or rows (I,).
+    def item_inputs(self, corpus: Corpus) -> Any:
+        """Return what the model reads of each item of the corpus: vectors, rows, or more.
 
         Raises ValueError for a corpus of another tokenizer or catalogue.
         """
@@ -98,7 +97,7 @@ class Encoder(Protocol):
         *,
         as_of: np.ndarray | None = None,
         amounts: Sequence[Amounts] = (),
-        items: torch.Tensor | None = None,
+        items: Any = None,
     ) -> np.ndarray:
         """Return the vectors (n, E) of users over all services; those without any event are zero.
 
@@ -116,13 +115,13 @@ class Encoder(Protocol):
         *,
         as_of: np.ndarray | None = None,
         amounts: Sequence[Amounts] = (),
-        items: torch.Tensor | None = None,
+        items: Any = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
         ...
 
     def encode_histories(
-        self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
+        self, corpus: Corpus, histories: Ragged, *, items: Any = None
     ) -> np.ndarray:
         """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
 
@@ -130,7 +129,7 @@ class Encoder(Protocol):
         """
         ...
 
-    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+    def encode_catalogue(self, corpus: Corpus, *, items: Any = None) -> np.ndarray:
         """Return `encode_items` of every item of the corpus, in its order."""
         ...
 

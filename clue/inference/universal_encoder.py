@@ -1,8 +1,8 @@
 """The universal encoder as a function: behaviours in, a vector of named blocks out.
 
-clue/inference/blocks.py says what the blocks are. The cosine of two
-users is that of the contrastive block, and a user's items rank by the inner product with the
-predictive one. An item is known by its service and its id, or else by its service and text.
+clue/inference/blocks.py says what the blocks are. The cosine of two users is that of contrastive
+and aligned blocks together, and a user's items rank by the inner product with the predictive one.
+An item is known by its service and its id, or else by its service and text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ import torch
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode, read_tokenizer
-from clue.evaluation.encode import by_service
+from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
-from clue.inference.blocks import BLOCKS, BlockVectors
+from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
 from clue.inference.catalogue import amounts_of, known_items
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
@@ -52,7 +52,7 @@ class UniversalEncoder:
     ) -> None:
         """Use `UniversalEncoder.load`. Raises ValueError for a block that there is not."""
         self.source, self.model = source, model
-        self.fingerprint = fingerprint
+        self.fingerprint = self._weights = fingerprint
         if tuple(blocks) != BLOCKS:
             self.fingerprint += "-" + "-".join(name for name in BLOCKS if name in blocks)
         self.max_events = model.contrastive.config.user.max_events
@@ -106,6 +106,7 @@ class UniversalEncoder:
             config.factors,
             corpus["num_items"],
             corpus["vocab_size"],
+            len(corpus["services"]),
         )
         if seed is None:
             model.load_state_dict(source.weights())
@@ -113,8 +114,9 @@ class UniversalEncoder:
 
     @property
     def similarity_columns(self) -> slice:
-        """The contrastive block's columns; all, where it was not chosen."""
-        return self.blocks.get("contrastive", slice(0, self.width))
+        """Those of the contrastive and the aligned block; all, where neither was chosen."""
+        chosen = [self.blocks[name] for name in ("contrastive", "aligned") if name in self.blocks]
+        return slice(chosen[0].start, chosen[-1].stop) if chosen else slice(0, self.width)
 
     def encode(
         self,
@@ -163,19 +165,30 @@ class UniversalEncoder:
         contents = content_of(tokens.values, tokens.lengths).tolist()
         keys = zip((name for name, _ in distinct), contents, strict=True)
         rows = np.array([self._known.by_content.get(key, -1) for key in keys], np.int64)
+        of_model = [self._service(name) for name, _ in distinct]
         parts: list[Part] = []
-        clocks: list[bool] = []
+        each: list[Service] = []
         for name, histories in events.items():
             items = Ragged.from_lists(
                 [[number[name, text] for text, _ in row] for row in histories]
             )
             times = np.array([time for row in histories for _, time in row], np.float64)
-            clocks.append(self.clocks.get(name, True) and bool(np.isfinite(times).all()))
+            clock = self.clocks.get(name, True) and bool(np.isfinite(times).all())
+            each.append(Service(self._service(name), clock))
             parts.append((items, Ragged(np.nan_to_num(times), items.offsets)))
         amounts = self._amounts(users, services)
-        return self._blocks.of_users(
-            parts, self._blocks.item_inputs(tokens, rows), clocks, as_of, amounts
-        )
+        inputs = self._blocks.item_inputs(tokens, rows, np.array(of_model, np.int64))
+        return self._blocks.of_users(parts, inputs, each, as_of, amounts)
+
+    def _service(self, name: str) -> int:
+        """Return the row of a service in the model, -1 for one that it does not know."""
+        return self.services.index(name) if name in self.services else -1
+
+    def _services(self, corpus: Corpus) -> list[Service]:
+        return [
+            Service(self._service(name), corpus.is_clock(number))
+            for number, name in enumerate(corpus.services)
+        ]
 
     def _amounts(self, users: Sequence[TimedUser], services: Sequence[str]) -> list[Amounts]:
         """Return the numeric fields of users' events in each service, NaN where one has none."""
@@ -205,18 +218,16 @@ class UniversalEncoder:
         *,
         as_of: np.ndarray | None = None,
         amounts: Sequence[Amounts] = (),
-        items: torch.Tensor | None = None,
+        items: ItemInputs | None = None,
     ) -> np.ndarray:
-        """Return the vectors (n, E) of users whose (items, times) in each service of the corpus are
-        `parts`; those without events are zero.
+        """Return the vectors (n, E) of users whose (items, times) in each service are `parts`.
 
-        `as_of` (n,) is each user's moment, by default the last event's; infinite ones are that too.
-        `amounts` are the numeric fields of each service, in rows like its items'.
+        Those without events are zero. `as_of` (n,) is each user's moment, by default the last
+        event's; infinite ones are that too. `amounts` are the numeric fields of each service, in rows like its items'.
         """
         if items is None:
             items = self.item_inputs(corpus)
-        clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
-        return self._blocks.of_users(parts, items, clocks, as_of, amounts)
+        return self._blocks.of_users(parts, items, self._services(corpus), as_of, amounts)
 
     def encode_services(
         self,
@@ -225,32 +236,34 @@ class UniversalEncoder:
         *,
         as_of: np.ndarray | None = None,
         amounts: Sequence[Amounts] = (),
-        items: torch.Tensor | None = None,
+        items: ItemInputs | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
         inputs = self.item_inputs(corpus) if items is None else items
-        clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
+        services = self._services(corpus)
         each = [
-            self._blocks.of_users([part], inputs, [clocks[n]], as_of, amounts[n : n + 1])
+            self._blocks.of_users([part], inputs, [services[n]], as_of, amounts[n : n + 1])
             for n, part in enumerate(parts)
         ]
         if len(each) == 1:
             return each, each[0]
-        return each, self._blocks.of_users(parts, inputs, clocks, as_of, amounts)
+        return each, self._blocks.of_users(parts, inputs, services, as_of, amounts)
 
     def encode_histories(
-        self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
+        self, corpus: Corpus, histories: Ragged, *, items: ItemInputs | None = None
     ) -> np.ndarray:
-        """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
+        """Return the vectors (n, E) of rows of corpus items of one service, oldest first.
 
-        Nothing is known of when they were. `items` are `item_inputs(corpus)`.
+        Empty rows are zero. Nothing is known of when they were. `items` are `item_inputs(corpus)`.
         """
         inputs = self.item_inputs(corpus) if items is None else items
         times = Ragged(np.zeros(len(histories.values)), histories.offsets)
-        return self._blocks.of_users([(histories, times)], inputs, [False], None)
+        present = np.unique(inputs.services[histories.values])
+        service = Service(int(present[0]) if len(present) == 1 else -1, clock=False)
+        return self._blocks.of_users([(histories, times)], inputs, [service], None)
 
-    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
-        """Return what the blocks read of each item of the corpus, side by side (I, D).
+    def item_inputs(self, corpus: Corpus) -> ItemInputs:
+        """Return what the blocks read of each item of the corpus.
 
         Raises ValueError for a corpus of another tokenizer.
         """
@@ -262,34 +275,32 @@ class UniversalEncoder:
         services = [corpus.services[number] for number in corpus.item_service]
         keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
         rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
-        return self._blocks.item_inputs(corpus.item_tokens, rows)
+        known = np.array([self._service(name) for name in corpus.services], np.int64)
+        return self._blocks.item_inputs(corpus.item_tokens, rows, known[corpus.item_service])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return each item before the contrastive user encoder reads it, (I, D)."""
-        return self._blocks.part(self.item_inputs(corpus), "contrastive").numpy()
+        return item_vectors(self.model.contrastive, corpus.item_tokens).numpy()
 
-    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+    def encode_catalogue(self, corpus: Corpus, *, items: ItemInputs | None = None) -> np.ndarray:
         """Return `encode_items` of every item of the corpus, in its order; `items` as above."""
         return self._blocks.of_items(self.item_inputs(corpus) if items is None else items)
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their texts, and by their identity if known.
 
-        In the contrastive block it is the vector of a user who did just that; in `predictive`,
-        `pooled`, `recent` and `lexical` that of the item, whose inner product with a user's says
-        how it fits; activity is zero. Raises ValueError for an empty text.
+        clue/inference/blocks.py says what each block holds of an item; `aligned` needs the service
+        and is zero without. Raises ValueError for an empty text.
         """
         tokens = self._tokens(items)
         contents = content_of(tokens.values, tokens.lengths).tolist()
         names = self.services if service is None else [service]
-        rows = [
-            next(
-                (self._known.by_content[n, c] for n in names if (n, c) in self._known.by_content),
-                -1,
-            )
-            for c in contents
-        ]
-        return self._blocks.of_items(self._blocks.item_inputs(tokens, np.array(rows, np.int64)))
+        known = self._known.by_content
+        rows = [next((known[n, c] for n in names if (n, c) in known), -1) for c in contents]
+        own = -1 if service is None else self._service(service)
+        services = np.full(len(items), own)
+        inputs = self._blocks.item_inputs(tokens, np.array(rows, np.int64), services)
+        return self._blocks.of_items(inputs)
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
@@ -297,7 +308,7 @@ class UniversalEncoder:
         return [" ".join(map(str, tokens[row])) for row in range(len(tokens))]
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the cosine (n, m) of the contrastive blocks of `a` (n, E) and of `b` (m, E)."""
+        """Return the cosine (n, m) of users' or items' vectors, over `similarity_columns`."""
         columns = self.similarity_columns
         return cosines(np.atleast_2d(a)[:, columns], np.atleast_2d(b)[:, columns])
 
@@ -317,7 +328,7 @@ class UniversalEncoder:
         return hub.upload(self._trained(), name, private=private, license=license)
 
     def _trained(self) -> ModelSource:
-        return hub.trained(self.source, self.fingerprint.split("-contrastive")[0])
+        return hub.trained(self.source, self._weights)
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         # the very step that wrote the corpus, or a text would read otherwise here than there

@@ -17,7 +17,8 @@ from clue.nn.predictive import PackedWindows, PredictiveConfig, PredictiveEncode
 class FactorsConfig:
     """The blocks that have a closed form (clue/train/factors.py), and the share of the steps.
 
-    `items` and `tokens` are the widths of the factors of items and of tokens. Of the steps of a
+    `items` and `tokens` are the widths of the factors of items and of tokens, `aligned` that of the
+    space in which services' texts agree (clue/train/alignment.py). Of the steps of a
     run, the share `contrastive` trains the contrastive part and the rest the predictive one.
     Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
     the rate that they would have: at the full one they forget the start.
@@ -25,16 +26,17 @@ class FactorsConfig:
 
     items: int = 128
     tokens: int = 256
+    aligned: int = 128
     contrastive: float = 0.2
     start: bool = True
     start_share: float = 0.1
 
     def __post_init__(self) -> None:
         """Validate widths and the share."""
-        if min(self.items, self.tokens) < 1:
+        if min(self.items, self.tokens, self.aligned) < 1:
             raise ValueError(
-                f"factors.items {self.items} and factors.tokens {self.tokens} are widths; give "
-                "positive counts"
+                f"factors.items {self.items}, tokens {self.tokens} and aligned {self.aligned} are "
+                "widths; give positive counts"
             )
         if not 0.01 <= self.contrastive <= 0.99:
             raise ValueError(
@@ -53,8 +55,9 @@ class UniversalEncoder(nn.Module):
         factors: FactorsConfig,
         catalogue: int,
         vocab_size: int,
+        services: int,
     ) -> None:
-        """`catalogue` V items are known by name, `vocab_size` tokens to the tokenizer."""
+        """Of a corpus of so many items, tokens and services."""
         super().__init__()
         self.factors = factors
         self.contrastive = DualEncoder(config, vocab_size)
@@ -66,6 +69,13 @@ class UniversalEncoder(nn.Module):
         self.token_factors = nn.Parameter(
             torch.randn(vocab_size, factors.tokens), requires_grad=False
         )
+        self.aligned_maps = nn.Parameter(
+            torch.randn(services, vocab_size, factors.aligned), requires_grad=False
+        )
+        self.aligned_offsets = nn.Parameter(
+            torch.zeros(services, factors.aligned), requires_grad=False
+        )
+        self.token_weights = nn.Parameter(torch.ones(services, vocab_size), requires_grad=False)
 
     def forward(self, batch: PackedViews | PackedWindows) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what the loss reads of the part that the batch is for."""

@@ -88,7 +88,13 @@ def test_the_contrastive_block_is_that_part_alone(
     whole = encoder.encode_users(corpus, parts_of(corpus, users))
     alone = text.encode_users(corpus, parts_of(corpus, users))
     np.testing.assert_allclose(whole[:, encoder.blocks["contrastive"]], alone, atol=1e-6)
-    np.testing.assert_allclose(encoder.similarity(whole, whole), alone @ alone.T, atol=1e-5)
+    columns = encoder.blocks["aligned"]
+    texts = whole[:, columns]
+    norms = np.linalg.norm(texts, axis=1)
+    assert np.allclose(norms[norms > 0], 1, atol=1e-5)
+    assert (norms > 0).mean() > 0.9
+    both = np.concatenate([alone, texts], axis=1) / np.sqrt(1 + norms**2)[:, None]
+    np.testing.assert_allclose(encoder.similarity(whole, whole), both @ both.T, atol=1e-5)
 
 
 def test_the_moment_moves_activity_alone(encoder: UniversalEncoder, corpus: Corpus) -> None:

@@ -13,6 +13,7 @@ from clue.nn.universal import UniversalEncoder
 from clue.run.objectives.base import Autocast
 from clue.run.objectives.contrastive import Contrastive
 from clue.run.pretrain_config import PretrainConfig
+from clue.train.alignment import align
 from clue.train.factors import item_factors, rotated, token_factors
 from clue.train.flops import StepFlops, Work, predictive_flops, step_flops, window_work
 from clue.train.losses.item_softmax import Sample, next_item_loss
@@ -50,7 +51,12 @@ class Universal:
         """Return the model with fresh weights, the factors as random as the rest."""
         config, manifest = self.config, self.corpus.manifest
         return UniversalEncoder(
-            config.model, config.predictive, config.factors, manifest.num_items, manifest.vocab_size
+            config.model,
+            config.predictive,
+            config.factors,
+            manifest.num_items,
+            manifest.vocab_size,
+            len(manifest.services),
         )
 
     def begin(self, core: UniversalEncoder) -> None:
@@ -58,6 +64,10 @@ class Universal:
         users = self.corpus.users_in("train")
         factors, seed = self.config.factors, self.config.seed
         core.item_factors.data.copy_(item_factors(self.corpus, users, factors.items, seed))
+        alignment = align(self.corpus, users, factors.aligned, seed)
+        core.aligned_maps.data.copy_(alignment.maps)
+        core.aligned_offsets.data.copy_(alignment.offsets)
+        core.token_weights.data.copy_(alignment.weights)
         tables = [core.contrastive.items.token.weight, core.predictive.text.token.weight]
         width = max(factors.tokens, *(table.shape[1] for table in tables))
         tokens = token_factors(self.corpus, users, width, seed)

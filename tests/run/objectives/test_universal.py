@@ -35,7 +35,8 @@ SMALL = (
     *("model.user.layers=1", "model.user.embedding=12", "model.user.max_events=16"),
     *("predictive.width=16", "predictive.layers=1", "predictive.text_width=8"),
     *("windows.batch=16", "windows.max_events=8", "windows.softmax.negatives=20"),
-    *("factors.items=4", "factors.tokens=6", "factors.contrastive=.5", "optimizer.lr=3e-3"),
+    *("factors.items=4", "factors.tokens=6", "factors.aligned=5"),
+    *("factors.contrastive=.5", "optimizer.lr=3e-3"),
 )
 
 
