@@ -39,6 +39,7 @@ from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_click import NextClickConfig
 from benchmarks.tasks.next_item import NextItemConfig
+from benchmarks.tasks.offers import OffersConfig
 from benchmarks.tasks.returns import ReturnsConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.config import run_command, user_errors
@@ -85,6 +86,7 @@ class SuiteConfig:
     )
     returns: list[ReturnsConfig] = field(default_factory=list[ReturnsConfig])
     next_click: list[NextClickConfig] = field(default_factory=list[NextClickConfig])
+    offers: list[OffersConfig] = field(default_factory=list[OffersConfig])
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
@@ -143,6 +145,7 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.impression_ranking,
         *config.returns,
         *config.next_click,
+        *config.offers,
         *config.synthetic,
         *config.next_item,
         *config.new_service,
