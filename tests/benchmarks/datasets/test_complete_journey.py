@@ -1,4 +1,4 @@
-"""A tiny folder as a log: pretraining ends in time, and offers that cannot be judged are left out."""
+"""A tiny folder as a log: pretraining ends in time, and offers that nobody can judge go."""
 
 # pyright: standard
 
