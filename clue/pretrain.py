@@ -31,6 +31,7 @@ import torch
 from clue.config import run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import (
+    FieldConfig,
     PrepareConfig,
     ServiceConfig,
     TokenizerConfig,
@@ -218,6 +219,10 @@ def demo_recipe(world: SyntheticConfig, out: Path) -> PrepareConfig:
         events=[str(world.out / "events.parquet")],
         items=[str(world.out / "items.parquet")],
         services={name: ServiceConfig(template="{title}") for name in world.services},
+        fields={
+            "amount": FieldConfig(kind="numeric"),
+            "channel": FieldConfig(kind="categorical"),
+        },
         tokenizer=TokenizerConfig(vocab_size=4096),
     )
 

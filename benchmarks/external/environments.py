@@ -39,10 +39,13 @@ class Rival:
         return (TORCH, *self.bare, *self.needs)
 
 
-# With what clue.nn and clue.data import, since its arm trains our own model.
+# With what clue.nn, clue.data and clue.train import, since its arm trains our own model.
 SENTENCE_TRANSFORMERS = Rival(
     name="sentence-transformers",
-    needs=("sentence-transformers==6.2.0", "transformers==5.24.0", "pyarrow>=20", "jaxtyping"),
+    needs=(
+        *("sentence-transformers==6.2.0", "transformers==5.24.0"),
+        *("accelerate>=1.10,<2", "pyarrow>=20", "jaxtyping"),
+    ),
 )
 # Its package imports torchvision, of which the loss needs nothing: only its file is loaded.
 OPEN_CLIP = Rival(name="open_clip", bare=("open_clip_torch==3.3.0",), needs=("numpy",))

@@ -32,15 +32,13 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def finished(machine: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `machine` with the load after the last arm and the versions that the arms told."""
-    versions: dict[str, list[str]] = {}
-    for result in results:
-        for package, version in result["versions"].items():
-            if version not in versions.setdefault(package, []):
-                versions[package].append(version)
-    told = {package: " and ".join(found) for package, found in sorted(versions.items())}
-    return {**machine, "load_end": load(), "versions": told}
+def merge_versions(arms: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the versions of packages that any of the arms had, where they differ all of them."""
+    merged: dict[str, dict[str, None]] = {}
+    for versions in arms:
+        for package, version in versions.items():
+            merged.setdefault(package, {})[version] = None
+    return {package: " and ".join(versions) for package, versions in sorted(merged.items())}
 
 
 def load() -> float:

@@ -6,56 +6,50 @@ The service's index (flat, inner product of unit vectors) by both, the same quer
 only where its scores are the processor's; without a GPU, or a FAISS built for one, its row says so.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
+from pydantic import PositiveInt
 
-from benchmarks.external import machine
-from benchmarks.speed.command import finish, read
-from benchmarks.speed.report import Claim, Report, Row, Spread
+from benchmarks.speed.interleave import interleaved
+from benchmarks.speed.report import Report, Row, Spread, claim
 
 TOLERANCE = 1e-4  # of a cosine: the order of summation differs between the devices
+NO_GPU = "no GPU, or FAISS is built without it (the extra clue-users[gpu] has one)"
+
+
+def device() -> Literal["cpu", "cuda"]:
+    """Return "cuda" where FAISS can use a GPU, "cpu" where it is built for processors alone."""
+    return "cuda" if hasattr(faiss, "index_cpu_to_gpu") and faiss.get_num_gpus() else "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaissConfig:
+class Config:
     """`vectors` of `width` are searched for the `k` nearest of each batch size in `queries`."""
 
-    vectors: int = 1_000_000
-    width: int = 256
-    queries: tuple[int, ...] = (1, 64, 1024)
-    k: int = 100
-    rounds: int = 5
-    threads: int = 2
+    vectors: PositiveInt = 1_000_000
+    width: PositiveInt = 256
+    queries: tuple[PositiveInt, ...] = (1, 64, 1024)
+    k: PositiveInt = 100
+    rounds: PositiveInt = 5
+    threads: PositiveInt = 2
+    device: Literal["cpu", "cuda"] = field(default_factory=device)
     out: Path = Path("results/speed/faiss.json")
 
     def __post_init__(self) -> None:
-        """Refuse sizes that leave nothing to search or to time."""
-        for name in ("vectors", "width", "k", "rounds", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive count")
-        if not self.queries or min(self.queries) < 1 or self.k > self.vectors:
-            raise ValueError(
-                f"queries {self.queries} must be positive counts and k {self.k} at most vectors "
-                f"{self.vectors}"
-            )
+        """Refuse sizes that leave nothing to search, and a GPU that is not there."""
+        if not self.queries or self.k > self.vectors:
+            raise ValueError(f"queries is {self.queries}, k {self.k} of {self.vectors} vectors")
+        if self.device == "cuda" and device() == "cpu":
+            raise ValueError(f"device is cuda, but there is {NO_GPU}")
 
 
-def main(argv: list[str]) -> None:
-    """Run the command line."""
-    finish(measure(read(FaissConfig, argv, __doc__)), argv)
-
-
-def measure(config: FaissConfig) -> tuple[Report, Path]:
-    """Return the report and where it belongs."""
+def measure(config: Config) -> Report:
+    """Return the rows of every batch size, beside the aim at the largest."""
     faiss.omp_set_num_threads(config.threads)
-    gpus = gpu_count()
-    facts = machine.describe("cuda" if gpus else "cpu", config.threads)
     draw = np.random.default_rng(0)
     vectors, queries = (
         unit(draw.standard_normal((n, config.width), np.float32))
@@ -64,89 +58,50 @@ def measure(config: FaissConfig) -> tuple[Report, Path]:
     flat = faiss.IndexFlatIP(config.width)
     flat.add(vectors)
     indexes: dict[str, Any] = {"processor": flat}
-    if gpus:
+    if config.device == "cuda":
         indexes["GPU"] = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, flat)
-    rows: list[Row] = []
-    for count in config.queries:
-        rows += compare(f"{count:,} queries", indexes, queries[:count], config)
-    report = Report(
-        name="faiss",
-        command="python -m benchmarks.speed faiss",
-        machine={**facts, "load_end": machine.load(), "versions": {"faiss": faiss.__version__}},
-        config=asdict(config) | {"out": str(config.out)},
-        rows=tuple(rows),
-        claims=(claim(rows, f"{config.queries[-1]:,} queries"),),
+    rows = [row for n in config.queries for row in compare(indexes, queries[:n], config)]
+    case = case_of(config.queries[-1])
+    rates = {r.arm: r.figures["queries/s"].median for r in rows if r.case == case and not r.note}
+    ratio = rates["GPU"] / rates["processor"] if "GPU" in rates else None
+    aim = claim(f"Queries/s at {case}, GPU / processor", ratio, "at least", 10)
+    return Report(
+        rows=tuple(rows), claims=(aim,), machine={"versions": {"faiss": faiss.__version__}}
     )
-    return report, config.out
 
 
-def compare(
-    case: str, indexes: dict[str, Any], queries: np.ndarray, config: FaissConfig
-) -> list[Row]:
+def case_of(count: int) -> str:
+    """Return how a batch of queries is called in the table."""
+    return f"{count:,} queries"
+
+
+def compare(indexes: dict[str, Any], queries: np.ndarray, config: Config) -> list[Row]:
     """Return a row for the processor and one for the GPU, their searches in turn.
 
-    `queries` are (n, width) unit vectors.
+    `queries` are (n, width) unit vectors. Scores that are not the processor's do not compare.
     """
-    searches: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
-        arm: lambda index=index: index.search(queries, config.k) for arm, index in indexes.items()
+    case, count = case_of(len(queries)), len(queries)
+    searches = {
+        arm: lambda index=index: index.search(queries, config.k)[0]
+        for arm, index in indexes.items()
     }
-    scores = {arm: search()[0] for arm, search in searches.items()}  # the warm-up
-    seconds: dict[str, list[float]] = {arm: [] for arm in searches}
-    for _ in range(config.rounds):
-        for arm, search in searches.items():
-            began = time.perf_counter()
-            search()
-            seconds[arm].append(time.perf_counter() - began)
-    rows = [row(case, arm, scores, seconds, len(queries)) for arm in searches]
+    right = searches["processor"]()
+    errors = {arm: float(np.abs(search() - right).max()) for arm, search in searches.items()}
+    rows: list[Row] = []
+    for arm, clocks in interleaved(searches, config.rounds).items():
+        equal, seconds = errors[arm] <= TOLERANCE, clocks["wall"]
+        figures = {
+            "milliseconds": Spread.of([1e3 * each for each in seconds]),
+            "queries/s": Spread.of([count / each for each in seconds]),
+        }
+        note = "" if equal else f"scores differ by {errors[arm]:.1e}"
+        status = "measured" if equal else "not comparable"
+        rows.append(Row(case=case, arm=arm, status=status, note=note, figures=figures))
     if "GPU" not in searches:
-        note = "no GPU, or FAISS is built without it (the extra clue-users[gpu] has one)"
-        rows.append(Row(case=case, arm="GPU", status="not measured", note=note))
+        rows.append(Row(case=case, arm="GPU", status="not measured", note=NO_GPU))
     return rows
-
-
-def row(
-    case: str,
-    arm: str,
-    scores: dict[str, np.ndarray],
-    seconds: dict[str, list[float]],
-    count: int,
-) -> Row:
-    """Return the row of one arm, not comparable where its scores are not the processor's."""
-    error = float(np.abs(scores[arm] - scores["processor"]).max())
-    equal = error <= TOLERANCE
-    return Row(
-        case=case,
-        arm=arm,
-        status="measured" if equal else "not comparable",
-        note="" if equal else f"scores differ by {error:.1e}",
-        figures={
-            "milliseconds": Spread.of([1e3 * each for each in seconds[arm]]),
-            "queries/s": Spread.of([count / each for each in seconds[arm]]),
-        },
-    )
-
-
-def claim(rows: list[Row], case: str) -> Claim:
-    """Return the aim at the largest batch of queries; open where the GPU was not measured."""
-    rates = {
-        row.arm: row.figures["queries/s"].median
-        for row in rows
-        if row.case == case and row.status == "measured"
-    }
-    ratio = rates["GPU"] / rates["processor"] if len(rates) == 2 else None
-    return Claim(
-        what=f"Queries/s at {case}, GPU / processor",
-        aim="at least 10",
-        found=ratio,
-        holds=None if ratio is None else ratio >= 10,
-    )
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Return the rows of (n, E) at unit length."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def gpu_count() -> int:
-    """Return the number of GPUs that FAISS can use; 0 where it is built for processors alone."""
-    return faiss.get_num_gpus() if hasattr(faiss, "index_cpu_to_gpu") else 0

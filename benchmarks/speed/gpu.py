@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Literal
 
 from clue.atomic import write_text
-from clue.config import read_command_line
 
 Ending = Literal["done", "failed", "out of time", "not run"]
 # Dense matrix products in bf16, TFLOP/s without sparsity, as the vendor's data sheets state them.
@@ -51,7 +50,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuConfig:
+class Config:
     """`seconds` are for all parts together; `parts` are names, all of them where it is empty."""
 
     seconds: int = 480
@@ -101,7 +100,7 @@ def plan(out: Path, peak_tflops: float) -> list[Part]:
     return [*parts, speed("faiss", 45, "faiss", "rounds=3")]
 
 
-def run(config: GpuConfig) -> list[Result]:
+def run(config: Config) -> list[Result]:
     """Return how each part ended, having written it into OUT/summary.json after every one."""
     config.out.mkdir(parents=True, exist_ok=True)
     name = gpu_name()
@@ -173,9 +172,8 @@ def peak_of(name: str) -> float:
     return next((peak for known, peak in PEAK_TFLOPS.items() if known in name), 0.0)
 
 
-def main(argv: list[str]) -> None:
+def measure(config: Config) -> None:
     """Run the parts and print how they ended; status 1 where one of them did not end well."""
-    config = read_command_line(GpuConfig, argv, description=__doc__ or "")
     if not gpu_name():
         sys.stderr.write("error: torch sees no CUDA device here; run this on a machine with one\n")
         raise SystemExit(2)

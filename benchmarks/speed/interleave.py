@@ -1,24 +1,25 @@
-"""Arms in processes of their own, interleaved, and the gate: only equal results are compared."""
+"""Arms in turn, A B A B, in processes of their own or here; only equal results are compared."""
 
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.external.environments import ROOT, ArmFailed, Rival, RivalMissing, python_of
-from benchmarks.speed.report import Row, Spread
+from benchmarks.external.machine import merge_versions
+from benchmarks.speed.report import Claim, Report, Row, Spread
 
-LOSS_GATE = 1e-5  # relative, in fp32
-GRADIENT_GATE = 1e-4
+Result = Mapping[str, Any]
+Times = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> clock -> seconds of each round
+GATE = {"loss": 1e-5, "grad_norm": 1e-4}  # relative, in fp32
 
-Figures = Callable[[Mapping[str, Any]], dict[str, float]]
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Arm:
     """One way to do the work: `python -m MODULE SPEC OUT`, where MODULE ends in `run_arm`.
 
@@ -33,87 +34,93 @@ class Arm:
 
 @dataclass
 class Comparison:
-    """Arms on the cases of one benchmark; collects the rows and all that the arms told."""
+    """Arms on the cases of one benchmark: the rows, and all results behind them.
+
+    A result has `loss` and `grad_norm`, the `figures` of its row, by name, and `versions`.
+    """
 
     rounds: int
-    figures: Figures
     rows: list[Row] = field(default_factory=list[Row])
-    results: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    results: list[Result] = field(default_factory=list[Result])
 
     def run(
-        self,
-        case: str,
-        arms: Sequence[Arm],
-        gates: Sequence[Mapping[str, Any]] = (),
-        *,
-        equal: bool = True,
+        self, case: str, arms: Sequence[Arm], gates: Sequence[Result] = (), *, equal: bool = True
     ) -> None:
-        """Adds a row for each arm: `rounds` fresh processes each, in turn A B ... A B ...
+        """Add a row for each arm: `rounds` fresh processes each, in turn A B ... A B ...
 
         `gates` change the spec into cases that are run first, without timing. The first arm that
         works is the reference: an arm whose loss or gradient norm differs from its on a gate, or in
         a timed round where `equal`, is "not comparable". An arm that fails is "not measured".
         """
         failed: dict[str, str] = {}
-        checked: dict[str, list[Mapping[str, Any]]] = {arm.name: [] for arm in arms}
-        timed: dict[str, list[Mapping[str, Any]]] = {arm.name: [] for arm in arms}
-        turns = [({**gate, "repeats": 0}, checked) for gate in gates]
-        turns += [({}, timed)] * self.rounds
-        for number, (change, found) in enumerate(turns):
+        gated: dict[str, list[Result]] = {arm.name: [] for arm in arms}
+        timed: dict[str, list[Result]] = {arm.name: [] for arm in arms}
+        turns = [({**gate, "repeats": 0}, gated) for gate in gates] + [({}, timed)] * self.rounds
+        for number, (change, results) in enumerate(turns, 1):
             for arm in arms:
                 if arm.name in failed:
                     continue
                 try:
-                    found[arm.name].append({**run(arm, change), "case": case})
+                    results[arm.name].append({**run(arm, change), "case": case})
                 except (RivalMissing, ArmFailed) as error:
                     failed[arm.name] = str(error)
                     sys.stderr.write(f"{case}, {arm.name}: {error}\n")
-            sys.stderr.write(f"{case}: turn {number + 1} of {len(turns)} done\n")
-        if equal:
-            checked = {arm.name: checked[arm.name] + timed[arm.name] for arm in arms}
-        reference = next((arm.name for arm in arms if arm.name not in failed), "")
-        for name in timed:
-            self.results += timed[name]
+            sys.stderr.write(f"{case}: turn {number} of {len(turns)} done\n")
+        checked = {name: gated[name] + timed[name] * equal for name in timed}
+        reference = next((name for name in timed if name not in failed), "")
+        for name, results in timed.items():
+            self.results += results
             if name in failed:
                 row = Row(case=case, arm=name, status="not measured", note=failed[name])
             else:
                 wrong = difference(checked[name], checked[reference])
-                row = Row(
-                    case=case,
-                    arm=name,
-                    status="not comparable" if wrong else "measured",
-                    note=wrong,
-                    figures=self._spreads(timed[name]),
-                )
+                status = "not comparable" if wrong else "measured"
+                rounds = [result["figures"] for result in results]
+                figures = {key: Spread.of([one[key] for one in rounds]) for key in rounds[0]}
+                row = Row(case=case, arm=name, status=status, note=wrong, figures=figures)
             self.rows.append(row)
-
-    def _spreads(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Spread]:
-        shown = [self.figures(result) for result in results]
-        return {name: Spread.of([figures[name] for figures in shown]) for name in shown[0]}
 
     def median(self, case: str, arm: str, figure: str) -> float | None:
         """Return a row's median of a figure; None where it was not measured or not comparable."""
-        for row in self.rows:
-            if (row.case, row.arm, row.status) == (case, arm, "measured"):
-                return row.figures[figure].median
-        return None
+        return self.medians(case, figure).get(arm)
+
+    def medians(self, case: str, figure: str) -> dict[str, float]:
+        """Return the medians of a figure by arm, those that were measured and are comparable."""
+        rows = [row for row in self.rows if (row.case, row.status) == (case, "measured")]
+        return {row.arm: row.figures[figure].median for row in rows}
+
+    def ratio(self, case: str, figure: str, arm: str, other: str) -> float | None:
+        """Return what part of `other`'s median an arm's is; None where one is missing."""
+        medians = self.medians(case, figure)
+        return medians[arm] / medians[other] if {arm, other} <= set(medians) else None
+
+    def report(self, claims: Sequence[Claim], notes: Sequence[str] = ()) -> Report:
+        """Return the report of all rows."""
+        versions = merge_versions([result["versions"] for result in self.results])
+        return Report(
+            rows=tuple(self.rows),
+            claims=tuple(claims),
+            notes=tuple(notes),
+            machine={"versions": versions},
+        )
 
 
-def difference(mine: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]) -> str:
-    """Says where results differ from the reference's beyond the gate; empty where they agree."""
-    limits = {"loss": LOSS_GATE, "grad_norm": GRADIENT_GATE}
-    for one, other in zip(mine, reference, strict=True):
-        for name, limit in limits.items():
+def difference(
+    results: Sequence[Result], reference: Sequence[Result], gate: Mapping[str, float] = GATE
+) -> str:
+    """Return where results differ from the reference's beyond the gate; empty where they agree."""
+    for one, other in zip(results, reference, strict=True):
+        for name, limit in gate.items():
             error = abs(one[name] - other[name]) / abs(other[name])
             if not error <= limit:  # NaN is an error too
                 return f"{name} {one[name]:.7g} is not {other[name]:.7g} (relative {error:.1e})"
     return ""
 
 
-def run(arm: Arm, change: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what `arm` tells of its spec with `change` laid over it.
+def run(arm: Arm, change: Result) -> Result:
+    """Return the result of an arm's process for its spec with `change` laid over it.
 
-    Raises RivalMissing where the rival cannot be installed and ArmFailed where the arm fails.
+    Raise RivalMissing where the rival cannot be installed and ArmFailed where the arm fails.
     """
     python = Path(sys.executable) if arm.rival is None else python_of(arm.rival)
     with tempfile.TemporaryDirectory() as scratch:
@@ -123,7 +130,35 @@ def run(arm: Arm, change: Mapping[str, Any]) -> Mapping[str, Any]:
         command = [str(python), "-W", "ignore", "-m", arm.module, spec, str(out)]
         done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode or not out.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            said = lines[-1] if lines else "nothing"
-            raise ArmFailed(f"status {done.returncode}: {said[:300]}")
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+            raise ArmFailed(f"status {done.returncode}: {lines[-1][:300]}")
         return json.loads(out.read_text(encoding="utf-8"))
+
+
+def interleaved(
+    arms: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return each arm's wall and processor seconds of `rounds` calls in this process, in turn.
+
+    A call before the first, whose time is not kept, warms each arm up.
+    """
+    for arm in arms.values():
+        arm()
+    times: dict[str, dict[str, list[float]]] = {n: {"processor": [], "wall": []} for n in arms}
+    for _ in range(rounds):
+        for name, arm in arms.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            arm()
+            times[name]["processor"].append(time.process_time() - processor)
+            times[name]["wall"].append(time.perf_counter() - wall)
+    return times
+
+
+def clock_figures(times: Times, arm: str, reference: str) -> dict[str, Spread]:
+    """Return an arm's seconds by both clocks and, round by round, what part of the reference's."""
+    figures = {f"{clock} s": Spread.of(seconds) for clock, seconds in times[arm].items()}
+    if arm != reference:
+        for clock, seconds in times[arm].items():
+            ratios = [a / b for a, b in zip(seconds, times[reference][clock], strict=True)]
+            figures[f"{clock} / {reference}"] = Spread.of(ratios)
+    return figures

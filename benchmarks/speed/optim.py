@@ -18,32 +18,27 @@ from typing import Any
 import torch
 
 from benchmarks.external import machine
-from benchmarks.speed.command import finish, read, recorded
+from benchmarks.speed.interleave import clock_figures, interleaved
 from benchmarks.speed.measure import versions
-from benchmarks.speed.points import (
-    Times,
-    clock_figures,
-    interleaved,
+from benchmarks.speed.report import Claim, Report, Row, Spread, claim
+from benchmarks.speed.trainings import (
+    Figures,
+    difference_row,
     make_step,
-    paired,
+    reached,
     short_run,
     train,
 )
-from benchmarks.speed.report import Claim, Report, Row, Spread
-from clue.data.batches import PairSampler
-from clue.data.corpus import Corpus
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.optimiser import OptimizerConfig
 
 ARMS = {"adamw": "adamw", "split": "adamw, split rates", "muon": "muon"}
 SPLIT = 16  # the split arm's embeddings learn so many times as fast as its matrices
-FIGURES = {"entropy": "entropy", "R@10": "recall_at_10"}
 MOST = 12  # rates of one arm: the grid grows to a factor of 2,048 and no further
-Found = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class Config:
     """The run that the arms do: `config` with a smaller model; `rates` are the first grids."""
 
     config: Path = Path("configs/pretrain/food_kitchen.yaml")
@@ -79,60 +74,59 @@ class OptimConfig:
             raise ValueError(f"rates has {', '.join(self.rates)}; give a grid to {', '.join(ARMS)}")
 
 
-def main(argv: list[str]) -> None:
-    """Runs the command line."""
-    finish(measure(read(OptimConfig, argv, __doc__)), argv)
-
-
-def measure(config: OptimConfig) -> tuple[Report, Path]:
-    """Tunes, trains and times the arms, and gives the report and where it belongs."""
+def measure(config: Config) -> Report:
+    """Tune, train and time the arms."""
     torch.set_num_threads(config.threads)
     facts = machine.describe("cpu", config.threads)
     points: list[dict[str, Any]] = []
 
-    def point(arm: str, rate: float, seed: int) -> Found:
+    def point(arm: str, rate: float, seed: int) -> Figures:
         figures = train(run_of(config, arm, rate, seed), facts)
         points.append({"arm": ARMS[arm], "lr": rate, "seed": seed, **figures})
         return figures
 
     def tuned(arm: str) -> float:
-        return best_rate(
-            config.rates[arm], lambda rate: point(arm, rate, config.tuning_seed)["entropy"]
-        )
+        seed = config.tuning_seed
+        return best_rate(config.rates[arm], lambda rate: point(arm, rate, seed)["entropy"])
 
     best = {arm: tuned(arm) for arm in ARMS}
-    found = {arm: [point(arm, best[arm], seed) for seed in config.seeds] for arm in ARMS}
+    runs = {arm: [point(arm, best[arm], seed) for seed in config.seeds] for arm in ARMS}
     times = step_times(config, best)
-    rows = [*arm_rows(best, found, times), *difference_rows(found)]
-    points += [{"arm": ARMS[arm], "step_seconds": times[arm]} for arm in ARMS]
-    report = Report(
-        name="optim",
-        command="python -m benchmarks.speed optim",
-        machine=machine.finished(facts, [{"versions": versions()}]),
-        config=recorded(config),
+    rows = [
+        Row(
+            case="at its best rate",
+            arm=title,
+            figures={
+                "lr": Spread.of([best[arm]]),
+                **reached(runs[arm]),
+                **clock_figures(times, arm, "adamw"),
+            },
+        )
+        for arm, title in ARMS.items()
+    ]
+    rows += [
+        difference_row(f"muon - {ARMS[arm]}", runs["muon"], runs[arm]) for arm in ("adamw", "split")
+    ]
+    return Report(
         rows=tuple(rows),
-        claims=tuple(claims(rows)),
-        notes=notes(config, best, found, len(points) - len(ARMS)),
-        points=tuple(points),
+        claims=claims(rows),
+        notes=notes(config, best, runs["muon"], len(points)),
+        points=(*points, *({"arm": ARMS[arm], "step_seconds": times[arm]} for arm in ARMS)),
+        machine={"versions": versions()},
     )
-    return report, config.out
 
 
-def run_of(config: OptimConfig, arm: str, rate: float, seed: int) -> PretrainConfig:
+def run_of(config: Config, arm: str, rate: float, seed: int) -> PretrainConfig:
     """Return the run of one point.
 
     The split arm takes its lower rate from the rule for widths, with a base so many times narrower.
     The rule holds lr x weight_decay; we lower the decay as much, for it is to be AdamW's own, in
     step with the matrices' rate.
     """
-    kind = "muon" if arm == "muon" else "adamw"
     keys = [f"name={arm}-lr{rate:g}-seed{seed}", f"corpus={config.corpus}", f"runs={config.runs}"]
-    keys += [f"seed={seed}", f"batch={config.batch}", "precision=fp32"]
-    keys += [f"model.item.width={config.width}", "model.item.layers=0"]
-    keys += [f"model.user.width={config.width}", f"model.user.embedding={config.width}"]
-    keys += [f"model.user.layers={config.layers}"]
-    keys += [f"optimizer.kind={kind}", f"optimizer.lr={rate!r}"]
-    run = short_run(config.config, config.steps, keys)
+    keys += [f"seed={seed}", f"batch={config.batch}", f"optimizer.lr={rate!r}"]
+    keys += [f"optimizer.kind={'muon' if arm == 'muon' else 'adamw'}"]
+    run = short_run(config.config, config.steps, config.width, (0, config.layers), keys)
     if arm != "split":
         return run
     decay = run.optimizer.weight_decay / SPLIT
@@ -143,92 +137,59 @@ def run_of(config: OptimConfig, arm: str, rate: float, seed: int) -> PretrainCon
 def best_rate(rates: Sequence[float], entropy: Callable[[float], float]) -> float:
     """Return the best rate of a grid that grows by factors of two until its best is inside.
 
-    Raises ValueError where it is at the edge still after MOST rates.
+    Raise ValueError where it is at the edge still after MOST rates.
     """
-    found = {rate: entropy(rate) for rate in sorted(rates)}
+    grid = {rate: entropy(rate) for rate in sorted(rates)}
     while True:
-        best = min(found, key=lambda rate: found[rate])
-        if min(found) < best < max(found):
+        best = min(grid, key=grid.__getitem__)
+        if min(grid) < best < max(grid):
             return best
-        if len(found) >= MOST:
+        if len(grid) >= MOST:
             raise ValueError(
-                f"the best of {sorted(found)} is {best:g}, at the edge: entropy hardly depends on "
+                f"the best of {sorted(grid)} is {best:g}, at the edge: entropy hardly depends on "
                 "the rate here; raise steps, or start at other rates"
             )
-        following = best / 2 if best == min(found) else best * 2
-        found[following] = entropy(following)
+        following = best / 2 if best == min(grid) else best * 2
+        grid[following] = entropy(following)
 
 
-def step_times(config: OptimConfig, best: Mapping[str, float]) -> dict[str, Any]:
+def step_times(config: Config, best: Mapping[str, float]) -> dict[str, dict[str, list[float]]]:
     """Return each arm's seconds of steps on one batch, the arms in turn."""
-    corpus = Corpus.open(config.corpus)
     runs = {arm: run_of(config, arm, best[arm], 0) for arm in ARMS}
-    batch = PairSampler(corpus, runs["muon"].views, batch=config.batch, seed=0).at(0)
-    vocab_size = corpus.manifest.vocab_size
-    steps = {ARMS[arm]: make_step(run, vocab_size, batch) for arm, run in runs.items()}
-    times = interleaved(steps, config.rounds)
-    return {arm: times[title] for arm, title in ARMS.items()}
+    return interleaved(
+        {arm: make_step(run, config.batch) for arm, run in runs.items()}, config.rounds
+    )
 
 
-def arm_rows(
-    best: Mapping[str, float], found: Mapping[str, Sequence[Found]], times: Times
-) -> list[Row]:
-    """Return a row for each arm: its rate, what it reached over seeds, and its steps' seconds."""
-    return [
-        Row(
-            case="at its best rate",
-            arm=title,
-            status="measured",
-            figures={
-                "lr": Spread.of([best[arm]]),
-                **{n: Spread.of([f[key] for f in found[arm]]) for n, key in FIGURES.items()},
-                **clock_figures(times, arm, "adamw"),
-            },
-        )
-        for arm, title in ARMS.items()
-    ]
-
-
-def difference_rows(found: Mapping[str, Sequence[Found]]) -> list[Row]:
-    """Return a row for Muon minus each AdamW, paired over the seeds."""
-    rows: list[Row] = []
-    for arm in ("adamw", "split"):
-        pairs = {
-            name: paired([f[key] for f in found["muon"]], [f[key] for f in found[arm]])
-            for name, key in FIGURES.items()
-        }
-        case = "mean difference [95 % interval]"
-        rows.append(Row(case=case, arm=f"muon - {ARMS[arm]}", status="measured", figures=pairs))
-    return rows
-
-
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
     """Return what was aimed at: Muon ahead of both, the winner our default, a step no dearer."""
-    by_arm = {row.arm: row.figures for row in rows}
-    found: list[Claim] = []
-    for arm in ("adamw", "split"):
-        high = by_arm[f"muon - {ARMS[arm]}"]["entropy"].high
-        what = f"Entropy, muon - {ARMS[arm]}, the upper end of the interval"
-        found.append(Claim(what=what, aim="below 0", found=high, holds=high < 0))
-    winner = min(ARMS.values(), key=lambda title: by_arm[title]["entropy"].median)
+    figures = {row.arm: row.figures for row in rows}
+    against = [f"muon - {ARMS[arm]}" for arm in ("adamw", "split")]
+    winner = min(ARMS.values(), key=lambda title: figures[title]["entropy"].median)
     default = OptimizerConfig().kind
     same = winner == default
     what = f"The winner, {winner}, is the default kind, {default} (1: it is)"
-    found.append(Claim(what=what, aim="1", found=float(same), holds=same))
-    ratio = by_arm["muon"]["processor / adamw"].median
-    what = "Processor seconds of a step, muon / adamw"
-    found.append(Claim(what=what, aim="at most 1.1", found=ratio, holds=ratio <= 1.1))
-    return found
+    ratio = figures["muon"]["processor / adamw"].median
+    return (
+        *(
+            claim(
+                f"Entropy, {one}, the upper end of the interval",
+                figures[one]["entropy"].high,
+                "below",
+                0,
+            )
+            for one in against
+        ),
+        Claim(what=what, aim="1", found=float(same), holds=same),
+        claim("Processor seconds of a step, muon / adamw", ratio, "at most", 1.1),
+    )
 
 
 def notes(
-    config: OptimConfig,
-    best: Mapping[str, float],
-    found: Mapping[str, Sequence[Found]],
-    trainings: int,
+    config: Config, best: Mapping[str, float], runs: Sequence[Figures], trainings: int
 ) -> tuple[str, ...]:
     """Return what a reader needs beside the rows."""
-    negatives = statistics.fmean(f["negatives"] for f in found["muon"])
+    negatives = statistics.fmean(figures["negatives"] for figures in runs)
     rates = ", ".join(f"{title} {best[arm]:g}" for arm, title in ARMS.items())
     seeds = ", ".join(map(str, config.seeds))
     return (

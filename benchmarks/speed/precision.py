@@ -20,33 +20,29 @@ from typing import Any
 import torch
 
 from benchmarks.external import machine
-from benchmarks.speed.command import finish, read, recorded
+from benchmarks.speed.interleave import clock_figures, difference, interleaved
 from benchmarks.speed.measure import versions
-from benchmarks.speed.points import (
-    clock_figures,
-    interleaved,
+from benchmarks.speed.report import Claim, Report, Row, claim
+from benchmarks.speed.trainings import (
+    Figures,
+    difference_row,
     make_step,
-    paired,
+    reached,
     short_run,
     train,
 )
-from benchmarks.speed.report import Claim, Report, Row, Spread
-from clue.data.batches import PairSampler
-from clue.data.corpus import Corpus
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.precision import BF16_WIDTH
-from clue.train.step import StepReport
 
 PRECISIONS = ("fp32", "bf16")
-TOLERANCES = {"loss": 5e-3, "grad_norm": 5e-2}
+GATE = {"loss": 5e-3, "grad_norm": 5e-2}
 RATIOS = ("processor / fp32", "wall / fp32")
 ENTROPY_AIM = 0.01  # nats: a tenth of what separates two seeds of such a run
-FIGURES = {"entropy": "entropy", "R@10": "recall_at_10"}
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionConfig:
+class Config:
     """`shapes` are (width, layers over tokens, layers over events); `trained` is one of them."""
 
     config: Path = Path("configs/pretrain/food_kitchen.yaml")
@@ -75,37 +71,26 @@ class PrecisionConfig:
             raise ValueError(f"seeds {self.seeds}: a difference needs two for its interval")
 
 
-def main(argv: list[str]) -> None:
-    """Runs the command line."""
-    finish(measure(read(PrecisionConfig, argv, __doc__)), argv)
-
-
-def measure(config: PrecisionConfig) -> tuple[Report, Path]:
-    """Times every shape, trains one, and gives the report and where it belongs."""
+def measure(config: Config) -> Report:
+    """Time every shape and train one."""
     torch.set_num_threads(config.threads)
     facts = machine.describe("cpu", config.threads)
-    points: list[dict[str, Any]] = []
-    rows: list[Row] = []
-    for shape in config.shapes:
-        point = step_point(config, shape)
-        points.append(point)
-        rows += step_rows(point)
-    reached = {precision: trainings(config, precision, facts) for precision in PRECISIONS}
-    for precision, found in reached.items():
-        for seed, figures in zip(config.seeds, found, strict=True):
-            points.append({"precision": precision, "seed": seed, **figures})
-    rows += training_rows(config, reached)
-    report = Report(
-        name="precision",
-        command="python -m benchmarks.speed precision",
-        machine=machine.finished(facts, [{"versions": versions()}]),
-        config=recorded(config),
+    points = [step_point(config, shape) for shape in config.shapes]
+    rows = [row for point in points for row in step_rows(point)]
+    runs = {precision: trainings(config, precision, facts) for precision in PRECISIONS}
+    for precision, figures in runs.items():
+        case = f"{case_of(config.trained)}, {config.steps} steps"
+        rows.append(Row(case=case, arm=precision, figures=reached(figures)))
+        for seed, one in zip(config.seeds, figures, strict=True):
+            points.append({"precision": precision, "seed": seed, **one})
+    rows.append(difference_row("bf16 - fp32", runs["bf16"], runs["fp32"]))
+    return Report(
         rows=tuple(rows),
-        claims=tuple(claims(rows, config.shapes)),
+        claims=claims(rows, config.shapes),
         notes=notes(rows),
         points=tuple(points),
+        machine={"versions": versions()},
     )
-    return report, config.out
 
 
 def case_of(shape: Shape) -> str:
@@ -114,47 +99,28 @@ def case_of(shape: Shape) -> str:
     return f"width {width}, layers {item_layers} + {user_layers}"
 
 
-def run_of(config: PrecisionConfig, shape: Shape, precision: str, seed: int) -> PretrainConfig:
+def run_of(config: Config, shape: Shape, precision: str, seed: int) -> PretrainConfig:
     """Return the run of one shape."""
-    width, item_layers, user_layers = shape
+    width, *layers = shape
     keys = [f"name={precision}-seed{seed}", f"corpus={config.corpus}", f"runs={config.runs}"]
     keys += [f"seed={seed}", f"batch={config.trained_batch}", f"precision={precision}"]
-    keys += [f"model.item.width={width}", f"model.item.layers={item_layers}"]
-    keys += [f"model.user.width={width}", f"model.user.layers={user_layers}"]
-    keys += [f"model.user.embedding={width}"]
     keys += ["optimizer.kind=muon", f"optimizer.lr={config.rate!r}"]
-    return short_run(config.config, config.steps, keys)
+    return short_run(config.config, config.steps, width, (layers[0], layers[1]), keys)
 
 
-def step_point(config: PrecisionConfig, shape: Shape) -> dict[str, Any]:
+def step_point(config: Config, shape: Shape) -> dict[str, Any]:
     """Return one shape's losses and gradient norms of the first step and seconds of the next.
 
     `unequal` says how the first steps differ beyond the gate; nothing is timed then.
     """
     sys.stderr.write(f"timing {case_of(shape)}\n")
-    corpus = Corpus.open(config.corpus)
     run = run_of(config, shape, "fp32", 0)
-    batch = PairSampler(corpus, run.views, batch=config.batch, seed=0).at(0)
-    vocab_size = corpus.manifest.vocab_size
-    steps = {p: make_step(run, vocab_size, batch, bf16=p == "bf16") for p in PRECISIONS}
-    first = {precision: step() for precision, step in steps.items()}
-    unequal = difference(first["bf16"], first["fp32"])
-    return {
-        "shape": shape,
-        "first_step": {p: {"loss": r.loss, "grad_norm": r.grad_norm} for p, r in first.items()},
-        "unequal": unequal,
-        "step_seconds": {} if unequal else interleaved(steps, config.rounds),
-    }
-
-
-def difference(bf16: StepReport, fp32: StepReport) -> str:
-    """Says where the first steps differ beyond the gate; empty where they agree."""
-    for name, limit in TOLERANCES.items():
-        one, other = getattr(bf16, name), getattr(fp32, name)
-        error = abs(one / other - 1)
-        if not error <= limit:  # NaN is an error too
-            return f"{name} {one:.5g} is not {other:.5g} (relative {error:.1e})"
-    return ""
+    steps = {p: make_step(run, config.batch, bf16=p == "bf16") for p in PRECISIONS}
+    reports = {precision: step() for precision, step in steps.items()}
+    first = {p: {name: getattr(report, name) for name in GATE} for p, report in reports.items()}
+    unequal = difference([first["bf16"]], [first["fp32"]], GATE)
+    times = {} if unequal else interleaved(steps, config.rounds)
+    return {"shape": shape, "first_step": first, "unequal": unequal, "step_seconds": times}
 
 
 def step_rows(point: Mapping[str, Any]) -> list[Row]:
@@ -162,49 +128,18 @@ def step_rows(point: Mapping[str, Any]) -> list[Row]:
     case, unequal, times = case_of(point["shape"]), point["unequal"], point["step_seconds"]
     if unequal:
         return [Row(case=case, arm="bf16", status="not comparable", note=unequal)]
-    return [
-        Row(case=case, arm=p, status="measured", figures=clock_figures(times, p, "fp32"))
-        for p in PRECISIONS
-    ]
+    return [Row(case=case, arm=p, figures=clock_figures(times, p, "fp32")) for p in PRECISIONS]
 
 
-def trainings(
-    config: PrecisionConfig, precision: str, facts: Mapping[str, Any]
-) -> list[dict[str, float]]:
+def trainings(config: Config, precision: str, facts: Mapping[str, Any]) -> list[Figures]:
     """Return the figures of one precision's runs, in a process of their own.
 
     Accelerate lets a process have one precision.
     """
     runs = [run_of(config, config.trained, precision, seed) for seed in config.seeds]
-    with ProcessPoolExecutor(
-        1,
-        mp_context=get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(config.threads,),
-    ) as worker:
+    with ProcessPoolExecutor(1, get_context("spawn")) as worker:
+        worker.submit(torch.set_num_threads, config.threads)
         return list(worker.map(partial(train, machine=facts), runs))
-
-
-def training_rows(
-    config: PrecisionConfig, reached: Mapping[str, Sequence[Mapping[str, float]]]
-) -> list[Row]:
-    """Return what each precision reached over the seeds, and the paired difference."""
-    case = f"{case_of(config.trained)}, {config.steps} steps"
-    rows = [
-        Row(
-            case=case,
-            arm=precision,
-            status="measured",
-            figures={n: Spread.of([f[key] for f in found]) for n, key in FIGURES.items()},
-        )
-        for precision, found in reached.items()
-    ]
-    pairs = {
-        name: paired([f[key] for f in reached["bf16"]], [f[key] for f in reached["fp32"]])
-        for name, key in FIGURES.items()
-    }
-    case = "mean difference [95 % interval]"
-    return [*rows, Row(case=case, arm="bf16 - fp32", status="measured", figures=pairs)]
 
 
 def timed_rows(rows: Sequence[Row]) -> dict[str, Row]:
@@ -217,7 +152,7 @@ def gains(row: Row) -> bool:
     return all(row.figures[ratio].high < 1 for ratio in RATIOS)
 
 
-def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> list[Claim]:
+def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> tuple[Claim, ...]:
     """Return the three aims: bf16 gains from BF16_WIDTH on, not below, and learns the same."""
     timed = timed_rows(rows)
     wide = [timed.get(case_of(shape)) for shape in shapes if shape[0] >= BF16_WIDTH]
@@ -226,28 +161,27 @@ def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> list[Claim]:
     slowest = max(ratios) if ratios and None not in wide else None
     gaining = [row.case for row in narrow if row is not None and gains(row)]
     apart = next(row.figures["entropy"] for row in rows if row.arm == "bf16 - fp32")
-    farthest = max(abs(apart.low), abs(apart.high))
-    names = "; ".join(gaining) or "none"
-    return [
-        Claim(
-            what=f"Step time bf16 / fp32 from width {BF16_WIDTH} on, the worst shape and clock",
-            aim="below 1",
-            found=slowest,
-            holds=None if slowest is None else slowest < 1,
+    return (
+        claim(
+            f"Step time bf16 / fp32 from width {BF16_WIDTH} on, the worst shape and clock",
+            slowest,
+            "below",
+            1,
         ),
         Claim(
-            what=f"Shapes below width {BF16_WIDTH} that gain clearly ({names})",
+            what=f"Shapes below width {BF16_WIDTH} that gain clearly "
+            f"({'; '.join(gaining) or 'none'})",
             aim="0, for bf16 is off there",
             found=float(len(gaining)) if narrow else None,
             holds=not gaining if narrow else None,
         ),
-        Claim(
-            what="Held-out entropy bf16 - fp32, the farther end of the interval, nats",
-            aim=f"at most {ENTROPY_AIM}",
-            found=farthest,
-            holds=farthest <= ENTROPY_AIM,
+        claim(
+            "Held-out entropy bf16 - fp32, the farther end of the interval, nats",
+            max(abs(apart.low), abs(apart.high)),
+            "at most",
+            ENTROPY_AIM,
         ),
-    ]
+    )
 
 
 def notes(rows: Sequence[Row]) -> tuple[str, ...]:

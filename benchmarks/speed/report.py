@@ -1,6 +1,7 @@
-"""What a benchmark of speed hands over: rows, claims and the machine, as JSON and as Markdown."""
+"""What a benchmark of speed reports: rows, claims and the machine, as JSON and as Markdown."""
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from statistics import median
 from typing import Any, Literal
 
 FORMAT = 1
-Status = Literal["measured", "not comparable", "not measured"]
+COMPARISONS = {"at least": operator.ge, "at most": operator.le, "below": operator.lt}
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Spread:
         return Spread(median(values), min(values), max(values), tuple(values))
 
     def __str__(self) -> str:
-        """The median and, where rounds differ, the extremes: `11.1 [10.8 14.4]`."""
+        """Return the median and, where rounds differ, the extremes: `11.1 [10.8 14.4]`."""
         if self.low == self.high:
             return number(self.median)
         return f"{number(self.median)} [{number(self.low)} {number(self.high)}]"
@@ -40,7 +41,7 @@ class Row:
 
     case: str
     arm: str
-    status: Status
+    status: Literal["measured", "not comparable", "not measured"] = "measured"
     note: str = ""
     figures: Mapping[str, Spread] = field(default_factory=dict[str, Spread])
 
@@ -62,18 +63,40 @@ class Report:
     `points` are the single runs behind the rows, where rows show a choice among them.
     """
 
-    name: str
-    command: str
-    machine: Mapping[str, Any]
-    config: Mapping[str, Any]
+    name: str = ""
+    command: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
     points: tuple[Mapping[str, Any], ...] = ()
 
 
+def claim(what: str, value: float | None, aim: str, limit: float, note: str = "") -> Claim:
+    """Return the claim that `value` is "at least", "at most" or "below" the limit; None is open."""
+    holds = None if value is None else COMPARISONS[aim](value, limit)
+    return Claim(what=what, aim=f"{aim} {limit:g}{note}", found=value, holds=holds)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON holds them."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def recorded(config: Any) -> dict[str, Any]:
+    """Return the fields of a config for a report.
+
+    Of an absolute path the name alone: where things lie on one machine is no part of a result.
+    """
+    return {
+        key: Path(value).name if isinstance(value, str) and value.startswith("/") else value
+        for key, value in plain(config).items()
+    }
+
+
 def write_report(report: Report, file: Path) -> None:
-    """Writes `report` as JSON."""
+    """Write `report` as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT, **asdict(report)}, indent=1, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
@@ -81,38 +104,31 @@ def write_report(report: Report, file: Path) -> None:
 
 def read_report(file: Path) -> Report:
     """Return what `write_report` wrote; FileNotFoundError or ValueError say what to run."""
+    from pydantic import TypeAdapter  # here: the rivals' arms import this file without it
+
     if not file.is_file():
         raise FileNotFoundError(f"no {file}; make it with python -m benchmarks.speed {file.stem}")
     tree = json.loads(file.read_text(encoding="utf-8"))
     if tree.pop("format", None) != FORMAT:
         raise ValueError(f"{file} has another format; python -m benchmarks.speed {file.stem} again")
-    rows = tuple(_row(row) for row in tree.pop("rows"))
-    claims = tuple(Claim(**claim) for claim in tree.pop("claims"))
-    notes, points = tuple(tree.pop("notes")), tuple(tree.pop("points", ()))
-    return Report(rows=rows, claims=claims, notes=notes, points=points, **tree)
+    return TypeAdapter(Report).validate_python(tree)
 
 
 def markdown(report: Report) -> str:
     """Return the command, the table of all rows, and each claim with what was found."""
     names = list(dict.fromkeys(name for row in report.rows for name in row.figures))
-    head = ["", "arm", *names]
-    lines = [
-        f"```bash\n{report.command}\n```",
-        "",
-        "| " + " | ".join(head) + " |",
-        "| " + " | ".join(["---"] * len(head)) + " |",
-    ]
+    table = [["", "arm", *names], ["---"] * (2 + len(names))]
     for row in report.rows:
-        figures = [str(row.figures[name]) if name in row.figures else "-" for name in names]
         arm = row.arm if row.status == "measured" else f"{row.arm}: {row.status}, {row.note}"
-        lines.append("| " + " | ".join([row.case, arm, *figures]) + " |")
+        table.append([row.case, arm, *(str(row.figures.get(name, "-")) for name in names)])
+    lines = [f"```bash\n{report.command}\n```", ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", machine_line(report.machine)]
-    for claim in report.claims:
-        found = "not measured" if claim.found is None else number(claim.found)
-        verdict = {True: "holds", False: "does not hold", None: "open"}[claim.holds]
-        lines.append(f"- {claim.what}: {found}; aim {claim.aim}: {verdict}.")
-    lines += [f"- {note}" for note in report.notes]
-    return "\n".join(lines)
+    for one in report.claims:
+        value = "not measured" if one.found is None else number(one.found)
+        verdict = {True: "holds", False: "does not hold", None: "open"}[one.holds]
+        lines.append(f"- {one.what}: {value}; aim {one.aim}: {verdict}.")
+    return "\n".join([*lines, *(f"- {note}" for note in report.notes)])
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
@@ -127,18 +143,6 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 def number(value: float) -> str:
     """Return three significant digits, thousands with commas: `0.0123`, `7.40`, `43,523`."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
-
-
-def _row(tree: dict[str, Any]) -> Row:
-    figures = {
-        name: Spread(spread["median"], spread["low"], spread["high"], tuple(spread["rounds"]))
-        for name, spread in tree.pop("figures").items()
-    }
-    return Row(figures=figures, **tree)
+    if abs(value) < 1:
+        return f"{value:.3g}"
+    return f"{value:,.{max(0, 3 - len(str(int(abs(value)))))}f}"

@@ -1,35 +1,42 @@
-"""One arm of the benchmark `step`: forward, loss and backward of the two-level model on a batch."""
+"""One arm of `step` and `batch`: forward, loss and backward of the two-level model on a batch."""
 
+import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.speed.measure import gradient_norm, run_arm, timed
+from benchmarks.speed.measure import MIB, gradient_norm, memory, run_arm, timed
 from benchmarks.speed.padded import PaddedViews, encode_items, pad
 from benchmarks.speed.zipf_corpus import WorldConfig, open_world, views
 from clue.data.batches import Batch, PairSampler
+from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
+from clue.data.views import ViewsConfig
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.layout import Layout
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.losses.contrastive import Identity, contrastive_loss
+from clue.train.losses.contrastive import Identity, LossConfig, contrastive_loss
 from clue.train.memory import find_budget, free_memory
+from clue.train.optimiser import OptimizerConfig, make_optimizers
 from clue.train.packing import Budget, pack
+from clue.train.step import contrastive_forward, train_step
 
-Step = Callable[[], Tensor]
+Spec = dict[str, Any]
+Forward = Callable[[], Tensor]
 WHOLE = 2**40  # positions of a chunk that holds any batch
 
 
-def arm(spec: dict[str, Any]) -> dict[str, Any]:
+def arm(spec: Spec) -> dict[str, Any]:
     """Return the figures of `spec["impl"]` on batch 0 of the world.
 
     The gradient norm leaves the temperature out: sentence-transformers' is a constant.
@@ -37,6 +44,8 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
     sampler = make_sampler(spec)
     torch.manual_seed(0)
     model = make_model(spec).to(spec["device"])
+    if spec["impl"] == "trainer":
+        return trainer(model, sampler, spec)
     weights = [weight for name, weight in model.named_parameters() if name != "log_scale"]
     forward = IMPLEMENTATIONS[spec["impl"]](model, sampler, spec)
 
@@ -47,39 +56,93 @@ def arm(spec: dict[str, Any]) -> dict[str, Any]:
         loss.backward()
         return loss.detach(), gradient_norm(weights)
 
-    return {**timed(step, spec), **sizes(model, sampler.at(0))}
+    result, counts = timed(step, spec), sizes(model, sampler.at(0))
+    seconds, peak, warm_up = result["figures"].values()
+    rate = counts["flops"] / seconds / 1e12
+    result["figures"] = {
+        "seconds": seconds,
+        "pairs/s": spec["batch"] / seconds,
+        "peak MiB": peak,
+        "warm-up s": warm_up,
+        "useful TFLOP/s": rate,
+        **({"MFU": rate / spec["peak_tflops"]} if spec["peak_tflops"] else {}),
+    }
+    return result | counts
 
 
-def make_sampler(spec: dict[str, Any]) -> PairSampler:
+def trainer(model: DualEncoder, sampler: PairSampler, spec: Spec) -> dict[str, Any]:
+    """Return the figures of the trainer's whole steps; one beyond the limit of memory fails.
+
+    The process may hold `limit_mib` more private memory (RLIMIT_DATA) than it did with the model
+    and the corpus open and before the first step, which brings the optimiser's state too.
+    """
+    accelerator = Accelerator(cpu=spec["device"] == "cpu")
+    prepared, *optimizers = accelerator.prepare(model, *make_optimizers(model, OptimizerConfig()))
+    numbers = iter(range(WHOLE))
+
+    @cache
+    def budget() -> Budget:  # found under the limit, as a run finds it before its first step
+        if not spec["chunked"]:
+            return Budget(WHOLE)
+        return find_budget(
+            model,
+            sampler.at(0),
+            chunk_tokens=None,
+            free=free_memory(accelerator.device, 1),
+            fixed=False,
+            autocast=nullcontext,
+        )
+
+    def step() -> tuple[Tensor, Tensor]:
+        forward = partial(
+            contrastive_forward,
+            batch=sampler.at(next(numbers)),
+            budget=budget(),
+            loss=LossConfig(),
+            device=accelerator.device,
+        )
+        report = train_step(accelerator, prepared, optimizers, forward, clip=1.0)
+        return torch.tensor(report.loss), torch.tensor(report.grad_norm)
+
+    limit = memory("VmData") + spec["limit_mib"] * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    result = timed(step, spec)
+    rate = {"pairs/s": spec["batch"] / result["figures"].pop("seconds")}
+    return {**result, "figures": rate | result["figures"]}
+
+
+def make_sampler(spec: Spec) -> PairSampler:
     """Return the trainer's sampler over the synthetic world, or over the corpus that spec names."""
-    world = WorldConfig(**spec["world"])
-    corpus = open_world(world, Path(spec["worlds"]))
-    return PairSampler(corpus, views(world), batch=spec["batch"], seed=0)
+    if spec.get("corpus"):
+        corpus, drawn = Corpus.open(Path(spec["corpus"])), ViewsConfig()
+    else:
+        world = WorldConfig(**spec["world"])
+        corpus, drawn = open_world(world, Path(spec["worlds"])), views(world)
+    return PairSampler(corpus, drawn, batch=spec["batch"], seed=0)
 
 
-def make_model(spec: dict[str, Any]) -> DualEncoder:
+def make_model(spec: Spec) -> DualEncoder:
     """Return the model of spec, its weights drawn from torch's generator."""
     shape = dict(spec["model"])
-    item, user = ItemEncoderConfig(**shape.pop("item")), UserEncoderConfig(**shape.pop("user"))
-    return DualEncoder(
-        DualEncoderConfig(**shape, item=item, user=user), spec["world"]["vocabulary"]
-    )
+    shape["item"] = ItemEncoderConfig(**shape["item"])
+    shape["user"] = UserEncoderConfig(**shape["user"])
+    return DualEncoder(DualEncoderConfig(**shape), spec["world"]["vocabulary"])
 
 
-def budget(spec: dict[str, Any]) -> Budget:
+def budget(spec: Spec) -> Budget:
     """Return chunks of `chunk_tokens`, all recomputed, as the rival does; at 0 one whole."""
     return Budget(spec["chunk_tokens"], 0.0, 1.0, 1.0) if spec["chunk_tokens"] else Budget(WHOLE)
 
 
-def precision(spec: dict[str, Any]) -> AbstractContextManager[Any]:
+def precision(spec: Spec) -> AbstractContextManager[Any]:
     """Return bf16 autocast where spec asks for it."""
     if spec["precision"] == "bf16":
         return torch.autocast(spec["device"], dtype=torch.bfloat16)
     return nullcontext()
 
 
-def ours(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
-    """The trainer's own functions, sampling and packing of the batch included.
+def ours(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+    """Return the trainer's own functions, sampling and packing of the batch included.
 
     In half precision on CUDA as `Contrastive.budget` has it: fixed shapes, encoders compiled apart.
     """
@@ -100,41 +163,37 @@ def ours(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step
     return lambda: _loss_of_packed(model, sampler.at(0), spec, held)
 
 
-def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
-    """The same, but every event's item is encoded by itself."""
+def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+    """Return the same, but every event's item is encoded by itself."""
     return lambda: _loss_of_packed(model, repeated(sampler.at(0)), spec)
 
 
-def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
-    """The same, but the distinct items lie in any order, in chunks padded to their longest."""
-
-    def encode(tokens: Tensor) -> Tensor:
-        return encode_items(model, tokens)
+def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+    """Return the same, but the items lie in any order, in chunks padded to their longest."""
+    encode = partial(encode_items, model)
 
     def forward() -> Tensor:
         batch = sampler.at(0)
         tensors, identity = pack(batch, budget(spec), spec["device"])
         order = np.random.default_rng(0).permutation(len(batch.token_lengths))
-        starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
-        texts = Ragged(batch.tokens, starts).take(order)
+        texts = _texts(batch).take(order)
         rows = max(1, spec["chunk_tokens"] // int(texts.lengths.max()))
         pieces: list[Tensor] = []
         for start in range(0, len(order), rows):
             chunk = texts.take(np.arange(start, min(start + rows, len(order))))
             padded = pad(_tensor(chunk.values, spec), _tensor(chunk.lengths, spec))
             pieces.append(checkpoint(encode, padded, use_reentrant=False))
-        place = _tensor(np.argsort(order), spec)
-        events = torch.cat(pieces)[place][_tensor(batch.events, spec)]
+        back = _tensor(np.argsort(order), spec)
+        events = torch.cat(pieces)[back][_tensor(batch.events, spec)]
         histories = Layout.of(batch.event_lengths, spec["device"])
         users = model.users(events, histories)[tensors.rows]
-        half = len(batch.user)
-        return contrastive_loss(users[:half], users[half:], model.scale(), uniform(identity)).loss
+        return _loss(users, model.scale(), identity)
 
     return forward
 
 
-def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: dict[str, Any]) -> Step:
-    """Its cached ranking loss, symmetric, around the same model; the padded batch is given."""
+def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+    """Return its cached ranking loss, symmetric, of the same model; the padded batch is given."""
     from sentence_transformers.sentence_transformer import losses  # pyright: ignore
     from sentence_transformers.util import dot_score  # pyright: ignore
 
@@ -151,7 +210,7 @@ def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: dict[s
     return lambda: loss(features, labels)
 
 
-def padded_pair(batch: Batch, spec: dict[str, Any]) -> list[dict[str, Tensor]]:
+def padded_pair(batch: Batch, spec: Spec) -> list[dict[str, Tensor]]:
     """Return both sides of the batch as (B, longest history, longest text) tokens and a mask."""
     tokens = pad(_tensor(batch.tokens, spec), _tensor(batch.token_lengths, spec))
     events = pad(_tensor(batch.events, spec) + 1, _tensor(batch.event_lengths, spec))
@@ -166,9 +225,8 @@ def padded_pair(batch: Batch, spec: dict[str, Any]) -> list[dict[str, Tensor]]:
 
 def repeated(batch: Batch) -> Batch:
     """Return the batch with an item of its own for each event, shortest text first."""
-    starts = np.concatenate([[0], np.cumsum(batch.token_lengths)])
     order = np.argsort(batch.token_lengths[batch.events], kind="stable")
-    texts = Ragged(batch.tokens, starts).take(batch.events[order])
+    texts = _texts(batch).take(batch.events[order])
     return replace(
         batch, tokens=texts.values, token_lengths=texts.lengths, events=np.argsort(order)
     )
@@ -180,8 +238,7 @@ def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
     Of distinct items only, whatever the arm computes; attention's own products are left out.
     """
     weights = [
-        sum(weight.numel() for weight in encoder.parameters() if weight.ndim == 2)
-        - sum(m.weight.numel() for m in encoder.modules() if isinstance(m, nn.Embedding))
+        sum(m.weight.numel() for m in encoder.modules() if isinstance(m, nn.Linear))
         for encoder in (model.items, model.users)
     ]
     events, tokens = len(batch.events), len(batch.tokens)
@@ -196,24 +253,28 @@ def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
 
 
 def _loss_of_packed(
-    run: Callable[..., Any], batch: Batch, spec: dict[str, Any], held: Budget | None = None
+    run: Callable[..., Any], batch: Batch, spec: Spec, held: Budget | None = None
 ) -> Tensor:
     packed, identity = pack(batch, held or budget(spec), spec["device"])
     users, scale, _ = run(packed)
-    half = len(batch.user)
-    return contrastive_loss(users[:half], users[half:], scale, uniform(identity)).loss
+    return _loss(users, scale, identity)
 
 
-def uniform(identity: Identity) -> Identity:
-    """Return the ids without log q: all users count the same."""
-    return replace(identity, log_q=None)
+def _loss(users: Tensor, scale: Tensor, identity: Identity) -> Tensor:
+    """Return the loss of both sides, stacked, without log q: all users count the same."""
+    first, second = users.chunk(2)
+    return contrastive_loss(first, second, scale, replace(identity, log_q=None)).loss
 
 
-def _tensor(values: np.ndarray, spec: dict[str, Any]) -> Tensor:
+def _texts(batch: Batch) -> Ragged:
+    return Ragged(batch.tokens, np.concatenate([[0], np.cumsum(batch.token_lengths)]))
+
+
+def _tensor(values: np.ndarray, spec: Spec) -> Tensor:
     return torch.from_numpy(values.astype(np.int64)).to(spec["device"])
 
 
-IMPLEMENTATIONS: dict[str, Callable[[DualEncoder, PairSampler, dict[str, Any]], Step]] = {
+IMPLEMENTATIONS: dict[str, Callable[[DualEncoder, PairSampler, Spec], Forward]] = {
     "ours": ours,
     "without de-duplication": without_deduplication,
     "without length sort": without_length_sort,

@@ -15,13 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clue.config import run_command, to_yaml
-from clue.synthetic.world import (
-    EPOCH,
-    SyntheticConfig,
-    World,
-    draw_rows,
-    make_world,
-)
+from clue.synthetic.draws import draw_rows
+from clue.synthetic.expected_spend import expected_log_spend
+from clue.synthetic.world import EPOCH, SyntheticConfig, World, make_world
 
 HELP = """Writes a synthetic world with outcomes whose probabilities are known.
 
@@ -38,10 +34,11 @@ class OutcomesConfig:
     `window` is the last share of the days, in which users stop or do not, and are shown items.
     The logit of stopping is `stop` + `engagement` * (standardised log of a user's events in a
     service) + `interest` * (share of the world's first interest as the window opens). The logits
-    of the `classes` are her mean latents times a normal matrix of scale `sharpness`. Who stays
-    sees `impressions` items in the window, the half drawn by her interests and the half uniformly;
+    of the `classes` are a user's mean latents times a normal matrix of scale `sharpness`. Who stays
+    sees `impressions` items in the window, half of them drawn by interest and half uniformly;
     the logit of a click is `click` + `relevance` * log(Q * share of the item's topic + .1) + an
-    effect of the item of standard deviation `item_effect`.
+    effect of the item of standard deviation `item_effect`. What a user is expected to spend in the
+    window is the mean over `rounds` simulated ones.
     """
 
     world: SyntheticConfig = field(default_factory=SyntheticConfig)
@@ -55,14 +52,16 @@ class OutcomesConfig:
     click: float = -1.0
     relevance: float = 0.8
     item_effect: float = 0.5
+    rounds: int = 64
 
     def __post_init__(self) -> None:
         """Validate that outcomes can follow the laws."""
         if not 0 < self.window < 1:
             raise ValueError(f"window={self.window} is a share of the days; it must lie in (0, 1)")
-        if self.classes < 2 or self.impressions < 1:
+        if self.classes < 2 or self.impressions < 1 or self.rounds < 1:
             raise ValueError(
-                f"classes={self.classes}, impressions={self.impressions}: at least 2 and 1"
+                f"classes={self.classes}, impressions={self.impressions}, rounds={self.rounds}: "
+                "at least 2, 1 and 1"
             )
 
     @property
@@ -82,7 +81,9 @@ class Outcomes:
     `events`: the world's, without those of the window of users who stop. `pretrain_events`: those
     before the window, without each user's last of all: what pretraining may read.
     `items`: the world's with `popularity`, the weight by which an item is drawn.
-    `outcomes`: user_id, churned, churn_probability, attribute, attribute_probability (list of C).
+    `outcomes`: user_id, churned, churn_probability, attribute, attribute_probability (list of C),
+    spend (log(1 + what is bought in the window), 0 of who stops) and spend_expectation, given the
+    truth but not who stops: its R2 is what a model that reads the log before the window may reach.
     `impressions`: user_id, service, item_id, timestamp, clicked, probability, in order of time.
     """
 
@@ -102,11 +103,24 @@ def make_outcomes(config: OutcomesConfig) -> Outcomes:
     world = make_world(config.world)
     first, last = (shares_of(world.users, name) for name in ("first_latents", "latents"))
     user = places(world.users["user_id"], world.events["user_id"])
-    hazard = _stop_probability(config, world, user, latents_at(first, last, 1 - config.window))
+    counts = _counts(config, world, user)
+    hazard = _stop_probability(config, counts, latents_at(first, last, 1 - config.window))
     churned = _generator(config, 1).random(len(hazard)) < hazard
     of_class, attribute = _attributes(config, (first + last) / 2)
     times = world.events["timestamp"].to_numpy()
-    events = world.events.filter(pa.array(~churned[user] | (times < config.window_start)))
+    is_kept = ~churned[user] | (times < config.window_start)
+    in_window = is_kept & (times >= config.window_start)
+    bought = np.where(in_window, world.events["amount"].to_numpy(), 0)
+    if_none_stops = expected_log_spend(
+        _generator(config, 4),
+        config.world,
+        world,
+        (first, last),
+        counts,
+        config.window,
+        config.rounds,
+    )
+    events = world.events.filter(pa.array(is_kept))
     outcomes = pa.table(
         {
             "user_id": world.users["user_id"],
@@ -114,6 +128,8 @@ def make_outcomes(config: OutcomesConfig) -> Outcomes:
             "churn_probability": hazard,
             "attribute": attribute.astype(np.int32),
             "attribute_probability": pa.array(list(of_class)),
+            "spend": np.log1p(np.bincount(user, bought, len(hazard))),
+            "spend_expectation": (1 - hazard) * if_none_stops,
         }
     )
     return Outcomes(
@@ -174,16 +190,20 @@ def _chance(logit: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logit))
 
 
-def _stop_probability(
-    config: OutcomesConfig, world: World, user: np.ndarray, latents: np.ndarray
-) -> np.ndarray:
-    """Return the probability of stopping of every user, (N,)."""
+def _counts(config: OutcomesConfig, world: World, user: np.ndarray) -> np.ndarray:
+    """Return how many events each user has in each service, (N, S); `user` (E,) is the events'."""
     service = places(pa.array(config.world.services), world.events["service"])
     shape = (config.world.users, len(config.world.services))
-    counts = np.bincount(user * shape[1] + service, minlength=shape[0] * shape[1]).reshape(shape)
+    return np.bincount(user * shape[1] + service, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _stop_probability(
+    config: OutcomesConfig, counts: np.ndarray, latents: np.ndarray
+) -> np.ndarray:
+    """Return the probability of stopping of every user, (N,)."""
     rate = np.log(counts.sum(axis=1) / (counts > 0).sum(axis=1))
     engaged = (rate - rate.mean()) / max(rate.std(), 1e-9)
-    interest = latents.reshape(shape[0], config.world.interests, -1).sum(axis=2)[:, 0]
+    interest = latents.reshape(len(counts), config.world.interests, -1).sum(axis=2)[:, 0]
     return _chance(config.stop + config.engagement * engaged + config.interest * interest)
 
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clue.config import run_command
+from clue.synthetic.draws import draw_items, draw_rows
+from clue.synthetic.spending import Spending, SpendingConfig, draw_spending
 from clue.synthetic.titles import FORMS, Words, make_titles, read_words
 
 HELP = """Writes a synthetic world: events.parquet, items.parquet and its truth, users.parquet.
@@ -23,17 +25,19 @@ HELP = """Writes a synthetic world: events.parquet, items.parquet and its truth,
     python -m clue.synthetic.world users=20000 out=data/synthetic"""
 
 EPOCH = 1_700_000_000  # the first second of the log
+SPENDING = 11  # with the seed, the generator of amounts and channels
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
     """The size and the laws of a world.
 
-    `mean_events` is the mean of a user's events in a service that she uses, `activity` the sigma of
-    their lognormal law, `absent` the chance that she does not use a service. `drift` is the share
-    of her interests replaced from the first day to the last, `noise` the share of events that
+    `mean_events` is the mean of a user's events in a service in use, `activity` the sigma of
+    their lognormal law, `absent` the chance that a service is not used. `drift` is the share
+    of a user's interests replaced from the first day to the last, `noise` the share of events that
     follow popularity alone; popularity is rank to the power of -`popularity`. `focus` is the
     concentration of the Dirichlet laws over interests and over sub-topics: smaller is narrower.
+    `spending` has the laws of amounts and channels; the rest of the world does not depend on them.
     """
 
     users: int = 4000
@@ -48,6 +52,7 @@ class SyntheticConfig:
     popularity: float = 0.8
     focus: float = 0.3
     days: int = 180
+    spending: SpendingConfig = field(default_factory=SpendingConfig)
     seed: int = 0
     out: Path = Path("data/synthetic")
 
@@ -56,10 +61,11 @@ class SyntheticConfig:
 class World:
     """The logs and, beside them, their truth.
 
-    `events`: user_id, service, item_id, timestamp (epoch seconds), in order of time.
-    `items`: service, item_id, title, and the truth: category (the interest), topic (0 .. Q-1).
-    `users`: user_id, and the truth: interest (the number of the main one on the last day), category
-    (its name), latents and first_latents (lists of Q shares, on the last and on the first day).
+    `events`: user_id, service, item_id, timestamp (epoch seconds), amount, channel, in order of
+    time. `items`: service, item_id, title, and the truth: category (the interest), topic
+    (0 .. Q-1), price. `users`: user_id, and the truth: interest (the number of the main one on the
+    last day), category (its name), latents and first_latents (lists of Q shares, on the last and on
+    the first day), spend_level, channel_shares (a list, as in `spending.channels`).
     `topics` names the Q topics, "interest/sub-topic"; `popularity` (S * items_per_service,) is the
     weight by which each of `items` is drawn among those of its topic, or, as noise, of its service.
     """
@@ -69,6 +75,7 @@ class World:
     users: pa.Table
     topics: tuple[str, ...]
     popularity: np.ndarray
+    spending: Spending
 
 
 def make_world(config: SyntheticConfig) -> World:
@@ -90,18 +97,23 @@ def make_world(config: SyntheticConfig) -> World:
     weights: list[np.ndarray] = []
     for number, its_topics in enumerate(item_topic):
         here = service == number
-        drawn, weight = _draw_items(rng, config, its_topics, topic[here])
+        weights.append((rng.permutation(len(its_topics)) + 1.0) ** -config.popularity)
+        drawn = draw_items(rng, weights[-1], its_topics, topic[here], config.noise)
         item[here] = drawn + number * config.items_per_service
-        weights.append(weight)
     items = _items(rng, config, words, topics, np.concatenate(item_topic))
     user_ids = pa.array([f"u{n:07d}" for n in range(config.users)])
     order = np.argsort(moment, kind="stable")
+    user, item = user[order], item[order]
+    beside = np.random.default_rng([config.seed, SPENDING])
+    spending = draw_spending(beside, config.spending, config.users, items.num_rows)
     events = pa.table(
         {
-            "user_id": user_ids.take(pa.array(user[order])),
-            "service": items["service"].combine_chunks().take(pa.array(item[order])),
-            "item_id": items["item_id"].combine_chunks().take(pa.array(item[order])),
+            "user_id": user_ids.take(pa.array(user)),
+            "service": items["service"].combine_chunks().take(pa.array(item)),
+            "item_id": items["item_id"].combine_chunks().take(pa.array(item)),
             "timestamp": EPOCH + (moment[order] * config.days * 86_400).astype(np.int64),
+            "amount": spending.amounts(beside, user, item),
+            "channel": spending.channels(beside, user),
         }
     )
     interest = last.reshape(config.users, config.interests, -1).sum(axis=2).argmax(axis=1)
@@ -112,9 +124,12 @@ def make_world(config: SyntheticConfig) -> World:
             "category": np.array(list(words))[interest],
             "latents": _lists(last),
             "first_latents": _lists(first),
+            "spend_level": spending.level,
+            "channel_shares": _lists(spending.channel_shares),
         }
     )
-    return World(events, items, users, topics, np.concatenate(weights))
+    items = items.append_column("price", pa.array(spending.price))
+    return World(events, items, users, topics, np.concatenate(weights), spending)
 
 
 def write_world(config: SyntheticConfig, directory: Path) -> World:
@@ -171,7 +186,7 @@ def _activity(
     """Return user, service and moment in [0, 1) of every event, all (E,)."""
     shape = (config.users, len(config.services))
     sigma = config.activity
-    # Two thirds of the variance belong to the user, one third to her taste for the service.
+    # Two thirds of the variance belong to the user, one third to their taste for the service.
     spread = np.sqrt(2 / 3) * rng.standard_normal((config.users, 1))
     spread = sigma * (spread + np.sqrt(1 / 3) * rng.standard_normal(shape))
     counts = np.exp(np.log(config.mean_events) - sigma**2 / 2 + spread).round().clip(min=1)
@@ -182,40 +197,10 @@ def _activity(
     return flat // shape[1], flat % shape[1], rng.random(len(flat))
 
 
-def draw_rows(rng: np.random.Generator, shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return for each of `rows` a column of `shares`, drawn by the shares of that row."""
-    ends = np.cumsum(shares, axis=1)
-    ends /= ends[:, -1:]
-    # Row r occupies (r, r + 1], so that one binary search over the flat array serves all rows.
-    flat = (ends + np.arange(len(ends))[:, None]).ravel()
-    drawn = np.searchsorted(flat, rows + rng.random(len(rows)), side="right")
-    return np.minimum(drawn - rows * shares.shape[1], shares.shape[1] - 1)
-
-
 def _item_topics(rng: np.random.Generator, config: SyntheticConfig, topics: int) -> np.ndarray:
     """Return the topic of every item of a service, ascending; no topic is without an item."""
     rest = rng.integers(topics, size=config.items_per_service - topics)
     return np.sort(np.concatenate([np.arange(topics), rest]))
-
-
-def _draw_items(
-    rng: np.random.Generator, config: SyntheticConfig, item_topic: np.ndarray, topic: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return an item for each event of a service: of the event's topic, or noise, by popularity.
-
-    With them the popularity of each item.
-    """
-    rank = rng.permutation(len(item_topic)) + 1.0
-    weight = rank**-config.popularity
-    ends = np.cumsum(weight)
-    borders = np.concatenate([[0.0], ends])[
-        np.searchsorted(item_topic, np.arange(item_topic[-1] + 2))
-    ]
-    low, high = borders[topic], borders[topic + 1]
-    noise = rng.random(len(topic)) < config.noise
-    low, high = np.where(noise, 0.0, low), np.where(noise, ends[-1], high)
-    drawn = np.searchsorted(ends, low + rng.random(len(topic)) * (high - low), side="right")
-    return np.minimum(drawn, len(item_topic) - 1), weight
 
 
 def _items(

@@ -83,6 +83,40 @@ def test_nothing_scores_above_the_truth(made: Outcomes, name: str) -> None:
     assert abs(roc_auc_score(rng.permutation(label), probability) - 0.5) < 0.03
 
 
+def test_spend_is_what_is_bought_in_the_window(made: Outcomes) -> None:
+    bought = dict.fromkeys(made.outcomes["user_id"].to_pylist(), 0.0)
+    names = ("user_id", "timestamp", "amount")
+    for user, time, amount in zip(*(made.events[n].to_pylist() for n in names), strict=True):
+        bought[user] += amount * (time >= CONFIG.window_start)
+    spend = made.outcomes["spend"].to_numpy()
+    assert np.allclose(spend, np.log1p(list(bought.values())))
+    assert (spend[made.outcomes["churned"].to_numpy()] == 0).all() and (spend > 0).mean() > 0.4
+
+
+def test_the_expected_spend_is_the_mean_of_the_spend_and_no_guess_is_better(made: Outcomes) -> None:
+    spend, expected = (made.outcomes[n].to_numpy() for n in ("spend", "spend_expectation"))
+    rest = spend - expected
+    error = rest.std() / np.sqrt(len(rest))
+    assert abs(rest.mean()) < 4 * error
+    low = expected < np.median(expected)  # also where little and where much is expected
+    assert abs(rest[low].mean()) < 4 * error and abs(rest[~low].mean()) < 4 * error
+    assert abs(np.polyfit(expected, spend, 1)[0] - 1) < 0.1
+
+    def r2(guess: np.ndarray) -> float:
+        return 1 - float(((spend - guess) ** 2).sum() / ((spend - spend.mean()) ** 2).sum())
+
+    rng = np.random.default_rng(0)
+    ceiling = r2(expected)
+    noisy = [r2(expected + sigma * rng.standard_normal(len(spend))) for sigma in (0.25, 0.5, 1.0)]
+    assert ceiling > 0.3 and all(a > b for a, b in zip([ceiling, *noisy], noisy, strict=False))
+    # Half of the truth explains less: the chance to stop alone, and the spend of who stays alone.
+    stops = made.outcomes["churn_probability"].to_numpy()
+    for part in (stops, expected / (1 - stops)):
+        slope, base = np.polyfit(part, spend, 1)
+        assert r2(slope * part + base) < ceiling - 0.02
+    assert r2(rng.permutation(expected)) < 0
+
+
 def test_who_stops_does_nothing_in_the_window_and_others_go_on(made: Outcomes) -> None:
     stopped = made.outcomes.filter(made.outcomes["churned"])["user_id"]
     late = made.events["timestamp"].to_numpy() >= CONFIG.window_start
@@ -154,8 +188,9 @@ def test_what_is_written_is_what_was_made(tmp_path: Path) -> None:
     ("change", "why"),
     [
         ("window=1", r"window=1.0 is a share of the days; it must lie in \(0, 1\)"),
-        ("classes=1", "classes=1, impressions=8: at least 2 and 1"),
-        ("impressions=0", "impressions=0: at least 2 and 1"),
+        ("classes=1", "classes=1, impressions=8, rounds=64: at least 2, 1 and 1"),
+        ("impressions=0", "impressions=0, rounds=64: at least 2, 1 and 1"),
+        ("rounds=0", "rounds=0: at least 2, 1 and 1"),
     ],
 )
 def test_outcomes_that_cannot_be_are_refused(change: str, why: str) -> None:

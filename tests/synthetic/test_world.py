@@ -1,3 +1,4 @@
+import hashlib
 import re
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clue.config import load
+from clue.synthetic.spending import SpendingConfig
 from clue.synthetic.world import SyntheticConfig, World, make_world, write_world
 
 SMALL = SyntheticConfig(users=1500, items_per_service=300, interests=6)
@@ -45,6 +47,46 @@ def test_the_same_config_is_the_same_world(world: World) -> None:
     for name in ("events", "items", "users"):
         assert getattr(again, name).equals(getattr(world, name))
         assert not getattr(other, name).equals(getattr(world, name))
+
+
+def old_columns(world: World) -> list[list[object]]:
+    """What a world had before its events had amounts and channels."""
+    names = {
+        "events": ["user_id", "service", "item_id", "timestamp"],
+        "items": ["service", "item_id", "title", "category", "topic"],
+        "users": ["user_id", "interest", "category", "latents", "first_latents"],
+    }
+    return [getattr(world, table)[name].to_pylist() for table in names for name in names[table]]
+
+
+def test_amounts_and_channels_leave_the_world_as_it_was(world: World) -> None:
+    digest = hashlib.sha256()
+    for column in old_columns(make_world(SyntheticConfig())):
+        digest.update(repr(column).encode())
+    # The demo of 2026-11-29, before there were amounts (commit 013dbd5).
+    assert digest.hexdigest().startswith("f7a77bf39672f2bf272955636c9fd154")
+    dear = SpendingConfig(price=2.0, channels=["one", "two"])
+    other = make_world(replace(SMALL, spending=dear))
+    assert old_columns(other) == old_columns(world)
+    assert not other.events["amount"].equals(world.events["amount"])
+    assert set(other.events["channel"].to_pylist()) == {"one", "two"}
+
+
+def test_amounts_and_channels_are_those_of_the_truth_in_the_tables(world: World) -> None:
+    rows = {"user_id": world.users, "item_id": world.items}
+    user, item = (
+        np.searchsorted(np.sort(table[key].to_numpy()), world.events[key].to_numpy())
+        for key, table in rows.items()
+    )
+    item = np.argsort(world.items["item_id"].to_numpy())[item]
+    expected = world.users["spend_level"].to_numpy()[user] * world.items["price"].to_numpy()[item]
+    factor = np.log(world.events["amount"].to_numpy() / expected)
+    assert abs(factor.mean()) < 0.01 and abs(factor.std() - SMALL.spending.noise) < 0.01
+    shares = np.array(world.users["channel_shares"].to_pylist())
+    channel = world.events["channel"].to_numpy()
+    for number, name in enumerate(SMALL.spending.channels):
+        error = ((channel == name) - shares[user, number]).sum()
+        assert abs(error) < 4 * np.sqrt((shares[user, number] * (1 - shares[user, number])).sum())
 
 
 def test_the_tables_belong_together(world: World, tmp_path: Path) -> None:
@@ -167,6 +209,7 @@ def test_a_million_events_take_seconds() -> None:
         ("absent=-0.1", "absent=-0.1"),
         ("focus=0", "focus"),
         ("mean_events=0", "mean_events"),
+        ("spending.price=-1", "price=-1.0"),
     ],
 )
 def test_worlds_that_cannot_be_are_refused(change: str, why: str) -> None:

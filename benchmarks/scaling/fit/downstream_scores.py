@@ -121,12 +121,12 @@ def _offset(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
 
     best: Any = None
     for rate in (0.3, 3.0):
-        found = least_squares(
+        solution = least_squares(
             lambda theta: curve(theta, losses) - y,
             [top + span / 2, span, rate],
             bounds=([-np.inf, 0, 0], [np.inf, np.inf, 20]),
             x_scale=[span, span, 1.0],
         )
-        if best is None or found.cost < best.cost:
-            best = found
+        if best is None or solution.cost < best.cost:
+            best = solution
     return curve(best.x, at)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.external import machine
-from benchmarks.scaling.fit.prediction_file import read_prediction
+from benchmarks.scaling.json_files import read_prediction
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.sweep.progress import Board, work_left

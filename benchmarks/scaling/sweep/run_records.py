@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.scaling.fit.run_table import RUNS
 from benchmarks.scaling.sweep.grid import Point
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.atomic import write_text
@@ -17,23 +18,6 @@ from clue.config import load
 from clue.monitor.read_log import read_log
 from clue.run.pretrain_config import PretrainConfig
 
-RUNS = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "point", "trunk")),
-        ("seed", pa.int64()),
-        ("objective", pa.string()),
-        ("flops", pa.float64()),
-        *((name, pa.int64()) for name in ("params", "params_hidden", "pairs", "users", "events")),
-        ("epochs", pa.float64()),
-        *((name, pa.int64()) for name in ("steps", "batch", "max_events", "width", "layers")),
-        *((name, pa.float64()) for name in ("lr", "loss", "loss_se")),
-        ("negatives", pa.int64()),
-        *((name, pa.string()) for name in ("eval_set", "loss_kind")),
-        ("annealed", pa.bool_()),
-        ("seconds", pa.float64()),
-        *((name, pa.string()) for name in ("device", "commit", "role", "size", "arm")),
-    ]
-)
 CURVES = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "point", "role")),

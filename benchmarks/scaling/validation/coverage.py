@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.scaling.fit.law_intervals import bootstrap
-from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
+from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.least_squares import fit
 from benchmarks.scaling.fit.selection import Sample
 
@@ -36,7 +36,7 @@ def coverage(design: Design, *, sets: int, resamples: int, seed: int = 0) -> dic
     new run there ("run"); "run, 80 %" of the narrower one. Starts are the grid's ninth part.
     """
     law = PowerLaw.on(design.factors, design.x)
-    theta = from_coefficients(law, design.truth)
+    theta = law.parameters(design.truth)
     true, beyond = law.loss(theta, design.x), float(law.loss(theta, design.beyond)[0])
     kept: dict[str, list[bool]] = {}
     for number in range(sets):
@@ -45,8 +45,8 @@ def coverage(design: Design, *, sets: int, resamples: int, seed: int = 0) -> dic
         error = shared[design.clusters] + draw.normal(0, design.noise, len(true))
         losses = true * np.exp(error)
         sample = Sample(design.factors, design.x, losses, design.clusters, design.flops)
-        found = fit(law, design.x, losses, most=6)
-        drawn = bootstrap(found, sample, resamples=resamples, seed=number)
+        fitted = fit(law, design.x, losses, most=6)
+        drawn = bootstrap(fitted, sample, resamples=resamples, seed=number)
         whole = float(np.hypot(design.noise, design.shared))
         new = beyond * float(np.exp(draw.normal(0, whole)))
         held = {
@@ -54,11 +54,11 @@ def coverage(design: Design, *, sets: int, resamples: int, seed: int = 0) -> dic
             for name, band in drawn.coefficients().items()
             if name == "E" or name.startswith("a_")
         }
-        told = drawn.predict(design.beyond, seed=number)[0]
+        run = drawn.predict(design.beyond, seed=number)[0]
         held |= {
             "curve": drawn.curve(design.beyond)[0].holds(beyond),
-            "run": told.holds(new),
-            "run, 80 %": told.holds(new, 80),
+            "run": run.holds(new),
+            "run, 80 %": run.holds(new, 80),
         }
         for name, inside in held.items():
             kept.setdefault(name, []).append(inside)
@@ -66,7 +66,7 @@ def coverage(design: Design, *, sets: int, resamples: int, seed: int = 0) -> dic
 
 
 def compute_design(runs: int, decades: float = 3.0, noise: float = 0.005) -> Design:
-    """Return single runs of L(C) = 1.5 + 2 C^-0.2, asked a decade beyond."""
+    """Return single runs of L(C) = 1.5 + 2 C^-0.2, with a point a decade beyond."""
     flops = np.logspace(0, decades, runs)
     truth = {"E": 1.5, "A_C": 2.0, "a_C": 0.2}
     beyond = np.array([[10 * flops[-1]]])
@@ -79,7 +79,7 @@ def compute_design(runs: int, decades: float = 3.0, noise: float = 0.005) -> Des
 def surface_design(truth: Mapping[str, float], *, shared: float = 0.0) -> Design:
     """Return 8 sizes by 5 lengths, two trainings of each size whose ends are the lengths if shared.
 
-    Asked 10 x beyond in both.
+    The point beyond is at 10 x both.
     """
     sizes, lengths, seeds = np.logspace(6, 9, 8), np.logspace(8, 11, 5), 2
     n, d, s = (part.ravel() for part in np.meshgrid(sizes, lengths, range(seeds), indexing="ij"))

@@ -1,5 +1,6 @@
 # pyright: standard
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import torch
 
 from benchmarks.external import environments
 from benchmarks.external.environments import Rival, RivalMissing, python_of
-from benchmarks.speed import batch, interleave, loader, loss_arm, step, step_arm
+from benchmarks.speed import batch, interleave, loader, loss, step, step_arm
 from benchmarks.speed.__main__ import main
-from benchmarks.speed.batch import BatchConfig, largest
+from benchmarks.speed.batch import largest
 from benchmarks.speed.interleave import Arm, ArmFailed
-from benchmarks.speed.loader_arm import arm as loader_arm
 from benchmarks.speed.padded import PaddedViews
 from benchmarks.speed.zipf_corpus import WorldConfig, open_world, views
 from clue.data.batches import PairSampler
+from clue.nn.dual_encoder import DualEncoderConfig
 from clue.train.packing import Budget, pack
 
 TINY = {"layers": 1, "width": 8, "heads": 2}
@@ -37,28 +38,34 @@ def spec(tmp_path: Path) -> dict[str, Any]:
         "threads": 1,
         "device": "cpu",
         "precision": "fp32",
+        "peak_tflops": 0.0,
     }
 
 
 def test_our_loss_equals_the_formula_and_a_wrong_one_does_not() -> None:
     same = {"batch": 20, "width": 8, "device": "cpu", "repeats": 0, "threads": 1}
-    found = {name: loss_arm.arm(same | {"impl": name}) for name in ("dense", "ours", "wrong")}
-    assert not interleave.difference([found["ours"]], [found["dense"]])
-    assert interleave.difference([found["wrong"]], [found["dense"]]).startswith("loss")
-    assert "seconds" not in found["ours"]
+    impls = ("dense", "ours", "wrong")
+    results = {name: loss.measure_arm(same | {"impl": name}) for name in impls}
+    assert not interleave.difference([results["ours"]], [results["dense"]])
+    assert interleave.difference([results["wrong"]], [results["dense"]]).startswith("loss")
+    assert math.isnan(results["ours"]["figures"]["seconds"])  # a gate is not timed
 
 
 def test_our_variants_give_one_loss_and_one_gradient(spec: dict[str, Any]) -> None:
     names = ("ours", "without de-duplication", "without length sort")
-    found = {name: step_arm.arm(spec | {"impl": name}) for name in names}
+    results = {name: step_arm.arm(spec | {"impl": name}) for name in names}
+    ours = results["ours"]
     for name in names[1:]:
-        assert not interleave.difference([found[name]], [found["ours"]]), name
-    assert found["ours"]["pairs"] == 12
-    assert found["ours"]["distinct_tokens"] < found["ours"]["tokens"]
+        assert not interleave.difference([results[name]], [ours]), name
+    assert ours["pairs"] == 12
+    assert ours["distinct_tokens"] < ours["tokens"]
     # by hand: 12 D^2 weights a block, D^2 for each side of the user encoder
     block, ends = 12 * 8 * 8, 2 * 8 * 8
-    tokens, events = found["ours"]["distinct_tokens"], found["ours"]["events"]
-    assert found["ours"]["flops"] == 6 * (block * tokens + (block + ends) * events)
+    tokens, events = ours["distinct_tokens"], ours["events"]
+    assert ours["flops"] == 6 * (block * tokens + (block + ends) * events)
+    figures = ours["figures"]
+    assert figures["pairs/s"] == 12 / figures["seconds"]
+    assert figures["useful TFLOP/s"] == ours["flops"] / figures["seconds"] / 1e12
 
 
 @pytest.mark.parametrize("strong", [True, False])
@@ -66,7 +73,7 @@ def test_the_rivals_wrapper_computes_the_same_vectors(spec: dict[str, Any], stro
     sampler = step_arm.make_sampler(spec)
     torch.manual_seed(0)
     model = step_arm.make_model(spec)
-    torch.nn.init.normal_(model.users.recency.weight)  # zero at the start: places would not matter
+    torch.nn.init.normal_(model.users.recency.weight)  # zero at the start: order would not matter
     torch.nn.init.normal_(model.items.position.weight)
     batch = sampler.at(0)
     wrapper = PaddedViews(model, strong=strong)
@@ -106,7 +113,7 @@ def run_here(functions: Mapping[str, Any]) -> Any:
 def test_the_loss_command_writes_its_json_and_prints_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(interleave, "run", run_here({"benchmarks.speed.loss_arm": loss_arm.arm}))
+    monkeypatch.setattr(interleave, "run", run_here({"benchmarks.speed.loss": loss.measure_arm}))
     keys = ["batches=[128, 256]", "width=16", "rivals=[]", "threads=1", f"out={tmp_path}/loss.json"]
     main(["loss", *keys])
     tree = json.loads((tmp_path / "loss.json").read_text())
@@ -119,7 +126,7 @@ def test_the_loss_command_writes_its_json_and_prints_its_table(
     ]
     assert set(tree["rows"][0]["figures"]) == {"seconds", "peak MiB", "warm-up s"}
     assert len(tree["rows"][0]["figures"]["seconds"]["rounds"]) == 3
-    assert [claim["holds"] for claim in tree["claims"]][1] is None  # open_clip was not asked for
+    assert [claim["holds"] for claim in tree["claims"]][1] is None  # open_clip was left out
     assert tree["machine"]["threads"] == 1
     assert "| B = 256 | ours |" in capsys.readouterr().out
 
@@ -133,7 +140,7 @@ def test_the_step_command_writes_a_row_for_each_of_our_arms(
         f"model.{part}.{key}={value}" for part in ("item", "user") for key, value in TINY.items()
     ]
     keys = ["pairs=18", "control_pairs=17", "rows=[]", "plain_rows=[]", "rounds=1", "peak_tflops=1"]
-    step.main([*world, *model, *keys, f"worlds={tmp_path}", f"out={tmp_path}/step.json"])
+    main(["step", *world, *model, *keys, f"worlds={tmp_path}", f"out={tmp_path}/step.json"])
     tree = json.loads((tmp_path / "step.json").read_text())
     assert [(row["case"], row["arm"], row["status"]) for row in tree["rows"]] == [
         ("Zipf", "ours", "measured"),
@@ -146,11 +153,20 @@ def test_the_step_command_writes_a_row_for_each_of_our_arms(
     assert all(claim["holds"] is None for claim in tree["claims"])
 
 
-def test_a_model_too_small_for_the_world_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.item\.max_tokens 64 .* 65"):
-        step.StepConfig(world=WorldConfig(max_tokens=65))
-    with pytest.raises(ValueError, match=r"model\.user\.max_events 32 .* 33"):
-        BatchConfig(world=WorldConfig(users=65_536, items=33))
+def test_a_model_reads_the_longest_text_and_history_of_its_world() -> None:
+    model = step.reading(DualEncoderConfig(), WorldConfig(max_tokens=65, items=7))
+    assert (model.item.max_tokens, model.user.max_events) == (65, 32)
+    model = step.reading(DualEncoderConfig(), WorldConfig(max_tokens=9, items=33))
+    assert (model.item.max_tokens, model.user.max_events) == (32, 33)
+
+
+def test_more_pairs_than_the_world_has_users_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"pairs 41 .* world\.users"):
+        step.Config(pairs=41, world=WorldConfig(users=40))
+    with pytest.raises(ValueError, match=r"most 16384 is above world\.users 40"):
+        batch.Config(world=WorldConfig(users=40))
+    with pytest.raises(ValueError, match=r"batches \(41,\) .* world\.users"):
+        loader.Config(batches=(41,), world=WorldConfig(users=40))
 
 
 def test_the_search_finds_the_largest_batch_to_a_tenth() -> None:
@@ -159,11 +175,11 @@ def test_the_search_finds_the_largest_batch_to_a_tenth() -> None:
     def below(limit: int) -> Any:
         return lambda b: (tried.append(b), b <= limit)[1]
 
-    config = BatchConfig(first=64, most=4096)
+    config = batch.Config(first=64, most=4096)
     checked = 0
     for limit in (64, 65, 127, 128, 700, 999, 4095):
-        found = largest(below(limit), config)
-        assert found <= limit <= 1.1 * found + 1
+        most = largest(below(limit), config)
+        assert most <= limit <= 1.1 * most + 1
         checked += 1
     assert checked == 7
     assert largest(below(10**9), config) == 4096 and max(tried) == 4096
@@ -175,25 +191,24 @@ def test_a_step_beyond_the_limit_is_seen_not_to_fit(spec: dict[str, Any]) -> Non
     wide = {"layers": 1, "width": 64, "heads": 2}
     spec["model"]["item"] |= wide
     spec["model"]["user"] |= wide
-    spec |= {"corpus": None, "limit_mib": 1, "chunked": False}
-    tight = Arm(name="x", module="benchmarks.speed.batch_arm", spec=spec)
-    try:
-        assert interleave.run(tight, {})["fits"] is False
-    except ArmFailed as error:
-        assert any(word in str(error) for word in batch.KILLED)
+    spec |= {"impl": "trainer", "corpus": None, "limit_mib": 1, "chunked": False}
+    tight = Arm("x", "benchmarks.speed.step_arm", spec)
+    with pytest.raises(ArmFailed) as failure:
+        interleave.run(tight, {})
+    assert any(word in str(failure.value).lower() for word in batch.SPENT)
     roomy = interleave.run(tight, {"limit_mib": 4000})
-    assert roomy["fits"] is True and roomy["pairs"] == 12 and roomy["loss"] > 0
+    assert roomy["figures"]["pairs/s"] > 0 and roomy["loss"] > 0
 
 
 def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
-    config = loader.LoaderConfig(
-        world=WorldConfig(users=50, items=20, least_items=2), batches=(16,)
-    )
-    config = loader.LoaderConfig(world=config.world, batches=(16,), worlds=tmp_path, steps=3)
+    world = WorldConfig(users=50, items=20, least_items=2)
+    config = loader.Config(world=world, batches=(16,), worlds=tmp_path, steps=3)
     loader.export(config, tmp_path / "log.npz")
     ours, *theirs = loader.arms(config, 16, tmp_path / "log.npz")
-    found = loader_arm(dict(ours.spec))
-    assert found["views"] == 3 * 2 * 16 and found["views"] <= found["events"] <= 16 * found["views"]
+    result = loader.measure_arm(dict(ours.spec))
+    views, events = result["views"], result["events"]
+    assert views == 3 * 2 * 16 and views <= events <= 16 * views
+    assert result["figures"]["events a view"] == events / views
     assert [arm.rival for arm in theirs] == [environments.LIFESTREAM] * 2
 
 
@@ -204,7 +219,7 @@ def test_a_wrong_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"no benchmark 'fast'; there are {names}" in capsys.readouterr().err
 
 
-def test_a_rival_is_installed_once_and_its_failure_is_told(
+def test_a_rival_is_installed_once_and_its_failure_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.speed import gpu
 from benchmarks.speed.__main__ import main
-from benchmarks.speed.gpu import GpuConfig, Part, Result
+from benchmarks.speed.gpu import Config, Part, Result
 from benchmarks.speed.report import read_report
 from clue.config import load
 from clue.run.pretrain_config import PretrainConfig
@@ -23,7 +23,7 @@ def sleeper(name: str, out: Path, seconds: float, limit: int) -> Part:
 
 def test_the_parts_fit_into_eight_minutes_and_hold_what_is_promised() -> None:
     parts = {part.name: part for part in gpu.plan(Path("results/gpu"), 989.0)}
-    assert sum(part.seconds for part in parts.values()) <= GpuConfig().seconds == 480
+    assert sum(part.seconds for part in parts.values()) <= Config().seconds == 480
     losses = [name for name in parts if name.startswith("loss_")]
     assert losses == ["loss_8192", "loss_32768", "loss_131072", "loss_262144"]
     steps = [name for name in parts if name.startswith("step_")]
@@ -52,7 +52,7 @@ def test_what_was_measured_stays_when_time_runs_out(
     monkeypatch.setattr(gpu, "plan", lambda *_: parts)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     began = time.monotonic()
-    results = gpu.run(GpuConfig(seconds=5, out=tmp_path))
+    results = gpu.run(Config(seconds=5, out=tmp_path))
     assert time.monotonic() - began < 20
     endings = ["done", "out of time", "out of time", "not run"]
     assert [one.ending for one in results] == endings
@@ -72,7 +72,7 @@ def test_figures_that_nobody_measured_are_named(tmp_path: Path) -> None:
 
 def test_a_part_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="parts has train; there are tests, loss_8192"):
-        GpuConfig(parts=["train"])
+        Config(parts=["train"])
 
 
 @pytest.mark.skipif(gpu.gpu_name() != "", reason="there is a GPU")

@@ -1,23 +1,22 @@
 # pyright: standard
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.external.environments import Rival, RivalMissing
+from benchmarks.external.environments import ROOT, Rival, RivalMissing
 from benchmarks.speed import interleave
 from benchmarks.speed.interleave import (
     Arm,
     ArmFailed,
     Comparison,
+    clock_figures,
     difference,
+    interleaved,
     run,
 )
-
-
-def seconds(result: Mapping[str, Any]) -> dict[str, float]:
-    return {"seconds": result["seconds"]}
 
 
 def fake(turns: Path, name: str, **spec: Any) -> Arm:
@@ -27,17 +26,24 @@ def fake(turns: Path, name: str, **spec: Any) -> Arm:
 
 def test_arms_take_turns_and_rows_have_their_medians(tmp_path: Path) -> None:
     turns = tmp_path / "turns"
-    comparison = Comparison(3, seconds)
+    comparison = Comparison(3)
     one, two = fake(turns, "A", seconds=[5.0, 1.0, 9.0]), fake(turns, "B", seconds=[4.0])
     comparison.run("case", [one, two])
     assert turns.read_text() == "A B A B A B"
     first, second = comparison.rows
     assert (first.arm, first.status, first.case) == ("A", "measured", "case")
-    found = first.figures["seconds"]
-    assert (found.median, found.low, found.high, found.rounds) == (5.0, 1.0, 9.0, (5.0, 1.0, 9.0))
+    spread = first.figures["seconds"]
+    assert (spread.median, spread.low, spread.high, spread.rounds) == (
+        5.0,
+        1.0,
+        9.0,
+        (5.0, 1.0, 9.0),
+    )
     assert comparison.median("case", "A", "seconds") == 5.0
     assert comparison.median("case", "B", "seconds") == second.figures["seconds"].median == 4.0
     assert comparison.median("case", "C", "seconds") is None
+    assert comparison.ratio("case", "seconds", "A", "B") == 1.25
+    assert comparison.ratio("case", "seconds", "A", "C") is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,7 @@ def test_arms_take_turns_and_rows_have_their_medians(tmp_path: Path) -> None:
 def test_only_equal_losses_and_gradients_are_compared(
     tmp_path: Path, wrong: dict[str, float], status: str
 ) -> None:
-    comparison = Comparison(1, seconds)
+    comparison = Comparison(1)
     comparison.run("case", [fake(tmp_path / "t", "right"), fake(tmp_path / "t", "other", **wrong)])
     assert [row.status for row in comparison.rows] == ["measured", status]
     if status == "not comparable":
@@ -63,7 +69,7 @@ def test_only_equal_losses_and_gradients_are_compared(
 
 def test_a_gate_refuses_what_is_wrong_on_the_small_case_alone(tmp_path: Path) -> None:
     # the gate lays loss = 3 over the spec of both; "other" then says 2 in the timed round only
-    comparison = Comparison(1, seconds)
+    comparison = Comparison(1)
     right, other = fake(tmp_path / "t", "right"), fake(tmp_path / "t", "other", loss=2.5)
     comparison.run("equal on the gate", [right, other], [{"loss": 3.0}], equal=False)
     comparison.run("and when timed", [right, other], [{"loss": 3.0}])
@@ -77,7 +83,7 @@ def test_a_gate_refuses_what_is_wrong_on_the_small_case_alone(tmp_path: Path) ->
 
 
 def test_an_arm_that_fails_leaves_the_others(tmp_path: Path) -> None:
-    comparison = Comparison(2, seconds)
+    comparison = Comparison(2)
     broken = fake(tmp_path / "t", "broken", fails="no such thing")
     comparison.run("case", [broken, fake(tmp_path / "t", "whole")])
     assert [row.status for row in comparison.rows] == ["not measured", "measured"]
@@ -93,20 +99,62 @@ def test_a_rival_that_cannot_be_installed_is_not_measured(
 
     monkeypatch.setattr(interleave, "python_of", missing)
     theirs = Arm(name="theirs", module="x", spec={}, rival=Rival(name="theirs"))
-    comparison = Comparison(1, seconds)
+    comparison = Comparison(1)
     comparison.run("case", [fake(tmp_path / "t", "ours"), theirs])
     assert comparison.rows[1].status == "not measured"
     assert comparison.rows[1].note == "theirs: pip failed"
 
 
-def test_a_failed_process_is_told_with_its_last_line(tmp_path: Path) -> None:
+def test_a_failed_process_is_reported_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ArmFailed, match="status 1: the reason"):
         run(fake(tmp_path / "t", "A", fails="the reason"), {})
 
 
 def test_a_real_arm_runs_in_its_own_process() -> None:
     spec = {"impl": "dense", "batch": 16, "width": 4, "threads": 1, "device": "cpu", "repeats": 1}
-    found = run(Arm(name="dense", module="benchmarks.speed.loss_arm", spec=spec), {"batch": 12})
-    assert found["seconds"] > 0 and found["warmup_seconds"] > 0 and found["peak_mib"] >= 0
-    assert found["versions"]["torch"]
-    assert not difference([found], [found])
+    result = run(Arm("dense", "benchmarks.speed.loss", spec), {"batch": 12})
+    figures = result["figures"]
+    assert figures["seconds"] > 0 and figures["warm-up s"] > 0 and figures["peak MiB"] >= 0
+    assert result["versions"]["torch"]
+    assert not difference([result], [result])
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"),
+    [
+        ("loss", {"numpy", "pyarrow", "jaxtyping", "pydantic", "yaml", "accelerate", "psutil"}),
+        ("step_arm", {"pydantic", "scipy", "duckdb", "tokenizers", "rich", "tensorboard"}),
+        ("loader", {"jaxtyping", "pydantic", "yaml", "accelerate", "psutil"}),
+    ],
+)
+def test_an_arm_imports_nothing_that_its_rivals_environment_lacks(
+    module: str, missing: set[str]
+) -> None:
+    block = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
+    code = f"{block}; import benchmarks.speed.{module}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_clocks_are_compared_round_by_round() -> None:
+    times = {
+        "a": {"processor": [1.0, 2.0, 4.0], "wall": [2.0, 2.0, 2.0]},
+        "b": {"processor": [3.0, 1.0, 4.0], "wall": [1.0, 1.0, 1.0]},
+    }
+    assert set(clock_figures(times, "a", "a")) == {"processor s", "wall s"}
+    figures = clock_figures(times, "b", "a")
+    assert figures["processor s"].median == 3
+    assert (
+        figures["processor / a"].rounds == (3.0, 0.5, 1.0) and figures["processor / a"].median == 1
+    )
+    assert figures["wall / a"].high == 0.5
+
+
+def test_arms_are_called_in_turn_after_a_warm_up() -> None:
+    calls: list[str] = []
+    arms = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    times = interleaved(arms, 2)
+    assert "".join(calls) == "ab" + "abab"
+    assert [len(times[arm][clock]) for arm in "ab" for clock in ("processor", "wall")] == [2] * 4

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.external.machine import describe, finished
+from benchmarks.external.machine import describe, load, merge_versions
 from benchmarks.report.docs import render
 from benchmarks.speed.report import (
     Claim,
     Report,
     Row,
     Spread,
+    claim,
     markdown,
     number,
     read_report,
@@ -63,6 +64,23 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("aim", "below", "equal", "above"),
+    [
+        ("at least", False, True, True),
+        ("at most", True, True, False),
+        ("below", True, False, False),
+    ],
+)
+def test_a_claim_holds_on_the_right_side_of_its_limit(
+    aim: str, below: bool, equal: bool, above: bool
+) -> None:
+    held = [claim("Ratio", value, aim, 1.1).holds for value in (1.0, 1.1, 1.2)]
+    assert held == [below, equal, above]
+    unmeasured = claim("Ratio", None, aim, 1.1, " (linear)")
+    assert (unmeasured.holds, unmeasured.aim) == (None, f"{aim} 1.1 (linear)")
+
+
 def test_a_report_reads_back_what_was_written(tmp_path: Path) -> None:
     write_report(a_report(), tmp_path / "speed/step.json")
     assert read_report(tmp_path / "speed/step.json") == a_report()
@@ -109,10 +127,9 @@ def test_a_missing_report_names_its_command(tmp_path: Path) -> None:
 
 
 def test_the_machine_is_described_in_full() -> None:
-    results = [{"versions": {"torch": "1"}}, {"versions": {"torch": "2"}}, {"versions": {}}]
-    machine = finished(describe("cpu", 2), results)
-    assert machine["versions"] == {"torch": "1 and 2"}
+    machine = describe("cpu", 2)
+    assert merge_versions([{"torch": "1"}, {"torch": "2"}, {}]) == {"torch": "1 and 2"}
     assert machine["threads"] == 2 and machine["cores"] >= 1 and machine["memory_gib"] > 0
-    assert machine["load_start"] >= 0 and machine["load_end"] >= 0
+    assert machine["load_start"] >= 0 and load() >= 0
     assert machine["device"] and machine["system"]
     assert {"commit", "uncommitted"} <= set(machine)
