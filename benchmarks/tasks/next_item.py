@@ -162,9 +162,12 @@ class NextItemTask:
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether it is "fitted" for a ranker, another probe for vectors of users and items.
 
-        CoLES has no vectors of items.
+        CoLES has no vectors of items. Without training or valid users nothing can be chosen.
         """
         if isinstance(model, ColesModel):
+            return False
+        split = self.corpus.split[self.users]
+        if probe in ("linear", "zero-shot + popularity") and not {0, 1} <= set(split.tolist()):
             return False
         return has_vectors(model) != (probe == "fitted")
 

@@ -303,3 +303,10 @@ def test_the_linear_probe_reads_blocks_that_no_item_has(corpus: Corpus) -> None:
     scored = task.score(model, "linear")
     assert scored.queries["ndcg_10"].to_numpy().mean() > 0.9
     assert scored.chosen["factors"]["noise"] < scored.chosen["factors"]["met"]
+
+
+def test_without_valid_users_only_zero_shot_is_left_to_vectors(tmp_path: Path) -> None:
+    events: list[Event] = [(user, "shop", item) for user in ("t", "e") for item in "xyz"]
+    corpus = corpus_of(tmp_path, events, {"t": "train", "e": "test"})
+    task, model = task_of(corpus), Given(last_met, np.eye(corpus.num_items))
+    assert [probe for probe in task.probes if task.supports(model, probe)] == ["zero-shot"]
