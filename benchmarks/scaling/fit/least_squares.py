@@ -1,4 +1,4 @@
-"""Fits a law to runs: the sum of Huber losses of log residuals, from many starts.
+"""The fit of a law to runs: the sum of Huber losses of log residuals, from many starts.
 
 SciPy's least_squares with analytic derivatives, started all over a grid; newton.py is a second
 implementation to check it against.

@@ -69,8 +69,8 @@ class Laws:
         return Sample.of(self.rows[name], self.fits[name].fit.law.factors)
 
 
-def laws_of(config: FitConfig, runs: Runs, only: Sequence[str] = ()) -> Laws:
-    """Return all laws, or `only` those named, that the rows of role "fit" allow.
+def laws_of(config: FitConfig, runs: Runs, names: Sequence[str] = ()) -> Laws:
+    """Return all laws, or those of `names`, that the rows of role "fit" allow.
 
     Raises what `fit_rows` raises.
     """
@@ -80,7 +80,7 @@ def laws_of(config: FitConfig, runs: Runs, only: Sequence[str] = ()) -> Laws:
     rows: dict[str, Runs] = {}
     refused: dict[str, str] = {}
     for name, (chosen, factors) in wanted(config, runs).items():
-        if only and name not in only:
+        if names and name not in names:
             continue
         try:
             sample = Sample.of(chosen, factors)

@@ -3,6 +3,7 @@
 Besiroglu et al. 2024, "Chinchilla Scaling: A replication attempt" (arXiv 2404.10102).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +127,12 @@ def held_out(sample: Sample) -> list[dict[str, Any]]:
 def rungs(sample: Sample, decades: float = 0.5) -> list[dict[str, float]]:
     """Return the ladder over cuts of half decades: of each the median absolute errors above it."""
     steps = 10 ** (np.floor(np.log10(sample.flops) / decades) * decades)
-    each = ladder(Sample(sample.factors, sample.x, sample.losses, sample.clusters, steps))
+    each = ladder(replace(sample, flops=steps))
     rows: list[dict[str, float]] = []
     for cut in dict.fromkeys(rung.cut for rung in each):
         above = [rung for rung in each if rung.cut == cut]
-        errors = np.abs([(rung.error, rung.pure, rung.last) for rung in above])
-        medians = dict(
-            zip(("law", "pure power law", "largest run so far"), np.median(errors, 0), strict=True)
-        )
+        law, pure, last = np.median([[abs(r.error), abs(r.pure), abs(r.last)] for r in above], 0)
         counts = {"fitted": above[0].runs, "predicted": len(above)}
-        rows.append({"below FLOPs": cut * 10**decades, **counts, **medians})
+        errors = {"law": law, "pure power law": pure, "largest run so far": last}
+        rows.append({"below FLOPs": cut * 10**decades, **counts, **errors})
     return rows

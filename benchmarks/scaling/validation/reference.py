@@ -131,7 +131,7 @@ def markdown(tree: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Read the command line, run all, print the tables."""
-    given = any(word in ("-h", "--help") or word.startswith("data=") for word in argv)
-    words = [*argv] if given else [*argv, "data=${CLUE_DATA}/scaling"]
+    named = any(word in ("-h", "--help") or word.startswith("data=") for word in argv)
+    words = [*argv] if named else [*argv, "data=${CLUE_DATA}/scaling"]
     tree = run_command(ReferenceConfig, reference, words, description=__doc__)
     sys.stdout.write(markdown(tree) + "\n")
