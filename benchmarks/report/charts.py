@@ -32,6 +32,7 @@ COLOURS = (
 INK, SOFT, RULE, CARD = "#1d2126", "#5d6670", "#dcdad3", "#fefefe"
 MARKS, DASHES = ("o", "s", "^", "D", "P", "v", "o", "s"), ("-", "--", ":", "-.")
 HOLLOW = 6  # groups from here on are hollow
+MARKED = 20  # points of a line up to which each has a mark
 GLYPHS = "●■▲◆✚▼○□"  # the same shapes as text, for legends in HTML
 NAME = 24  # characters of a name in a figure; what is longer ends in "…"
 PANEL = (3.1, 3.0)  # inches of one of several panels
@@ -53,7 +54,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by itself: arrays have no single equality
 class Line:
     """A named line through (x, y), with the ends of its intervals where `low` and `high` are.
 
@@ -62,10 +63,10 @@ class Line:
     """
 
     name: str
-    x: Sequence[float] | Sequence[str]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Sequence[float] | Sequence[str] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
     role: Literal["line", "control", "background", "points"] = "line"
 
     @classmethod
@@ -76,10 +77,10 @@ class Line:
         role: Literal["line", "control", "background", "points"] = "line",
     ) -> "Line":
         """Return the line through intervals by their x, in the order of the mapping."""
-        found: list[Interval] = list(points.values())
-        ends = ([one.low for one in found], [one.high for one in found])
+        each: list[Interval] = list(points.values())
+        ends = ([one.low for one in each], [one.high for one in each])
         x: Any = list(points)
-        return cls(name, x, [one.value for one in found], *ends, role)
+        return cls(name, x, [one.value for one in each], *ends, role)
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,9 @@ def _style(**more: Any) -> Generator[None]:
 def _panel(axis: Axes, panel: Panel, numbers: Mapping[str, int], legend: dict[str, Any]) -> None:
     """Draw a panel and add the marks of its lines to `legend` by name."""
     shown = [line for line in panel.lines if line.role != "background"]
-    names = next((line.x for line in panel.lines if line.x and isinstance(line.x[0], str)), None)
+    names = next(
+        (line.x for line in panel.lines if len(line.x) and isinstance(line.x[0], str)), None
+    )
     for line in panel.lines:
         x = np.arange(len(line.x)) if names else np.array(line.x, float)
         if line.role == "background":
@@ -261,33 +264,39 @@ def _panel(axis: Axes, panel: Panel, numbers: Mapping[str, int], legend: dict[st
         name, height = panel.level
         legend[plain(name)] = axis.axhline(height, color=SOFT, lw=1.2, ls=(0, (2, 3)))
     x_label, y_label = [textwrap.fill(plain(t, 90), 38) for t in (panel.x_label, panel.y_label)]
-    axis.set(title=plain(panel.title, 40), xlabel=x_label, ylabel=y_label)
+    title = "\n".join(plain(line, 40) for line in panel.title.splitlines())
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
     if names is not None:
         axis.set_xticks(range(len(names)), [plain(str(name)) for name in names])
     elif panel.log is not None:
         axis.set_xscale("log", base=panel.log)
-        places = sorted({float(x) for line in panel.lines for x in line.x})
-        axis.xaxis.set_major_locator(FixedLocator(places))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
-        axis.xaxis.set_minor_locator(NullLocator())
+        values = sorted({float(x) for line in panel.lines for x in line.x})
+        if len(values) <= MARKED:
+            axis.xaxis.set_major_locator(FixedLocator(values))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+            axis.xaxis.set_minor_locator(NullLocator())
     else:
         _few_ticks(axis)
 
 
 def _line(axis: Axes, x: np.ndarray, line: Line, number: int) -> Any:
-    """Draw a line with its intervals; many points have no marks. Return what a legend shows."""
-    control = line.role == "control"
+    """Draw a line with its intervals, many as a band without marks. Return what a legend shows."""
+    control, dense = line.role == "control", line.role != "points" and len(x) > MARKED
+    colour = SOFT if control else COLOURS[number % len(COLOURS)]
     errors = None
     if line.low is not None and line.high is not None:
         y, low, high = (np.array(values, float) for values in (line.y, line.low, line.high))
-        errors = np.nan_to_num(np.stack([y - low, high - y]))
+        if dense:
+            axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        else:
+            errors = np.nan_to_num(np.stack([y - low, high - y]))
     return axis.errorbar(
         x,
         line.y,
         yerr=errors,
-        color=SOFT if control else COLOURS[number % len(COLOURS)],
+        color=colour,
         marker="x" if control else MARKS[number % len(MARKS)],
-        markevery=None if len(x) <= 20 else [-1],
+        markevery=[-1] if dense else None,
         linestyle={"points": "", "control": ":"}.get(line.role, DASHES[number % len(DASHES)]),
         lw=1.6,
         markersize=5,

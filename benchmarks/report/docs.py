@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import config_reference
-from benchmarks.scaling import compare_report, study_tables
+from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed import gpu
 from benchmarks.speed.report import markdown, read_report
@@ -135,7 +135,7 @@ def sweep_comparison(root: Path, name: str) -> str:
     made = f"{tree['made'].capitalize()}; now it is\n\n" if "made" in tree else ""
     command = f"python -m benchmarks.scaling sweep configs/sweep/{name}.yaml"
     picture = f"![{', '.join(tree['by'])} and {tree['factor']}: scores]({folder}/compare.svg)"
-    return f"{made}```bash\n{command}\n```\n\n{picture}\n\n{compare_report.table(tree)}"
+    return f"{made}```bash\n{command}\n```\n\n{picture}\n\n{compare.table(tree)}"
 
 
 def scaling(root: Path, name: str) -> str:

@@ -13,81 +13,49 @@
 `WHAT --help` prints the keys and their defaults. A name that ends in .parquet is the table of runs.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 
 from clue.config import user_errors
 
-Command = Callable[[Sequence[str]], None]
+COMMANDS = {  # the module of each, imported late for its torch, and the key of its table
+    "sweep": ("sweep.run", "table"),
+    "fit": ("fit.law_summary", "table"),
+    "predict": ("predict.predict", "fit.table"),
+    "verify": ("predict.verify", "fit.table"),
+    "plan": ("predict.plan", "fit.table"),
+    "check": ("predict.check_plan", "table"),
+    "compare": ("compare", "table"),
+    "transfer": ("predict.downstream", "table"),
+    "reference": ("validation.reference", "table"),
+}
 
 
-def command(name: str) -> tuple[Command, str]:
-    """Return a command and its key for the table; ValueError for a name that is none of them.
-
-    Imports are late: a sweep needs torch and no SciPy, a fit the reverse.
-    """
-    match name:
-        case "sweep":
-            from benchmarks.scaling.sweep import run
-
-            return run.main, "table"
-        case "fit":
-            from benchmarks.scaling.fit import law_summary
-
-            return law_summary.main, "table"
-        case "predict":
-            from benchmarks.scaling.predict import predict
-
-            return predict.main, "fit.table"
-        case "verify":
-            from benchmarks.scaling.predict import verify
-
-            return verify.main, "fit.table"
-        case "plan":
-            from benchmarks.scaling.predict import plan
-
-            return plan.main, "fit.table"
-        case "check":
-            from benchmarks.scaling.predict import check_plan
-
-            return check_plan.main, "table"
-        case "compare":
-            from benchmarks.scaling import compare
-
-            return compare.main, "table"
-        case "transfer":
-            from benchmarks.scaling.predict import downstream
-
-            return downstream.main, "table"
-        case "reference":
-            from benchmarks.scaling.validation import reference
-
-            return reference.main, "table"
-        case _:
-            raise ValueError(
-                f"no command {name!r}; there are sweep, fit, predict, verify, plan, check, "
-                "compare, transfer and reference"
-            )
+def command(name: str) -> tuple[Callable[[Sequence[str]], None], str]:
+    """Return a command and its key for the table; ValueError for a name that is none of them."""
+    if name not in COMMANDS:
+        raise ValueError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+    module, table = COMMANDS[name]
+    return importlib.import_module(f"benchmarks.scaling.{module}").main, table
 
 
 def arguments(argv: Sequence[str], table: str) -> list[str]:
     """Return the words with TABLE.parquet and `--budget X` as `key=value`."""
     words: list[str] = []
-    given = iter(argv)
-    for word in given:
+    rest = iter(argv)
+    for word in rest:
         if word == "--budget":
-            words.append(f"budget={next(given, '')}")
-        elif word.startswith("--budget="):
-            words.append(word.removeprefix("--"))
+            words.append(f"budget={next(rest, '')}")
         elif word.endswith(".parquet") and "=" not in word:
             words.append(f"{table}={word}")
         else:
-            words.append(word)
+            words.append(word.removeprefix("--") if word.startswith("--budget=") else word)
     return words
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command that `argv` names; a refusal ends the process with status 2."""
+    """Run the command that `argv` names; a refusal ends the process with status 2."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(__doc__ or "")
         return

@@ -9,24 +9,23 @@ that were tried, by the held-out loss. Without `runs` the figure is that loss; w
 users of each run are measured. Writes OUT/compare.json, OUT/compare.svg and OUT/compare.png.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.metrics.bootstrap import Interval, bootstrap, mean_of, summary
-from benchmarks.scaling.compare_report import draw, table
-from benchmarks.scaling.fit.figures import save
-from benchmarks.scaling.fit.law_summary import plain
+from benchmarks.metrics.bootstrap import Interval, interval, mean_of
+from benchmarks.metrics.format import markdown, zero_width
+from benchmarks.report.charts import Line, Panel, line_panels, save
 from benchmarks.scaling.fit.run_table import Runs, digest, read_runs
+from benchmarks.scaling.fit.selection import best_rate
+from benchmarks.scaling.json_files import write_json
 from benchmarks.scaling.sweep.query_scores import QueryScores, query_scores
-from clue.atomic import write_text
 from clue.config import run_command
 
 LOSS = "held-out loss"
@@ -87,39 +86,37 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         )
     keys = [tuple(str(runs[name][row]) for name in config.by) for row in range(len(runs))]
     order = sorted(set(keys), key=lambda key: [_number(value) for value in key])
-    groups = [
-        _group(config, runs.take(np.array([other == key for other in keys])), key) for key in order
-    ]
     tree: dict[str, Any] = {
         "format": 1,
         "factor": config.factor,
         "by": config.by,
         "table": digest(runs),
-        "groups": groups,
+        "groups": [
+            _group(config, runs.take(np.array([other == key for other in keys])), key)
+            for key in order
+        ],
     }
-    tree = plain(tree)
-    write_text(config.out / "compare.json", json.dumps(tree, indent=1, allow_nan=False) + "\n")
-    with mpl.rc_context({"svg.hashsalt": "clue", "font.size": 9}):
-        save(draw(tree), config.out / "compare")
+    tree = write_json(config.out / "compare.json", tree)
+    save(draw(tree), config.out / "compare.svg", config.out / "compare.png")
     return tree
 
 
 def _group(config: CompareConfig, runs: Runs, key: tuple[str, ...]) -> dict[str, Any]:
+    at = dict(zip(config.by, key, strict=True))
     values = sorted({str(value) for value in runs[config.factor]}, key=_number)
     levels = {value: _level(config, runs, value, key) for value in values}
     pairs = config.pairs or [[value, values[0]] for value in values[1:]]
     absent = [value for pair in pairs for value in pair if value not in levels]
     if absent:
         raise ValueError(
-            f"pairs names {config.factor} {absent[0]}, which has no run at "
-            f"{dict(zip(config.by, key, strict=True))}; there are {', '.join(values)}"
+            f"pairs names {config.factor} {absent[0]}, which has no run at {at}; there are "
+            f"{', '.join(values)}"
         )
     return {
-        "at": dict(zip(config.by, key, strict=True)),
+        "at": at,
         "levels": {
             value: {
-                **{name: level.rows[name].tolist() for name in ("seed", "steps", "lr", "flops")},
-                "seconds": level.rows["seconds"].tolist(),
+                **{name: level.rows[name] for name in ("seed", "steps", "lr", "flops", "seconds")},
                 "values": _intervals(config, level, None),
             }
             for value, level in levels.items()
@@ -134,9 +131,7 @@ def _group(config: CompareConfig, runs: Runs, key: tuple[str, ...]) -> dict[str,
 def _level(config: CompareConfig, runs: Runs, value: str, key: tuple[str, ...]) -> Level:
     rows = runs.take(np.array([str(x) == value for x in runs[config.factor]]))
     if config.factor != "lr" and "lr" not in config.by:
-        rates = np.unique(rows["lr"])
-        means = [rows["loss"][rows["lr"] == rate].mean() for rate in rates]
-        rows = rows.take(rows["lr"] == rates[int(np.argmin(means))])
+        rows = rows.take(rows["lr"] == best_rate(rows["lr"], rows["loss"]))
     rows = rows.take(np.argsort(rows["seed"], kind="stable"))
     if len(np.unique(rows["seed"])) < len(rows):
         differing = [
@@ -151,15 +146,13 @@ def _level(config: CompareConfig, runs: Runs, value: str, key: tuple[str, ...]) 
     if config.runs is None:
         return Level(rows, {LOSS: rows["loss"]}, None)
     queries = [_part(query_scores(config.runs / str(point)), config) for point in rows["point"]]
-    names = {
-        name: f"CE_{queries[0].negatives}" if name == "entropy" else name
-        for name in queries[0].scores
-    }
+    first = queries[0]
+    users, scores = first.users, dict(first.scores)
     if len(queries) > 1:
-        means = {names[n]: np.array([q.scores[n].mean() for q in queries]) for n in names}
-        return Level(rows, means, None)
-    scores = {names[name]: values for name, values in queries[0].scores.items()}
-    return Level(rows, scores, queries[0].users)
+        users = None
+        scores = {name: np.array([one.scores[name].mean() for one in queries]) for name in scores}
+    named = {"entropy": f"CE_{first.negatives}"}
+    return Level(rows, {named.get(name, name): each for name, each in scores.items()}, users)
 
 
 def _part(queries: QueryScores, config: CompareConfig) -> QueryScores:
@@ -173,30 +166,27 @@ def _part(queries: QueryScores, config: CompareConfig) -> QueryScores:
     return QueryScores(queries.users[mask], queries.part[mask], scores, int(mask.sum()) - 1)
 
 
-def _intervals(config: CompareConfig, one: Level, other: Level | None) -> dict[str, Any]:
+def _intervals(config: CompareConfig, one: Level, other: Level | None) -> dict[str, Interval]:
     """Return each measure of a level, or its paired differences to another, with intervals."""
-    result: dict[str, Any] = {}
+    intervals: dict[str, Interval] = {}
+    users = one.users
     for name, values in one.scores.items():
-        users = one.users
         if other is not None and users is not None:
             if other.users is None or not np.array_equal(users, other.users):
                 raise ValueError("the runs were measured on different users; train on one corpus")
             values = values - other.scores[name]
         elif other is not None:
-            seeds, mine, theirs = np.intersect1d(
+            seeds, first, second = np.intersect1d(
                 one.rows["seed"], other.rows["seed"], return_indices=True
             )
             if not len(seeds):
                 raise ValueError("the runs to compare have no seed in common; train both of one")
-            values = values[mine] - other.scores[name][theirs]
-        if users is None:
-            result[name] = asdict(student(values))
-        else:
-            drawn = bootstrap(
-                [mean_of(values)], users, resamples=config.resamples, seed=config.seed
-            )
-            result[name] = asdict(summary(*drawn)[0])
-    return result
+            values = values[first] - other.scores[name][second]
+        draw = {"resamples": config.resamples, "seed": config.seed}
+        intervals[name] = (
+            student(values) if users is None else interval(mean_of(values), users, **draw)
+        )
+    return intervals
 
 
 def student(values: np.ndarray) -> Interval:
@@ -214,6 +204,78 @@ def _number(value: str) -> tuple[float, str]:
         return float(value), ""
     except ValueError:
         return float("inf"), value
+
+
+def table(tree: Mapping[str, Any]) -> str:
+    """Return the comparison as Markdown: the levels, then the differences."""
+    by, groups, measures = tree["by"], tree["groups"], _measures(tree)
+    levels = [
+        [
+            *group["at"].values(),
+            value,
+            len(level["seed"]),
+            _span(level["steps"]),
+            _span(level["lr"]),
+            *(shown(level["values"][name]) for name in measures),
+        ]
+        for group in groups
+        for value, level in group["levels"].items()
+    ]
+    differences = [
+        [
+            *group["at"].values(),
+            f"{one['of']} - {one['minus']}",
+            *(shown(one["values"][name], sign="+") for name in measures),
+        ]
+        for group in groups
+        for one in group["differences"]
+    ]
+    head = [*by, tree["factor"], "seeds", "steps", "learning rate", *measures]
+    below = [*by, "difference, 95 %", *measures]
+    return f"{markdown(head, levels)}\n\n{markdown(below, differences)}"
+
+
+def _measures(tree: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(tree["groups"][0]["levels"].values()))["values"])
+
+
+def shown(values: Mapping[str, Any], sign: str = "") -> str:
+    """Return `1.2345 [1.2 1.3]`; the value alone without an interval."""
+    value, low, high = (values[name] for name in ("value", "low", "high"))
+    if low is None or high is None:
+        return f"{value:{sign}.4f}"
+    flag = zero_width(value, low, high)
+    return f"{value:{sign}.4f} [{low:{sign}.4f} {high:{sign}.4f}]{flag}"
+
+
+def _span(values: Sequence[float]) -> str:
+    return " to ".join(f"{x:,.4g}" for x in dict.fromkeys((min(values), max(values))))
+
+
+def draw(tree: Mapping[str, Any]) -> Figure:
+    """Return a figure: each measure of each level over the groups, a panel for each measure."""
+    groups = tree["groups"]
+    arms = list(dict.fromkeys(arm for group in groups for arm in group["levels"]))
+    x = [", ".join(map(str, group["at"].values())) for group in groups]
+    measures = _measures(tree)
+    unknown = {"values": {name: dict.fromkeys(("value", "low", "high")) for name in measures}}
+    panels: list[Panel] = []
+    for name in measures:
+        lines: list[Line] = []
+        for arm in arms:
+            each = [group["levels"].get(arm, unknown)["values"][name] for group in groups]
+            value, low, high = np.array([[*one.values()] for one in each], float).T
+            lines.append(Line(f"{tree['factor']} {arm}", x, value, low, high))
+        panels.append(Panel(lines, "", ", ".join(tree["by"]), name))
+    figure = line_panels(panels)
+    figure.set_size_inches(max(3.5, 0.5 * len(x)) * len(panels), 4)
+    for axis, name in zip(figure.axes, measures, strict=False):
+        axis.tick_params("x", rotation=90 if len(x) > 4 else 0)
+        for at, group in enumerate(groups):
+            for values in (level["values"][name] for level in group["levels"].values()):
+                if values["low"] is not None and (flag := zero_width(**values)):
+                    axis.annotate(flag, (at, values["value"]))
+    return figure
 
 
 def main(argv: Sequence[str]) -> None:

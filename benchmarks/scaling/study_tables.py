@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling.fit.diagnostic_figures import LABELS
-from benchmarks.scaling.fit.law_summary import band
+from benchmarks.metrics.format import markdown as table
+from benchmarks.scaling.fit.figures import LABELS
+from benchmarks.scaling.fit.law_summary import HEAD, cells
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import HELD, one_factor
 from benchmarks.scaling.predict import check_plan, downstream, verify
@@ -26,7 +27,7 @@ SHOWN = {  # the figures that say most, of those that `fit` draws
 
 
 def markdown(root: Path, name: str) -> str:
-    """Gives, of what there is: laws, predictions, plan, transfer, rates that were tried, figures.
+    """Return, of what there is: laws, predictions, plan, transfer, rates that were tried, figures.
 
     FileNotFoundError where results/scaling/NAME holds none of these.
     """
@@ -60,44 +61,24 @@ def laws(tree: Mapping[str, Any]) -> str:
     """Return what was fitted and each law: E, exponents, and which of them mean nothing."""
     about = tree["table"]
     least, most = about["flops"]
-    first = next(iter(tree["laws"].values()))
-    noise = first["seed_sd"]
+    noise = next(iter(tree["laws"].values()))["seed_sd"]
     seeds = f"seeds differ by {noise:.1%} (sd)" if noise else "the noise of a seed is unknown"
-    lines = [
+    return (
         f"{about['rows']} fitted runs of {about['trainings']} trainings, {about['sizes']} sizes, "
         f"{least:.2g} to {most:.2g} FLOPs ({about['decades']:.2f} decades), "
         f"K = {about['negatives']:,}; {seeds}. A star marks what the runs do not identify: on its "
-        "bound, or with an interval that spans a factor of two.",
-        "",
-        "| law, with 95 % intervals | E | exponents | runs | residual sd |",
-        "|" + " --- |" * 5,
-    ]
-    for name, law in tree["laws"].items():
-        found = law["coefficients"]
-        floor = "left out"
-        if law["irreducible"]:
-            floor = "0 (its bound) *" if "E" in law["on_bounds"] else band(found["E"])
-        powers = [
-            f"{x} {band(found[x])}{' *' if unsure(law, x) else ''}"
-            for x in found
-            if x.startswith(("a_", "r_"))
-        ]
-        lines.append(
-            f"| {name} | {floor} | {'; '.join(powers)} | {law['runs']} | {law['residual_sd']:.2%} |"
-        )
-    return "\n".join(lines)
-
-
-def unsure(law: Mapping[str, Any], name: str) -> bool:
-    """Return whether a coefficient has a flag of its own."""
-    return any(flag.startswith((f"{name} ", f"log_{name} ")) for flag in law["flags"])
+        "bound, or with an interval that spans a factor of two.\n\n"
+    ) + table(
+        ("law, with 95 % intervals", *HEAD),
+        [[name, *cells(law)] for name, law in tree["laws"].items()],
+    )
 
 
 def prediction(tree: Mapping[str, Any]) -> str:
     """Return when it was made and hashed, and how it and the trivial predictors fared."""
     made, mark = tree["made"], tree["prediction"][:12]
-    said = f"Predicted on {made[:10]} at {made[11:16]} UTC, before these runs (SHA-256 {mark})"
-    return f"{said}; errors are predicted / observed - 1:\n\n{verify.table(tree)}"
+    when = f"Predicted on {made[:10]} at {made[11:16]} UTC, before these runs (SHA-256 {mark})"
+    return f"{when}; errors are predicted / observed - 1:\n\n{verify.table(tree)}"
 
 
 def spent(runs: Runs) -> str:
@@ -115,18 +96,17 @@ def factors(runs: Runs) -> str:
     "" for a study that varies fewer than FACTORS of them alone.
     """
     fitted = runs.take(runs["role"] == "fit")
-    found = {
-        factor: one_factor(fitted, factor) for factor in HELD if len(np.unique(fitted[factor])) > 2
-    }
-    if len(found) < FACTORS:
+    varied = [factor for factor in HELD if len(np.unique(fitted[factor])) > 2]
+    if len(varied) < FACTORS:
         return ""
-    lines = ["| factor, the rest held | values | loss at each |", "|" + " --- |" * 3]
-    for factor, mine in found.items():
-        values = np.unique(mine[factor])
-        each = [f"{mine['loss'][mine[factor] == value].mean():.3f}" for value in values]
+    lines: list[tuple[str, str, str]] = []
+    for factor in varied:
+        rows = one_factor(fitted, factor)
+        values = np.unique(rows[factor])
+        each = [f"{rows['loss'][rows[factor] == value].mean():.3f}" for value in values]
         names = ", ".join(f"{value:,}" for value in values)
-        lines.append(f"| {LABELS[factor]} | {names} | {', '.join(each)} |")
-    return "\n".join(lines)
+        lines.append((LABELS[factor], names, ", ".join(each)))
+    return table(("factor, the rest held", "values", "loss at each"), lines)
 
 
 def rates(runs: Runs) -> str:
@@ -135,21 +115,19 @@ def rates(runs: Runs) -> str:
     A row is a size and a length; seeds are averaged.
     """
     names = [str(point).split("-")[0] for point in runs["point"]]
-    keys = list(
-        zip(names, *(runs[x] for x in ("users", "batch", "max_events", "steps")), strict=True)
-    )
+    rest = (runs[name].tolist() for name in ("users", "batch", "max_events", "steps"))
     tried: dict[tuple[Any, ...], dict[float, list[float]]] = {}
-    for key, rate, loss in zip(keys, runs["lr"], runs["loss"], strict=True):
-        tried.setdefault(key, {}).setdefault(float(rate), []).append(float(loss))
-    several = {key: found for key, found in sorted(tried.items()) if len(found) > 1}
+    for *key, rate, loss in zip(names, *rest, runs["lr"], runs["loss"], strict=True):
+        tried.setdefault(tuple(key), {}).setdefault(float(rate), []).append(float(loss))
+    several = {key: losses for key, losses in sorted(tried.items()) if len(losses) > 1}
     if not several:
         return ""
-    every = sorted({rate for found in several.values() for rate in found})
+    columns = sorted({rate for losses in several.values() for rate in losses})
     lines = [
-        "| loss by learning rate | " + " | ".join(f"{rate:.2g}" for rate in every) + " |",
-        "|" + " --- |" * (1 + len(every)),
+        [
+            f"{name}, {steps:,} steps",
+            *(f"{np.mean(losses[rate]):.3f}" if rate in losses else "" for rate in columns),
+        ]
+        for (name, *_, steps), losses in several.items()
     ]
-    for (name, *_, steps), found in several.items():
-        cells = [f"{np.mean(found[rate]):.3f}" if rate in found else "" for rate in every]
-        lines.append(f"| {name}, {steps:,} steps | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return table(("loss by learning rate", *(f"{rate:.2g}" for rate in columns)), lines)

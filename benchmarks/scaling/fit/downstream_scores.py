@@ -9,16 +9,18 @@ linear   score = a - b L: for scores outside (0, 1), where neither applies
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import least_squares
+from scipy.special import expit, logit
 
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.run_table import read_parquet
 
 Form = Literal["logit", "offset"]
 FEWEST, DRAWS = 4, 400
+COLUMNS = ("loss", "task", "score")
 
 
 @dataclass(frozen=True)
@@ -32,36 +34,31 @@ class Points:
 def read_scores(file: Path) -> dict[str, Points]:
     """Return the points of each task, of a Parquet with columns or a JSON list of objects.
 
-    FileNotFoundError without the file; ValueError for a column that is missing.
+    FileNotFoundError without the file; ValueError for a column that is missing or no number.
     """
     if not file.is_file():
         raise FileNotFoundError(f"no scores {file}; it needs loss, task and score of checkpoints")
-    columns = ("loss", "task", "score")
-    rows: Any = (
-        _read_json(file) if file.suffix == ".json" else read_parquet(file, columns).to_pylist()
-    )
+    if file.suffix == ".json":
+        try:
+            rows: Any = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is no JSON ({error}); write it again") from None
+        if not isinstance(rows, list):
+            raise ValueError(f"{file} is no list of objects with loss, task and score; write it so")
+    else:
+        rows = read_parquet(file, COLUMNS).to_pylist()
     by_task: dict[str, list[tuple[float, float]]] = {}
     for number, row in enumerate(rows, 1):
-        missing = [name for name in columns if name not in row]
+        missing = [name for name in COLUMNS if name not in row]
         if missing:
             raise ValueError(f"{file}: row {number}, {row}, lacks {missing[0]}; add it")
         for name in ("loss", "score"):
-            if isinstance(row[name], bool) or not isinstance(row[name], int | float):
+            if type(row[name]) not in (int, float):
                 raise ValueError(
                     f"{file}: {name} of row {number} is {row[name]!r}, not a number; correct it"
                 )
-        by_task.setdefault(str(row["task"]), []).append((float(row["loss"]), float(row["score"])))
-    return {task: Points(*np.array(sorted(pairs)).T) for task, pairs in by_task.items()}
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}); write it again") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("Any", rows)):
-        raise ValueError(f"{file} is no list of objects with loss, task and score; write it so")
-    return cast("Any", rows)
+        by_task.setdefault(str(row["task"]), []).append((row["loss"], row["score"]))
+    return {task: Points(*np.array(sorted(pairs), float).T) for task, pairs in by_task.items()}
 
 
 def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -> Band:
@@ -77,37 +74,25 @@ def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -
             f"{FEWEST} of 3"
         )
     bounded = bool(((points.scores > 0) & (points.scores < 1)).all())
-    y = _logit(points.scores) if bounded and form == "logit" else points.scores
-    curved = form == "offset" and bounded
+    saturating, curved = bounded and form == "logit", bounded and form == "offset"
+    y = logit(points.scores) if saturating else points.scores
     predict = _offset if curved else _line
     whole = predict(points.losses, y, losses[:1])[0]
     free = max(1, count - (3 if curved else 2))
     spread = np.sqrt(((predict(points.losses, y, points.losses) - y) ** 2).sum() / free)
     draw = np.random.default_rng(seed)
-    losses = losses[: 1 + DRAWS]
-    drawn = np.full(len(losses), np.nan)
-    for number, loss in enumerate(losses):
+    drawn = np.full(min(len(losses), 1 + DRAWS), np.nan)
+    for number in range(len(drawn)):
         rows = draw.integers(0, count, count)
         if len(np.unique(points.losses[rows])) >= 3:
-            at = predict(points.losses[rows], y[rows], np.array([loss]))[0]
+            at = predict(points.losses[rows], y[rows], losses[[number]])[0]
             drawn[number] = at + draw.normal(0, spread)
-    if bounded and form == "logit":
-        return Band.of(float(_sigmoid(whole)), _sigmoid(drawn))
-    return Band.of(float(whole), drawn)
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    return np.log(p) - np.log1p(-p)
-
-
-def _sigmoid(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
+    return Band.of(float(expit(whole)), expit(drawn)) if saturating else Band.of(whole, drawn)
 
 
 def _line(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     middle = losses.mean()
-    slope = ((losses - middle) * (y - y.mean())).sum() / ((losses - middle) ** 2).sum()
-    return y.mean() + slope * (at - middle)
+    return np.polyval(np.polyfit(losses - middle, y, 1), at - middle)
 
 
 def _offset(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -119,14 +104,13 @@ def _offset(losses: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
     def curve(theta: np.ndarray, loss: np.ndarray) -> np.ndarray:
         return theta[0] - theta[1] * np.exp(np.minimum(theta[2] * (loss - middle) / width, 50.0))
 
-    best: Any = None
-    for rate in (0.3, 3.0):
-        found = least_squares(
+    solutions: list[Any] = [
+        least_squares(
             lambda theta: curve(theta, losses) - y,
             [top + span / 2, span, rate],
             bounds=([-np.inf, 0, 0], [np.inf, np.inf, 20]),
             x_scale=[span, span, 1.0],
         )
-        if best is None or found.cost < best.cost:
-            best = found
-    return curve(best.x, at)
+        for rate in (0.3, 3.0)
+    ]
+    return curve(min(solutions, key=lambda solution: solution.cost).x, at)

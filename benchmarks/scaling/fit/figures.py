@@ -1,102 +1,96 @@
-"""The figures of a study: the compute law, the optimum, the surface, residuals; others beside.
+"""The figures of a study: laws over their runs, the optimum, and what may be wrong with them."""
 
-Lines are told apart by dashes and marks, sizes by a scale whose lightness says what its colour
-says; each is written as SVG, for print and for a page, and as PNG.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from benchmarks.metrics.correlation import correlations
 from benchmarks.metrics.format import zero_width
-from benchmarks.scaling.fit import diagnostic_figures as checks
+from benchmarks.report.charts import Line, Panel, line_panels, save
+from benchmarks.scaling.fit.downstream_scores import read_scores
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
-from benchmarks.scaling.fit.law_intervals import Band, Bootstrap
+from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_parquet
-from benchmarks.scaling.fit.selection import budgets, main_grid
+from benchmarks.scaling.fit.selection import HELD, Sample, main_grid
+from benchmarks.scaling.fit.sensitivity import fitted
 from benchmarks.scaling.fit.study import FitConfig, Laws
 
-LAW, OTHER, BAND = "#0072b2", "#d55e00", "#888888"  # Okabe and Ito's blue and vermilion, and grey
-MARKS = "osD^vP*X<>"
-SCALE = "cividis"
+LABELS = {
+    "params": "parameters",
+    "pairs": "pairs read",
+    "users": "distinct users",
+    "max_events": "events of a history",
+    "batch": "batch (equal pairs)",
+    "batch at equal steps": "batch (equal steps)",
+}
+FLOPS = "training FLOPs"
 
 
 def draw(config: FitConfig, runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> dict[str, str]:
-    """Writes OUT/figures/NAME.svg and .png of all that the table allows; gives why others are not.
+    """Write OUT/figures/NAME.svg and .png of all that the table allows; return why others are not.
 
     `runs` are those of all roles, `tree` is the study's JSON.
     """
-    wanted: dict[str, Callable[[], Figure]] = {
-        "learning_curves": lambda: learning_curves(config, laws),
-        "compute": lambda: compute(runs, laws),
-        "isoflop": lambda: isoflop(laws, tree, config.size),
-        "surface": lambda: surface(laws),
-        "factors": lambda: checks.factors(laws),
-        "negatives": lambda: checks.negatives(laws),
-        "ladder": lambda: checks.extrapolation(tree),
-        "scores": lambda: checks.scores(config.scores),
-        "residuals": lambda: checks.residuals(laws),
+    figures: dict[str, Callable[[], Figure]] = {
+        "learning_curves": partial(learning_curves, config, laws),
+        "compute": partial(compute, runs, laws),
+        "isoflop": partial(isoflop, laws, tree, config.size),
+        "surface": partial(surface, laws),
+        "factors": partial(factors, laws),
+        "negatives": partial(negatives, laws),
+        "ladder": partial(extrapolation, tree),
+        "scores": partial(scores, config.scores),
+        "residuals": partial(residuals, laws),
     }
-    folder = config.out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     refused: dict[str, str] = {}
-    with mpl.rc_context(
-        {"svg.hashsalt": "clue", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-    ):
-        for name, make in wanted.items():
-            try:
-                save(make(), folder / name)
-            except (ValueError, FileNotFoundError) as error:
-                refused[name] = str(error)
+    for name, make in figures.items():
+        stem = config.out / "figures" / name
+        try:
+            save(make(), stem.with_suffix(".svg"), stem.with_suffix(".png"))
+        except (ValueError, FileNotFoundError) as error:
+            refused[name] = str(error)
     return refused
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Writes a figure as SVG and PNG, the same bytes for the same figure."""
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(stem.with_suffix(".png"), dpi=200, metadata={"Software": None})
+def over_compute(figure: Figure) -> Figure:
+    """Return the figure with PF-days above every axis of FLOPs."""
+    for axis in figure.axes:
+        if axis.get_xlabel() == FLOPS:
+            ways = lambda x: np.asarray(x) / DAY, lambda x: np.asarray(x) * DAY
+            axis.secondary_xaxis("top", functions=ways).set_xlabel("PF-days")
+    return figure
 
 
-def law_of(laws: Laws, name: str) -> Bootstrap:
-    """Return a law; ValueError with why it is not there."""
-    if name not in laws.found:
-        raise ValueError(f"no law {name}: {laws.refused[name]}")
-    return laws.found[name]
-
-
-def days(axis: Axes) -> None:
-    """Puts PF-days above an axis of FLOPs."""
-    ways = lambda x: np.asarray(x) / DAY, lambda x: np.asarray(x) * DAY
-    above = axis.secondary_xaxis("top", functions=ways)
-    above.set_xlabel("PF-days")
-
-
-def bands(axis: Axes, x: np.ndarray, found: list[Band], *, minus: float = 0.0, label: str) -> None:
-    """Draws a curve with its intervals of 80 and 95 %."""
-    for low, high, alpha in (("low95", "high95", 0.18), ("low80", "high80", 0.30)):
-        edges = [np.array([getattr(b, end) for b in found]) - minus for end in (low, high)]
-        axis.fill_between(x, np.maximum(edges[0], 1e-9), edges[1], color=BAND, alpha=alpha, lw=0)
-    flags = [zero_width(b.value, b.low95, b.high95) for b in found]
-    label += flags[0] if all(flags) else ""
-    axis.plot(x, np.array([b.value for b in found]) - minus, color=LAW, label=label)
-
-
-def losses(axis: Axes, shown: np.ndarray) -> None:
-    """Makes the axis of losses (n,) logarithmic, with plain numbers, and as high as these need.
+def logarithmic(axis: Axes, shown: Sequence[float] | np.ndarray) -> None:
+    """Make y logarithmic, with plain numbers (4.5, not 10^0.65), as high as the values need.
 
     A band may be many times as high as the runs, and would leave them a corner.
     """
-    known = np.log(shown[shown > 0])
+    known = np.log(np.array(shown)[np.array(shown) > 0])
     room = max(0.02, 0.15 * np.ptp(known))
-    checks.plain_numbers(axis, *np.exp([known.min() - room, known.max() + room]))
+    low, high = np.exp([known.min() - room, known.max() + room])
+    axis.set(yscale="log", ylim=(low, high))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(6))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def banded(name: str, x: np.ndarray, bands: Sequence[Band], minus: float = 0.0) -> list[Line]:
+    """Return a curve with its intervals of 95 and of 80 %, less a constant."""
+    values = np.array([(b.value, b.low95, b.high95, b.low80, b.high80) for b in bands]).T - minus
+    flat = [zero_width(b.value, b.low95, b.high95) for b in bands]
+    name += flat[0] if all(flat) else ""
+    return [
+        Line(f"{name}, {level} %", x, values[0], np.maximum(values[at], 1e-9), values[at + 1])
+        for level, at in ((95, 1), (80, 3))
+    ]
 
 
 def named_loss(runs: Runs) -> str:
@@ -104,146 +98,215 @@ def named_loss(runs: Runs) -> str:
     return f"held-out CE_{runs['negatives'][0]} (nats)"
 
 
-def learning_curves(config: FitConfig, laws: Laws) -> Figure:
-    """Loss over compute along every training, coloured by size, with the law below them.
-
-    Without `curves` the ends of equal size and seed are joined instead.
-    """
-    runs = main_grid(laws.runs)
-    norm = LogNorm(runs["params"].min(), runs["params"].max())
-    colours = mpl.colormaps[SCALE]
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axis = figure.subplots()
-    lines: list[tuple[float, np.ndarray, np.ndarray]] = []
-    if config.curves:
-        table = read_parquet(config.curves, ("point", "flops", "loss")).to_pandas()
-        sizes = dict(zip(runs["point"], runs["params"], strict=True))
-        for point, mine in table.groupby("point"):
-            if point in sizes:
-                mine = mine.sort_values("flops")
-                lines.append((sizes[point], mine["flops"].to_numpy(), mine["loss"].to_numpy()))
-    else:
-        for size, seed in sorted({*zip(runs["params"], runs["seed"], strict=True)}):
-            mine = runs.take((runs["params"] == size) & (runs["seed"] == seed))
-            order = np.argsort(mine["flops"])
-            lines.append((size, mine["flops"][order], mine["loss"][order]))
-    for size, x, y in lines:
-        axis.plot(x, y, color=colours(norm(size)), lw=1, alpha=0.8)
-        axis.plot(x[-1:], y[-1:], "o", color=colours(norm(size)), ms=3)
-    if "compute" in laws.found:
-        over = _range(laws.rows["compute"]["flops"])
-        bands(axis, over, laws.found["compute"].curve(over[:, None]), label="L(C)")
-        axis.legend(frameon=False)
-    axis.set(xscale="log", xlabel="training FLOPs", ylabel=named_loss(runs))
-    losses(axis, np.concatenate([runs["loss"], *(y for _, _, y in lines)]))
-    days(axis)
-    figure.colorbar(ScalarMappable(norm, SCALE), ax=axis, label="parameters")
-    return figure
-
-
 def _range(x: np.ndarray, beyond: float = 1.0) -> np.ndarray:
     return np.geomspace(x.min(), x.max() * beyond, 80)
 
 
-def compute(runs: Runs, laws: Laws) -> Figure:
-    """L(C), and L - E, a straight line if the floor E is right, unless that lies on its bound.
+def learning_curves(config: FitConfig, laws: Laws) -> Figure:
+    """Return the loss over compute along every training by its size, with the law below them.
 
-    Held-out runs are hollow, with the interval that the law has for them.
+    Without `curves` the ends of equal size and seed are joined instead.
     """
-    found, rows = law_of(laws, "compute"), laws.rows["compute"]
+    runs = main_grid(laws.runs)
+    curves: list[tuple[float, np.ndarray, np.ndarray]] = []
+    if config.curves:
+        table = read_parquet(config.curves, ("point", "flops", "loss")).to_pandas()
+        sizes = dict(zip(runs["point"], runs["params"], strict=True))
+        for point, rows in table.sort_values("flops").groupby("point"):
+            if point in sizes:
+                curves.append((sizes[point], rows["flops"].to_numpy(), rows["loss"].to_numpy()))
+    else:
+        for size, seed in sorted({*zip(runs["params"], runs["seed"], strict=True)}):
+            rows = runs.take((runs["params"] == size) & (runs["seed"] == seed))
+            order = np.argsort(rows["flops"])
+            curves.append((size, rows["flops"][order], rows["loss"][order]))
+    lines = [Line(f"{n:,} parameters", x, y) for n, x, y in sorted(curves, key=lambda c: c[0])]
+    if "compute" in laws.fits:
+        x = _range(laws.rows["compute"]["flops"])
+        lines += banded("L(C)", x, laws["compute"].curve(x[:, None]))
+    figure = line_panels([Panel(lines, "", FLOPS, named_loss(runs), 10)])
+    figure.set_size_inches(6, 5)
+    logarithmic(figure.axes[0], np.concatenate([runs["loss"], *(y for *_, y in curves)]))
+    return over_compute(figure)
+
+
+def compute(runs: Runs, laws: Laws) -> Figure:
+    """Return L(C), and L - E, a straight line if the floor E is right, unless E is on its bound.
+
+    Held-out runs stand beside the interval that the law has for them.
+    """
+    law, rows = laws["compute"], laws.rows["compute"]
     held = runs.take(runs["role"] == "held_out")
-    most = max(rows["flops"].max(), held["flops"].max() if len(held) else 0)
-    over = np.geomspace(rows["flops"].min(), most * 1.5, 80)
-    floors = [0.0, *([] if "E" in found.fit.on_bounds else [float(found.fit.theta[0])])]
-    figure = Figure(figsize=(1 + 3.5 * len(floors), 4), layout="constrained")
-    axes = figure.subplots(1, len(floors), squeeze=False)[0]
-    for axis, minus in zip(axes, floors, strict=True):
-        bands(axis, over, found.curve(over[:, None]), minus=minus, label="law, 80 and 95 %")
-        pure = laws.found["compute, E = 0"].fit.loss(over[:, None]) - minus
-        axis.plot(over, np.where(pure > 0, pure, np.nan), "--", color=OTHER, label="E = 0")
-        axis.plot(rows["flops"], rows["loss"] - minus, "o", color="black", ms=4, label="fitted")
+    flops = np.concatenate([rows["flops"], held["flops"]])
+    x = _range(flops, 1.5)
+    pure = laws["compute, E = 0"].fit.loss(x[:, None])
+    floors = [0.0, *([] if "E" in law.fit.on_bounds else [float(law.fit.theta[0])])]
+    panels: list[Panel] = []
+    heights: list[np.ndarray] = []
+    for minus in floors:
+        lines = banded("law", x, law.curve(x[:, None]), minus)
+        below = np.where(pure > minus, pure - minus, np.nan)
+        lines += [Line("E = 0", x, below)]
+        lines += [Line("fitted", rows["flops"], rows["loss"] - minus, role="points")]
         shown = [*(rows["loss"] - minus)]
         if len(held):
-            told = found.predict(held["flops"][:, None].astype(np.float64))
-            edges = [[b.value - b.low95 for b in told], [b.high95 - b.value for b in told]]
-            middle = [b.value - minus for b in told]
-            axis.errorbar(
-                held["flops"], middle, yerr=edges, fmt="_", color=LAW, capsize=4, label="predicted"
-            )
-            axis.plot(
-                held["flops"], held["loss"] - minus, "o", mfc="white", mec="black", label="held out"
-            )
-            shown += [*(held["loss"] - minus), *(b.low95 - minus for b in told)]
-            shown += [b.high95 - minus for b in told]
+            bands = law.predict(held["flops"][:, None].astype(np.float64))
+            value, low, high = np.array([(b.value, b.low95, b.high95) for b in bands]).T - minus
+            lines += [Line("predicted", held["flops"], value, low, high, role="points")]
+            lines += [Line("held out", held["flops"], held["loss"] - minus, role="points")]
+            shown += [*(held["loss"] - minus), *low, *high]
         name = named_loss(rows)
-        axis.set(xscale="log", xlabel="training FLOPs")
-        losses(axis, np.array(shown))
-        axis.set_ylabel(f"{name} - {minus:.3g}" if minus else name)
-        days(axis)
-    figure.axes[0].legend(frameon=False)
-    return figure
+        panels.append(Panel(lines, "", FLOPS, f"{name} - {minus:.3g}" if minus else name, 10))
+        heights.append(np.array(shown))
+    figure = line_panels(panels)
+    figure.set_size_inches(1.5 + 3.5 * len(panels), 4.5)
+    for axis, shown in zip(figure.axes, heights, strict=True):
+        logarithmic(axis, shown)
+    return over_compute(figure)
 
 
 def isoflop(laws: Laws, tree: Mapping[str, Any], size: str) -> Figure:
-    """Losses over size at equal compute with their parabolas; best size and data over compute."""
+    """Return losses over size at equal compute with their parabolas; the optimum over compute."""
     rows = main_grid(laws.runs)
-    number = budgets(rows["flops"])
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    norm = LogNorm(rows["flops"].min(), rows["flops"].max())
-    colours = mpl.colormaps[SCALE]
-    for budget in range(number.max() + 1):
-        mine = rows.take(number == budget)
-        if len(np.unique(mine[size])) < SIZES:
-            continue
-        colour, mark = colours(norm(mine["flops"].mean())), MARKS[budget % len(MARKS)]
-        left.plot(mine[size], mine["loss"], mark, color=colour, ms=4)
-    found = tree["isoflop"]["parabolas"]
-    if not found:
+    curves = tree["isoflop"]["parabolas"]
+    if not curves:
         raise ValueError(f"no budget has {SIZES} sizes: no curve of equal compute")
-    for one in found:
-        x = np.geomspace(min(one["sizes"]), max(one["sizes"]), 50)
-        left.plot(x, np.polyval(one["polynomial"], np.log(x)), color=colours(norm(one["flops"])))
-        if one["kept"]:
-            left.plot(one["size"], one["loss"], "k+", ms=9)
-    left.set(xscale="log", xlabel="parameters", ylabel=named_loss(rows))
-    figure.colorbar(ScalarMappable(norm, SCALE), ax=left, label="training FLOPs")
     if "optimum" not in tree:
         raise ValueError("no law of size and data: no optimum to draw")
-    best = tree["optimum"]
-    x = np.array(best["flops"])
-    for axis, name, label in ((middle, "size", "best parameters"), (right, "data", "best pairs")):
-        bands(axis, x, [Band(**b) for b in best[name]], label="from L(N, D)")
-        kept = [one for one in found if one["kept"]]
-        if name == "size" and kept:
-            places = [one["flops"] for one in kept], [one["size"] for one in kept]
-            axis.plot(*places, "k+", ms=9, label="minimum of a parabola")
-        axis.axvline(rows["flops"].max(), color=BAND, ls=":")
-        axis.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel=label)
-        axis.legend(frameon=False)
-        days(axis)
-    return figure
+    best, kept = tree["optimum"], [one for one in curves if one["kept"]]
+    lines: list[Line] = []
+    for one in curves:
+        name, x = f"{one['flops']:.2g} FLOPs", np.geomspace(min(one["sizes"]), max(one["sizes"]))
+        lines.append(Line(name, x, np.polyval(one["polynomial"], np.log(x))))
+        lines.append(Line(name, one["sizes"], one["losses"], role="points"))
+    flops, sizes, minima = ([one[key] for one in kept] for key in ("flops", "size", "loss"))
+    lowest = "minimum of a parabola"
+    lines.append(Line(lowest, sizes, minima, role="points"))
+    panels = [Panel(lines, "", "parameters", named_loss(rows), 10)]
+    for key, label in (("size", "best parameters"), ("data", "best pairs")):
+        bands = [Band(**b) for b in best[key]]
+        lines = banded("L(N, D)", np.array(best["flops"]), bands)
+        lines += [Line(lowest, flops, sizes, role="points")] if key == "size" else []
+        ends = [min(b.value for b in bands), max(b.value for b in bands)]
+        lines.append(Line("largest run", [rows["flops"].max()] * 2, ends, role="control"))
+        panels.append(Panel(lines, "", FLOPS, label, 10))
+    figure = line_panels(panels)
+    for axis in figure.axes[1:]:
+        axis.set_yscale("log")
+    return over_compute(figure)
 
 
 def surface(laws: Laws) -> Figure:
-    """Contours of L(N, D), the runs, and the frontier of the best size and data."""
-    found, sample = law_of(laws, "surface"), laws.sample("surface")
-    law = found.fit.law
-    assert isinstance(law, PowerLaw)
+    """Return the contours of L(N, D), the runs, and the frontier of the best size and data."""
+    fit, sample = laws["surface"].fit, laws.sample("surface")
+    assert isinstance(fit.law, PowerLaw)
     sizes, data = (_range(column, 3) for column in sample.x.T)
     grid = np.stack(np.meshgrid(sizes, data), -1).reshape(-1, 2)
-    losses = found.fit.loss(grid).reshape(len(data), len(sizes))
-    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    axis = figure.subplots()
-    lines = axis.contour(data, sizes, losses.T, levels=12, cmap=SCALE)
-    axis.clabel(lines, fontsize=7)
-    points = axis.scatter(sample.x[:, 1], sample.x[:, 0], s=14, color="black", label="runs")
-    points.set_zorder(3)
-    cost = Cost.of(sample.flops, *sample.x.T)
     flops = _range(sample.flops, 10)
-    best, most = optimum(law, found.fit.theta, cost, flops)
-    axis.plot(most, best, "--", color=OTHER, lw=2, label="best for a compute")
-    axis.set(xscale="log", yscale="log", xlabel=sample.factors[1], ylabel=sample.factors[0])
-    axis.set(xlim=(data.min(), data.max()), ylim=(sizes.min(), sizes.max()))
-    axis.legend(frameon=True)
+    best = optimum(fit.law, fit.theta, Cost.of(sample.flops, *sample.x.T), flops)
+    runs = Line("runs", sample.x[:, 1], sample.x[:, 0], role="points")
+    lines = [Line("best for a compute", best[1], best[0]), runs]
+    figure = line_panels([Panel(lines, "", sample.factors[1], sample.factors[0], 10)])
+    figure.set_size_inches(5.2, 4.4)
+    axis = figure.axes[0]
+    heights = axis.contour(data, sizes, fit.loss(grid).reshape(80, 80).T, 12, cmap="cividis")
+    axis.clabel(heights, fontsize=7)
+    axis.set(yscale="log", xlim=(data.min(), data.max()), ylim=(sizes.min(), sizes.max()))
     return figure
+
+
+def factors(laws: Laws) -> Figure:
+    """Return a panel for each factor that varies alone; ValueError where none does."""
+    names = [name for name in (*HELD, "batch at equal steps") if name in laws.fits]
+    if not names:
+        raise ValueError("no factor varies alone in enough runs")
+    panels: list[Panel] = []
+    for name in names:
+        drawn, sample = laws[name], laws.sample(name)
+        x = _range(sample.x)
+        slope = drawn.coefficients()[f"a_{sample.factors[0]}"]
+        flag = zero_width(slope.value, slope.low95, slope.high95)
+        title = f"a = {slope.value:.2g} [{slope.low95:.2g} {slope.high95:.2g}]{flag}"
+        runs = Line("runs", sample.x[:, 0], sample.losses, role="points")
+        lines = [*banded("law", x, drawn.curve(x[:, None])), runs]
+        panels.append(Panel(lines, title, LABELS[name], named_loss(laws.runs), 10))
+    figure = line_panels(panels)
+    for axis, name in zip(figure.axes, names, strict=False):
+        logarithmic(axis, laws.sample(name).losses)
+    return figure
+
+
+def negatives(laws: Laws) -> Figure:
+    """Return exponent and floor of L(C) at each K that the table has; ValueError for one."""
+    rows, known = laws["compute"] and laws.rows["compute"], laws.runs.negatives
+    if len(known) < 2:
+        raise ValueError(f"the table has the loss at one K, {known[0]}")
+    thetas = np.array([fitted(Sample.of(rows.at(k), ("flops",))).theta for k in known])
+    return line_panels(
+        [
+            Panel([Line(label, known, thetas[:, at])], "", "negatives K", f"{label} of L(C)", 10)
+            for at, label in ((2, "exponent"), (0, "E (nats)"))
+        ]
+    )
+
+
+def extrapolation(tree: Mapping[str, Any]) -> Figure:
+    """Return signed errors over how far beyond its cut a law was asked, and trivial predictors'."""
+    shown = {"error": "law", "pure": "pure power law", "last": "largest run so far"}
+    panels: list[Panel] = []
+    for name, rungs in tree["ladder"].items():
+        x = [rung["factor"] for rung in rungs]
+        lines = [
+            Line(label, x, [100 * rung[key] for rung in rungs], role="points")
+            for key, label in shown.items()
+        ]
+        labels = "compute of the run / largest fitted", "predicted / observed - 1 (%)"
+        panels += [Panel(lines, name, *labels, 10, ("no error", 0.0))] if rungs else []
+    if not panels:
+        raise ValueError("no cut leaves enough runs below and one above")
+    figure = line_panels(panels)
+    for axis in figure.axes:
+        axis.set_yscale("symlog", linthresh=5)
+    return figure
+
+
+def scores(file: Path | None) -> Figure:
+    """Return score over loss of checkpoints by task, with rank correlations and intervals.
+
+    Positive means that lower loss goes with a higher score. ValueError without scores.
+    """
+    if file is None:
+        raise ValueError("no scores given: scores=FILE of loss, task and score of checkpoints")
+    tasks = {task: points for task, points in read_scores(file).items() if len(points.losses) > 2}
+    if not tasks:
+        raise ValueError(f"{file}: no task has 3 checkpoints or more")
+    panels: list[Panel] = []
+    for task, points in tasks.items():
+        pairs = [(x, {task: y}) for x, y in zip(points.losses, points.scores, strict=True)]
+        ranks = correlations(pairs, {task: False}, resamples=2000)[task]
+        texts = [
+            f"{name} {x.value:.2f} [{x.low:.2f} {x.high:.2f}]{zero_width(x.value, x.low, x.high)}"
+            for name, x in zip(("tau", "rho"), ranks.values(), strict=True)
+        ]
+        lines = [Line("checkpoints", points.losses, points.scores, role="points")]
+        x_label = "held-out loss (nats), lower to the right"
+        panels.append(Panel(lines, "\n".join((task, *texts)), x_label, "score"))
+    figure = line_panels(panels)
+    for axis in figure.axes[: len(panels)]:
+        axis.invert_xaxis()
+    return figure
+
+
+def residuals(laws: Laws) -> Figure:
+    """Return log residuals of the surface, or of the compute law, over compute and each factor."""
+    name = "surface" if "surface" in laws.fits else "compute"
+    fit, sample = laws[name].fit, laws.sample(name)
+    columns = {FLOPS: sample.flops, **dict(zip(sample.factors, sample.x.T, strict=True))}
+    columns.pop("flops", None)
+    panels: list[Panel] = []
+    for label, x in columns.items():
+        lines = [Line("runs", x, 100 * fit.residuals, role="points")]
+        ends, sd = [x.min(), x.max()], 100 * fit.spread
+        lines += [Line("one sd", ends, [y, y], role="control") for y in (sd, -sd)]
+        panels.append(Panel(lines, "", label, "log(predicted / observed) (%)", 10, ("none", 0.0)))
+    return line_panels(panels, share_y=True)

@@ -38,13 +38,14 @@ def parabolas(runs: Runs, size: str = "params", tolerance: float = 0.25) -> list
     """Return a parabola for each budget of SIZES sizes or more, at their best learning rates."""
     runs = best_rates(runs)
     number = budgets(runs["flops"], tolerance)
-    found: list[Parabola] = []
-    for budget in range(number.max() + 1):
-        mine = runs.take(number == budget)
-        if len(np.unique(mine[size])) >= SIZES:
-            flops = float(np.exp(np.log(mine["flops"]).mean()))
-            found.append(parabola(flops, mine[size].astype(np.float64), mine["loss"]))
-    return found
+    each = [runs.take(number == budget) for budget in range(number.max() + 1)]
+    return [
+        parabola(
+            float(np.exp(np.log(rows["flops"]).mean())), rows[size].astype(np.float64), rows["loss"]
+        )
+        for rows in each
+        if len(np.unique(rows[size])) >= SIZES
+    ]
 
 
 def parabola(flops: float, sizes: np.ndarray, losses: np.ndarray) -> Parabola:
@@ -53,11 +54,11 @@ def parabola(flops: float, sizes: np.ndarray, losses: np.ndarray) -> Parabola:
     middle = logs.mean()
     polynomial = np.polyfit(logs - middle, losses, 2)
     bend, slope, height = polynomial
-    place = middle - slope / (2 * bend) if bend > 0 else np.nan
-    kept = bool(logs.min() < place < logs.max())
+    lowest = middle - slope / (2 * bend) if bend > 0 else np.nan
+    kept = bool(logs.min() < lowest < logs.max())
     loss = height - slope**2 / (4 * bend) if kept else np.nan
     around = np.array([bend, slope - 2 * bend * middle, height - slope * middle + bend * middle**2])
-    best = float(np.exp(place)) if kept else float("nan")
+    best = float(np.exp(lowest)) if kept else float("nan")
     return Parabola(flops, sizes, losses, around, kept, best, float(loss))
 
 
@@ -107,40 +108,28 @@ class Optimum:
     """Best size, data and loss of compute-optimal runs at each of several FLOPs (m,)."""
 
     flops: np.ndarray
+    exponent: Band  # of the best size over compute
     size: list[Band]
     data: list[Band]
     loss: list[Band]
-    exponent: Band  # of the best size over compute
 
 
-def optima(found: Bootstrap, cost: Cost, flops: np.ndarray) -> Optimum:
+def optima(drawn: Bootstrap, cost: Cost, flops: np.ndarray) -> Optimum:
     """Return the bands of the optimum of a surface; ValueError for any other law."""
-    law = found.fit.law
+    law, theta, thetas = drawn.fit.law, drawn.fit.theta, drawn.thetas
     if not isinstance(law, PowerLaw) or len(law.factors) != 2 or not law.irreducible:
         raise ValueError(f"an optimum needs L(N, D) with E, not a law of {', '.join(law.factors)}")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        size, data = optimum(law, found.fit.theta, cost, flops)
-        sizes, datas = optimum(law, found.thetas, cost, flops)
-        loss = law.loss(found.fit.theta, np.stack([size, data], 1))
-        losses = np.stack(
-            [
-                law.loss(found.thetas[i], np.stack([sizes[i], datas[i]], 1))
-                for i in range(len(found.thetas))
-            ]
-        )
-    theta = np.vstack([found.fit.theta[None], found.thetas])
-    exponents = theta[:, 4] / (theta[:, 2] + cost.power * theta[:, 4])
+        best, best_of = optimum(law, theta, cost, flops), optimum(law, thetas, cost, flops)
+        loss = law.loss(theta, np.stack(best, 1))
+        losses = [law.loss(each, np.stack(x, 1)) for each, *x in zip(thetas, *best_of, strict=True)]
+    exponent, *exponents = (each[4] / (each[2] + cost.power * each[4]) for each in (theta, *thetas))
 
-    def bands(values: np.ndarray, drawn: np.ndarray) -> list[Band]:
-        return [found.scale(float(v), d) for v, d in zip(values, drawn.T, strict=True)]
+    def bands(values: np.ndarray, drawn_values: np.ndarray) -> list[Band]:
+        return [drawn.scale(float(v), d) for v, d in zip(values, drawn_values.T, strict=True)]
 
-    return Optimum(
-        flops,
-        bands(size, sizes),
-        bands(data, datas),
-        bands(loss, losses),
-        found.scale(float(exponents[0]), exponents[1:]),
-    )
+    slope = drawn.scale(float(exponent), np.array(exponents))
+    return Optimum(flops, slope, *map(bands, (*best, loss), (*best_of, np.stack(losses))))
 
 
 def error_frontier(flops: np.ndarray, errors: np.ndarray, bins: int = 5) -> tuple[float, float]:
@@ -152,9 +141,8 @@ def error_frontier(flops: np.ndarray, errors: np.ndarray, bins: int = 5) -> tupl
     """
     logs = np.log10(flops)
     edges = np.linspace(logs.min(), logs.max() + 0.1, bins + 1)
-    place = np.digitize(logs, edges) - 1
-    there = [number for number in range(bins) if (place == number).any()]
-    middle = np.array([(edges[number] + edges[number + 1]) / 2 for number in there])
-    least = np.array([errors[place == number].min() for number in there])
-    factor, exponent = power(10**middle, least)
+    inside = np.digitize(logs, edges) - 1
+    filled = np.unique(inside)
+    middle = (edges[filled] + edges[filled + 1]) / 2
+    factor, exponent = power(10**middle, np.array([errors[inside == one].min() for one in filled]))
     return factor, -exponent

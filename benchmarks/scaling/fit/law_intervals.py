@@ -5,8 +5,7 @@ trainings a bootstrap spreads too little, by (m - 1) / m in the variance: strata
 more, and what comes of m trainings and p parameters is spread by sqrt(m / (m - p)) about the fit.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,10 +39,6 @@ class Band:
         low, high = (self.low80, self.high80) if level == 80 else (self.low95, self.high95)
         return low <= value <= high
 
-    def as_tree(self) -> dict[str, float]:
-        """Return the band as JSON can hold it."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -61,15 +56,15 @@ class Bootstrap:
         """Return band of each coefficient: A and a hang together, so none of A alone is news."""
         law = self.fit.law
         drawn = [law.coefficients(theta) for theta in self.thetas]
-        found: dict[str, Band] = {}
+        bands: dict[str, Band] = {}
         for name, value in law.coefficients(self.fit.theta).items():
             each = np.array([one.get(name, np.nan) for one in drawn])
             if name == "E" or name.startswith("a_"):  # those have a bound at 0, others are scales
                 spread = np.maximum(0.0, value + self.wider * (each - value))
-                found[name] = Band.of(value, spread)
+                bands[name] = Band.of(value, spread)
             else:
-                found[name] = self.scale(value, each)
-        return found
+                bands[name] = self.scale(value, each)
+        return bands
 
     def scale(self, value: float, drawn: np.ndarray) -> Band:
         """Return the band of a positive value from its draws (R,), spread in their logs."""
@@ -94,7 +89,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    found: Fit,
+    fitted: Fit,
     sample: Sample,
     *,
     resamples: int = 2000,
@@ -108,43 +103,35 @@ def bootstrap(
     """
     weights = draws(sample.clusters, sample.flops, resamples=resamples, seed=seed)
     logs = np.log(sample.losses)
-    thetas = refit(found.law, found.theta, sample.x, logs, weights, delta=found.delta)
+    thetas = refit(fitted.law, fitted.theta, sample.x, logs, weights, delta=fitted.delta)
     free = len(np.unique(sample.clusters))
-    wider = np.sqrt(free / max(1.0, free - len(found.theta)))
-    sd = float(np.nanmax([noise, found.spread]))
-    return Bootstrap(found, thetas, sd, float(wider))
+    wider = np.sqrt(free / max(1.0, free - len(fitted.theta)))
+    return Bootstrap(fitted, thetas, float(np.nanmax([noise, fitted.spread])), float(wider))
 
 
 def draws(clusters: np.ndarray, flops: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
     """Return weights (R, n): how often each row is drawn, the same for the rows of a cluster."""
-    distinct, whose = np.unique(clusters, return_inverse=True)
-    mean = np.bincount(whose, np.log(flops)) / np.bincount(whose)
+    distinct, cluster = np.unique(clusters, return_inverse=True)
+    mean = np.bincount(cluster, np.log(flops)) / np.bincount(cluster)
     generator = np.random.default_rng(seed)
     times = np.zeros((resamples, len(distinct)))
     for stratum in strata(mean):
         share = np.full(len(stratum), 1 / len(stratum))
         times[:, stratum] = generator.multinomial(len(stratum), share, size=resamples)
-    return times[:, whose]
+    return times[:, cluster]
 
 
 def strata(log_flops: np.ndarray, fewest: int = FEWEST) -> list[np.ndarray]:
-    """Return the clusters (places, ascending in FLOPs) in strata of `fewest` or more.
+    """Return the clusters (their numbers, ascending in FLOPs) in strata of `fewest` or more.
 
     Those of one budget stay together; what is left over at the top joins the last stratum.
     """
     order = np.argsort(log_flops, kind="stable")
-    found: list[list[int]] = []
-    for place, cluster in enumerate(order):
-        same = place > 0 and log_flops[cluster] - log_flops[order[place - 1]] < 0.1
-        if not found or (len(found[-1]) >= fewest and not same):
-            found.append([])
-        found[-1].append(int(cluster))
-    if len(found) > 1 and len(found[-1]) < fewest:
-        last = found.pop()
-        found[-1] += last
-    return [np.array(one) for one in found]
-
-
-def summary(bands: Mapping[str, Band]) -> dict[str, dict[str, float]]:
-    """Return bands by name as JSON can hold them."""
-    return {name: band.as_tree() for name, band in bands.items()}
+    ends = [0]
+    for at in range(1, len(order)):
+        same = log_flops[order[at]] - log_flops[order[at - 1]] < 0.1
+        if at - ends[-1] >= fewest and not same:
+            ends.append(at)
+    if len(ends) > 1 and len(order) - ends[-1] < fewest:
+        ends.pop()
+    return np.split(order, ends[1:])

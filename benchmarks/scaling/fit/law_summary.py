@@ -2,27 +2,24 @@
 
     python -m benchmarks.scaling fit results/scaling/NAME/runs.parquet out=results/scaling/NAME
 
-Writes OUT/fit.json and OUT/figures. What the table may not hold is refused by name: runs.py.
+Writes OUT/fit.json and OUT/figures. What the table may not hold is refused by name: run_table.py.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.metrics.format import zero_width
+from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.scaling.fit import figures
 from benchmarks.scaling.fit.isoflop import Cost, optima, parabolas, power
-from benchmarks.scaling.fit.law_intervals import summary
 from benchmarks.scaling.fit.run_table import DAY, Runs, digest, read_runs
 from benchmarks.scaling.fit.selection import edge_rates, main_grid, noise
 from benchmarks.scaling.fit.sensitivity import choices, ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
-from clue.config import read_command_line
+from benchmarks.scaling.json_files import plain, write_json
+from clue.config import run_command
 
 FORMAT = 1
 EPOCHS = 4.0  # readings of a pair above which one is worth clearly less (Muennighoff et al. 2023)
@@ -30,53 +27,50 @@ EPOCHS = 4.0  # readings of a pair above which one is worth clearly less (Muenni
 
 def described(name: str, laws: Laws) -> dict[str, Any]:
     """Return a law as JSON can hold it, with what speaks against it."""
-    found, sample = laws.found[name], laws.sample(name)
-    fitted = found.fit
+    drawn, sample = laws[name], laws.sample(name)
+    fitted = drawn.fit
     sd, freedom = noise(laws.runs)
     flags = [*fitted.flags]
     if freedom and fitted.spread > 2 * sd:
         flags.append(
             f"residuals spread {fitted.spread:.3%}, seeds {sd:.3%}: the form is not the truth here"
         )
-    bands = found.coefficients()
+    bands = drawn.coefficients()
     flat = [name for name, one in bands.items() if zero_width(one.value, one.low95, one.high95)]
     if flat:
         flags.append(
             f"the interval of {', '.join(flat)} has zero width: {len(sample)} runs for "
             f"{len(fitted.theta)} parameters do not show a spread; it is no certainty"
         )
-    for coefficient, band in bands.items():
-        if coefficient.startswith(("a_", "r_")) and band.high95 > 2 * max(band.low95, 1e-9):
-            flags.append(
-                f"{coefficient} lies anywhere in {band.low95:.2g} to {band.high95:.2g}: not "
-                "identified"
-            )
+    flags += [
+        f"{name} lies anywhere in {band.low95:.2g} to {band.high95:.2g}: not identified"
+        for name, band in bands.items()
+        if name.startswith(("a_", "r_")) and band.high95 > 2 * max(band.low95, 1e-9)
+    ]
     middle = np.exp(np.log(sample.x).mean(0))[None]
-    return {
+    tree = {
         "form": type(fitted.law).__name__,
-        "factors": list(fitted.law.factors),
+        "factors": fitted.law.factors,
         "irreducible": "E" in fitted.law.names,
         "runs": len(sample),
         "trainings": len(np.unique(sample.clusters)),
-        "coefficients": summary(bands),
+        "coefficients": bands,
         "reference": {
             "at": dict(zip(fitted.law.factors, middle[0].tolist(), strict=True)),
-            "loss": found.curve(middle)[0].as_tree(),
+            "loss": drawn.curve(middle)[0],
         },
-        "objective": fitted.objective,
-        "starts": fitted.starts,
-        "agreeing": fitted.agreeing,
-        "condition": fitted.condition,
-        "on_bounds": list(fitted.on_bounds),
+        **{key: getattr(fitted, key) for key in ("objective", "starts", "agreeing", "condition")},
+        "on_bounds": fitted.on_bounds,
         "residual_sd": fitted.spread,
         "seed_sd": sd if freedom else None,
         "flags": flags,
     }
+    return plain(tree)
 
 
 def about(runs: Runs) -> dict[str, Any]:
     """Return what was fitted: whose loss, how many runs, over how much compute."""
-    flops = runs["flops"]
+    flops = np.array([runs["flops"].min(), runs["flops"].max()])
     return {
         "studies": sorted({str(x) for x in runs["study"]}),
         "objective": str(runs["objective"][0]),
@@ -85,169 +79,137 @@ def about(runs: Runs) -> dict[str, Any]:
         "rows": len(runs),
         "trainings": len(np.unique(runs.clusters)),
         "sizes": len(np.unique(runs["params"])),
-        "flops": [float(flops.min()), float(flops.max())],
-        "pf_days": [float(flops.min() / DAY), float(flops.max() / DAY)],
+        "flops": flops,
+        "pf_days": flops / DAY,
         "decades": runs.decades,
         "sha256": digest(runs),
     }
 
 
 def table_flags(runs: Runs) -> list[str]:
-    """Says what in the table weakens every law."""
-    found: list[str] = []
+    """Return what in the table weakens every law, a sentence each."""
+    edges, read = edge_rates(runs), runs["epochs"] > EPOCHS
+    flags: list[str] = []
     if not noise(runs)[1]:
-        found.append("no configuration was trained with two seeds: the noise of a seed is unknown")
-    edges = edge_rates(runs)
+        flags.append("no configuration was trained with two seeds: the noise of a seed is unknown")
     if edges:
-        found.append(
+        flags.append(
             f"the best learning rate of {edges} configurations is at the edge of those tried; try "
             "beyond it"
         )
-    read = runs["epochs"] > EPOCHS
     if read.any():
-        found.append(
+        flags.append(
             f"{read.sum()} runs read their data {runs['epochs'].max():.3g} times, more than "
             f"{EPOCHS:g}: take the law of repeated data for them"
         )
     if len(runs) < 10:
-        found.append(f"{len(runs)} runs; with fewer than 10 an exponent is not identified")
-    return found
+        flags.append(f"{len(runs)} runs; with fewer than 10 an exponent is not identified")
+    return flags
 
 
 def isoflops(config: FitConfig, laws: Laws) -> dict[str, Any]:
     """Return the parabolas of the budgets, and the optimum over compute of the surface."""
-    grid = main_grid(laws.runs)
-    found = parabolas(grid, config.size)
-    kept = [one for one in found if one.kept]
-    tree: dict[str, Any] = {
-        "parabolas": [{**asdict(one), "polynomial": one.polynomial.tolist()} for one in found],
-        "exponent": None,
-    }
-    if len(kept) >= 2:
-        flops = np.array([one.flops for one in kept])
-        tree["exponent"] = power(flops, np.array([one.size for one in kept]))[1]
-    surface = laws.found.get("surface")
-    if not surface:
-        return {"isoflop": tree}
-    size, data = laws.sample("surface").x.T
-    flops = laws.rows["surface"]["flops"]
-    cost = Cost.of(flops, size, data)
-    # as far as the ladder may be believed, a decade above the runs
-    over = np.geomspace(flops.min(), 10 * flops.max(), 13)
-    best = optima(surface, cost, over)
-    return {
-        "isoflop": tree,
-        "cost": asdict(cost),
-        "optimum": {
-            "flops": over.tolist(),
-            "exponent": best.exponent.as_tree(),
-            **{
-                name: [band.as_tree() for band in bands]
-                for name, bands in (("size", best.size), ("data", best.data), ("loss", best.loss))
-            },
-        },
-    }
-
-
-def study(config: FitConfig) -> dict[str, Any]:
-    """Fits everything, writes OUT/fit.json and the figures, gives the tree of the JSON."""
-    runs = read_runs(config.table)
-    laws = laws_of(config, runs)
-    both = [name for name in ("surface", "compute") if name in laws.found]
-    tree: dict[str, Any] = {
-        "format": FORMAT,
-        "config": asdict(config),
-        "table": about(laws.runs),
-        "flags": table_flags(laws.runs),
-        "laws": {name: described(name, laws) for name in laws.found},
-        "refused": dict(laws.refused),
-        "ladder": {
-            name: [asdict(rung) for rung in ladder(laws.sample(name), most=config.few)]
-            for name in both
-        },
-        "sensitivity": {},
-        **isoflops(config, laws),
-    }
-    for name in both:
-        sample, found = laws.sample(name), laws.found[name].fit
-        # compared at the most expensive run, where a choice matters most
-        reference = sample.x[[int(np.argmax(sample.flops))]]
-        made = choices(laws.rows[name], sample.factors, found, reference, most=config.few)
-        tree["sensitivity"][name] = [asdict(one) for one in made]
-    tree = plain(tree)
-    if config.figures:
-        tree["not_drawn"] = figures.draw(config, runs, laws, tree)
-    config.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(tree, indent=1, allow_nan=False)
-    (config.out / "fit.json").write_text(text + "\n", encoding="utf-8")
+    curves = parabolas(main_grid(laws.runs), config.size)
+    minima = np.array([(one.flops, one.size) for one in curves if one.kept])
+    exponent = power(*minima.T)[1] if len(minima) >= 2 else None
+    tree: dict[str, Any] = {"isoflop": {"parabolas": curves, "exponent": exponent}}
+    if "surface" in laws.fits:
+        sample = laws.sample("surface")
+        cost = Cost.of(sample.flops, *sample.x.T)
+        # as far as the ladder may be believed, a decade above the runs
+        over = np.geomspace(sample.flops.min(), 10 * sample.flops.max(), 13)
+        tree |= {"cost": cost, "optimum": optima(laws["surface"], cost, over)}
     return tree
 
 
-def plain(value: Any) -> Any:
-    """Return a tree as JSON can hold it: arrays as lists, paths as text, NaN and infinity null."""
-    match value:
-        case dict():
-            tree: dict[Any, Any] = value
-            return {str(key): plain(below) for key, below in tree.items()}
-        case list() | tuple():
-            items: Sequence[Any] = value
-            return [plain(below) for below in items]
-        case np.ndarray():
-            return plain(value.tolist())
-        case Path():
-            return str(value)
-        case float():
-            return value if np.isfinite(value) else None
-        case _:
-            return value
+def study(config: FitConfig) -> dict[str, Any]:
+    """Return the tree of OUT/fit.json, written with the figures: everything, fitted."""
+    runs = read_runs(config.table)
+    laws = laws_of(config, runs)
+    both = {name: laws.sample(name) for name in ("surface", "compute") if name in laws.fits}
+    tree: dict[str, Any] = {
+        "format": FORMAT,
+        "config": config,
+        "table": about(laws.runs),
+        "flags": table_flags(laws.runs),
+        "laws": {name: described(name, laws) for name in laws.fits},
+        "refused": laws.refused,
+        "ladder": {name: ladder(sample, most=config.few) for name, sample in both.items()},
+        "sensitivity": {},
+        **isoflops(config, laws),
+    }
+    for name, sample in both.items():
+        # compared at the most expensive run, where a choice matters most
+        reference = sample.x[[int(np.argmax(sample.flops))]]
+        tree["sensitivity"][name] = choices(
+            laws.rows[name], sample.factors, laws[name].fit, reference, most=config.few
+        )
+    tree = plain(tree)
+    if config.figures:
+        tree["not_drawn"] = figures.draw(config, runs, laws, tree)
+    return write_json(config.out / "fit.json", tree)
+
+
+HEAD = ("E", "exponents", "runs", "residual sd")
+
+
+def cells(law: Mapping[str, Any]) -> list[object]:
+    """Return a law's cells below HEAD; a star marks what the runs do not identify.
+
+    That lies on its bound, or has an interval that spans a factor of two.
+    """
+    values = law["coefficients"]
+
+    def starred(name: str) -> str:
+        unsure = any(flag.startswith((f"{name} ", f"log_{name} ")) for flag in law["flags"])
+        return f"{name} {band(values[name])}{' *' if unsure else ''}"
+
+    floor = "left out"
+    if law["irreducible"]:
+        floor = "0 (its bound) *" if "E" in law["on_bounds"] else band(values["E"])
+    powers = "; ".join(starred(name) for name in values if name.startswith(("a_", "r_")))
+    return [floor, powers, law["runs"], f"{law['residual_sd']:.2%}"]
 
 
 def text(tree: Mapping[str, Any]) -> str:
     """Return the study as Markdown: a line for each law, then flags, refusals and the ladder."""
-    table = tree["table"]
-    lines = [
-        f"{table['rows']} runs of {table['trainings']} trainings, {table['sizes']} sizes, "
-        f"{table['decades']:.2f} decades of compute, K = {table['negatives']:,}",
-        "",
-        "| law | E | exponents | runs | starts agree | residual sd |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, law in tree["laws"].items():
-        found = law["coefficients"]
-        powers = [f"{x} {band(found[x])}" for x in found if x.startswith(("a_", "r_"))]
-        floor = band(found["E"]) if law["irreducible"] else "left out"
-        lines.append(
-            f"| {name} | {floor} | {'; '.join(powers)} | {law['runs']} | {law['agreeing']:.0%} | "
-            f"{law['residual_sd']:.2%} |"
-        )
-    flags = [
-        *tree["flags"],
-        *(f"{n}: {x}" for n, law in tree["laws"].items() for x in law["flags"]),
-    ]
-    lines += ["", *(f"- {x}" for x in flags)]
-    lines += [f"- no law of {name}: {why}" for name, why in tree["refused"].items()]
-    lines += [f"- no figure of {x}: {why}" for x, why in tree.get("not_drawn", {}).items()]
+    about, laws = tree["table"], tree["laws"]
+    rows = [[name, *cells(law), f"{law['agreeing']:.0%}"] for name, law in laws.items()]
+    points = [*tree["flags"], *(f"{n}: {x}" for n, law in laws.items() for x in law["flags"])]
+    points += [f"no law of {name}: {why}" for name, why in tree["refused"].items()]
+    points += [f"no figure of {x}: {why}" for x, why in tree.get("not_drawn", {}).items()]
     for name, rungs in tree["ladder"].items():
-        errors = [[abs(rung[key]) for rung in rungs] for key in ("error", "pure", "last")]
         if rungs:
-            law, pure, last = (float(np.median(each)) for each in errors)
-            lines.append(
-                f"- ladder of {name}: {len(rungs)} extrapolations up to "
+            law, pure, last = (
+                float(np.median([abs(rung[key]) for rung in rungs]))
+                for key in ("error", "pure", "last")
+            )
+            points.append(
+                f"ladder of {name}: {len(rungs)} extrapolations up to "
                 f"{max(rung['factor'] for rung in rungs):.3g} x compute, median error {law:.2%} "
                 f"(pure power law {pure:.2%}, largest run so far {last:.2%})"
             )
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"{about['rows']} runs of {about['trainings']} trainings, {about['sizes']} sizes, "
+            f"{about['decades']:.2f} decades of compute, K = {about['negatives']:,}",
+            "",
+            markdown(("law", *HEAD, "starts agree"), rows),
+            "",
+            *(f"- {point}" for point in points),
+        ]
+    )
 
 
-def band(found: Mapping[str, Any], digits: str = ".4g") -> str:
+def band(values: Mapping[str, Any], digits: str = ".4g") -> str:
     """Return a value with its interval of 95 % as text, which says so where that has no width."""
-    value, low, high = (found[name] for name in ("value", "low95", "high95"))
+    value, low, high = (values[name] for name in ("value", "low95", "high95"))
     if low is None or high is None:
         return f"{value:{digits}}"
     return f"{value:{digits}} [{low:{digits}} {high:{digits}}]{zero_width(value, low, high)}"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, fits, prints the report."""
-    config = read_command_line(FitConfig, argv, description=__doc__ or "")
-    sys.stdout.write(text(study(config)) + "\n")
+    """Read the command line, fit, print the report."""
+    tree = run_command(FitConfig, study, argv, description=__doc__)
+    sys.stdout.write(text(tree) + "\n")

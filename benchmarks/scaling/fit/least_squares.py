@@ -1,4 +1,4 @@
-"""Fits a law to runs: the sum of Huber losses of log residuals, from many starts.
+"""The fit of a law to runs: the sum of Huber losses of log residuals, from many starts.
 
 SciPy's least_squares with analytic derivatives, started all over a grid; newton.py is a second
 implementation to check it against.
@@ -54,24 +54,24 @@ class Fit:
     @property
     def flags(self) -> list[str]:
         """What to know before believing the law, a sentence each; empty where nothing is wrong."""
-        found: list[str] = []
+        flags: list[str] = []
         if self.agreeing < AGREE:
-            found.append(
+            flags.append(
                 f"only {self.agreeing:.0%} of {self.starts} starts reached the best objective; the "
                 "answer depends on the start: centre the factors, tighten the tolerances"
             )
         for name in self.on_bounds:
             value = float(self.theta[self.law.names.index(name)])
-            found.append(
+            flags.append(
                 f"{name} = {value:.3g} lies on its bound: the runs do not identify it; add decades "
                 "or points, and do not quote it"
             )
         if self.condition > WORST_CONDITION:
-            found.append(
+            flags.append(
                 f"condition {self.condition:.1g} > {WORST_CONDITION:g}: parameters stand in for "
                 "each other; quote predictions, not coefficients"
             )
-        return found
+        return flags
 
 
 def fit(
@@ -83,7 +83,7 @@ def fit(
     starts: np.ndarray | None = None,
     most: int = 432,
 ) -> Fit:
-    """Fits the law to losses (n,) at factors (n, k) from at most `most` starts of its grid.
+    """Return the law fitted to losses (n,) at factors (n, k) from at most `most` of its starts.
 
     Raises ValueError for fewer runs than parameters and one more, or a factor that does not vary.
     """
@@ -94,16 +94,13 @@ def fit(
     grid = grid[:: max(1, -(-len(grid) // most))]
     # A wide delta first: more starts arrive. Those it brings to one point go on as one.
     wide = max(WIDE, delta)
-    near = [_solve(law, x, logs, start, delta=wide, tolerance=1e-8) for start in grid]
-    scale = np.where(np.isfinite(high - low), high - low, 1.0)
-    places = np.round((np.array(near) - low) / scale, 5)
-    _, first, whose = np.unique(places, axis=0, return_index=True, return_inverse=True)
-    whose = whose.ravel()
-    ends = np.array(
-        [_solve(law, x, logs, near[row], delta=delta, tolerance=TIGHT) for row in first]
-    )
-    objectives = huber(np.log(law.loss(ends, x)) - logs, delta).sum(-1)[whose]
-    theta, value = ends[whose[np.argmin(objectives)]], float(objectives.min())
+    near = np.array([_solve(law, x, logs, start, wide, tolerance=1e-8) for start in grid])
+    cells = np.round((near - low) / (high - low), 5)
+    _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    cell = cell.ravel()
+    ends = np.array([_solve(law, x, logs, near[i], delta, tolerance=TIGHT) for i in first])
+    objectives = huber(np.log(law.loss(ends, x)) - logs, delta).sum(-1)[cell]
+    theta, value = ends[cell[np.argmin(objectives)]], float(objectives.min())
     agreeing = float((objectives <= value * (1 + NEAR) + 1e-15 * len(logs)).mean())
     return described(law, theta, x, losses, delta=delta, agreeing=agreeing, starts=len(grid))
 
@@ -142,15 +139,14 @@ def _refuse_few(law: Law, x: np.ndarray, losses: np.ndarray) -> None:
 
 
 def _solve(
-    law: Law, x: np.ndarray, logs: np.ndarray, start: np.ndarray, *, delta: float, tolerance: float
+    law: Law, x: np.ndarray, logs: np.ndarray, start: np.ndarray, delta: float, *, tolerance: float
 ) -> np.ndarray:
     low, high = law.bounds(np.exp(logs))
-    found = least_squares(
+    solution = least_squares(
         lambda theta: np.log(law.loss(theta, x)) - logs,
         np.clip(start, low, high),
         jac=lambda theta: law.slopes(theta, x),  # pyright: ignore[reportArgumentType]
         bounds=(low, high),
-        method="trf",
         loss="huber",
         f_scale=delta,
         x_scale="jac",
@@ -159,19 +155,19 @@ def _solve(
         gtol=tolerance,
         max_nfev=400,
     )
-    return np.asarray(found.x, np.float64)
+    return np.asarray(solution.x, np.float64)
 
 
 def stopped_early(law: Law, theta: np.ndarray, x: np.ndarray, losses: np.ndarray) -> str | None:
-    """Says, of parameters that some optimiser gave, how much better ones lie near; None if none do.
+    """Return how much better parameters lie near those of some optimiser, None if none do.
 
     The trap of a mean of residuals, or of raw parameters, with default tolerances.
     """
     logs = np.log(losses)
-    before = float(huber(np.log(law.loss(theta, x)) - logs, DELTA).sum())
-    one = np.ones((1, len(losses)))
-    after_theta = refit(law, theta, x, logs, one)[0]
-    after = float(huber(np.log(law.loss(after_theta, x)) - logs, DELTA).sum())
+    better = refit(law, theta, x, logs, np.ones((1, len(losses))))[0]
+    before, after = (
+        float(huber(np.log(law.loss(each, x)) - logs, DELTA).sum()) for each in (theta, better)
+    )
     if before <= after * (1 + 1e-4):
         return None
     return (

@@ -24,7 +24,6 @@ def refit(
     weights: np.ndarray,
     *,
     delta: float = DELTA,
-    rounds: int = 200,
 ) -> np.ndarray:
     """Return the parameters (R, p) for R weightings (R, n) of the runs, each from start (p,).
 
@@ -37,23 +36,21 @@ def refit(
     damping = np.full(len(theta), 1e-2)
     value = (huber(np.log(law.loss(theta, x)) - logs, delta) * weights).sum(-1)
     live = np.arange(len(theta))
-    for _ in range(rounds):
+    for _ in range(200):
         if not len(live):
             break
         here = theta[live]
         off = np.log(law.loss(here, x)) - logs
         edges = here <= low, here >= high
-        moved = _step(off, law.slopes(here, x), weights[live], damping[live], delta, edges)
-        new = np.clip(here + moved, low, high)
-        found = (huber(np.log(law.loss(new, x)) - logs, delta) * weights[live]).sum(-1)
-        gain = value[live] - found
+        step = _step(off, law.slopes(here, x), weights[live], damping[live], delta, edges)
+        new = np.clip(here + step, low, high)
+        after = (huber(np.log(law.loss(new, x)) - logs, delta) * weights[live]).sum(-1)
+        gain = value[live] - after
         better = gain > 0
-        theta[live[better]], value[live[better]] = new[better], found[better]
+        theta[live[better]], value[live[better]] = new[better], after[better]
         damping[live] = np.where(better, damping[live] / 5, damping[live] * 8)
-        done = (damping[live] > 1e12) | (
-            better & (damping[live] < 1) & (gain < 1e-12 * value[live])
-        )
-        live = live[~done]
+        small = better & (damping[live] < 1) & (gain < 1e-12 * value[live])
+        live = live[~((damping[live] > 1e12) | small)]
     return theta
 
 
@@ -67,8 +64,7 @@ def _step(
 ) -> np.ndarray:
     """Return the step (R, p) at residuals (R, n), derivatives (R, n, p); edges are (R, p) each."""
     size = np.maximum(np.abs(residuals), 1e-300)
-    pull = np.clip(residuals, -delta, delta) * weights
-    gradient = np.einsum("rn,rnp->rp", pull, slopes)
+    gradient = np.einsum("rn,rnp->rp", np.clip(residuals, -delta, delta) * weights, slopes)
     flat = weights * np.minimum(1.0, delta / size)
     bend = weights * (size <= delta) + damping[:, None] * flat
     matrix = np.einsum("rn,rnp,rnq->rpq", bend, slopes, slopes, optimize=True)

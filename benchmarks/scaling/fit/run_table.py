@@ -10,26 +10,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TEXT = ("study", "point", "objective", "eval_set", "loss_kind", "device", "commit", "role")
-WHOLE = (
-    *("seed", "params", "params_hidden", "pairs", "users", "events", "steps", "batch"),
-    *("max_events", "width", "layers", "negatives"),
+RUNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("study", "point", "trunk")),
+        ("seed", pa.int64()),
+        ("objective", pa.string()),
+        ("flops", pa.float64()),
+        *((name, pa.int64()) for name in ("params", "params_hidden", "pairs", "users", "events")),
+        ("epochs", pa.float64()),
+        *((name, pa.int64()) for name in ("steps", "batch", "max_events", "width", "layers")),
+        *((name, pa.float64()) for name in ("lr", "loss", "loss_se")),
+        ("negatives", pa.int64()),
+        *((name, pa.string()) for name in ("eval_set", "loss_kind")),
+        ("annealed", pa.bool_()),
+        ("seconds", pa.float64()),
+        *((name, pa.string()) for name in ("device", "commit", "role", "size", "arm")),
+    ]
 )
-REAL = ("flops", "epochs", "lr", "loss", "seconds")
-COLUMNS = (*TEXT, *WHOLE, *REAL, "loss_se", "annealed")
-NAMES = ("trunk", "size", "arm")  # text columns that a table may lack
+OPTIONAL = ("trunk", "size", "arm")  # columns that a table may lack
 POSITIVE = ("flops", "params", "params_hidden", "pairs", "steps", "batch", "loss", "negatives")
 # What says that two rows are the same training and its same end, whatever they are called.
 SAME = (
     *("objective", "seed", "flops", "params", "params_hidden", "pairs", "users", "events", "steps"),
     *("batch", "max_events", "width", "layers", "lr", "loss", "negatives", "eval_set", "role"),
 )
+KINDS = {pa.bool_(): "true or false", pa.int64(): "a whole number", pa.float64(): "a number"}
 DAY = 8.64e19  # FLOPs of a petaFLOP/s-day
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Rows as columns (n,): those of COLUMNS; and, where there are, those of NAMES and `loss_K`.
+    """Rows as columns (n,): those of RUNS, and `loss_K` where there are losses at another K.
 
     Text columns hold str, the others numbers, float64 or int64; `loss_se` is NaN where unknown.
     """
@@ -37,7 +48,7 @@ class Runs:
     columns: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        """Counts the rows."""
+        """Return the number of rows."""
         return len(self.columns["loss"])
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -45,7 +56,7 @@ class Runs:
         return self.columns[name]
 
     def take(self, rows: np.ndarray) -> "Runs":
-        """Return the rows that a mask (n,) or places (m,) choose."""
+        """Return the rows that a mask (n,) or indices (m,) choose."""
         return Runs({name: values[rows] for name, values in self.columns.items()})
 
     def replace(self, **columns: np.ndarray) -> "Runs":
@@ -72,9 +83,8 @@ class Runs:
         """Return the rows with the loss of so many negatives in `loss`; KeyError without them."""
         if (self["negatives"] == negatives).all():
             return self
-        return self.replace(
-            loss=self[f"loss_{negatives}"], negatives=np.full(len(self), negatives, np.int64)
-        )
+        same = np.full(len(self), negatives, np.int64)
+        return self.replace(loss=self[f"loss_{negatives}"], negatives=same)
 
     @property
     def decades(self) -> float:
@@ -113,45 +123,39 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def from_table(table: pa.Table, where: str = "the table") -> Runs:
     """Return the runs of an Arrow table; raises what `read_runs` raises."""
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    needed = [name for name in RUNS.names if name not in OPTIONAL]
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise ValueError(f"{where} lacks the columns {', '.join(missing)}; write them in the sweep")
     if not table.num_rows:
         raise ValueError(f"{where} has no rows; has a run of the sweep finished?")
-    columns: dict[str, np.ndarray] = {}
-    optional = [name for name in table.column_names if name in NAMES or _is_other_loss(name)]
-    for name in (*COLUMNS, *optional):
-        column: Any = table[name]
-        if column.null_count and name != "loss_se":
-            raise ValueError(f"{where}: {column.null_count} empty cells of {name}; fill them")
-        try:
-            columns[name] = _array(name, column)
-        except (ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            kind = "true or false" if name == "annealed" else "a number"
-            kind = "a whole number" if name in WHOLE else kind
+    losses = [name for name in table.column_names if _is_other_loss(name)]
+    optional = [name for name in OPTIONAL if name in table.column_names]
+    columns = {name: _array(name, table[name], where) for name in (*needed, *optional, *losses)}
+    for name in (*POSITIVE, *losses):
+        wrong = np.flatnonzero(~(np.isfinite(columns[name]) & (columns[name] > 0)))
+        if len(wrong):
             raise ValueError(
-                f"{where}: {name} is {column.type} such as {column[0].as_py()!r}, not {kind}; "
-                "write it so in the sweep"
-            ) from None
-    for name in (*POSITIVE, *(x for x in optional if _is_other_loss(x))):
-        wrong = ~(np.isfinite(columns[name]) & (columns[name] > 0))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(
-                f"{where}: {name} of {columns['point'][row]} is {columns[name][row]}; it must be "
-                "above 0 and finite: has the run diverged?"
+                f"{where}: {name} of {columns['point'][wrong[0]]} is {columns[name][wrong[0]]}; it "
+                "must be above 0 and finite: has the run diverged?"
             )
     return _distinct(Runs(columns))
 
 
-def _array(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if name in TEXT or name in NAMES:
+def _array(name: str, column: Any, where: str) -> np.ndarray:
+    if column.null_count and name != "loss_se":
+        raise ValueError(f"{where}: {column.null_count} empty cells of {name}; fill them")
+    kind = RUNS.field(name).type if name in RUNS.names else pa.float64()
+    if kind not in KINDS:
         return np.array([str(x) for x in column.to_pylist()], dtype=object)
-    kind = pa.bool_() if name == "annealed" else pa.int64() if name in WHOLE else pa.float64()
-    values = column.cast(kind).to_pylist()
-    if name == "loss_se":
-        return np.array([np.nan if x is None else x for x in values], np.float64)
-    return np.array(values)
+    try:
+        values = column.cast(kind).to_pylist()
+    except (ValueError, pa.ArrowNotImplementedError):
+        raise ValueError(
+            f"{where}: {name} is {column.type} such as {column[0].as_py()!r}, not {KINDS[kind]}; "
+            "write it so in the sweep"
+        ) from None
+    return np.array([np.nan if x is None else x for x in values])
 
 
 def _is_other_loss(name: str) -> bool:
@@ -162,14 +166,14 @@ def _distinct(runs: Runs) -> Runs:
     """Return the rows sorted by what they hold, each once; ValueError for two losses of one end."""
     # a run that two arms of a comparison share is a row of each
     keys = [runs[name] for name in (*SAME, *(["arm"] if "arm" in runs.columns else []))]
-    order = np.lexsort([np.array([str(x) for x in runs["point"]]), *map(_sortable, keys[::-1])])
+    order = np.lexsort([_sortable(runs["point"]), *map(_sortable, keys[::-1])])
     kept: dict[tuple[Any, ...], int] = {}
     for row in order:
         kept.setdefault(tuple(key[row] for key in keys), int(row))
-    found = runs.take(np.array([*kept.values()]))
+    runs = runs.take(np.array([*kept.values()]))
     ends: dict[tuple[Any, ...], tuple[float, str]] = {}
     for study, point, seed, steps, loss, role in zip(
-        *(found[name] for name in ("study", "point", "seed", "steps", "loss", "role")), strict=True
+        *(runs[name] for name in ("study", "point", "seed", "steps", "loss", "role")), strict=True
     ):
         first = ends.setdefault((study, point, seed, steps), (loss, role))
         if first != (loss, role):
@@ -177,11 +181,11 @@ def _distinct(runs: Runs) -> Runs:
                 f"{point} has two rows at step {steps}: loss {first[0]}, role {first[1]}, and loss "
                 f"{loss}, role {role}; keep one"
             )
-    return found
+    return runs
 
 
 def _sortable(values: np.ndarray) -> np.ndarray:
-    return np.array([str(x) for x in values]) if values.dtype == object else values
+    return values.astype(str) if values.dtype == object else values
 
 
 def fit_rows(runs: Runs, *, min_decades: float = 3.0, drop_unannealed: bool = False) -> Runs:
@@ -191,34 +195,34 @@ def fit_rows(runs: Runs, *, min_decades: float = 3.0, drop_unannealed: bool = Fa
     end (left out instead with `drop_unannealed`); several objectives, numbers of negatives K or
     evaluation sets; fewer decades of compute than `min_decades`.
     """
-    mine = runs.take(runs["role"] == "fit")
-    if not len(mine):
+    runs = runs.take(runs["role"] == "fit")
+    if not len(runs):
         raise ValueError("no row has the role fit; what is held out is never fitted")
-    _refuse_training(mine)
-    open_ends = ~mine["annealed"].astype(bool)
+    _refuse_training(runs)
+    open_ends = ~runs["annealed"].astype(bool)
     if open_ends.any() and not drop_unannealed:
         raise ValueError(
-            f"un-annealed points: {open_ends.sum()} of {len(mine)} had no decay of the learning "
-            f"rate to their end ({_some(mine['point'][open_ends])}) and lie above those that had; "
+            f"un-annealed points: {open_ends.sum()} of {len(runs)} had no decay of the learning "
+            f"rate to their end ({_some(runs['point'][open_ends])}) and lie above those that had; "
             "write drop_unannealed=true to leave them out"
         )
-    mine = mine.take(~open_ends)
+    runs = runs.take(~open_ends)
     for name, what in (
         ("negatives", "mixed K: the loss and its exponent depend on the number of negatives"),
         ("eval_set", "mixed evaluation sets: their losses do not compare"),
         ("objective", "mixed objectives: their losses do not compare"),
     ):
-        found = np.unique(_sortable(mine[name]))
-        if len(found) > 1:
-            raise ValueError(f"{what}; {name} is {_some(found)}: fit each in a table of its own")
-    if mine.decades < min_decades:
+        values = np.unique(_sortable(runs[name]))
+        if len(values) > 1:
+            raise ValueError(f"{what}; {name} is {_some(values)}: fit each in a table of its own")
+    if runs.decades < min_decades:
         raise ValueError(
-            f"too few decades: the runs span {mine.decades:.2f} decades of compute, the limit is "
+            f"too few decades: the runs span {runs.decades:.2f} decades of compute, the limit is "
             f"{min_decades:g}; train smaller and larger runs, or write "
-            f"min_decades={np.floor(mine.decades * 100) / 100:g} and quote that figure beside "
+            f"min_decades={np.floor(runs.decades * 100) / 100:g} and quote that figure beside "
             "every exponent"
         )
-    return mine
+    return runs
 
 
 def _refuse_training(runs: Runs) -> None:
@@ -235,13 +239,13 @@ def _refuse_training(runs: Runs) -> None:
 
 
 def _some(values: Sequence[Any] | np.ndarray) -> str:
-    shown = [str(x) for x in values[:4]]
-    return ", ".join(shown) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+    more = f" and {len(values) - 4} more" if len(values) > 4 else ""
+    return ", ".join(str(x) for x in values[:4]) + more
 
 
 def digest(runs: Runs) -> str:
     """Return the SHA-256 (hex) of what the rows hold, the same for the same runs in any file."""
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     for name in (*SAME, "point"):
-        found.update(repr([name, *runs[name].tolist()]).encode())
-    return found.hexdigest()
+        content.update(repr([name, *runs[name].tolist()]).encode())
+    return content.hexdigest()

@@ -1,6 +1,6 @@
 """Which runs a law is fitted on: the frontier of a compute law, one factor with the rest held."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,18 +35,13 @@ class Sample:
         return Sample(tuple(factors), x, runs["loss"], runs.clusters, runs["flops"])
 
     def __len__(self) -> int:
-        """Counts the rows."""
+        """Return the number of rows."""
         return len(self.losses)
 
     def take(self, rows: np.ndarray) -> "Sample":
-        """Return the rows that a mask (n,) or places (m,) choose."""
-        return Sample(
-            self.factors,
-            self.x[rows],
-            self.losses[rows],
-            self.clusters[rows],
-            self.flops[rows],
-        )
+        """Return the rows that a mask (n,) or indices (m,) choose."""
+        columns = (self.x, self.losses, self.clusters, self.flops)
+        return Sample(self.factors, *(column[rows] for column in columns))
 
 
 def budgets(flops: np.ndarray, tolerance: float = 0.25) -> np.ndarray:
@@ -54,14 +49,11 @@ def budgets(flops: np.ndarray, tolerance: float = 0.25) -> np.ndarray:
 
     A budget begins with its least FLOPs and holds what is at most `tolerance` (a share) above.
     """
-    order = np.argsort(flops, kind="stable")
-    found = np.zeros(len(flops), np.int64)
-    number, start = -1, 0.0
-    for row in order:
-        if number < 0 or flops[row] > start * (1 + tolerance):
-            number, start = number + 1, float(flops[row])
-        found[row] = number
-    return found
+    starts: list[float] = []
+    for one in np.sort(flops):
+        if not starts or one > starts[-1] * (1 + tolerance):
+            starts.append(float(one))
+    return np.searchsorted(starts, flops, side="right") - 1
 
 
 def largest(flops: np.ndarray, losses: np.ndarray) -> float:
@@ -81,7 +73,7 @@ def frontier(runs: Runs) -> Runs:
     Runs of one configuration that differ in their seed stay together if the best of their mean is.
     """
     number = budgets(runs["flops"])
-    kept: list[int] = []
+    kept: list[np.ndarray] = []
     least = np.inf
     for budget in range(number.max() + 1):
         rows = np.flatnonzero(number == budget)
@@ -89,8 +81,8 @@ def frontier(runs: Runs) -> Runs:
         means = np.bincount(group, runs["loss"][rows]) / np.bincount(group)
         if means.min() < least:
             least = float(means.min())
-            kept += [int(row) for row in rows[group == means.argmin()]]
-    return runs.take(np.array(kept))
+            kept.append(rows[group == means.argmin()])
+    return runs.take(np.concatenate(kept))
 
 
 def noise(runs: Runs) -> tuple[float, int]:
@@ -127,28 +119,34 @@ def one_factor(runs: Runs, factor: str, held: Sequence[str] | None = None) -> Ru
     return best_rates(runs.take(group == best))
 
 
+def best_rate(rates: np.ndarray, losses: np.ndarray) -> float:
+    """Return the learning rate of the least mean loss; rates and losses (n,)."""
+    return min(np.unique(rates), key=lambda rate: losses[rates == rate].mean())
+
+
 def best_rates(runs: Runs) -> Runs:
     """Return the runs at the best learning rate of each configuration, by the mean over seeds."""
-    same = _groups(runs, CONFIGURATION[:-1])
+    rates, losses = runs["lr"], runs["loss"]
     keep = np.zeros(len(runs), bool)
-    for number in range(same.max() + 1):
-        rows = np.flatnonzero(same == number)
-        rates = np.unique(runs["lr"][rows])
-        means = [runs["loss"][rows][runs["lr"][rows] == rate].mean() for rate in rates]
-        keep[rows[runs["lr"][rows] == rates[int(np.argmin(means))]]] = True
+    for rows in _tried(runs):
+        keep[rows[rates[rows] == best_rate(rates[rows], losses[rows])]] = True
     return runs.take(keep)
 
 
 def edge_rates(runs: Runs) -> int:
-    """Counts the configurations whose best learning rate is the least or greatest of several."""
+    """Return how many configurations have their best rate at an end of the several tried."""
+    edges = 0
+    for rows in _tried(runs):
+        rates = runs["lr"][rows]
+        best = rates[np.argmin(runs["loss"][rows])]
+        edges += rates.min() < rates.max() and best in (rates.min(), rates.max())
+    return edges
+
+
+def _tried(runs: Runs) -> Iterator[np.ndarray]:
+    """Yield the rows of each configuration, whatever their learning rate."""
     same = _groups(runs, CONFIGURATION[:-1])
-    found = 0
-    for number in range(same.max() + 1):
-        rows = np.flatnonzero(same == number)
-        rates = np.unique(runs["lr"][rows])
-        best = runs["lr"][rows][np.argmin(runs["loss"][rows])]
-        found += len(rates) > 1 and best in (rates[0], rates[-1])
-    return found
+    yield from (np.flatnonzero(same == number) for number in range(same.max() + 1))
 
 
 def _groups(runs: Runs, keys: Sequence[str]) -> np.ndarray:

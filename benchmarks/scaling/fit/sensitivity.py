@@ -13,7 +13,7 @@ from benchmarks.scaling.fit.selection import Sample, budgets, largest
 
 DELTAS = (1e-4, 1e-2, 1e-1, 1.0)  # the last is least squares
 WORST = 5  # runs of the largest residual that one row leaves out
-FEW = 9  # starts of each of these fits, unless told
+FEW = 9  # starts of each of these fits by default
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Choice:
 def fitted(
     sample: Sample, *, irreducible: bool = True, delta: float = DELTA, most: int = FEW
 ) -> Fit:
-    """Fits a power law of the sample's factors; raises what `fit` raises."""
+    """Return a power law fitted to the sample's factors; raises what `fit` raises."""
     law = PowerLaw.on(sample.factors, sample.x, irreducible=irreducible)
     return fit(law, sample.x, sample.losses, delta=delta, most=most)
 
 
 def choices(
-    runs: Runs, factors: tuple[str, ...], found: Fit, reference: np.ndarray, *, most: int = FEW
+    runs: Runs, factors: tuple[str, ...], base: Fit, reference: np.ndarray, *, most: int = FEW
 ) -> list[Choice]:
     """Return the law of the factors under other choices; reference (1, k) is a point to compare at.
 
@@ -56,26 +56,24 @@ def choices(
             law = fitted(sample, delta=delta, most=most)
         except ValueError as error:
             return Choice(name, len(sample), {}, float("nan"), str(error))
-        told = law.law.coefficients(law.theta)
-        return Choice(name, len(sample), told, float(law.loss(at)[0]))
+        coefficients = law.law.coefficients(law.theta)
+        return Choice(name, len(sample), coefficients, float(law.loss(at)[0]))
 
     made = [choice("as reported", sample)]
     made += [choice(f"delta {d:g}", sample, delta=d) for d in DELTAS]
-    number = budgets(runs["flops"])
-    made.append(choice("without the cheapest budget", sample.take(number > 0)))
-    keep = np.argsort(np.abs(found.residuals), kind="stable")[: max(0, len(sample) - WORST)]
-    made.append(choice(f"without the {WORST} worst", sample.take(np.sort(keep))))
-    upper = runs["flops"] >= np.median(runs["flops"])
-    made.append(choice("upper half of compute", sample.take(upper)))
+    keep = np.argsort(np.abs(base.residuals), kind="stable")[: max(0, len(sample) - WORST)]
+    parts = {
+        "without the cheapest budget": budgets(runs["flops"]) > 0,
+        f"without the {WORST} worst": np.sort(keep),
+        "upper half of compute": runs["flops"] >= np.median(runs["flops"]),
+    }
+    made += [choice(name, sample.take(rows)) for name, rows in parts.items()]
     if "params" in factors:
         other = Sample.of(runs, [f if f != "params" else "params_hidden" for f in factors])
         made.append(choice("hidden parameters", other, _hidden(runs, factors, reference)))
-    for k in runs.negatives:
-        if k != runs["negatives"][0]:
-            made.append(choice(f"K = {k}", Sample.of(runs.at(k), factors)))
-    for name, mask in _groups(runs):
-        made.append(choice(name, sample.take(mask)))
-    return made
+    others = [k for k in runs.negatives if k != runs["negatives"][0]]
+    made += [choice(f"K = {k}", Sample.of(runs.at(k), factors)) for k in others]
+    return made + [choice(name, sample.take(mask)) for name, mask in _groups(runs)]
 
 
 def _hidden(runs: Runs, factors: tuple[str, ...], reference: np.ndarray) -> np.ndarray:
@@ -93,9 +91,9 @@ def _groups(runs: Runs) -> Iterator[tuple[str, np.ndarray]]:
         yield f"without {size:,} parameters", runs["params"] != size
     number = budgets(runs["flops"])
     for budget in range(number.max() + 1):
-        mine = number == budget
-        mean = np.exp(np.log(runs["flops"][mine]).mean())
-        yield f"without the budget {mean:.2g}", ~mine
+        inside = number == budget
+        mean = np.exp(np.log(runs["flops"][inside]).mean())
+        yield f"without the budget {mean:.2g}", ~inside
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Rung:
 
 
 def ladder(sample: Sample, *, most: int = FEW) -> list[Rung]:
-    """Gives, for every cut between budgets from which a law can be fitted, all runs above it."""
+    """Return, for every cut between budgets from which a law can be fitted, all runs above it."""
     number = budgets(sample.flops)
     rungs: list[Rung] = []
     for cut in range(number.max()):
@@ -128,9 +126,7 @@ def ladder(sample: Sample, *, most: int = FEW) -> list[Rung]:
             continue
         last, end = largest(below.flops, below.losses), float(below.flops.max())
         guesses = [law.loss(above.x), pure.loss(above.x), np.full(len(above), last)]
-        errors = [guess / above.losses - 1 for guess in guesses]
-        for row in range(len(above)):
-            flops = float(above.flops[row])
-            each = [float(error[row]) for error in errors]
+        errors = np.array([guess / above.losses - 1 for guess in guesses])
+        for flops, each in zip(above.flops.tolist(), errors.T.tolist(), strict=True):
             rungs.append(Rung(end, len(below), flops, flops / end, *each))
     return rungs

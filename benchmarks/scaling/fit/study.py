@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from benchmarks.scaling.fit.data_constrained import RepeatedLaw
 from benchmarks.scaling.fit.law_intervals import Bootstrap, bootstrap
-from benchmarks.scaling.fit.laws import Law, PowerLaw
+from benchmarks.scaling.fit.laws import Law, PowerLaw, RepeatedLaw
 from benchmarks.scaling.fit.least_squares import DELTA, fit
 from benchmarks.scaling.fit.run_table import Runs, fit_rows
 from benchmarks.scaling.fit.selection import (
@@ -22,9 +21,6 @@ from benchmarks.scaling.fit.selection import (
     one_factor,
 )
 from benchmarks.scaling.fit.sensitivity import FEW
-
-Size = Literal["params", "params_hidden"]
-Data = Literal["pairs", "users", "events"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +35,8 @@ class FitConfig:
 
     table: Path
     out: Path = Path("results/scaling")
-    size: Size = "params"
-    data: Data = "pairs"
+    size: Literal["params", "params_hidden"] = "params"
+    data: Literal["pairs", "users", "events"] = "pairs"
     min_decades: float = 3.0
     drop_unannealed: bool = False
     delta: float = DELTA
@@ -58,81 +54,76 @@ class Laws:
     """The bootstrapped laws by name, the rows of each, and why others are not there."""
 
     runs: Runs
-    found: Mapping[str, Bootstrap]
+    fits: Mapping[str, Bootstrap]
     rows: Mapping[str, Runs]
     refused: Mapping[str, str]
 
+    def __getitem__(self, name: str) -> Bootstrap:
+        """Return a law; ValueError with why it is not there."""
+        if name not in self.fits:
+            raise ValueError(f"no law {name}: {self.refused[name]}")
+        return self.fits[name]
+
     def sample(self, name: str) -> Sample:
         """Return what a law was fitted on."""
-        return Sample.of(self.rows[name], self.found[name].fit.law.factors)
+        return Sample.of(self.rows[name], self.fits[name].fit.law.factors)
 
 
-def laws_of(config: FitConfig, runs: Runs, only: Sequence[str] = ()) -> Laws:
-    """Fits all laws, or `only` those named, that the rows of role "fit" allow.
+def laws_of(config: FitConfig, runs: Runs, names: Sequence[str] = ()) -> Laws:
+    """Return all laws, or those of `names`, that the rows of role "fit" allow.
 
     Raises what `fit_rows` raises.
     """
-    mine = fit_rows(runs, min_decades=config.min_decades, drop_unannealed=config.drop_unannealed)
-    sd = noise(mine)[0]
-    found: dict[str, Bootstrap] = {}
+    runs = fit_rows(runs, min_decades=config.min_decades, drop_unannealed=config.drop_unannealed)
+    sd = noise(runs)[0]
+    fits: dict[str, Bootstrap] = {}
     rows: dict[str, Runs] = {}
     refused: dict[str, str] = {}
-    for name, chosen, factors, form in wanted(config, mine):
-        if only and name not in only:
+    for name, (chosen, factors) in wanted(config, runs).items():
+        if names and name not in names:
             continue
         try:
             sample = Sample.of(chosen, factors)
-            law = form(sample)
+            law = _form(name, sample)
             fitted = fit(law, sample.x, sample.losses, delta=config.delta, most=config.starts)
-            found[name] = bootstrap(
+            fits[name] = bootstrap(
                 fitted, sample, resamples=config.resamples, seed=config.seed, noise=sd
             )
             rows[name] = chosen
         except ValueError as error:
             refused[name] = str(error)
-    return Laws(mine, found, rows, refused)
+    return Laws(runs, fits, rows, refused)
 
 
-def wanted(config: FitConfig, runs: Runs) -> list[tuple[str, Runs, tuple[str, ...], Any]]:
-    """Return name, runs, factors and form of every law; a form makes a law of a sample."""
+def _form(name: str, sample: Sample) -> Law:
+    if name != "repeated":
+        irreducible = not name.endswith(", E = 0")
+        return PowerLaw.on(sample.factors, sample.x, irreducible=irreducible)
+    again = sample.x[:, 1] > 1.5 * sample.x[:, 2]
+    if again.sum() < 3:
+        raise ValueError(
+            f"{again.sum()} runs read their data more than 1.5 times; what repetition is worth "
+            "needs 3 or more"
+        )
+    return RepeatedLaw.on(sample.factors, sample.x)
 
-    def plain(sample: Sample) -> Law:
-        return PowerLaw.on(sample.factors, sample.x)
 
-    def pure(sample: Sample) -> Law:
-        return PowerLaw.on(sample.factors, sample.x, irreducible=False)
-
-    def repeated(sample: Sample) -> Law:
-        again = sample.x[:, 1] > 1.5 * sample.x[:, 2]
-        if again.sum() < 3:
-            raise ValueError(
-                f"{again.sum()} runs read their data more than 1.5 times; what repetition is worth "
-                "needs 3 or more"
-            )
-        size, data, distinct = sample.factors
-        return RepeatedLaw.on((size, data, distinct), sample.x)
-
+def wanted(config: FitConfig, runs: Runs) -> dict[str, tuple[Runs, tuple[str, ...]]]:
+    """Return the runs and factors of every law by its name."""
     # what the main grid holds must not vary in a law of other factors
     held = ("batch", "max_events", *(["users"] if config.data == "pairs" else []))
     best = best_rates(main_grid(runs, held))
-    again = _with_distinct(best_rates(main_grid(runs, held[:2])))
+    again = best_rates(main_grid(runs, held[:2]))
+    again = again.replace(distinct=again["pairs"] / np.maximum(1.0, again["epochs"]))
     cheapest = frontier(best)
     surface = (config.size, config.data)
-    laws: list[tuple[str, Runs, tuple[str, ...], Any]] = [
-        ("compute", cheapest, ("flops",), plain),
-        ("compute, E = 0", cheapest, ("flops",), pure),
-        ("surface", best, surface, plain),
-        ("surface, E = 0", best, surface, pure),
-        ("repeated", again, (config.size, "pairs", "distinct"), repeated),
-    ]
-    for factor in HELD:
-        laws.append((factor, one_factor(runs, factor), (factor,), plain))
-        if factor == "batch":
-            held = ("params", "steps", "users", "max_events")
-            laws.append(("batch at equal steps", one_factor(runs, factor, held), (factor,), plain))
-    return laws
-
-
-def _with_distinct(runs: Runs) -> Runs:
-    """Return the runs with the number of distinct pairs: those read, over the epochs."""
-    return runs.replace(distinct=runs["pairs"] / np.maximum(1.0, runs["epochs"]))
+    laws: dict[str, tuple[Runs, tuple[str, ...]]] = {
+        "compute": (cheapest, ("flops",)),
+        "compute, E = 0": (cheapest, ("flops",)),
+        "surface": (best, surface),
+        "surface, E = 0": (best, surface),
+        "repeated": (again, (config.size, "pairs", "distinct")),
+        **{factor: (one_factor(runs, factor), (factor,)) for factor in HELD},
+    }
+    equal = one_factor(runs, "batch", ("params", "steps", "users", "max_events"))
+    return {**laws, "batch at equal steps": (equal, ("batch",))}

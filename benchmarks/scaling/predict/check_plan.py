@@ -18,10 +18,9 @@ import numpy as np
 
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
-from benchmarks.scaling.fit.law_summary import plain
-from benchmarks.scaling.fit.prediction_file import hashed
 from benchmarks.scaling.fit.run_table import read_runs
-from clue.config import read_command_line
+from benchmarks.scaling.json_files import hashed, write_json
+from clue.config import run_command
 
 SAME = 0.02  # relative difference up to which a rate, rounded to be written, is the plan's
 
@@ -36,54 +35,45 @@ class CheckConfig:
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
-    """Writes what became of the plan and gives its tree; ValueError for a run that is missing."""
+    """Return what became of the plan, written; ValueError for a run that is missing."""
     if not config.plan.is_file():
         raise FileNotFoundError(f"no plan {config.plan}; `plan ... out={config.plan}` writes it")
-    told = json.loads(config.plan.read_text(encoding="utf-8"))
-    build, band = told["build"], Band(**told["loss"])
+    plan = json.loads(config.plan.read_text(encoding="utf-8"))
+    build, band = plan["build"], Band(**plan["loss"])
     runs = read_runs(config.table)
-    mine = (runs["role"] == "check") & (np.abs(runs["lr"] / build["lr"] - 1) <= SAME)
+    planned = (runs["role"] == "check") & (np.abs(runs["lr"] / build["lr"] - 1) <= SAME)
     for name in ("width", "layers", "batch", "steps"):
-        mine &= runs[name] == build[name]
-    if not mine.any():
+        planned &= runs[name] == build[name]
+    if not planned.any():
         raise ValueError(
             f"{config.table} has no run of role check of width {build['width']}, "
             f"{build['layers']} layers, batch {build['batch']}, {build['steps']} steps and rate "
             f"{build['lr']:.3g}; train it, then check"
         )
-    found = runs.take(mine)
-    observed = float(found["loss"].mean())
+    runs = runs.take(planned)
+    observed = float(runs["loss"].mean())
     tree = {
-        "plan": hashed(told),
-        "budget": told["budget"],
-        "factor": told["factor"],
+        "plan": hashed(plan),
+        "budget": plan["budget"],
+        "factor": plan["factor"],
         "build": build,
-        "spent": float(found["flops"].mean()),
-        "params": int(found["params"][0]),
-        "negatives": int(found["negatives"][0]),
-        "predicted": band.as_tree(),
+        "spent": runs["flops"].mean(),
+        "params": runs["params"][0],
+        "negatives": runs["negatives"][0],
+        "predicted": band,
         "observed": observed,
         "inside80": band.holds(observed, 80),
         "inside95": band.holds(observed, 95),
         "error": band.value / observed - 1,
     }
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(tree), indent=1, allow_nan=False)
-    config.out.write_text(text + "\n", encoding="utf-8")
-    return tree
+    return write_json(config.out, tree)
 
 
 def sentence(tree: Mapping[str, Any]) -> str:
     """Return the outcome in words."""
-    build = tree["build"]
-    inside = (
-        "inside the interval of 80 %"
-        if tree["inside80"]
-        else "inside the interval of 95 %"
-        if tree["inside95"]
-        else "outside the interval of 95 %"
-    )
-    loss = show_band(tree["predicted"], ".3f")
+    build, loss = tree["build"], show_band(tree["predicted"], ".3f")
+    inside = "inside the interval of 80 %" if tree["inside80"] else "inside the interval of 95 %"
+    inside = inside if tree["inside95"] else "outside the interval of 95 %"
     return (
         f"The plan for {tree['budget']:.3g} FLOPs, {tree['factor']:.3g} x the largest fitted run: "
         f"width {build['width']}, {build['layers']} layers, {build['steps']:,} steps of "
@@ -94,6 +84,6 @@ def sentence(tree: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, compares, prints the sentence."""
-    config = read_command_line(CheckConfig, argv, description=__doc__ or "")
-    sys.stdout.write(sentence(check(config)) + "\n")
+    """Read the command line, compare, print the sentence."""
+    tree = run_command(CheckConfig, check, argv, description=__doc__)
+    sys.stdout.write(sentence(tree) + "\n")

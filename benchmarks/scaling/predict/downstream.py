@@ -10,7 +10,7 @@ read as scores=FILE, and OUT/tau.json, the rank correlations. A score that is th
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.metrics.correlation import correlations
-from benchmarks.metrics.format import zero_width
+from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.protocols import Task
 from benchmarks.scaling.fit.run_table import Runs, read_runs
+from benchmarks.scaling.json_files import write_json
 from benchmarks.suite import runner as suites
-from clue.atomic import write_text
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 from clue.data.corpus import Corpus
 
 
@@ -32,47 +32,44 @@ from clue.data.corpus import Corpus
 class TransferConfig:
     """The runs of a table, whose directories are in `runs`, on the tasks of a suite.
 
-    `only` are patterns of the suite's task names. Each task is asked with its first probe.
+    `tasks` are patterns of the suite's task names, none for all. Each takes its first probe.
     """
 
     table: Path
     runs: Path
     suite: Path
     out: Path = Path("results/scaling")
-    only: list[str] = field(default_factory=list[str])
+    tasks: list[str] = field(default_factory=list[str])
     resamples: int = 2000
 
 
 def measure(config: TransferConfig) -> dict[str, Any]:
-    """Scores what is not scored yet, writes both files and gives the correlations."""
+    """Return the correlations, written with the scores; what is not scored yet is scored."""
     runs = read_runs(config.table)
-    asked = load(suites.SuiteConfig, config.suite, [f"tasks={json.dumps(config.only)}"])
-    corpus = Corpus.open(asked.corpus)
-    tasks = suites.tasks_of(asked, corpus)
+    suite = load(suites.SuiteConfig, config.suite, [f"tasks={json.dumps(config.tasks)}"])
+    corpus = Corpus.open(suite.corpus)
+    tasks = suites.tasks_of(suite, corpus)
     file = config.out / "scores.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-    there = {(row["point"], row["task"]) for row in rows}
-    for place in tqdm(range(len(runs)), unit="run", disable=not sys.stderr.isatty()):
-        point, loss = str(runs["point"][place]), float(runs["loss"][place])
-        missing = [task for task in tasks if (point, task.name) not in there]
-        if not missing:
-            continue
-        model = EncoderModel(point, config.runs / point, corpus, seed=0, untrained=False)
-        rows += [{"point": point, "loss": loss, **scored(task, model)} for task in missing]
-        write_text(file, json.dumps(rows, indent=1) + "\n")
-    tree = tau(runs, rows, resamples=config.resamples)
-    write_text(config.out / "tau.json", json.dumps(tree, indent=1) + "\n")
-    return tree
+    known = {(row["point"], row["task"]) for row in rows}
+    points = list(zip(map(str, runs["point"]), runs["loss"].tolist(), strict=True))
+    for point, loss in tqdm(points, unit="run", disable=not sys.stderr.isatty()):
+        missing = [task for task in tasks if (point, task.name) not in known]
+        if missing:
+            model = EncoderModel(point, config.runs / point, corpus, seed=0, untrained=False)
+            rows += [{"point": point, "loss": loss, **scored(task, model)} for task in missing]
+            write_json(file, rows)
+    return write_json(config.out / "tau.json", tau(runs, rows, resamples=config.resamples))
 
 
 def scored(task: Task, model: EncoderModel) -> dict[str, Any]:
     """Return name, measure and score of a model's main measure on a task."""
     probe = next(one for one in task.probes if task.supports(model, one))
-    found = task.score(model, probe)
-    name, main = next(iter(found.measures.items()))
-    value = main.statistic(found.queries)(np.ones((1, found.queries.num_rows)))[0]
-    told = {"task": task.name, "probe": probe, "measure": name, "score": float(value)}
-    return {**told, "lower_is_better": main.lower_is_better}
+    score = task.score(model, probe)
+    name, main = next(iter(score.measures.items()))
+    value = main.statistic(score.queries)(np.ones((1, score.queries.num_rows)))[0]
+    what = {"task": task.name, "probe": probe, "measure": name, "score": float(value)}
+    return {**what, "lower_is_better": main.lower_is_better}
 
 
 def tau(runs: Runs, rows: Sequence[Mapping[str, Any]], *, resamples: int) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def tau(runs: Runs, rows: Sequence[Mapping[str, Any]], *, resamples: int) -> dic
         if len(values.get(str(point), {})) == len(tasks)
     ]
     lower = {name: bool(row["lower_is_better"]) for name, row in tasks.items()}
-    found = correlations(points, lower, resamples=resamples)
+    ranks = correlations(points, lower, resamples=resamples)
     return {
         "runs": len(points),
         "tasks": {
@@ -100,7 +97,7 @@ def tau(runs: Runs, rows: Sequence[Mapping[str, Any]], *, resamples: int) -> dic
                 "probe": row["probe"],
                 "worst": min(each[name] for _, each in points),
                 "best": max(each[name] for _, each in points),
-                **{kind: asdict(each) for kind, each in found[name].items()},
+                **ranks[name],
             }
             for name, row in tasks.items()
         },
@@ -109,22 +106,23 @@ def tau(runs: Runs, rows: Sequence[Mapping[str, Any]], *, resamples: int) -> dic
 
 def table(tree: Mapping[str, Any]) -> str:
     """Return the correlations as Markdown."""
-    lines = [
-        f"| task, {tree['runs']} runs | measure | least and greatest | tau | Spearman |",
-        "|" + " --- |" * 5,
-    ]
-    for name, one in tree["tasks"].items():
-        both = [
-            f"{x['value']:.2f} [{x['low']:.2f} {x['high']:.2f}]{zero_width(**x)}"
-            for x in (one["kendall"], one["spearman"])
+    rows = [
+        [
+            name,
+            f"{one['measure']}, {one['probe']}",
+            f"{one['worst']:.4f} {one['best']:.4f}",
+            *(
+                f"{x['value']:.2f} [{x['low']:.2f} {x['high']:.2f}]{zero_width(**x)}"
+                for x in (one["kendall"], one["spearman"])
+            ),
         ]
-        span = f"{one['worst']:.4f} {one['best']:.4f}"
-        measure = f"{one['measure']}, {one['probe']}"
-        lines.append(f"| {name} | {measure} | {span} | {' | '.join(both)} |")
-    return "\n".join(lines)
+        for name, one in tree["tasks"].items()
+    ]
+    first = f"task, {tree['runs']} runs"
+    return markdown((first, "measure", "least and greatest", "tau", "Spearman"), rows)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, scores, prints the table."""
-    config = read_command_line(TransferConfig, argv, description=__doc__ or "")
-    sys.stdout.write(table(measure(config)) + "\n")
+    """Read the command line, score, print the table."""
+    tree = run_command(TransferConfig, measure, argv, description=__doc__)
+    sys.stdout.write(table(tree) + "\n")

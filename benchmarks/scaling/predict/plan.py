@@ -7,10 +7,9 @@ learning rate that can be built follow the runs. With `scores` (a Parquet or JSO
 score of checkpoints) it says what each task is expected to score.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +18,12 @@ from scipy.optimize import nnls
 from benchmarks.scaling.fit.downstream_scores import Form, expected, read_scores
 from benchmarks.scaling.fit.isoflop import Cost, optima, power
 from benchmarks.scaling.fit.law_intervals import Band
-from benchmarks.scaling.fit.law_summary import (
-    EPOCHS,
-    band,
-    described,
-    plain,
-    table_flags,
-)
+from benchmarks.scaling.fit.law_summary import EPOCHS, band, described, table_flags
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
 from benchmarks.scaling.fit.sensitivity import ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
-from clue.config import read_command_line
+from benchmarks.scaling.json_files import write_json
+from clue.config import run_command
 
 MISS = 0.2  # of the cost's formula among the runs, above which the plan says so
 DEEPEST = 64
@@ -72,7 +66,7 @@ class Plan:
     factor: float
     epochs: float
     doubts: list[str]
-    scores: Mapping[str, Band] = field(default_factory=dict[str, Band])
+    scores: Mapping[str, Band]
 
 
 def plan(config: PlanConfig) -> Plan:
@@ -80,14 +74,13 @@ def plan(config: PlanConfig) -> Plan:
     if not config.budget > 0:
         raise ValueError(f"budget is {config.budget:g} FLOPs; it must be above 0")
     laws = laws_of(config.fit, read_runs(config.fit.table), ("surface",))
-    if "surface" not in laws.found:
-        raise ValueError(f"no law of size and data to plan with: {laws.refused['surface']}")
-    surface, rows = laws.found["surface"], laws.rows["surface"]
-    size, data = laws.sample("surface").x.T
-    cost = Cost.of(rows["flops"], size, data)
+    surface, sample = laws["surface"], laws.sample("surface")
+    rows = laws.rows["surface"]
+    cost = Cost.of(sample.flops, *sample.x.T)
     best = optima(surface, cost, np.array([config.budget]))
-    build = nearest(rows, config, best.size[0].value, cost)
-    whole = build.pairs if config.fit.data == "pairs" else best.data[0].value
+    size, data = best.size[0], best.data[0]
+    build = nearest(rows, config, size.value, cost)
+    whole = build.pairs if config.fit.data == "pairs" else data.value
     x = np.array([[build.params, whole]], np.float64)
     drawn = surface.predictive(x, seed=config.fit.seed)[:, 0]
     value = float(surface.fit.loss(x)[0])
@@ -105,8 +98,7 @@ def plan(config: PlanConfig) -> Plan:
         except ValueError as error:
             doubts.append(f"{task}: no score, {error}")
     loss = Band.of(value, drawn)
-    size_band, data_band = best.size[0], best.data[0]
-    return Plan(config.budget, size_band, data_band, build, loss, factor, epochs, doubts, scores)
+    return Plan(config.budget, size, data, build, loss, factor, epochs, doubts, scores)
 
 
 def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
@@ -145,66 +137,68 @@ def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:
 def doubts_of(
     config: PlanConfig, laws: Laws, cost: Cost, factor: float, epochs: float, params: float
 ) -> list[str]:
-    """Says when not to believe the plan, a sentence each."""
+    """Return when not to believe the plan, a sentence each."""
     sample, rows = laws.sample("surface"), laws.rows["surface"]
-    found = [*table_flags(laws.runs), *described("surface", laws)["flags"]]
+    doubts = [*table_flags(laws.runs), *described("surface", laws)["flags"]]
     rungs = ladder(sample, most=config.fit.few)
     tested = max((rung.factor for rung in rungs), default=1.0)
     if factor > tested:
-        found.append(
+        doubts.append(
             f"the budget is {factor:.3g} x the largest run's; the ladder tested the law up to "
             f"{tested:.3g} x beyond what it was fitted on"
         )
     like = [abs(rung.error) for rung in rungs if factor / 2 <= rung.factor <= factor * 2]
     if factor > 1 and like:
-        found.append(
+        doubts.append(
             f"so far beyond, earlier cut-offs missed by {np.median(like):.2%} (median of "
             f"{len(like)}), at most {max(like):.2%}"
         )
     if config.budget < rows["flops"].min():
-        found.append(f"the budget is below the cheapest run, {rows['flops'].min():.3g} FLOPs")
+        doubts.append(f"the budget is below the cheapest run, {rows['flops'].min():.3g} FLOPs")
     if epochs > EPOCHS:
-        found.append(
+        doubts.append(
             f"the data would be read {epochs:.3g} times; beyond {EPOCHS:g} a pair is worth clearly "
             "less: see the law of repeated data"
         )
     sizes = rows[config.fit.size]
     if not sizes.min() <= params <= sizes.max():
-        found.append(
+        doubts.append(
             f"{params:,.0f} parameters are outside the runs' {sizes.min():,} to {sizes.max():,}; "
             "the shape's count and learning rate are extrapolated"
         )
     if cost.error > MISS:
-        found.append(
+        doubts.append(
             f"the cost formula misses a run by {cost.error:.0%}: count the FLOPs of the shape "
             "before training it"
         )
-    return found
+    return doubts
 
 
-def text(found: Plan) -> str:
+def text(plan: Plan) -> str:
     """Return the plan as lines to read."""
-    build = found.build
+    build = plan.build
     lines = [
-        f"budget {found.budget:.3g} FLOPs ({found.budget / DAY:.2g} PF-days), "
-        f"{found.factor:.3g} x the largest run",
-        f"parameters {band(asdict(found.size))}",
-        f"pairs {band(asdict(found.data))}, {found.epochs:.2g} readings of the data",
+        f"budget {plan.budget:.3g} FLOPs ({plan.budget / DAY:.2g} PF-days), "
+        f"{plan.factor:.3g} x the largest run",
+        f"parameters {band(vars(plan.size))}",
+        f"pairs {band(vars(plan.data))}, {plan.epochs:.2g} readings of the data",
         f"build width {build.width}, {build.layers} layers (about {build.params:,.0f} parameters), "
         f"batch {build.batch:,}, {build.steps:,} steps, learning rate {build.lr:.2g}",
-        f"expected loss {band(asdict(found.loss))}",
-        *(f"expected {task}: {band(asdict(score))}" for task, score in found.scores.items()),
-        *(f"doubt: {doubt}" for doubt in found.doubts),
+        f"expected loss {band(vars(plan.loss))}",
+        *(f"expected {task}: {band(vars(score))}" for task, score in plan.scores.items()),
+        *(f"doubt: {doubt}" for doubt in plan.doubts),
     ]
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Reads the command line, plans, prints and writes the plan."""
-    config = read_command_line(PlanConfig, argv, description=__doc__ or "")
-    found = plan(config)
+def report(config: PlanConfig) -> str:
+    """Return the plan as text, written where `out` says."""
+    planned = plan(config)
     if config.out:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        tree = plain(asdict(found))
-        config.out.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    sys.stdout.write(text(found) + "\n")
+        write_json(config.out, planned)
+    return text(planned) + "\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the command line, plan, print and write the plan."""
+    sys.stdout.write(run_command(PlanConfig, report, argv, description=__doc__))

@@ -8,29 +8,22 @@ one of them is in the table, or where OUT holds another prediction. What became 
 A sweep trains its held-out points only once OUT, in its folder and of this name, predicts them.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.scaling.fit.law_summary import (
-    about,
-    described,
-    plain,
-    table_flags,
-)
-from benchmarks.scaling.fit.law_summary import band as show_band
-from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
+from benchmarks.scaling.fit.law_summary import about, band, described, table_flags
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
+from benchmarks.scaling.json_files import hashed, plain, read_prediction, write_json
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
-from clue.config import load, read_command_line
+from clue.config import load, run_command
 
 SAME = 0.01  # relative difference of size and data up to which a run is the target
 
@@ -46,6 +39,14 @@ class Target:
     pairs: float
     users: float = 0.0
     events: float = 0.0
+
+    def matches(self, runs: Runs) -> np.ndarray:
+        """Return of each row (n,) whether it is the target: by its name, or by size and data."""
+        near = [
+            np.abs(runs[key] / getattr(self, key) - 1) <= SAME
+            for key in ("params", "pairs", "flops")
+        ]
+        return (runs["point"] == self.name) | np.all(near, axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class PredictConfig:
 
 
 def predict(config: PredictConfig) -> dict[str, Any]:
-    """Writes the prediction and gives its tree.
+    """Return the tree of the prediction, written.
 
     ValueError without targets, for a target that was trained already, and for another prediction in
     OUT. The same prediction made again changes nothing.
@@ -78,11 +79,11 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         )
     runs = read_runs(config.fit.table)
     for target in config.targets:
-        there = np.flatnonzero(matching(runs, target))
-        if len(there):
+        rows = np.flatnonzero(target.matches(runs))
+        if len(rows):
             raise ValueError(
-                f"{target.name} is in {config.fit.table} already, as {runs['point'][there[0]]} of "
-                f"loss {runs['loss'][there[0]]:.4g}: a prediction is made before the run; take "
+                f"{target.name} is in {config.fit.table} already, as {runs['point'][rows[0]]} of "
+                f"loss {runs['loss'][rows[0]]:.4g}: a prediction is made before the run; take "
                 "targets that are not trained"
             )
     content = plain(_content(config, runs))
@@ -94,10 +95,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             f"{config.out} holds another prediction, made {old['made']}; a prediction is not "
             "written over: name another file, out=..."
         )
-    tree = {"sha256": hashed(content), "content": content}
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return tree
+    return write_json(config.out, {"sha256": hashed(content), "content": content})
 
 
 def held_out(sweep: Path) -> list[Target]:
@@ -119,35 +117,26 @@ def held_out(sweep: Path) -> list[Target]:
     ]
 
 
-def matching(runs: Runs, target: Target) -> np.ndarray:
-    """Says of each row (n,) whether it is the target: by its name, or by its size and data."""
-    size = np.abs(runs["params"] / target.params - 1) <= SAME
-    data = np.abs(runs["pairs"] / target.pairs - 1) <= SAME
-    compute = np.abs(runs["flops"] / target.flops - 1) <= SAME
-    return (runs["point"] == target.name) | (size & data & compute)
-
-
 def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
-    simple = f"{config.law}, E = 0"
-    laws = laws_of(config.fit, runs, (config.law, simple))
-    if config.law not in laws.found:
-        raise ValueError(f"no law {config.law}: {laws.refused[config.law]}")
-    found, pure = laws.found[config.law], laws.found[simple]
-    rows = laws.rows[config.law]
+    pure = f"{config.law}, E = 0"
+    laws = laws_of(config.fit, runs, (config.law, pure))
+    law, rows = laws[config.law], laws.rows[config.law]
     most, last = float(rows["flops"].max()), largest(rows["flops"], rows["loss"])
-    x = factors(config, found.fit.law.factors)
-    bands, trivials = found.predict(x, seed=config.fit.seed), pure.fit.loss(x).tolist()
+    x = factors(config, law.fit.law.factors)
+    bands, trivials = law.predict(x, seed=config.fit.seed), laws[pure].fit.loss(x)
+    # the table is known by its content, not by its path
+    choices = {name: x for name, x in vars(config.fit).items() if not isinstance(x, Path)}
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "law": config.law,
-        "fit": {**_without_paths(config.fit), "table": about(laws.runs)},
+        "fit": {**choices, "table": about(laws.runs)},
         "described": described(config.law, laws),
         "flags": table_flags(laws.runs),
         "targets": [
             {
-                **asdict(target),
+                **vars(target),
                 "factor": target.flops / most,
-                "predicted": band.as_tree(),
+                "predicted": band,
                 "trivial": {"pure power law": trivial, "largest fitted run": last},
             }
             for target, band, trivial in zip(config.targets, bands, trivials, strict=True)
@@ -155,32 +144,29 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
     }
 
 
-def _without_paths(config: FitConfig) -> dict[str, Any]:
-    """Return what decides a fit: the table is told by its content, not by its path."""
-    return {name: x for name, x in asdict(config).items() if not isinstance(x, Path)}
-
-
 def factors(config: PredictConfig, names: Sequence[str]) -> np.ndarray:
     """Return the targets' factors (m, k); ValueError for one that a target does not name."""
-    rows: list[list[float]] = []
     for target in config.targets:
-        row = [float(getattr(target, name)) for name in names]
-        if min(row) <= 0:
-            missing = names[int(np.argmin(row))]
-            raise ValueError(
-                f"target {target.name} has no {missing}; the law {config.law} needs it"
-            )
-        rows.append(row)
-    return np.array(rows)
+        for name in names:
+            if getattr(target, name) <= 0:
+                raise ValueError(
+                    f"target {target.name} has no {name}; the law {config.law} needs it"
+                )
+    return np.array([[float(getattr(each, name)) for name in names] for each in config.targets])
+
+
+def report(config: PredictConfig) -> str:
+    """Return what was predicted as lines to read, the prediction written."""
+    tree = predict(config)
+    lines = [
+        f"{one['name']}: {band(one['predicted'], '.4f')}, "
+        f"{one['factor']:.3g} x the compute of the fit\n"
+        for one in tree["content"]["targets"]
+    ]
+    end = f"{config.out}: sha256 {tree['sha256']}\ncommit it before these runs start\n"
+    return "".join([*lines, end])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, writes the prediction, prints it."""
-    config = read_command_line(PredictConfig, argv, description=__doc__ or "")
-    tree = predict(config)
-    for one in tree["content"]["targets"]:
-        sys.stdout.write(
-            f"{one['name']}: {show_band(one['predicted'], '.4f')}, "
-            f"{one['factor']:.3g} x the compute of the fit\n"
-        )
-    sys.stdout.write(f"{config.out}: sha256 {tree['sha256']}\ncommit it before these runs start\n")
+    """Read the command line, write the prediction, print it."""
+    sys.stdout.write(run_command(PredictConfig, report, argv, description=__doc__))

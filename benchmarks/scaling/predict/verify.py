@@ -7,70 +7,62 @@ Takes the keys of `predict` and writes its OUT with `.verified` in the name. Err
 predicted / observed - 1: above 0 where the loss came out lower than the law said.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.metrics.format import markdown
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
-from benchmarks.scaling.fit.law_summary import plain
-from benchmarks.scaling.fit.prediction_file import hashed, read_prediction
 from benchmarks.scaling.fit.run_table import Runs, read_runs
-from benchmarks.scaling.predict.predict import (
-    PredictConfig,
-    Target,
-    matching,
-)
-from clue.config import read_command_line
+from benchmarks.scaling.json_files import hashed, read_prediction, write_json
+from benchmarks.scaling.predict.predict import PredictConfig, Target
+from clue.config import run_command
 
 
 def verify(config: PredictConfig) -> dict[str, Any]:
-    """Compares the prediction with the runs in the table, writes the outcome and gives its tree.
+    """Return how the prediction compares with the runs in the table, written.
 
     ValueError for a run that is missing, was not decayed to its end, or was measured at another K
     or on other users.
     """
     content = read_prediction(config.out)
     runs = read_runs(config.fit.table)
-    made = content["fit"]["table"]
     outcomes: list[dict[str, Any]] = []
-    for told in content["targets"]:
-        target = Target(**{key: told[key] for key in Target.__dataclass_fields__})
-        mine = runs.take(matching(runs, target))
-        _refuse_other(mine, target, made)
-        observed = float(mine["loss"].mean())
-        band = Band(**told["predicted"])
-        guesses = {content["law"]: band.value, **told["trivial"]}
+    for predicted in content["targets"]:
+        target = Target(**{key: predicted[key] for key in Target.__dataclass_fields__})
+        rows = runs.take(target.matches(runs))
+        _refuse_other(rows, target, content["fit"]["table"])
+        observed = float(rows["loss"].mean())
+        band = Band(**predicted["predicted"])
+        guesses = {content["law"]: band.value, **predicted["trivial"]}
         outcomes.append(
             {
                 "name": target.name,
-                "runs": len(mine),
-                "factor": told["factor"],
+                "runs": len(rows),
+                "factor": predicted["factor"],
                 "observed": observed,
-                "predicted": told["predicted"],
+                "predicted": band,
                 "inside80": band.holds(observed, 80),
                 "inside95": band.holds(observed, 95),
                 "errors": {name: guess / observed - 1 for name, guess in guesses.items()},
             }
         )
     tree = {"prediction": hashed(content), "made": content["made"], "targets": outcomes}
-    out = config.out.with_suffix(".verified.json")
-    out.write_text(json.dumps(plain(tree), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return tree
+    return write_json(config.out.with_suffix(".verified.json"), tree)
 
 
-def _refuse_other(mine: Runs, target: Target, made: Mapping[str, Any]) -> None:
-    if not len(mine):
+def _refuse_other(rows: Runs, target: Target, made: Mapping[str, Any]) -> None:
+    if not len(rows):
         raise ValueError(f"{target.name} is not in the table; train it, then verify")
-    if not mine["annealed"].all():
+    if not rows["annealed"].all():
         raise ValueError(f"{target.name} is un-annealed; train it to the end of its decay")
     for name in ("negatives", "eval_set"):
-        other = mine[name] != made[name]
-        if other.any():
+        other = rows[name][rows[name] != made[name]]
+        if len(other):
             raise ValueError(
-                f"{target.name} was measured at {name} {mine[name][other][0]}, the prediction is "
-                f"of {made[name]}; measure it there"
+                f"{target.name} was measured at {name} {other[0]}, the prediction is of "
+                f"{made[name]}; measure it there"
             )
 
 
@@ -78,24 +70,21 @@ def table(tree: Mapping[str, Any]) -> str:
     """Return the outcome of `verify` as Markdown."""
     names = list(tree["targets"][0]["errors"])
     head = ["run", "compute beyond the fit", "predicted, 95 %", "observed", "inside"]
-    lines = [[*head, *(f"error, {name}" for name in names)]]
-    lines.append(["---"] * len(lines[0]))
-    for one in tree["targets"]:
-        inside = "80 %" if one["inside80"] else "95 %" if one["inside95"] else "no"
-        lines.append(
-            [
-                one["name"],
-                f"{one['factor']:.3g} x",
-                show_band(one["predicted"], ".4f"),
-                f"{one['observed']:.4f}",
-                inside,
-                *(f"{one['errors'][name]:+.2%}" for name in names),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [
+        [
+            one["name"],
+            f"{one['factor']:.3g} x",
+            show_band(one["predicted"], ".4f"),
+            f"{one['observed']:.4f}",
+            "80 %" if one["inside80"] else "95 %" if one["inside95"] else "no",
+            *(f"{one['errors'][name]:+.2%}" for name in names),
+        ]
+        for one in tree["targets"]
+    ]
+    return markdown([*head, *(f"error, {name}" for name in names)], rows)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, compares, prints the table."""
-    config = read_command_line(PredictConfig, argv, description=__doc__ or "")
-    sys.stdout.write(table(verify(config)) + "\n")
+    """Read the command line, compare, print the table."""
+    tree = run_command(PredictConfig, verify, argv, description=__doc__)
+    sys.stdout.write(table(tree) + "\n")

@@ -41,7 +41,7 @@ class Facts:
 
 def facts_of(run: PretrainConfig, corpus: Corpus) -> Facts:
     """Return the facts of a run; ValueError where corpus and config do not fit together."""
-    objective = _objective(run, corpus)
+    objective = (NextItemObjective if run.objective == "next_item" else Contrastive)(run, corpus)
     with torch.device("meta"):  # weights without memory, to be counted
         model = objective.model()
     weights = sum(weight.numel() for weight in model.parameters())
@@ -55,13 +55,8 @@ def facts_of(run: PretrainConfig, corpus: Corpus) -> Facts:
         learnt = sequences.trained >= 2
         users = len(np.unique(sequences.users[learnt]))
         events, epoch = int(sequences.trained[learnt].sum()), float(objective.sampler.per_epoch)
-    flops = _mean_flops(objective)
+    flops = sum(batch_flops(objective, step) for step in range(SAMPLED)) / SAMPLED
     return Facts(flops, weights, hidden, users, events, epoch, _eval_set(objective, corpus))
-
-
-def flops_a_step(run: PretrainConfig, corpus: Corpus) -> float:
-    """Return the model FLOPs of a step of `run`, the mean of its first SAMPLED batches."""
-    return _mean_flops(_objective(run, corpus))
 
 
 def batch_flops(objective: Contrastive | NextItemObjective, step: int) -> float:
@@ -71,15 +66,6 @@ def batch_flops(objective: Contrastive | NextItemObjective, step: int) -> float:
     batch = objective.draw(step)
     views = pack_sequences(batch, Budget(2**16), torch.device("cpu"))
     return objective.flops(sequence_work(batch, views, objective.catalogue)).model
-
-
-def _objective(run: PretrainConfig, corpus: Corpus) -> Contrastive | NextItemObjective:
-    make = NextItemObjective if run.objective == "next_item" else Contrastive
-    return make(run, corpus)
-
-
-def _mean_flops(objective: Contrastive | NextItemObjective) -> float:
-    return sum(batch_flops(objective, step) for step in range(SAMPLED)) / SAMPLED
 
 
 def _drawn_from(objective: Contrastive) -> tuple[int, int]:
@@ -92,11 +78,11 @@ def _drawn_from(objective: Contrastive) -> tuple[int, int]:
 
 
 def _eval_set(objective: Contrastive | NextItemObjective, corpus: Corpus) -> str:
-    """Names who is asked for whom; how much of a history is read does not enter."""
+    """Return a hash of the queries and their users; how much of a history is read is no part."""
     if isinstance(objective, Contrastive):
-        asked = [(pairs.name, pairs.users.tolist()) for pairs in objective.pairs]
+        queries = [(pairs.name, pairs.users.tolist()) for pairs in objective.pairs]
     else:
         questions = objective.questions
-        asked = [("next item", [*questions.users.tolist(), *questions.targets.tolist()])]
-    text = json.dumps([corpus.fingerprint, asked])
+        queries = [("next item", [*questions.users.tolist(), *questions.targets.tolist()])]
+    text = json.dumps([corpus.fingerprint, queries])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,13 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.scaling.sweep.cost import Facts, facts_of
-from benchmarks.scaling.sweep.sweep_config import (
-    ROLES,
-    Grid,
-    Role,
-    SweepConfig,
-    Unit,
-)
+from benchmarks.scaling.sweep.sweep_config import ROLES, Grid, Role, SweepConfig
 from clue.config import load
 from clue.data.corpus import Corpus
 from clue.run.pretrain_config import FREE, PretrainConfig
@@ -42,10 +36,10 @@ class Point:
     size: str
     role: Role
     facts: Facts
-    family: str
-    fingerprint: str
+    arms: tuple[str, ...]
+    family: str = ""
+    fingerprint: str = ""
     leads: bool = False
-    arms: tuple[str, ...] = ("",)
 
     @property
     def name(self) -> str:
@@ -58,27 +52,16 @@ class Point:
         return self.facts.step_flops * self.run.steps
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A point before its family is known."""
-
-    run: PretrainConfig
-    size: str
-    role: Role
-    facts: Facts
-    arm: str
-
-
 def lay_out(config: SweepConfig) -> list[Point]:
     """Return all points, those of a family together and in the order in which they are trained.
 
     Raises ValueError or FileNotFoundError where one of them cannot work.
     """
-    wanted: list[Wanted] = []
+    points: list[Point] = []
     known: dict[str, Facts] = {}
     corpora: dict[Path, Corpus] = {}
     for number, grid in enumerate(config.grids, 1):
-        before = len(wanted)
+        before = len(points)
         for size, run, budget in _combinations(config, grid):
             try:
                 first = replace(run, seed=0)  # one number of steps for all seeds
@@ -87,25 +70,25 @@ def lay_out(config: SweepConfig) -> list[Point]:
                     corpora.setdefault(run.corpus, Corpus.open(run.corpus))
                     known[key] = facts_of(first, corpora[run.corpus])
                 facts = known[key]
-                cost = _unit(grid.unit or config.unit, run, facts)
+                units = {"flops": facts.step_flops, "steps": 1.0, "pairs": float(run.batch)}
+                cost = units[grid.unit or config.unit]
                 steps = round(budget / cost)
-                if steps < grid.least_steps or 0 < grid.most_steps < steps:
-                    continue
-                run = _of_length(config, run, steps, cost, facts)
-                wanted.append(Wanted(run, size, grid.role, facts, grid.arm))
+                if grid.least_steps <= steps and not 0 < grid.most_steps < steps:
+                    run = _of_length(config, run, steps, cost, facts)
+                    points.append(Point(run, size, grid.role, facts, (grid.arm,)))
             except ValueError as error:
                 raise ValueError(f"grid {number}, size {size}: {error}") from None
-        if len(wanted) == before:
+        if len(points) == before:
             raise ValueError(
                 f"grid {number} has no point: none of its budgets buys least_steps "
                 f"{grid.least_steps} .. most_steps {grid.most_steps}; change them, or the budgets"
             )
-    return _named(config, wanted, corpora)
+    return _named(config, points, corpora)
 
 
 def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, PretrainConfig, float]]:
     """Return size, run (its length still open) and budget of each combination of a grid."""
-    choices = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths)]
+    axes = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths)]
     base = load(PretrainConfig, config.pretrain, config.overrides)
     trunk = config.schedule == "trunk"
     if trunk and base.optimizer.patience:
@@ -114,24 +97,14 @@ def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, Pretra
             "early; set it to 0, for a budget says how long a run is, or schedule: own"
         )
     length = "decoder.max_events" if base.objective == "next_item" else "views.max_events"
-    for size in grid.sizes or config.sizes:
-        for users, batch, events, seed in product(*choices, grid.seeds):
-            keys = [*config.overrides, *config.sizes[size].overrides(base.objective)]
-            keys += [] if users is None else [f"users={users}"]
-            keys += [] if batch is None else [f"batch={batch}"]
-            keys += [] if events is None else [f"{length}={events}"]
-            keys += [f"seed={seed}", "trackers=[]", f"runs={config.runs}", *grid.overrides]
-            wsd = ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
-            keys += wsd if trunk else []
-            keys += ["steps=1000000000"]
-            run = load(PretrainConfig, config.pretrain, keys)
-            for budget in grid.budgets:
-                yield size, run, budget
-
-
-def _unit(unit: Unit, run: PretrainConfig, facts: Facts) -> float:
-    """Return what a step spends of a budget."""
-    return {"flops": facts.step_flops, "steps": 1.0, "pairs": float(run.batch)}[unit]
+    wsd = ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
+    for size, values in product(grid.sizes or config.sizes, product(*axes, grid.seeds)):
+        changes = zip(("users", "batch", length, "seed"), values, strict=True)
+        keys = [*config.overrides, *config.sizes[size].overrides(base.objective)]
+        keys += [f"{key}={value}" for key, value in changes if value is not None]
+        keys += ["trackers=[]", f"runs={config.runs}", *grid.overrides, *(wsd if trunk else [])]
+        run = load(PretrainConfig, config.pretrain, [*keys, "steps=1000000000"])
+        yield from ((size, run, budget) for budget in grid.budgets)
 
 
 def _of_length(
@@ -159,48 +132,46 @@ def _of_length(
 
 
 def _named(
-    config: SweepConfig, wanted: Sequence[Wanted], corpora: Mapping[Path, Corpus]
+    config: SweepConfig, points: Sequence[Point], corpora: Mapping[Path, Corpus]
 ) -> list[Point]:
     """Return the points with their warm-up, their rhythm of checkpoints and their names."""
-    families: dict[str, list[Wanted]] = {}
+    families: dict[str, list[Point]] = {}
     own = config.schedule == "own"
-    for one in wanted:
-        families.setdefault(_family(config, one.run), []).append(one)
+    for point in points:
+        families.setdefault(_family(config, point.run), []).append(point)
     base = load(PretrainConfig, config.pretrain, config.overrides).optimizer.warmup_steps
-    points: list[Point] = []
+    named: list[Point] = []
     for members in families.values():
         # what is held out may be chosen last, and must not change the runs before it
         early = [one.run.steps for one in members if one.role != "held_out"]
         shortest = min(early or [one.run.steps for one in members])
         warmup = max(LEAST_WARMUP, min(base, round(config.warmup_share * shortest)))
-        found: dict[str, Point] = {}
+        distinct: dict[str, Point] = {}
         for one in sorted(members, key=lambda one: (ROLES.index(one.role), -one.run.steps)):
             run, role = one.run, one.role
-            if not own and decay_start(run.optimizer, run.steps) < warmup:
-                raise ValueError(
-                    f"a {role} point of size {one.size} has {run.steps} steps, too few for the "
-                    f"warm-up of {warmup} that its family has; raise its budget or lower "
-                    "warmup_share"
-                )
-            leads = not any(point.role == role for point in found.values())
+            leads = not any(point.role == role for point in distinct.values())
             if not own:
+                if decay_start(run.optimizer, run.steps) < warmup:
+                    raise ValueError(
+                        f"a {role} point of size {one.size} has {run.steps} steps, too few for the "
+                        f"warm-up of {warmup} that its family has; raise its budget or lower "
+                        "warmup_share"
+                    )
                 run = replace(run, optimizer=replace(run.optimizer, warmup_steps=warmup))
                 run = _paced(config, run, shortest, leads and len(members) > 1)
             beside = (run.gallery, *((run.validate_every,) if own else ()))
-            print_ = _hash(run, run.steps, *beside, corpora[run.corpus].fingerprint)
-            if print_ in found and {role, found[print_].role} == {"fit", "held_out"}:
+            key = _hash(run, run.steps, *beside, corpora[run.corpus].fingerprint)
+            if key in distinct and {role, distinct[key].role} == {"fit", "held_out"}:
                 raise ValueError(
                     f"size {one.size} at {run.steps} steps is in a grid of role fit and in one of "
                     "role held_out; what is predicted must not be fitted: leave it out of one"
                 )
-            run = replace(run, name=_name(run, one.size, print_))
-            family = _family(config, run)
-            point = Point(run, one.size, role, one.facts, family, print_, leads, (one.arm,))
-            point = found.setdefault(print_, point)
-            if one.arm not in point.arms:
-                found[print_] = replace(point, arms=(*point.arms, one.arm))
-        points += found.values()
-    return points
+            run = replace(run, name=_name(run, one.size, key))
+            whole = replace(one, run=run, family=_family(config, run), fingerprint=key, leads=leads)
+            first = distinct.setdefault(key, whole)
+            distinct[key] = replace(first, arms=tuple(dict.fromkeys((*first.arms, *one.arms))))
+        named += distinct.values()
+    return named
 
 
 def _family(config: SweepConfig, run: PretrainConfig) -> str:
@@ -211,16 +182,16 @@ def _family(config: SweepConfig, run: PretrainConfig) -> str:
 
 
 def _paced(config: SweepConfig, run: PretrainConfig, shortest: int, trunk: bool) -> PretrainConfig:
-    """Sets when the run logs, measures and saves: a trunk where its branches will leave it."""
+    """Return when the run logs, measures and saves: a trunk where its branches will leave it."""
     stable = decay_start(run.optimizer, shortest)
     log = max(1, stable // LOGGED)
-    every = stable // log * log
+    rhythm = stable // log * log
     validate = max(1, run.steps // config.validations // log) * log
     return replace(
         run,
         log_every=log,
-        checkpoint_every=every,
-        keep_every=every if trunk else 0,
+        checkpoint_every=rhythm,
+        keep_every=rhythm if trunk else 0,
         validate_every=validate if trunk else run.steps,
     )
 

@@ -95,7 +95,7 @@ def position_bytes(config: PretrainConfig) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Writes all rungs."""
+    """Write all rungs."""
     config = read_command_line(LadderConfig, sys.argv[1:], description=__doc__ or "")
     config.out.mkdir(parents=True, exist_ok=True)
     for name in DEPTHS:

@@ -21,11 +21,11 @@ TAIL = 1500  # characters of a failed run's output that are shown
 
 @dataclass
 class Running:
-    """A point in training: its process, on which of the `jobs` places, since when."""
+    """A point in training: its process, in which of the `jobs` slots, since when."""
 
     point: Point
     process: Popen[bytes]
-    place: int
+    slot: int
     began: float
 
     @property
@@ -34,7 +34,7 @@ class Running:
         return time.monotonic() - self.began
 
     def stop(self) -> None:
-        """Lets the run save a checkpoint and end; it is killed where it takes more than GRACE."""
+        """Let the run save a checkpoint and end; kill it where it takes more than GRACE."""
         signals = [(time.monotonic() + GRACE, signal.SIGKILL), (0.0, signal.SIGTERM)]
         while _alive(self.process):
             if signals and time.monotonic() >= signals[-1][0]:  # once: a second SIGTERM would kill
@@ -51,8 +51,8 @@ def command(run: Path, *, gpu: int | None, threads: int) -> list[str]:
     return [*launch, "clue/pretrain.py", str(run)]
 
 
-def start(point: Point, trunk: Path | None, *, place: int, gpus: int, threads: int) -> Running:
-    """Starts a point; what it says goes to RUNS/NAME.out, beside NAME.yaml, its config.
+def start(point: Point, trunk: Path | None, *, slot: int, gpus: int, threads: int) -> Running:
+    """Return the point, started; what it prints goes to RUNS/NAME.out, beside NAME.yaml.
 
     Raises ValueError where it is running already, from an earlier call that was killed: whoever
     trains a point holds a lock that ends with the last of its processes.
@@ -60,10 +60,9 @@ def start(point: Point, trunk: Path | None, *, place: int, gpus: int, threads: i
     run = replace(point.run, trunk=trunk)
     run.runs.mkdir(parents=True, exist_ok=True)
     file = run.runs / f"{run.name}.yaml"
-    lock = _locked(run.runs / f".{run.name}.lock")
-    try:
+    with _locked(run.runs / f".{run.name}.lock") as lock:
         write_text(file, to_yaml(run))
-        gpu = place % gpus if gpus else None
+        gpu = slot % gpus if gpus else None
         with file.with_suffix(".out").open("wb") as out:
             process = Popen(
                 command(file, gpu=gpu, threads=threads),
@@ -73,9 +72,7 @@ def start(point: Point, trunk: Path | None, *, place: int, gpus: int, threads: i
                 start_new_session=True,  # so that one signal reaches the launcher and the run
                 pass_fds=[lock.fileno()],
             )
-    finally:
-        lock.close()
-    return Running(point, process, place, time.monotonic())
+    return Running(point, process, slot, time.monotonic())
 
 
 def trunk_of(point: Point, family: list[Point]) -> Path | None:
@@ -83,21 +80,18 @@ def trunk_of(point: Point, family: list[Point]) -> Path | None:
 
     That is one from before the cooldown of either; None where there is none, and the run is whole.
     """
-    best, found = 0, None
     own = decay_start(point.run.optimizer, point.run.steps)
-    for other in family:
-        if other is point:
-            continue
+    begins: list[tuple[int, Path]] = []
+    for other in (one for one in family if one is not point):
         limit = min(own, decay_start(other.run.optimizer, other.run.steps))
-        for place in other.run.run.glob("checkpoints/step_*"):
-            step = int(place.name.removeprefix("step_"))
-            if best < step <= limit:
-                best, found = step, other.run.run
-    return found
+        saved = (folder.name for folder in other.run.run.glob("checkpoints/step_*"))
+        steps = (int(name.removeprefix("step_")) for name in saved)
+        begins += [(step, other.run.run) for step in steps if 0 < step <= limit]
+    return max(begins, key=lambda begin: begin[0])[1] if begins else None
 
 
 def tail(point: Point) -> str:
-    """Return the end of what a run said."""
+    """Return the end of what a run printed."""
     out = point.run.runs / f"{point.name}.out"
     return out.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
 

@@ -25,16 +25,16 @@ def work_left(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
     `points` are all of a sweep: those of a family together, and each after its trunk.
     """
     kept: dict[str, list[int]] = {}  # checkpoints of a family in which a branch may begin
-    found: dict[str, tuple[float, float]] = {}
+    work: dict[str, tuple[float, float]] = {}
     for point in points:
-        steps, every = point.run.steps, point.run.checkpoint_every
+        steps, rhythm = point.run.steps, point.run.checkpoint_every
         stable = decay_start(point.run.optimizer, steps)
         before = kept.setdefault(point.family, [])
-        begin = max((step for step in before if step <= stable), default=0)
+        own = steps - max((step for step in before if step <= stable), default=0)
         if point.run.keep_every:
-            before += range(every, stable + 1, every)
-        found[point.name] = (steps - begin, (steps - begin) * point.facts.step_flops)
-    return found
+            before += range(rhythm, stable + 1, rhythm)
+        work[point.name] = (own, own * point.facts.step_flops)
+    return work
 
 
 class Board:
@@ -46,10 +46,8 @@ class Board:
         self.work = work_left(points)
         self.done: dict[str, Mapping[str, Any]] = {}
         self.failed: dict[str, str] = {}
-        self.live: Live | None = None
         console = Console(stderr=True)
-        if console.is_terminal:
-            self.live = Live(console=console, auto_refresh=False)
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def seconds(self) -> dict[str, float]:
         """Return the wall seconds each point will take: a start, its steps and its FLOPs.
@@ -61,23 +59,17 @@ class Board:
         if known:
             scale = np.array([1.0, 1e3, 1e12])
             counts = np.array([[1.0, own["steps"], own["flops"]] for own in known]) / scale
-            walls = np.array([own["wall"] for own in known])
+            walls = np.array([[own["wall"]] for own in known])
             # relative errors: a long point may not hide what a short one takes
-            fitted, _ = nnls(counts / walls[:, None], np.ones(len(walls)))
-            costs = fitted / scale
-        return {
-            name: float(costs @ [1.0, steps, flops]) for name, (steps, flops) in self.work.items()
-        }
+            costs = nnls(counts / walls, np.ones(len(walls)))[0] / scale
+        return {name: float(costs @ [1.0, *each]) for name, each in self.work.items()}
 
     def left(self, running: Sequence[Running]) -> float:
-        """Return the seconds until all points are done, on `jobs` places."""
+        """Return the seconds until all points are done, in `jobs` slots."""
         seconds = self.seconds()
         busy = {one.point.name: one.wall for one in running}
-        rest = [
-            max(0.0, seconds[point.name] - busy.get(point.name, 0.0))
-            for point in self.points
-            if point.name not in self.done and point.name not in self.failed
-        ]
+        names = seconds.keys() - self.done.keys() - self.failed.keys()
+        rest = [max(0.0, seconds[name] - busy.get(name, 0.0)) for name in names]
         return max([sum(rest) / self.jobs, *rest], default=0.0)
 
     def summary(self, running: Sequence[Running]) -> str:
@@ -85,34 +77,30 @@ class Board:
         waiting = len(self.points) - len(self.done) - len(running) - len(self.failed)
         words = f"{len(self.done)} done, {len(running)} running, {waiting} left"
         words += f", {len(self.failed)} failed" if self.failed else ""
-        if not waiting and not running:
-            return words
-        return f"{words}, about {duration(self.left(running))} to the end"
+        end = f", about {duration(self.left(running))} to the end"
+        return words + (end if waiting or running else "")
 
     def say(self, line: str) -> None:
-        """Writes a line, above the table where there is one."""
+        """Write a line, above the table where there is one."""
         if self.live is not None:
             self.live.console.print(line, markup=False, highlight=False)
         else:
             sys.stderr.write(line + "\n")
 
     def draw(self, running: Sequence[Running]) -> None:
-        """Draws the table, if there is a terminal."""
+        """Draw the table, if there is a terminal."""
         if self.live is None:
             return
         table = Table(title=self.summary(running), title_justify="left")
         for name in ("point", "role", "FLOPs", "state", "held-out loss"):
-            table.add_column(
-                name, justify="right" if name in ("FLOPs", "held-out loss") else "left"
-            )
-        states = {one.point.name: _progress(one) for one in running}
-        states |= dict.fromkeys(self.done, "done") | dict.fromkeys(self.failed, "failed")
+            table.add_column(name)
+        states = dict.fromkeys(self.done, "done") | dict.fromkeys(self.failed, "failed")
+        states |= {one.point.name: _progress(one) for one in running}
         shown = [point for point in self.points if point.name in states]
         for point in shown[-self.live.console.height + 6 :]:
-            kept = self.done.get(point.name)
-            loss = f"{kept['row']['loss']:.4f}" if kept else ""
-            state = states[point.name]
-            table.add_row(point.name, point.role, f"{point.flops:.2e}", state, loss)
+            loss = f"{self.done[point.name]['row']['loss']:.4f}" if point.name in self.done else ""
+            flops = f"{point.flops:.2e}"
+            table.add_row(point.name, point.role, flops, states[point.name], loss)
         self.live.update(table, refresh=True)
 
 

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.external import machine
-from benchmarks.scaling.fit.prediction_file import read_prediction
+from benchmarks.metrics.format import aligned
+from benchmarks.scaling.json_files import read_prediction
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.sweep.progress import Board, work_left
@@ -35,26 +36,24 @@ POLL = 0.5  # seconds between two looks at the running points
 
 
 class Sweep:
-    """The points of a study on `jobs` places, each with `threads` threads and perhaps a GPU."""
+    """The points of a study in `jobs` slots, each with `threads` threads and perhaps a GPU."""
 
     def __init__(self, config: SweepConfig) -> None:
-        """Raises ValueError or FileNotFoundError for a point that cannot work."""
+        """Lay out the points; ValueError or FileNotFoundError for one that cannot work."""
         self.config, self.points = config, lay_out(config)
-        asked = [role for role in ROLES if role in config.roles]
-        self.asked = [point for role in asked for point in self.points if point.role == role]
+        roles = [role for role in ROLES if role in config.roles]
+        self.chosen = [point for role in roles for point in self.points if point.role == role]
         self.gpus = torch.cuda.device_count()
         self.jobs = config.jobs or max(1, self.gpus)
         self.threads = config.threads or max(1, (os.cpu_count() or 1) // self.jobs)
         self.machine = machine.describe("cuda" if self.gpus else "cpu", self.threads)
-        self.board = Board(self.asked, self.jobs)
-        for point in self.asked:
-            kept = finished(point)
-            if kept is not None:
-                self.board.done[point.name] = kept
+        self.board = Board(self.chosen, self.jobs)
+        kept = {point.name: finished(point) for point in self.chosen}
+        self.board.done |= {name: one for name, one in kept.items() if one is not None}
         self.running: list[Running] = []
 
     def train(self) -> int:
-        """Trains what is missing and gives how many points failed; the others go on."""
+        """Train what is missing and return how many points failed; the others go on."""
         config, board = self.config, self.board
         write_tables(config, self.points)
         board.say(f"{config.name}: {board.summary(self.running)}")
@@ -77,50 +76,43 @@ class Sweep:
         return len(board.failed)
 
     def _fill(self) -> bool:
-        """Starts points on the free places; says whether any is running."""
-        free = set(range(self.jobs)) - {one.place for one in self.running}
-        for place in sorted(free):
-            point = next((point for point in self.asked if self._is_ready(point)), None)
+        """Start points in the free slots; return whether any is running."""
+        for slot in sorted({*range(self.jobs)} - {one.slot for one in self.running}):
+            point = next((point for point in self.chosen if self._is_ready(point)), None)
             if point is None:
                 break
-            family = [other for other in self.points if other.family == point.family]
+            trunk, gpus, threads = trunk_of(point, self._family(point)), self.gpus, self.threads
             try:
-                one = start(
-                    point,
-                    trunk_of(point, family),
-                    place=place,
-                    gpus=self.gpus,
-                    threads=self.threads,
-                )
+                self.running.append(start(point, trunk, slot=slot, gpus=gpus, threads=threads))
             except (ValueError, OSError) as error:
                 self.board.failed[point.name] = str(error)
-                continue
-            self.running.append(one)
             self.board.draw(self.running)
-        return bool(self.running) or any(self._is_ready(point) for point in self.asked)
+        return bool(self.running) or any(self._is_ready(point) for point in self.chosen)
+
+    def _family(self, point: Point) -> list[Point]:
+        return [other for other in self.points if other.family == point.family]
 
     def _is_ready(self, point: Point) -> bool:
         """Return whether a point may start: it waits for those of which it can branch off."""
         over = self.board.done.keys() | self.board.failed.keys()
         if point.name in over or any(point is one.point for one in self.running):
             return False
-        place = ROLES.index(point.role)
+        rank = (ROLES.index(point.role), not point.leads)
         return all(
             other.name in over
-            for other in self.asked
+            for other in self.chosen
             if other.family == point.family
             and other.leads
             and other is not point
-            and (ROLES.index(other.role), not other.leads) <= (place, not point.leads)
+            and (ROLES.index(other.role), not other.leads) <= rank
         )
 
     def _ended(self, one: Running) -> None:
-        """Takes in a run that ended: its record, the tables, or why it failed."""
+        """Take in a run that ended: its record, the tables, or why it failed."""
         point, board = one.point, self.board
-        status = one.process.returncode
         try:
-            if status:
-                raise ValueError(f"status {status}: {tail(point)}")
+            if one.process.returncode:
+                raise ValueError(f"status {one.process.returncode}: {tail(point)}")
             record(self.config, point, self.machine, one.wall)
         except (ValueError, OSError, KeyError) as error:
             board.failed[point.name] = str(error)
@@ -138,37 +130,30 @@ class Sweep:
         self._prune(point)
 
     def _prune(self, point: Point) -> None:
-        """Deletes the checkpoints for branches once a family has all its points, of every role."""
-        family = [other for other in self.points if other.family == point.family]
-        if any(finished(other) is None for other in family):
-            return
-        for other in family:
-            run = other.run.run
+        """Delete the checkpoints for branches once a family has all its points, of every role."""
+        runs = [other.run.run for other in self._family(point) if finished(other) is not None]
+        for run in runs if len(runs) == len(self._family(point)) else []:
             named = {(run / name).read_text(encoding="utf-8").strip() for name in ("last", "best")}
-            for place in run.glob("checkpoints/step_*"):
-                if place.name not in named:
-                    shutil.rmtree(place)
+            for folder in run.glob("checkpoints/step_*"):
+                if folder.name not in named:
+                    shutil.rmtree(folder)
 
 
 def plan(points: Sequence[Point]) -> str:
     """Return the points as lines, with what each adds and what all cost."""
     work = work_left(points)
-    lines = [
-        f"{'point':44} {'role':8} {'steps':>7} {'FLOPs':>9} {'own steps':>9} {'epochs':>7}  params"
-    ]
+    lines = [["point", "role", "steps", "FLOPs", "own steps", "epochs", "params"]]
     for point in points:
-        epochs = point.run.steps / point.facts.epoch
-        lines.append(
-            f"{point.name:44} {point.role:8} {point.run.steps:7} {point.flops:9.2e} "
-            f"{work[point.name][0]:9.0f} {epochs:7.2f}  {point.facts.params:,}"
-        )
+        steps, epochs = point.run.steps, point.run.steps / point.facts.epoch
+        counts = [f"{steps}", f"{point.flops:.2e}", f"{work[point.name][0]:.0f}", f"{epochs:.2f}"]
+        lines.append([point.name, point.role, *counts, f"{point.facts.params:,}"])
     steps, flops = (sum(own[n] for own in work.values()) for n in (0, 1))
-    lines.append(f"{len(points)} points, {steps:,.0f} steps and {flops:.2e} FLOPs to be trained")
-    return "\n".join(lines) + "\n"
+    end = f"{len(points)} points, {steps:,.0f} steps and {flops:.2e} FLOPs to be trained"
+    return f"{aligned(lines)}\n{end}\n"
 
 
 def sweep(config: SweepConfig) -> int:
-    """Trains what is missing, or prints the plan where `dry`; gives how many points failed.
+    """Train what is missing, or print the plan where `dry`; return how many points failed.
 
     Raises ValueError or FileNotFoundError, before any run, where a point cannot work, or is held
     out and not predicted.
@@ -176,18 +161,17 @@ def sweep(config: SweepConfig) -> int:
     if config.dry:
         sys.stdout.write(plan(lay_out(config)))
         return 0
-    made = Sweep(config)
-    _refuse_unpredicted(config, made)
-    return made.train()
+    study = Sweep(config)
+    _refuse_unpredicted(config, study)
+    return study.train()
 
 
-def _refuse_unpredicted(config: SweepConfig, made: Sweep) -> None:
+def _refuse_unpredicted(config: SweepConfig, study: Sweep) -> None:
     """Refuse to train what is held out before it is predicted: later it would be no prediction."""
-    left = [point.name for point in made.asked if point.name not in made.board.done]
-    held = {point.name for point in made.points if point.role == "held_out"}.intersection(left)
+    left = [p for p in study.chosen if p.role == "held_out" and p.name not in study.board.done]
     file = config.out / "prediction.json"
-    told = read_prediction(file)["targets"] if held and file.is_file() else []
-    unknown = sorted(held - {target["name"] for target in told})
+    targets = read_prediction(file)["targets"] if left and file.is_file() else []
+    unknown = sorted({point.name for point in left} - {target["name"] for target in targets})
     if unknown:
         raise ValueError(
             f"{unknown[0]} is held out, and {file} does not say what its loss will be; predict it "
@@ -197,11 +181,7 @@ def _refuse_unpredicted(config: SweepConfig, made: Sweep) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
+    """Run the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if run_command(SweepConfig, sweep, argv, description=__doc__):
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.scaling.fit.run_table import RUNS
 from benchmarks.scaling.sweep.grid import Point
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.atomic import write_text
@@ -17,23 +18,6 @@ from clue.config import load
 from clue.monitor.read_log import read_log
 from clue.run.pretrain_config import PretrainConfig
 
-RUNS = pa.schema(
-    [
-        *((name, pa.string()) for name in ("study", "point", "trunk")),
-        ("seed", pa.int64()),
-        ("objective", pa.string()),
-        ("flops", pa.float64()),
-        *((name, pa.int64()) for name in ("params", "params_hidden", "pairs", "users", "events")),
-        ("epochs", pa.float64()),
-        *((name, pa.int64()) for name in ("steps", "batch", "max_events", "width", "layers")),
-        *((name, pa.float64()) for name in ("lr", "loss", "loss_se")),
-        ("negatives", pa.int64()),
-        *((name, pa.string()) for name in ("eval_set", "loss_kind")),
-        ("annealed", pa.bool_()),
-        ("seconds", pa.float64()),
-        *((name, pa.string()) for name in ("device", "commit", "role", "size", "arm")),
-    ]
-)
 CURVES = pa.schema(
     [
         *((name, pa.string()) for name in ("study", "point", "role")),
@@ -61,17 +45,13 @@ def held_out(figures: Mapping[str, Mapping[str, float]]) -> HeldOut:
     of a study share, and so larger than the noise between points.
     """
     each = list(figures.values())
+    key = "calibrated_entropy" if "calibrated_entropy" in each[0] else "cross_entropy"
     queries = np.array([one.get("gallery") or one["queries"] for one in each])
     share = queries / queries.sum()
-    key = "calibrated_entropy" if "calibrated_entropy" in each[0] else "cross_entropy"
-    loss, se, negatives = (
-        np.array([one[name] for one in each]) for name in (key, "entropy_se", "negatives")
-    )
-    return HeldOut(
-        float(share @ loss),
-        float(np.sqrt((share**2) @ (se**2))),
-        round(float(share @ negatives)),
-    )
+    columns = (key, "entropy_se", "negatives")
+    loss, se, negatives = np.array([[one[name] for name in columns] for one in each]).T
+    total = float(np.sqrt((share**2) @ (se**2)))
+    return HeldOut(float(share @ loss), total, round(float(share @ negatives)))
 
 
 def spent(run: Path) -> np.ndarray:
@@ -97,7 +77,7 @@ def spent(run: Path) -> np.ndarray:
 
 
 def record(config: SweepConfig, point: Point, machine: Mapping[str, Any], wall: float) -> None:
-    """Writes RUN/point.json: that the point is finished, its row and its curve."""
+    """Write RUN/point.json: that the point is finished, its row and its curve."""
     run, facts = point.run, point.facts
     costs, history = spent(run.run), read_log(run.run)
     steps, own = int(costs[-1, 0]), config.schedule == "own"
@@ -105,24 +85,21 @@ def record(config: SweepConfig, point: Point, machine: Mapping[str, Any], wall: 
     valid = history.valid
     if not valid or valid[-1]["step"] != steps or (steps != run.steps and not over):
         raise ValueError(f"{run.run} ended before its step {run.steps}: its log says why")
-    nextitem = run.objective == "next_item"
-    measured = [held_out(line.get("next_item" if nextitem else "matching", {})) for line in valid]
+    next_item = run.objective == "next_item"
+    measured = [held_out(line.get("next_item" if next_item else "matching", {})) for line in valid]
     end = min(measured, key=lambda one: one.loss) if own else measured[-1]
+    model = run.decoder if next_item else run.model.user
+    length = run.decoder if next_item else run.views
     row = {
-        "seed": run.seed,
-        "objective": run.objective,
+        **{key: getattr(run, key) for key in ("seed", "objective", "batch")},
         "flops": costs[-1, 1],
-        "params": facts.params,
-        "params_hidden": facts.params_hidden,
+        **{key: getattr(facts, key) for key in ("params", "params_hidden", "users", "events")},
         "pairs": run.batch * steps,
-        "users": facts.users,
-        "events": facts.events,
         "epochs": steps / facts.epoch,
         "steps": steps,
-        "batch": run.batch,
-        "max_events": run.decoder.max_events if nextitem else run.views.max_events,
-        "width": run.decoder.width if nextitem else run.model.user.width,
-        "layers": run.decoder.layers if nextitem else run.model.user.layers,
+        "max_events": length.max_events,
+        "width": model.width,
+        "layers": model.layers,
         "lr": run.optimizer.lr,
         "loss": end.loss,
         "loss_se": end.se,
@@ -158,22 +135,21 @@ def finished(point: Point) -> dict[str, Any] | None:
     return kept if kept["fingerprint"] == point.fingerprint else None
 
 
-def write_tables(config: SweepConfig, points: Sequence[Point]) -> int:
-    """Writes OUT/runs.parquet and OUT/curves.parquet of the finished points; gives their number."""
+def write_tables(config: SweepConfig, points: Sequence[Point]) -> None:
+    """Write OUT/runs.parquet and OUT/curves.parquet of the finished points."""
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for point in points:
         kept = finished(point)
         if kept is None:
             continue
-        who = {"study": config.name, "point": point.name, "role": point.role}
+        names = {"study": config.name, "point": point.name, "role": point.role}
         # ends of one trunk share most of their steps: a bootstrap must draw them together
-        row = {**who, "trunk": point.family, "size": point.size, **kept["row"]}
+        row = {**names, "trunk": point.family, "size": point.size, **kept["row"]}
         rows += [{**row, "arm": arm} for arm in point.arms]
-        curves += [{**who, "params": point.facts.params, **line} for line in kept["curve"]]
+        curves += [{**names, "params": point.facts.params, **line} for line in kept["curve"]]
     config.out.mkdir(parents=True, exist_ok=True)
-    for name, schema, found in (("runs", RUNS, rows), ("curves", CURVES, curves)):
+    for name, schema, table in (("runs", RUNS, rows), ("curves", CURVES, curves)):
         beside = config.out / f".writing-{name}.parquet"
-        pq.write_table(pa.Table.from_pylist(found, schema=schema), beside)
+        pq.write_table(pa.Table.from_pylist(table, schema=schema), beside)
         beside.replace(config.out / f"{name}.parquet")
-    return len(rows)

@@ -3,6 +3,7 @@
 Besiroglu et al. 2024, "Chinchilla Scaling: A replication attempt" (arXiv 2404.10102).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,10 @@ from scipy.optimize import minimize
 
 from benchmarks.scaling.fit.isoflop import Cost, optima
 from benchmarks.scaling.fit.law_intervals import bootstrap
-from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
-from benchmarks.scaling.fit.least_squares import (
-    DELTA,
-    described,
-    fit,
-    huber,
-    stopped_early,
-)
+from benchmarks.scaling.fit.laws import Law, PowerLaw
+from benchmarks.scaling.fit.least_squares import DELTA, described, fit, huber, stopped_early
 from benchmarks.scaling.fit.selection import Sample
-from benchmarks.scaling.fit.sensitivity import Rung, fitted, ladder
+from benchmarks.scaling.fit.sensitivity import fitted, ladder
 from benchmarks.scaling.validation.published import chinchilla, expected
 
 # What Epoch's notebook found, and the runs of the coverage study are drawn from.
@@ -32,35 +27,33 @@ def chinchilla_study(folder: Path, *, starts: int, resamples: int, seed: int) ->
     """Return the surface of the 240 runs beside Epoch's numbers, and what other choices give."""
     known = expected(folder)["epoch_chinchilla"]
     sample = chinchilla(folder)
-    law = PowerLaw.on(sample.factors, sample.x)
-    found = fit(law, sample.x, sample.losses, most=starts)
-    drawn = bootstrap(found, sample, resamples=resamples, seed=seed)
+    surface = fit(PowerLaw.on(sample.factors, sample.x), sample.x, sample.losses, most=starts)
+    drawn = bootstrap(surface, sample, resamples=resamples, seed=seed)
     ours = drawn.coefficients()
     notebook = known["huber_delta_1e-3_sum"]["published_notebook"]
     paper, interval = known["published_paper_fit_with_scale"], known["published_bootstrap95_4000"]
-    cost = Cost.of(sample.flops, *sample.x.T)
-    best = optima(drawn, cost, np.array([5.76e23]))
+    best = optima(drawn, Cost.of(sample.flops, *sample.x.T), np.array([5.76e23]))
     return {
         "runs": len(sample),
-        "objective": {"ours": found.objective, "published": notebook["objective"]},
+        "objective": {"ours": surface.objective, "published": notebook["objective"]},
         "coefficients": {
             name: {
-                "ours": ours[key].as_tree(),
+                "ours": ours[key],
                 "published": notebook[name],
                 "published, scale fitted too": paper[name],
                 "published standard error": paper["se"][name],
                 "published 95 %": interval[name],
-                "inside the published 95 %": bool(
+                "inside the published 95 %": (
                     interval[name][0] <= ours[key].value <= interval[name][1]
                 ),
             }
             for name, key in NAMES.items()
         },
-        "exponent of the best size": {"ours": best.exponent.as_tree(), "published": paper["a"]},
-        "starts": found.starts,
-        "agreeing": found.agreeing,
-        "condition": found.condition,
-        "flags": found.flags,
+        "exponent of the best size": {"ours": best.exponent, "published": paper["a"]},
+        "starts": surface.starts,
+        "agreeing": surface.agreeing,
+        "condition": surface.condition,
+        "flags": surface.flags,
         "delta": {
             f"{delta:g}": fitted_coefficients(sample, delta) for delta in (1e-4, 1e-3, 1e-2, 1.0)
         },
@@ -68,17 +61,22 @@ def chinchilla_study(folder: Path, *, starts: int, resamples: int, seed: int) ->
             "ours": fitted_coefficients(chinchilla(folder, outliers=True), DELTA),
             "published": known["all_245_rows_huber"],
         },
-        "mean reduction, default tolerances": mean_trap(sample, found.theta),
+        "mean reduction, default tolerances": mean_trap(sample, surface.theta),
         "held out": held_out(sample),
         "ladder": rungs(sample),
     }
 
 
+def named(law: Law, theta: np.ndarray) -> dict[str, float]:
+    """Return A, B, E, alpha and beta."""
+    coefficients = law.coefficients(theta)
+    return {name: coefficients[key] for name, key in NAMES.items()}
+
+
 def fitted_coefficients(sample: Sample, delta: float) -> dict[str, float]:
     """Return A, B, E, alpha and beta of the sample at a delta, from a few starts."""
-    found = fitted(sample, delta=delta)
-    told = found.law.coefficients(found.theta)
-    return {name: told[key] for name, key in NAMES.items()}
+    surface = fitted(sample, delta=delta)
+    return named(surface.law, surface.theta)
 
 
 def mean_trap(sample: Sample, right: np.ndarray) -> dict[str, Any]:
@@ -87,24 +85,22 @@ def mean_trap(sample: Sample, right: np.ndarray) -> dict[str, Any]:
     Parameters are log A, log B, log E, alpha, beta; the start is the best but for a digit.
     """
     law = PowerLaw.on(sample.factors, sample.x)
-    told = law.coefficients(right)
+    best = named(law, right)
     logs = np.log(sample.losses)
 
     def theta_of(raw: np.ndarray) -> np.ndarray:
         a, b, e, alpha, beta = raw
-        named = {"E": np.exp(e), "A_N": np.exp(a), "a_N": alpha, "A_D": np.exp(b), "a_D": beta}
-        return from_coefficients(law, named)
+        published = {"E": np.exp(e), "A_N": np.exp(a), "A_D": np.exp(b), "a_N": alpha, "a_D": beta}
+        return law.parameters(published)
 
     def mean(raw: np.ndarray) -> float:
         return float(huber(np.log(law.loss(theta_of(raw), sample.x)) - logs, DELTA).mean())
 
-    start = np.array([np.log(told["A_N"]) + 1, np.log(told["A_D"]) - 1, 0.5, 0.4, 0.3])
+    start = np.array([np.log(best["A"]) + 1, np.log(best["B"]) - 1, 0.5, 0.4, 0.3])
     ended = theta_of(np.asarray(minimize(mean, start, method="L-BFGS-B").x))
-    seen = described(law, ended, sample.x, sample.losses)
-    coefficients = law.coefficients(ended)
     return {
-        "coefficients": {name: coefficients[key] for name, key in NAMES.items()},
-        "objective": seen.objective,
+        "coefficients": named(law, ended),
+        "objective": described(law, ended, sample.x, sample.losses).objective,
         "flag": stopped_early(law, ended, sample.x, sample.losses),
     }
 
@@ -112,37 +108,31 @@ def mean_trap(sample: Sample, right: np.ndarray) -> dict[str, Any]:
 def held_out(sample: Sample) -> list[dict[str, Any]]:
     """Return the mean absolute error of the most expensive runs, by how many were left out."""
     order = np.argsort(sample.flops, kind="stable")
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for share in (0.0, 0.1, 0.2, 0.3, 1 / len(sample)):
         out = max(1, round(share * len(sample)))
         above = sample.take(order[-out:] if share else order)
         law = fitted(sample.take(order[:-out] if share else order))
         errors = law.loss(above.x) / above.losses - 1
-        found.append(
+        rows.append(
             {
                 "left out": out if share else 0,
-                "mean absolute error": float(np.abs(errors).mean()),
-                "signed error of the largest": float(errors[-1]),
+                "mean absolute error": np.abs(errors).mean(),
+                "signed error of the largest": errors[-1],
             }
         )
-    return found
+    return rows
 
 
 def rungs(sample: Sample, decades: float = 0.5) -> list[dict[str, float]]:
     """Return the ladder over cuts of half decades: of each the median absolute errors above it."""
     steps = 10 ** (np.floor(np.log10(sample.flops) / decades) * decades)
-    stepped = Sample(sample.factors, sample.x, sample.losses, sample.clusters, steps)
-    by_cut: dict[float, list[Rung]] = {}
-    for rung in ladder(stepped):
-        by_cut.setdefault(rung.cut, []).append(rung)
-    return [
-        {
-            "below FLOPs": cut * 10**decades,
-            "fitted": mine[0].runs,
-            "predicted": len(mine),
-            "law": float(np.median([abs(rung.error) for rung in mine])),
-            "pure power law": float(np.median([abs(rung.pure) for rung in mine])),
-            "largest run so far": float(np.median([abs(rung.last) for rung in mine])),
-        }
-        for cut, mine in by_cut.items()
-    ]
+    each = ladder(replace(sample, flops=steps))
+    rows: list[dict[str, float]] = []
+    for cut in dict.fromkeys(rung.cut for rung in each):
+        above = [rung for rung in each if rung.cut == cut]
+        law, pure, last = np.median([[abs(r.error), abs(r.pure), abs(r.last)] for r in above], 0)
+        counts = {"fitted": above[0].runs, "predicted": len(above)}
+        errors = {"law": law, "pure power law": pure, "largest run so far": last}
+        rows.append({"below FLOPs": cut * 10**decades, **counts, **errors})
+    return rows

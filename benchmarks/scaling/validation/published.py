@@ -47,14 +47,12 @@ def chinchilla(folder: Path, *, outliers: bool = False) -> Sample:
 def openclip(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return GMACs of training and errors of the 29 models by data set; OpenAI's own left out."""
     table = pd.read_csv(folder / "openclip_scaling" / "zeroshot_results.csv")
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name, measure in CLIP.items():
-        mine = table[
-            (table["downstream_dataset"] == name) & (table["upstream_dataset"] != "CLIP-WIT")
-        ]
-        macs, right = (np.array(mine[column], np.float64) for column in ("gmacs_total", measure))
-        found[name] = macs, 1 - right
-    return found
+    table = table[table["upstream_dataset"] != "CLIP-WIT"]
+    by_set = {name: table[table["downstream_dataset"] == name] for name in CLIP}
+    return {
+        name: (np.array(rows["gmacs_total"], float), 1 - np.array(rows[CLIP[name]], float))
+        for name, rows in by_set.items()
+    }
 
 
 def misfitting(folder: Path, size: str) -> Sample:

@@ -8,7 +8,6 @@ Muennighoff's two values, a table on which the floor is not identified, and how 
 hold the truth on drawn runs. The data are read in place and never copied: they state no licence.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling.fit.data_constrained import RepeatedLaw
+from benchmarks.metrics.format import markdown as table
 from benchmarks.scaling.fit.isoflop import error_frontier
-from benchmarks.scaling.fit.law_summary import band, plain
+from benchmarks.scaling.fit.law_summary import band
+from benchmarks.scaling.fit.laws import RepeatedLaw
 from benchmarks.scaling.fit.sensitivity import fitted
+from benchmarks.scaling.json_files import write_json
 from benchmarks.scaling.validation.chinchilla import TRUTH, chinchilla_study
-from benchmarks.scaling.validation.coverage import (
-    compute_design,
-    coverage,
-    surface_design,
-)
+from benchmarks.scaling.validation.coverage import compute_design, coverage, surface_design
 from benchmarks.scaling.validation.published import expected, misfitting, openclip
-from clue.config import read_command_line
+from clue.config import run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +43,11 @@ class ReferenceConfig:
 def openclip_study(folder: Path) -> dict[str, Any]:
     """Return the frontiers error = b GMACs^-a beside the published ones."""
     known = expected(folder)["openclip_scaling"]["published"]
-    found: dict[str, Any] = {}
-    for name, (macs, errors) in openclip(folder).items():
-        factor, exponent = error_frontier(macs, errors)
-        found[name] = {"ours": [factor, -exponent], "published": known[name], "models": len(macs)}
-    return found
+    fits = {name: (error_frontier(*each), len(each[0])) for name, each in openclip(folder).items()}
+    return {
+        name: {"ours": [factor, -exponent], "published": known[name], "models": models}
+        for name, ((factor, exponent), models) in fits.items()
+    }
 
 
 def muennighoff_study(folder: Path) -> list[dict[str, float]]:
@@ -74,78 +71,67 @@ def muennighoff_study(folder: Path) -> list[dict[str, float]]:
 
 def misfitting_study(folder: Path) -> dict[str, Any]:
     """Return the surface by all parameters and by those without embeddings, with their flags."""
-    found: dict[str, Any] = {}
-    for size in ("N", "N_no_emb"):
-        law = fitted(misfitting(folder, size))
-        found[size] = {"coefficients": law.law.coefficients(law.theta), "flags": law.flags}
-    return found
-
-
-def coverage_study(config: ReferenceConfig) -> dict[str, Any]:
-    """Return the share of drawn sets whose 95 % interval holds the truth, by design."""
-    designs = (
-        compute_design(10),
-        compute_design(16),
-        surface_design(TRUTH),
-        surface_design(TRUTH, shared=0.004),
-    )
+    laws = {size: fitted(misfitting(folder, size)) for size in ("N", "N_no_emb")}
     return {
-        one.name: coverage(one, sets=config.sets, resamples=300, seed=config.seed)
-        for one in designs
+        size: {"coefficients": fit.law.coefficients(fit.theta), "flags": fit.flags}
+        for size, fit in laws.items()
     }
 
 
 def reference(config: ReferenceConfig) -> dict[str, Any]:
-    """Runs all, writes OUT/reference.json, gives its tree."""
+    """Return the tree of OUT/reference.json, written: all studies."""
+    drawn = {"starts": config.starts, "resamples": config.resamples}
     tree: dict[str, Any] = {
         "format": 1,
-        "config": {"starts": config.starts, "resamples": config.resamples, "sets": config.sets},
-        "chinchilla": chinchilla_study(
-            config.data, starts=config.starts, resamples=config.resamples, seed=config.seed
-        ),
+        "config": {**drawn, "sets": config.sets},
+        "chinchilla": chinchilla_study(config.data, **drawn, seed=config.seed),
         "openclip": openclip_study(config.data),
         "muennighoff": muennighoff_study(config.data),
         "misfitting": misfitting_study(config.data),
     }
     if config.sets:
-        tree["coverage"] = coverage_study(config)
-    tree = plain(tree)
-    config.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(tree, indent=1, allow_nan=False)
-    (config.out / "reference.json").write_text(text + "\n", encoding="utf-8")
-    return tree
+        designs = [compute_design(10), compute_design(16)]
+        designs += [surface_design(TRUTH), surface_design(TRUTH, shared=0.004)]
+        tree["coverage"] = {
+            one.name: coverage(one, sets=config.sets, resamples=300, seed=config.seed)
+            for one in designs
+        }
+    return write_json(config.out / "reference.json", tree)
 
 
 def markdown(tree: Mapping[str, Any]) -> str:
     """Return the study as Markdown tables."""
     surface = tree["chinchilla"]
-    lines = ["| Chinchilla's 240 runs | ours [95 %] | published [95 %] |", "| --- | --- | --- |"]
+    rows: list[Sequence[str]] = []
     for name, row in surface["coefficients"].items():
-        ours, (low, high) = row["ours"], row["published 95 %"]
-        lines.append(f"| {name} | {band(ours)} | {row['published']:.5g} [{low:g} {high:g}] |")
-    both = surface["objective"]
-    lines.append(f"| objective | {both['ours']:.7g} | {both['published']:.7g} |")
-    lines += ["", "| check | ours | published |", "| --- | --- | --- |"]
+        low, high = row["published 95 %"]
+        rows.append((name, band(row["ours"]), f"{row['published']:.5g} [{low:g} {high:g}]"))
+    objective = surface["objective"]
+    rows.append(("objective", *(f"{objective[who]:.7g}" for who in ("ours", "published"))))
+    parts = [table(("Chinchilla's 240 runs", "ours [95 %]", "published [95 %]"), rows)]
+    rows = []
     for name, row in tree["openclip"].items():
         (a, b), (c, d) = row["ours"], row["published"]
-        lines.append(f"| OpenCLIP {name}: b, a | {a:.2f}, {b:.3f} | {c:g}, {d:g} |")
+        rows.append((f"OpenCLIP {name}: b, a", f"{a:.2f}, {b:.3f}", f"{c:g}, {d:g}"))
     for row in tree["muennighoff"]:
-        told = f"L({row['N']:.3g}, {row['D']:.3g}, {row['U']:.3g})"
-        lines.append(f"| repeated data {told} | {row['ours']:.10f} | {row['published']:.10f} |")
+        point = ", ".join(f"{row[key]:.3g}" for key in "NDU")
+        losses = [f"{row[who]:.10f}" for who in ("ours", "published")]
+        rows.append((f"repeated data L({point})", *losses))
+    parts.append(table(("check", "ours", "published"), rows))
     if "coverage" in tree:
         first = next(iter(tree["coverage"].values()))
         shown = [name for name in first if not name.startswith("a_")]
-        lines += ["", f"| truth inside the 95 % interval | exponents | {' | '.join(shown)} |"]
-        lines.append("| --- " * (len(shown) + 2) + "|")
+        rows = []
         for name, row in tree["coverage"].items():
             powers = ", ".join(f"{x:.1%}" for key, x in row.items() if key.startswith("a_"))
-            lines.append(f"| {name} | {powers} | {' | '.join(f'{row[x]:.1%}' for x in shown)} |")
-    return "\n".join(lines)
+            rows.append((name, powers, *(f"{row[x]:.1%}" for x in shown)))
+        parts.append(table(("truth inside the 95 % interval", "exponents", *shown), rows))
+    return "\n\n".join(parts)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the command line, runs all, prints the tables."""
-    asked = any(word in ("-h", "--help") or word.startswith("data=") for word in argv)
-    words = [*argv] if asked else [*argv, "data=${CLUE_DATA}/scaling"]
-    config = read_command_line(ReferenceConfig, words, description=__doc__ or "")
-    sys.stdout.write(markdown(reference(config)) + "\n")
+    """Read the command line, run all, print the tables."""
+    named = any(word in ("-h", "--help") or word.startswith("data=") for word in argv)
+    words = [*argv] if named else [*argv, "data=${CLUE_DATA}/scaling"]
+    tree = run_command(ReferenceConfig, reference, words, description=__doc__)
+    sys.stdout.write(markdown(tree) + "\n")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.scaling.compare import LOSS, CompareConfig, compare
-from benchmarks.scaling.compare_report import table
+from benchmarks.scaling.compare import LOSS, CompareConfig, compare, table
 from benchmarks.scaling.sweep import launch, query_scores
 from benchmarks.scaling.sweep import run as command
 from benchmarks.scaling.sweep.run import sweep

@@ -12,14 +12,14 @@ from benchmarks.scaling.fit.isoflop import (
     parabolas,
 )
 from benchmarks.scaling.fit.law_intervals import bootstrap
-from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
+from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted
 from benchmarks.scaling.validation.chinchilla import TRUTH
 from tests.benchmarks.scaling.tables import row, rows, runs, surface
 
 LAW = PowerLaw(("N", "D"), (20.0, 24.0))
-THETA = from_coefficients(LAW, TRUTH)
+THETA = LAW.parameters(TRUTH)
 
 
 @pytest.mark.parametrize("cost", [Cost(6.0, 1.0, 0.0), Cost(90.0, 0.8, 0.0)])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.scaling.__main__ import arguments, command, main
-from benchmarks.scaling.fit import diagnostic_figures as checks
+from benchmarks.scaling.fit import figures
 from benchmarks.scaling.fit.law_summary import band, described, study, text
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.fit.study import FitConfig, laws_of
@@ -76,11 +76,11 @@ def test_what_cannot_be_drawn_says_why(tmp_path: Path) -> None:
     config = FitConfig(table=table, starts=1, resamples=10, min_decades=1.5)
     laws = laws_of(config, read_runs(table))
     with pytest.raises(ValueError, match="at one K, 4095"):
-        checks.negatives(laws)
+        figures.negatives(laws)
     with pytest.raises(ValueError, match="no scores given"):
-        checks.scores(None)
+        figures.scores(None)
     with pytest.raises(ValueError, match="no cut leaves enough runs"):
-        checks.extrapolation({"ladder": {"surface": []}})
+        figures.extrapolation({"ladder": {"surface": []}})
 
 
 def test_a_seed_without_another_is_flagged(tmp_path: Path) -> None:
@@ -135,6 +135,6 @@ def test_an_interval_of_zero_width_is_flagged_in_tables_and_figures(tmp_path: Pa
         flags = [flag for flag in tree["flags"] if "zero width" in flag]
         assert bool(flags) == flat
         assert band(tree["coefficients"]["a_pairs"]).endswith("(zero width)") == flat
-        assert checks.factors(laws).axes[0].get_title().endswith("(zero width)") == flat
+        assert figures.factors(laws).axes[0].get_title().endswith("(zero width)") == flat
         if flat:
             assert "4 runs for 3 parameters do not show a spread" in flags[0]

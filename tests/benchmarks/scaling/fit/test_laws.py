@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.scaling.fit.data_constrained import RepeatedLaw
-from benchmarks.scaling.fit.laws import Law, PowerLaw, from_coefficients
+from benchmarks.scaling.fit.laws import Law, PowerLaw, RepeatedLaw
 from benchmarks.scaling.fit.least_squares import fit
 from benchmarks.scaling.validation.chinchilla import TRUTH
 from benchmarks.scaling.validation.reference import muennighoff_study
@@ -30,7 +29,7 @@ def numeric(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 SURFACE = PowerLaw.on(("N", "D"), PLANE)
-THETA = from_coefficients(SURFACE, TRUTH)
+THETA = SURFACE.parameters(TRUTH)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +101,7 @@ def slow_repeated(size: float, read: float, distinct: float) -> float:
 
 def test_repeated_data_count_as_the_paper_says() -> None:
     law = RepeatedLaw.on(("N", "D", "U"), SPACE)
-    theta = np.r_[
-        from_coefficients(PowerLaw(("N", "D"), law.centre), TRUTH), np.log(15.0), np.log(5.0)
-    ]
+    theta = np.r_[PowerLaw(("N", "D"), law.centre).parameters(TRUTH), np.log(15.0), np.log(5.0)]
     expected = [slow_repeated(*row) for row in SPACE.tolist()]
     np.testing.assert_allclose(law.loss(theta, SPACE), expected, rtol=1e-12)
     once = SPACE.copy()

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from benchmarks.scaling.fit.isoflop import error_frontier
-from benchmarks.scaling.fit.laws import PowerLaw, from_coefficients
+from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.least_squares import described, fit, stopped_early
 from benchmarks.scaling.fit.newton import huber, refit
 from benchmarks.scaling.fit.selection import Sample
@@ -28,7 +28,7 @@ def noisy() -> Sample:
     size = np.sqrt(flops / 120) * np.exp(draw.normal(0, 0.8, 120))
     x = np.stack([size, flops / 6 / size], 1)
     law = PowerLaw.on(("N", "D"), x)
-    losses = law.loss(from_coefficients(law, TRUTH), x) * np.exp(draw.normal(0, 0.004, 120))
+    losses = law.loss(law.parameters(TRUTH), x) * np.exp(draw.normal(0, 0.004, 120))
     return Sample(("N", "D"), x, losses, np.arange(120), flops)
 
 

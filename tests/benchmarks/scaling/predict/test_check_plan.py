@@ -1,14 +1,13 @@
 """A plan is held against the run that it asked for, and against no other."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.scaling.fit.law_summary import plain
 from benchmarks.scaling.fit.study import FitConfig
+from benchmarks.scaling.json_files import plain
 from benchmarks.scaling.predict.check_plan import CheckConfig, check, sentence
 from benchmarks.scaling.predict.plan import PlanConfig, plan
 from tests.benchmarks.scaling.tables import row, rows, surface, write
@@ -18,7 +17,7 @@ from tests.benchmarks.scaling.tables import row, rows, surface, write
 def config(tmp_path: Path) -> CheckConfig:
     fit = FitConfig(table=write(rows(seed=1), tmp_path / "r.parquet"), starts=2, few=1)
     found = plan(PlanConfig(fit=fit, budget=4e12, width_step=8))
-    (tmp_path / "plan.json").write_text(json.dumps(plain(asdict(found))))
+    (tmp_path / "plan.json").write_text(json.dumps(plain(found)))
     return CheckConfig(table=fit.table, plan=tmp_path / "plan.json", out=tmp_path / "check.json")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.scaling.fit.prediction_file import hashed
+from benchmarks.scaling.json_files import hashed
 from benchmarks.scaling.sweep import launch
 from benchmarks.scaling.sweep import run as command
 from benchmarks.scaling.sweep.cost import batch_flops
@@ -192,7 +192,7 @@ def test_what_is_held_out_is_trained_only_once_predicted_and_from_the_fitted_tru
 def test_a_stopped_point_goes_on_from_its_checkpoint(world: Corpus, tmp_path: Path) -> None:
     config = tiny.study(tmp_path, world, grids=[Grid(sizes=["a"], budgets=[100])])
     (point,) = lay_out(config)
-    one = launch.start(point, None, place=0, gpus=0, threads=1)
+    one = launch.start(point, None, slot=0, gpus=0, threads=1)
     log = point.run.run / "log.jsonl"
     while not (log.is_file() and '"train"' in log.read_text(encoding="utf-8")):
         assert one.process.poll() is None
@@ -215,7 +215,7 @@ def test_a_point_in_training_elsewhere_is_not_trained_twice(world: Corpus, tmp_p
     point.run.runs.mkdir(parents=True)
     lock = launch._locked(point.run.runs / f".{point.name}.lock")
     with pytest.raises(ValueError, match="in training since an earlier call"):
-        launch.start(point, None, place=0, gpus=0, threads=1)
+        launch.start(point, None, slot=0, gpus=0, threads=1)
     lock.close()
 
 
