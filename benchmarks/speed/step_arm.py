@@ -176,15 +176,13 @@ def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: Spec) ->
         batch = sampler.at(0)
         tensors, identity = pack(batch, budget(spec), spec["device"])
         order = np.random.default_rng(0).permutation(len(batch.token_lengths))
-        texts = _texts(batch).take(order)
+        texts, numbers = _texts(batch).take(order), np.arange(len(order))
         rows = max(1, spec["chunk_tokens"] // int(texts.lengths.max()))
-        pieces: list[Tensor] = []
-        for start in range(0, len(order), rows):
-            chunk = texts.take(np.arange(start, min(start + rows, len(order))))
-            padded = pad(_tensor(chunk.values, spec), _tensor(chunk.lengths, spec))
-            pieces.append(checkpoint(encode, padded, use_reentrant=False))
-        back = _tensor(np.argsort(order), spec)
-        events = torch.cat(pieces)[back][_tensor(batch.events, spec)]
+        chunks = [texts.take(part) for part in np.split(numbers, numbers[rows::rows])]
+        items = torch.cat(
+            [checkpoint(encode, _padded(chunk, spec), use_reentrant=False) for chunk in chunks]
+        )
+        events = items[_tensor(np.argsort(order)[batch.events], spec)]
         histories = Layout.of(batch.event_lengths, spec["device"])
         users = model.users(events, histories)[tensors.rows]
         return _loss(users, model.scale(), identity)
@@ -212,7 +210,7 @@ def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: Spec) 
 
 def padded_pair(batch: Batch, spec: Spec) -> list[dict[str, Tensor]]:
     """Return both sides of the batch as (B, longest history, longest text) tokens and a mask."""
-    tokens = pad(_tensor(batch.tokens, spec), _tensor(batch.token_lengths, spec))
+    tokens = _padded(_texts(batch), spec)
     events = pad(_tensor(batch.events, spec) + 1, _tensor(batch.event_lengths, spec))
     events = events[_tensor(batch.rows, spec)]
     table = torch.cat([tokens.new_zeros(1, tokens.shape[1]), tokens])
@@ -268,6 +266,10 @@ def _loss(users: Tensor, scale: Tensor, identity: Identity) -> Tensor:
 
 def _texts(batch: Batch) -> Ragged:
     return Ragged(batch.tokens, np.concatenate([[0], np.cumsum(batch.token_lengths)]))
+
+
+def _padded(rows: Ragged, spec: Spec) -> Tensor:
+    return pad(_tensor(rows.values, spec), _tensor(rows.lengths, spec))
 
 
 def _tensor(values: np.ndarray, spec: Spec) -> Tensor:
