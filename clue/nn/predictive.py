@@ -22,8 +22,9 @@ class PredictiveConfig:
     """Shape of the predictive block; `max_events` L is the longest history that it reads.
 
     There are `layers` of attention with `heads` that divide the `width` D, which is also that of
-    the user's block; `dropout` acts on events and on the branches of each layer. `text_width` is that of the item's bag of tokens, `identity_dropout` the share of items of a
-    batch whose identity is left out, `lr_share` the block's part of the optimiser's rate.
+    the user's block; `dropout` acts on events and on the branches of each layer. `text_width` is
+    that of the item's bag of tokens, `identity_dropout` the share of items of a batch whose
+    identity is left out, `lr_share` the block's part of the optimiser's rate.
     """
 
     layers: int = 2
