@@ -54,7 +54,8 @@ class SuiteConfig:
 
     `corpus` is evaluated; `pretrain_corpus` holds what pretraining may read, and what baselines of
     every task learn from. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
-    `untrained` are the seeds of the control. `coles` is a baseline trained on that, null for none.
+    `more_encoders` are runs of others by the name of their rows; `untrained` are the seeds of the
+    control. `coles` is a baseline trained on that, null for none.
     `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
     all this, by what each writes last; those whose output is missing run first. `item_models` are
@@ -67,6 +68,7 @@ class SuiteConfig:
     pretrain_corpus: Path = Path("corpora/universal")
     out: Path = Path("results/suite/real")
     encoders: list[Path] = field(default_factory=list[Path])
+    more_encoders: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
     untrained: list[int] = field(default_factory=lambda: [0])
     text_dims: int = 512
     half_life: float = 8.0
@@ -110,6 +112,11 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
         for seed, path in enumerate(config.encoders)
     ]
+    others = [
+        EncoderModel(name, path, corpus, seed=seed, untrained=False)
+        for name, runs in config.more_encoders.items()
+        for seed, path in enumerate(runs)
+    ]
     first = config.encoders[0]
     controls = [
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
@@ -124,6 +131,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         )
     return [
         *trained,
+        *others,
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
         *coles,
@@ -172,7 +180,8 @@ def run(config: SuiteConfig) -> int:
         )
     supervised = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
     item_runs = [run for runs in config.item_models.values() for run in runs]
-    prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, supervised)])
+    others = [run for runs in config.more_encoders.values() for run in runs]
+    prepare(config.prepare, [*config.encoders, *others, *item_runs, *filter(None, supervised)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     wanted = results.wanted_results(tasks_of(config, corpus), models)
