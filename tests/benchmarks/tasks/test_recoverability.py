@@ -2,6 +2,7 @@
 
 # pyright: standard
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ START = 1_600_000_000 / DAY  # days: the sales are dated in this century, so tha
 NAMES = ["recency", "count", "tenure", "spend"]
 
 
-def dated(sales: list[Sale]) -> list[Sale]:
-    return [(user, item, START + day, *rest) for user, item, day, *rest in sales]  # type: ignore[misc]
+def dated(sales: Sequence[Sale]) -> list[Sale]:
+    return [(*sale[:2], START + sale[2], *sale[3:]) for sale in sales]
 
 
 def task_of(made: tuple[Corpus, Path], days: float, **changes: object) -> RecoverabilityTask:
@@ -32,7 +33,7 @@ def task_of(made: tuple[Corpus, Path], days: float, **changes: object) -> Recove
 
 def test_quantities_by_hand(tmp_path: Path) -> None:
     # Each of the six sales is made by two more users, so that every split has several.
-    sales = [(f"{user}{k}", *rest) for user, *rest in SIX for k in range(3)]
+    sales: list[Sale] = [(f"{sale[0]}{k}", *sale[1:]) for sale in SIX for k in range(3)]
     split = {f"{user}{k}": part for user, part in SPLIT.items() for k in range(3)}
     task = task_of(shop(tmp_path, dated(sales), split), 10)  # a second after day 30
     assert list(task.quantities) == NAMES
