@@ -1,7 +1,7 @@
 """What a model may read of users: their events before a moment, with a guard that holds to it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,16 @@ class Snapshot:
 
     `parts` has (items, times) of every service of the corpus, n rows each, oldest first; a service
     that is not read has empty rows. `users` (n,) are rows of the corpus, `cutoff` (n,) the first
-    moment that is not past: infinite where events are cut by their order alone. ValueError for an
-    event at or after it: it may be what a task asks for.
+    moment that is not past: infinite where events are cut by their order alone. `amounts` has of
+    each service the numeric fields by name, in rows like those of its items; empty where none is
+    read. ValueError for an event at or after the cutoff: it may be what a task asks for.
     """
 
     corpus: Corpus
     users: np.ndarray
     parts: tuple[tuple[Ragged, Ragged], ...]
     cutoff: np.ndarray
+    amounts: tuple[Mapping[str, Ragged], ...] = ()
 
     def __post_init__(self) -> None:
         """Looks at every event."""
@@ -55,17 +57,21 @@ class Snapshot:
     @property
     def digest(self) -> str:
         """Names what a model can read here: equal pasts of one corpus have equal digests."""
-        found = hashlib.sha256()
-        for part in self.parts:
-            for column in part:
-                for values in (column.values, column.offsets):
-                    found.update(np.ascontiguousarray(values).tobytes())
-        return found.hexdigest()
+        hashed = hashlib.sha256(np.ascontiguousarray(self.cutoff).tobytes())
+        columns = [column for part in self.parts for column in part]
+        columns += [column for named in self.amounts for column in named.values()]
+        for column in columns:
+            for values in (column.values, column.offsets):
+                hashed.update(np.ascontiguousarray(values).tobytes())
+        return hashed.hexdigest()
 
     def some(self, rows: np.ndarray) -> "Snapshot":
         """Return the past of the users in `rows`, indices into these n."""
         parts = tuple((items.take(rows), times.take(rows)) for items, times in self.parts)
-        return Snapshot(self.corpus, self.users[rows], parts, self.cutoff[rows])
+        amounts = tuple(
+            {name: values.take(rows) for name, values in named.items()} for named in self.amounts
+        )
+        return Snapshot(self.corpus, self.users[rows], parts, self.cutoff[rows], amounts)
 
 
 def snapshot_at(
@@ -77,16 +83,25 @@ def snapshot_at(
     """Return the events of `users` (n,) before `cutoff` (n,) or one moment, in `services` (all)."""
     cutoff = np.broadcast_to(np.asarray(cutoff, np.float64), (len(users),))
     parts: list[tuple[Ragged, Ragged]] = []
+    amounts: list[Mapping[str, Ragged]] = []
     for number, service in enumerate(corpus.services):
         if services is not None and service not in services:
             parts.append(_nothing(len(users)))
+            amounts.append({})
             continue
         items, times = (
             column.take(users) for column in (corpus.items_of(number), corpus.timestamps_of(number))
         )
         early = times.values < np.repeat(cutoff, times.lengths)
         parts.append((items.mask(early), times.mask(early)))
-    return Snapshot(corpus, users, tuple(parts), cutoff)
+        amounts.append(
+            {
+                field.name: corpus.values_of(number, field.name).take(users).mask(early)
+                for field in corpus.fields_of(number)
+                if field.kind == "numeric"
+            }
+        )
+    return Snapshot(corpus, users, tuple(parts), cutoff, tuple(amounts))
 
 
 def views(corpus: Corpus, users: np.ndarray, service: str, items: Ragged) -> Snapshot:

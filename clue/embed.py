@@ -7,7 +7,8 @@ It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event 
 prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
 and one for all services together: user_id, service, as_of, vector. Processes share the users. The
 corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
-With `before=TIME` only earlier events are read; `as_of` is the time of the last one read.
+With `before=TIME` only earlier events are read, and a model that reads time is asked as of it;
+`as_of` is the time of the last event read.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from clue.data.ingest.prepare_config import PrepareConfig
 from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
-from clue.inference.pooling import ALL, BATCH, Part, pool_histories
+from clue.inference.pooling import ALL, BATCH, Part
 from clue.prepare import prepare
 from clue.train.distributed import init_accelerator
 
@@ -150,28 +151,29 @@ def rows_of(
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
     parts: list[Part] = []
-    by_service: list[np.ndarray] = []
-    latest = np.full(len(users), -np.inf)
-    for number, service in enumerate(corpus.services):
+    amounts: list[dict[str, Ragged]] = []
+    for number in range(len(corpus.services)):
         times = corpus.timestamps_of(number).take(users)
         histories = corpus.items_of(number).take(users)
-        if before is not None:
-            early = times.values < before
-            times, histories = times.mask(early), histories.mask(early)
-        filled = np.flatnonzero(histories.lengths > 0)
-        vectors = encoder.encode_histories(corpus, histories.take(filled), items=items)
+        early = times.values < (np.inf if before is None else before)
+        parts.append((histories.mask(early), times.mask(early)))
+        amounts.append(
+            {
+                field.name: corpus.values_of(number, field.name).take(users).mask(early)
+                for field in corpus.fields_of(number)
+                if field.kind == "numeric"
+            }
+        )
+    moment = None if before is None else np.full(len(users), before)
+    by_service, pooled = encoder.encode_services(
+        corpus, parts, as_of=moment, amounts=amounts, items=items
+    )
+    latest = np.full(len(users), -np.inf)
+    for (_, times), service, vectors in zip(parts, corpus.services, by_service, strict=True):
+        filled = np.flatnonzero(times.lengths > 0)
         as_of = times.values[times.offsets[1:][filled] - 1]
         latest[filled] = np.maximum(latest[filled], as_of)
-        parts.append((histories, times))
-        by_service.append(vectors)
-        yield _record_batch(corpus, service, users[filled], as_of, vectors)
-
-    def encode(service: int | None, histories: Ragged) -> np.ndarray:
-        if service is None:
-            return encoder.encode_histories(corpus, histories, items=items)
-        return by_service[service]
-
-    pooled = pool_histories(parts, encode, encoder.join)
+        yield _record_batch(corpus, service, users[filled], as_of, vectors[filled])
     seen = np.flatnonzero(np.isfinite(latest))
     yield _record_batch(corpus, ALL, users[seen], latest[seen], pooled[seen])
 

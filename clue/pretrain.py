@@ -44,6 +44,7 @@ from clue.run import checkpoint
 from clue.run.objectives.base import Drawn, Objective
 from clue.run.objectives.contrastive import Contrastive
 from clue.run.objectives.next_item import NextItemObjective
+from clue.run.objectives.universal import Universal
 from clue.run.pretrain_config import PretrainConfig
 from clue.run.resume import find_start
 from clue.run.train_state import TrainState, prepared
@@ -55,6 +56,7 @@ from clue.train.precision import uses_bf16
 from clue.train.state_dict import gather
 from clue.train.step import train_step
 
+OBJECTIVES = {"contrastive": Contrastive, "next_item": NextItemObjective, "universal": Universal}
 STOPPED = 143  # the exit status of a process that SIGTERM ended
 
 
@@ -73,13 +75,17 @@ def pretrain(config: PretrainConfig) -> bool:
     """
     # --- machine, corpus, model: everything that can be refused is refused here
     bf16 = uses_bf16(config.precision, config.narrowest)
-    accelerator = init_accelerator(bf16=bf16, trackers=installed(config.trackers), run=config.run)
+    accelerator = init_accelerator(
+        bf16=bf16,
+        trackers=installed(config.trackers),
+        run=config.run,
+        in_turns=config.objective == "universal",
+    )
     with accelerator.main_process_first():  # it makes the demo's corpus, sets aside the damaged
         corpus = open_corpus(config)
         start = find_start(config, corpus)
     first = check_same_step(start.step if start is not None else 0)
-    make = NextItemObjective if config.objective == "next_item" else Contrastive
-    objective: Objective = make(config, corpus)
+    objective: Objective = OBJECTIVES[config.objective](config, corpus)
     rank, world = accelerator.process_index, accelerator.num_processes
     objective.check(world)
 

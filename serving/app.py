@@ -96,7 +96,7 @@ def load(settings: Settings) -> Live | Problem:
     Gives the Problem that every request gets instead when one of these fails.
     """
     try:
-        encoder = inference.load(settings.checkpoint)
+        encoder = inference.load_for_similarity(settings.checkpoint)
     except (OSError, ValueError) as error:
         log.error("checkpoint %s: %s", settings.checkpoint, error)
         return _not_ready("the checkpoint cannot be loaded; the log says why")

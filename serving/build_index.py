@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.inference.encoder import Encoder, load
-from clue.inference.pooling import pool_histories
+from clue.inference.encoder import Encoder, load_for_similarity
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -39,7 +38,7 @@ def build(config: BuildConfig) -> str:
     """
     with writing(config.out, overwrite=config.overwrite):
         corpus = Corpus.open(config.corpus)
-        encoder = load(config.checkpoint, config.device)
+        encoder = load_for_similarity(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
         return publish(config.out, contents)
@@ -53,11 +52,7 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     """
     items = encoder.item_inputs(corpus)
     parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in range(len(corpus.services))]
-    whole = pool_histories(
-        parts,
-        lambda _, histories: encoder.encode_histories(corpus, histories, items=items),
-        encoder.join,
-    )
+    whole = encoder.encode_users(corpus, parts, items=items)
     users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
     users = users[whole[users].any(axis=1)]
     seen_values, seen_offsets = _seen(corpus, users)

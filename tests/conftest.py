@@ -51,6 +51,21 @@ def tiny_items(tiny_run: TinyRun) -> TinyRun:
     return TinyRun(tiny_run.corpus, root / "items")
 
 
+@pytest.fixture(scope="session")
+def tiny_universal(tiny_run: TinyRun) -> TinyRun:
+    """A universal model of the same corpus: contrastive and predictive parts, factors, activity."""
+    root = tiny_run.run.parent
+    _command(
+        *("clue/pretrain.py", "name=universal", f"corpus={tiny_run.corpus}", f"runs={root}"),
+        *("trackers=[]", "objective=universal", "batch=32", "steps=4", "validate_every=4"),
+        *("checkpoint_every=4", "precision=fp32", "model.item.width=16", "model.item.layers=0"),
+        *("model.user.width=16", "model.user.embedding=12", "model.user.max_events=48"),
+        *("predictive.width=16", "predictive.text_width=8", "windows.batch=16"),
+        *("factors.items=4", "factors.tokens=6", "factors.contrastive=.5"),
+    )
+    return TinyRun(tiny_run.corpus, root / "universal")
+
+
 def _command(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -1,14 +1,14 @@
 """Rivals that are columns of numbers a task makes for its queries, alone or beside a vector."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import lightgbm
 import numpy as np
 
 from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted
 from benchmarks.metrics.calibration import log_losses
-from benchmarks.protocols import Model, Probe, TaskBaseline
+from benchmarks.protocols import WHOLE, Model, Probe, TaskBaseline, model_of
 
 ROUNDS, PATIENCE = 2000, 50
 LEAVES = (7, 15, 31, 63)
@@ -29,16 +29,32 @@ class FeatureRows:
         self.fingerprint = "+".join([*([beside.fingerprint] if beside else []), *groups])
 
     @staticmethod
-    def of(model: Model | TaskBaseline, groups: tuple[str, ...]) -> "FeatureRows":
+    def of(row: Model | TaskBaseline, groups: tuple[str, ...]) -> "FeatureRows":
         """Return a rival as it is, and a model of vectors with `groups` beside them."""
-        if isinstance(model, FeatureRows):
-            return model
-        return FeatureRows(model.name, groups, "linear", cast(Model, model))
+        if isinstance(row, FeatureRows):
+            return row
+        return FeatureRows(row.name, groups, "linear", model_of(row))
 
     def join(self, made: Mapping[str, np.ndarray], vectors: np.ndarray | None) -> np.ndarray:
         """Return the vectors (n, F), where there are any, and the columns of its groups (n, k)."""
         read = [made[name] for name in self.groups]
         return np.concatenate(read if vectors is None else [vectors, *read], axis=1)
+
+    def blocks(
+        self, made: Mapping[str, np.ndarray], vectors: Mapping[str, slice]
+    ) -> Mapping[str, slice]:
+        """Return the columns of what `join` makes by block: those of the vectors, each group.
+
+        A vector of one block alone is read as one: its [u, i, u * i] have no penalties apart.
+        """
+        if self.beside and not self.groups and len(self.beside.blocks) == 1:
+            return WHOLE
+        found = dict(vectors)
+        start = max((columns.stop for columns in vectors.values()), default=0)
+        for name in self.groups:
+            found[name] = slice(start, start + made[name].shape[1])
+            start = found[name].stop
+        return found
 
 
 def tuned_trees(train: Part, valid: Part, test: np.ndarray) -> Predicted:

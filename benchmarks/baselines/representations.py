@@ -22,7 +22,8 @@ from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.inference.encoder import Encoder, load
 from clue.inference.hub import name_of
-from clue.inference.pooling import ALL, pool_histories
+from clue.inference.pooling import pool_histories
+from clue.inference.universal_encoder import UniversalEncoder
 from clue.run import checkpoint
 
 KEPT = 8  # pasts whose vectors an encoder remembers: the tasks of one shop share their windows
@@ -44,8 +45,18 @@ class EncoderVectors:
         """Return unit vectors (rows, E); of a history the newest `max_events` are read."""
         return self._encoder.encode_histories(self._corpus, histories, items=self._items)
 
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return the vectors (n, E) of users over all services, as of their moments."""
+        return self._encoder.encode_users(
+            self._corpus,
+            past.parts,
+            as_of=past.cutoff,
+            amounts=past.amounts,
+            items=self._items,
+        )
+
     def items(self) -> np.ndarray:
-        """Return unit vectors (num_items, E), by whose cosine the model ranks."""
+        """Return vectors (num_items, E), by whose product with a user's the model ranks."""
         return self._encoder.encode_catalogue(self._corpus, items=self._items)
 
 
@@ -80,11 +91,7 @@ class EncoderModel:
         return self._remembered[key]
 
     def _read(self, past: Snapshot) -> np.ndarray:
-        def encode(service: int | None, histories: Ragged) -> np.ndarray:
-            name = ALL if service is None else past.corpus.services[service]
-            return self._vectors.histories(name, histories)
-
-        return pool_histories(past.parts, encode, self._vectors.join)
+        return self._vectors.users(past)
 
     def items(self) -> np.ndarray:
         """Return the vector (num_items, E) of each item: of a user who did just that."""
@@ -101,12 +108,16 @@ class EncoderModel:
 
     @property
     def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
+        """Those of a universal model; of another one, the whole vector."""
+        if isinstance(self._encoder, UniversalEncoder):
+            return self._encoder.blocks
         return one_block(self.width)
 
     @property
     def similarity(self) -> slice:
-        """All columns."""
+        """The contrastive block of a universal model; of another one, all columns."""
+        if isinstance(self._encoder, UniversalEncoder):
+            return self._encoder.similarity_columns
         return slice(0, self.width)
 
     def raw_items(self) -> np.ndarray:

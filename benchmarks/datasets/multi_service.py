@@ -56,21 +56,22 @@ QUERIES = {
         SELECT 'ml:' || user_id, 'movies', item_id::VARCHAR, timestamp, NULL
         FROM '{{data}}/ml1m/events.parquet'
         UNION ALL
-        SELECT 'or:' || user_id, 'retail', item_id, timestamp, NULL
-        FROM '{{data}}/online_retail_ii/events.parquet'
-        UNION ALL
         SELECT 'st:' || user_id, 'games', item_id::VARCHAR,
             row_number() OVER (PARTITION BY user_id ORDER BY md5(user_id || ':' || item_id)) - 1,
             NULL
         FROM (SELECT DISTINCT user_id, item_id
             FROM '{{data}}/steam_purchase_play/purchases.parquet')
+        UNION ALL BY NAME (
+            SELECT 'or:' || user_id AS user_id, 'retail' AS service, item_id, timestamp,
+                quantity * price AS amount
+            FROM '{{data}}/online_retail_ii/events.parquet')
         UNION ALL BY NAME ({click_logs.EVENTS})
     """,
     "events": """
         SELECT * REPLACE (coalesce(part, CASE md5_number_lower(user_id) % 10
             WHEN 8 THEN 'valid' WHEN 9 THEN 'test' ELSE 'train' END) AS part)
         FROM raw
-        ORDER BY user_id, service, timestamp, item_id
+        ORDER BY user_id, service, timestamp, item_id, amount
     """,
     "pretrain": """
         SELECT * EXCLUDE (from_end) FROM (
@@ -80,7 +81,7 @@ QUERIES = {
         WHERE NOT (service IN {targets} AND from_end <= 2)
             AND NOT (service = 'retail' AND timestamp >= {retail_until})
             AND NOT (service = 'globo' AND timestamp >= {globo_until})
-        ORDER BY user_id, service, timestamp, item_id
+        ORDER BY user_id, service, timestamp, item_id, amount
     """,
     "items": f"""
         SELECT service, item_id, text FROM '{{data}}/amazon_food_kitchen/items.parquet'

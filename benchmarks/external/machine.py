@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,7 @@ from benchmarks.external.environments import ROOT
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """Return the facts that hold before the first arm: `load_start` is the one-minute average.
-
-    `uncommitted` says whether anything but results/, which the commands write, differs from the
-    commit.
-    """
+    """Return the facts that hold before the first arm: `load_start` is the one-minute average."""
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
         "device": gpu or processor(),
@@ -27,9 +24,18 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "load_start": load(),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        **revision(),
     }
+
+
+@cache
+def revision() -> dict[str, Any]:
+    """Return the commit that this process runs, and whether anything differs from it.
+
+    Of `uncommitted` changes those below results/, which the commands write, do not count.
+    """
+    changed = _git("status", "--porcelain", "--", ".", ":!results")
+    return {"commit": _git("rev-parse", "--short", "HEAD"), "uncommitted": bool(changed)}
 
 
 def merge_versions(arms: Sequence[Mapping[str, str]]) -> dict[str, str]:

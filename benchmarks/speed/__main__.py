@@ -21,8 +21,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.external import machine
 from benchmarks.external.environments import ArmFailed, RivalMissing
+from benchmarks.speed.measure import versions
 from benchmarks.speed.report import markdown, recorded, write_report
 from clue.config import read_command_line, user_errors
 
@@ -30,7 +33,10 @@ NAMES = ("step", "loss", "batch", "loader", "optim", "precision", "lr_width", "f
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the benchmark that `argv` names; a wrong name ends the process with status 2."""
+    """Run the benchmark that `argv` names and write its report; status 2 for a wrong name.
+
+    Keys that are absolute paths are left out of the command, as `recorded` leaves them out.
+    """
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(__doc__ or "")
         return
@@ -38,33 +44,23 @@ def main(argv: Sequence[str]) -> None:
     if name not in NAMES:
         sys.stderr.write(f"error: no benchmark {name!r}; there are {', '.join(NAMES)}\n")
         raise SystemExit(2)
-    with user_errors(ArmFailed, RivalMissing):
-        measure(name, keys)
-
-
-def measure(name: str, keys: Sequence[str]) -> None:
-    """Write and print the report of a benchmark: `measure` of its module for `Config` by `keys`.
-
-    Keys that are absolute paths are left out of the command, as `recorded` leaves them out.
-    """
     # Imported when it is named: a machine needs the packages of one benchmark alone.
     module = importlib.import_module(f"benchmarks.speed.{name.replace('faiss', 'faiss_search')}")
     config = read_command_line(module.Config, keys, description=module.__doc__ or "")
-    if name == "gpu":  # runs others of these commands
-        module.measure(config)
-        return
     device, threads = getattr(config, "device", "cpu"), getattr(config, "threads", 1)
-    before = machine.describe(device, threads)
-    report = module.measure(config)
-    shown = [key for key in keys if not Path(key.partition("=")[2]).is_absolute()]
-    report = replace(
-        report,
-        name=name,
-        command=" ".join([f"python -m benchmarks.speed {name}", *shown]),
-        machine={**before, "load_end": machine.load(), **report.machine},
-        config={**recorded(config), **report.config},
-    )
-    write_report(report, config.out)
+    before = {**machine.describe(device, threads), "versions": versions()}
+    torch.set_num_threads(threads)
+    with user_errors(ArmFailed, RivalMissing):
+        report = module.measure(config)
+        shown = [key for key in keys if not Path(key.partition("=")[2]).is_absolute()]
+        report = replace(
+            report,
+            name=name,
+            command=" ".join([f"python -m benchmarks.speed {name}", *shown]),
+            machine={**before, "load_end": machine.load(), **report.machine},
+            config={**recorded(config), **report.config},
+        )
+        write_report(report, config.out)
     sys.stdout.write(markdown(report) + "\n")
 
 

@@ -7,6 +7,7 @@ only where its scores are the processor's; without a GPU, or a FAISS built for o
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,43 +61,37 @@ def measure(config: Config) -> Report:
     indexes: dict[str, Any] = {"processor": flat}
     if config.device == "cuda":
         indexes["GPU"] = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, flat)
-    rows = [row for n in config.queries for row in compare(indexes, queries[:n], config)]
-    case = case_of(config.queries[-1])
-    rates = {r.arm: r.figures["queries/s"].median for r in rows if r.case == case and not r.note}
+    rows: list[Row] = []
+    for count in config.queries:
+        rows += compare(f"{count:,} queries", indexes, queries[:count], config)
+    case, figure = rows[-1].case, "queries/s"
+    rates = {
+        row.arm: row.figures[figure].median for row in rows if row.case == case and not row.note
+    }
     ratio = rates["GPU"] / rates["processor"] if "GPU" in rates else None
     aim = claim(f"Queries/s at {case}, GPU / processor", ratio, "at least", 10)
-    return Report(
-        rows=tuple(rows), claims=(aim,), machine={"versions": {"faiss": faiss.__version__}}
-    )
+    return Report(rows=rows, claims=[aim], machine={"versions": {"faiss": faiss.__version__}})
 
 
-def case_of(count: int) -> str:
-    """Return how a batch of queries is called in the table."""
-    return f"{count:,} queries"
-
-
-def compare(indexes: dict[str, Any], queries: np.ndarray, config: Config) -> list[Row]:
+def compare(case: str, indexes: dict[str, Any], queries: np.ndarray, config: Config) -> list[Row]:
     """Return a row for the processor and one for the GPU, their searches in turn.
 
     `queries` are (n, width) unit vectors. Scores that are not the processor's do not compare.
     """
-    case, count = case_of(len(queries)), len(queries)
-    searches = {
-        arm: lambda index=index: index.search(queries, config.k)[0]
-        for arm, index in indexes.items()
-    }
-    right = searches["processor"]()
-    errors = {arm: float(np.abs(search() - right).max()) for arm, search in searches.items()}
+    searches = {arm: partial(index.search, queries, config.k) for arm, index in indexes.items()}
+    scores = {arm: search()[0] for arm, search in searches.items()}
     rows: list[Row] = []
     for arm, clocks in interleaved(searches, config.rounds).items():
-        equal, seconds = errors[arm] <= TOLERANCE, clocks["wall"]
+        error, seconds = float(np.abs(scores[arm] - scores["processor"]).max()), clocks["wall"]
         figures = {
             "milliseconds": Spread.of([1e3 * each for each in seconds]),
-            "queries/s": Spread.of([count / each for each in seconds]),
+            "queries/s": Spread.of([len(queries) / each for each in seconds]),
         }
-        note = "" if equal else f"scores differ by {errors[arm]:.1e}"
-        status = "measured" if equal else "not comparable"
-        rows.append(Row(case=case, arm=arm, status=status, note=note, figures=figures))
+        if error <= TOLERANCE:
+            rows.append(Row(case=case, arm=arm, figures=figures))
+        else:
+            note = f"scores differ by {error:.1e}"
+            rows.append(Row(case=case, arm=arm, status="not comparable", note=note))
     if "GPU" not in searches:
         rows.append(Row(case=case, arm="GPU", status="not measured", note=NO_GPU))
     return rows

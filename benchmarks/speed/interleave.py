@@ -97,12 +97,7 @@ class Comparison:
     def report(self, claims: Sequence[Claim], notes: Sequence[str] = ()) -> Report:
         """Return the report of all rows."""
         versions = merge_versions([result["versions"] for result in self.results])
-        return Report(
-            rows=tuple(self.rows),
-            claims=tuple(claims),
-            notes=tuple(notes),
-            machine={"versions": versions},
-        )
+        return Report(rows=self.rows, claims=claims, notes=notes, machine={"versions": versions})
 
 
 def difference(

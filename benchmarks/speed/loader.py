@@ -7,10 +7,10 @@ histories of about 31 events in memory. Ours also finds the distinct items of th
 their text tokens; theirs pads item ids and times. A row with two workers of theirs stands beside.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +56,7 @@ class Config:
 
 def measure(config: Config) -> Report:
     """Return the rows of every batch size, beside the aim against one process of theirs."""
-    log = config.worlds / "loader.npz"
-    export(config, log)
+    log = export(config)
     comparison = Comparison(config.rounds)
     claims: list[Claim] = []
     for batch in config.batches:
@@ -68,15 +67,16 @@ def measure(config: Config) -> Report:
     return comparison.report(claims, [NOTE])
 
 
-def export(config: Config, file: Path) -> None:
+def export(config: Config) -> Path:
     """Write all histories of both services of the world as flat arrays for the rival."""
-    corpus = open_world(config.world, config.worlds)
-    services = range(len(SERVICES))
-    items = Ragged.concat([corpus.items_of(service) for service in services])
-    times = Ragged.concat([corpus.timestamps_of(service) for service in services])
-    np.savez(
-        file, item=items.values.astype(np.int64), event_time=times.values, offsets=items.offsets
+    corpus, file = open_world(config.world, config.worlds), config.worlds / "loader.npz"
+    items, times = (
+        Ragged.concat([column(service) for service in range(len(SERVICES))])
+        for column in (corpus.items_of, corpus.timestamps_of)
     )
+    item = items.values.astype(np.int64)
+    np.savez(file, item=item, event_time=times.values, offsets=items.offsets)
+    return file
 
 
 def arms(config: Config, batch: int, log: Path) -> list[Arm]:
@@ -96,18 +96,18 @@ def measure_arm(spec: dict[str, Any]) -> dict[str, Any]:
     The clock also covers the start of an epoch, which a loader that shuffles has to pay.
     """
     began = time.perf_counter()
-    batches = IMPLEMENTATIONS[spec["impl"]](spec)
+    batches = (ours if spec["impl"] == OURS else lifestream)(spec)
     next(batches)
     warm = time.perf_counter()
-    counted = list(islice(batches, spec["steps"]))
+    counted = list(itertools.islice(batches, spec["steps"]))
     seconds = time.perf_counter() - warm
     views, events = (sum(column) for column in zip(*counted, strict=True))
-    figures = {
-        "views/s": views / seconds,
-        "events a view": events / views,
-        "warm-up s": warm - began,
+    figures = {"views/s": views / seconds, "events a view": events / views}
+    return {
+        "figures": {**figures, "warm-up s": warm - began},
+        "views": views,
+        "events": events,
     }
-    return {"figures": figures, "views": views, "events": events}
 
 
 def ours(spec: dict[str, Any]) -> Views:
@@ -120,11 +120,9 @@ def ours(spec: dict[str, Any]) -> Views:
     limit = spec["max_events"]
     views = ViewsConfig(cross_service=0.0, past_future=0.5, slices=0.5, max_events=limit)
     sampler = PairSampler(corpus, views, batch=spec["batch"], seed=0)
-    step = 0
-    while True:
+    for step in itertools.count():
         packed, _ = pack(sampler.at(step), Budget(4096))
         yield len(packed.rows), sum(len(chunk.values) for chunk in packed.histories)
-        step += 1
 
 
 def lifestream(spec: dict[str, Any]) -> Views:
@@ -155,11 +153,6 @@ def lifestream(spec: dict[str, Any]) -> Views:
         for padded, _ in module.train_dataloader():
             yield len(padded.seq_lens), int(padded.seq_lens.sum())
 
-
-IMPLEMENTATIONS: dict[str, Callable[[dict[str, Any]], Views]] = {
-    "ours": ours,
-    "pytorch-lifestream": lifestream,
-}
 
 if __name__ == "__main__":
     run_arm(measure_arm)

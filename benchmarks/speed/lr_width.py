@@ -10,21 +10,22 @@ lies beside the JSON.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
+from pydantic import Field
 
-from benchmarks.external import machine
 from benchmarks.report.charts import Line, Panel, line_panels, save
-from benchmarks.speed.measure import versions
 from benchmarks.speed.report import Claim, Report, Row, Spread, claim
 from benchmarks.speed.trainings import short_run, train
 from clue.run.pretrain_config import PretrainConfig
 
 RULES = {"rule": "with the rule", "none": "without"}
-Curves = Mapping[tuple[int, str], np.ndarray]  # (width, rule) -> entropies (seeds, rates)
+Grid = Annotated[list[float], Field(min_length=3)]  # a parabola needs three
+Widths = Annotated[list[Annotated[int, Field(multiple_of=16)]], Field(min_length=2)]
+Curves = dict[tuple[int, str], np.ndarray]  # (width, rule) -> entropies (seeds, rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,13 @@ class Config:
     config: Path = Path("configs/pretrain/demo.yaml")
     corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs/speed/lr_width")
-    rates: dict[Literal["muon", "adamw"], list[float]] = field(
+    rates: dict[Literal["muon", "adamw"], Grid] = field(
         default_factory=lambda: {
             "muon": [4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2],
             "adamw": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3],
         }
     )
-    widths: list[int] = field(default_factory=lambda: [32, 64, 128])
+    widths: Widths = field(default_factory=lambda: [32, 64, 128])
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     layers: int = 1
     batch: int = 128
@@ -48,64 +49,42 @@ class Config:
     threads: int = 1
     out: Path = Path("results/speed/lr_width.json")
 
-    def __post_init__(self) -> None:
-        """Refuse widths that heads of 16 do not fill, and what leaves nothing to compare."""
-        if any(width % 16 for width in self.widths):
-            raise ValueError(f"widths {self.widths} must be multiples of 16, the width of a head")
-        if len(self.widths) < 2:
-            raise ValueError(f"widths {self.widths}: give the base and one that it is taken to")
-        few = [kind for kind, rates in self.rates.items() if len(rates) < 3]
-        if few:
-            raise ValueError(f"rates of {', '.join(few)}: a parabola needs three or more")
-
 
 def measure(config: Config) -> Report:
     """Train every point and draw the curves beside the JSON."""
-    torch.set_num_threads(config.threads)
-    facts = machine.describe("cpu", config.threads)
     points: list[dict[str, Any]] = []
 
     def entropy(**point: Any) -> float:
-        figures = train(run_of(config, point), facts)
+        figures = train(run_of(config, **point))
         points.append({**point, **figures})
         return figures["entropy"]
 
     base, *others = config.widths
     # The rule changes nothing at the base.
     arms = [(base, "none"), *((width, rule) for width in others for rule in RULES)]
-    curves: dict[str, Curves] = {
-        kind: {
-            (width, rule): np.array(
-                [
-                    [entropy(kind=kind, rule=rule, width=width, lr=lr, seed=s) for lr in rates]
-                    for s in config.seeds
-                ]
-            )
-            for width, rule in arms
-        }
-        for kind, rates in config.rates.items()
-    }
-    save(
-        line_panels(panels(config, curves), columns=2, share_y="row"),
-        config.out.with_suffix(".svg"),
-    )
+    curves: dict[str, Curves] = {}
+    for kind, rates in config.rates.items():
+        curves[kind] = {}
+        for width, rule in arms:
+            arm = partial(entropy, kind=kind, rule=rule, width=width)
+            entropies = [[arm(lr=rate, seed=seed) for rate in rates] for seed in config.seeds]
+            curves[kind][width, rule] = np.array(entropies)
+    figure = line_panels(panels(config, curves), columns=2, share_y="row")
+    save(figure, config.out.with_suffix(".svg"))
     rows = [row for kind in curves for row in kind_rows(config, kind, curves[kind])]
     return Report(
-        rows=tuple(rows),
-        claims=claims(config, rows),
-        notes=notes(config, curves),
-        points=tuple(points),
-        machine={"versions": versions()},
+        rows=rows, claims=claims(config, rows), notes=notes(config, curves), points=points
     )
 
 
-def run_of(config: Config, point: Mapping[str, Any]) -> PretrainConfig:
-    """Return the run of a point: its kind, rule, width, lr and seed."""
-    kind, rule, width, rate, seed = (point[n] for n in ("kind", "rule", "width", "lr", "seed"))
-    keys = [f"name={kind}-{rule}-{width}-lr{rate:g}-seed{seed}", f"corpus={config.corpus}"]
+def run_of(
+    config: Config, *, kind: str, rule: str, width: int, lr: float, seed: int
+) -> PretrainConfig:
+    """Return the run of a point."""
+    keys = [f"name={kind}-{rule}-{width}-lr{lr:g}-seed{seed}", f"corpus={config.corpus}"]
     keys += [f"runs={config.runs}", f"seed={seed}", f"batch={config.batch}"]
     keys += [f"model.{part}.heads={width // 16}" for part in ("item", "user")]
-    keys += ["model.user.embedding=64", f"optimizer.kind={kind}", f"optimizer.lr={rate!r}"]
+    keys += ["model.user.embedding=64", f"optimizer.kind={kind}", f"optimizer.lr={lr!r}"]
     if rule == "rule":
         keys.append(f"optimizer.base_width={config.widths[0]}")
     return short_run(config.config, config.steps, width, (0, config.layers), keys)
@@ -156,54 +135,49 @@ def lowest(rates: Sequence[float], curve: np.ndarray) -> float:
     return float(np.exp(-linear / (2 * square)))
 
 
-def claims(config: Config, rows: Sequence[Row]) -> tuple[Claim, ...]:
+def claims(config: Config, rows: Sequence[Row]) -> list[Claim]:
     """Return the aim for each optimiser: at the largest width the rule's regret is no larger."""
     regrets = {(row.case, row.arm): row.figures["regret"].median for row in rows}
-    base, *_, largest = config.widths
-    cases = [case_of(kind, largest) for kind in config.rates]
-    return tuple(
-        claim(
-            f"{case}: regret of width {base}'s best rate, with the rule - without, nats",
-            regrets[case, RULES["rule"]] - regrets[case, RULES["none"]],
-            "at most",
-            0,
-        )
-        for case in cases
-    )
+    made: list[Claim] = []
+    for kind in config.rates:
+        case = case_of(kind, config.widths[-1])
+        gap = regrets[case, RULES["rule"]] - regrets[case, RULES["none"]]
+        what = f"{case}: regret of width {config.widths[0]}'s best rate"
+        made.append(claim(f"{what}, with the rule - without, nats", gap, "at most", 0))
+    return made
 
 
-def notes(config: Config, curves: Mapping[str, Curves]) -> tuple[str, ...]:
+def notes(config: Config, curves: Mapping[str, Curves]) -> list[str]:
     """Return what was run, and which best rates are edges of their grid."""
+    seeds = ", ".join(map(str, config.seeds))
+    made = [
+        f"{config.steps} steps of {config.batch} pairs, held-out entropy in nats, seeds {seeds}; "
+        "the best rate is the lowest of a parabola through the best point of the grid and its "
+        "neighbours, the regret is between points of the grid."
+    ]
     edges = [
         f"{case_of(kind, width)} {RULES[rule]}"
-        for kind, found in curves.items()
-        for (width, rule), entropies in found.items()
+        for kind in curves
+        for (width, rule), entropies in curves[kind].items()
         if best_of(entropies) in (0, entropies.shape[1] - 1)
     ]
-    how = (
-        f"{config.steps} steps of {config.batch} pairs, held-out entropy in nats, seeds "
-        f"{', '.join(map(str, config.seeds))}; the best rate is the lowest of a parabola through "
-        "the best point of the grid and its neighbours, the regret is between points of the grid."
-    )
-    at_edge = f"The best rate is the edge of its grid, it may lie beyond: {'; '.join(edges)}."
-    return (how, at_edge) if edges else (how,)
+    if edges:
+        made.append(
+            f"The best rate is the edge of its grid, it may lie beyond: {'; '.join(edges)}."
+        )
+    return made
 
 
 def panels(config: Config, curves: Mapping[str, Curves]) -> list[Panel]:
     """Return entropy over the rate, a panel for each optimiser and rule, a line for each width."""
-    base = config.widths[0]
-    return [
-        Panel(
-            [
+    labels: dict[str, Any] = {"x_label": "learning rate", "y_label": "held-out entropy, nats"}
+    made: list[Panel] = []
+    for kind, rates in config.rates.items():
+        for rule, title in RULES.items():
+            lines = [
                 Line(f"width {width}", rates, entropies.mean(0).tolist())
-                for (width, its), entropies in curves[kind].items()
-                if width == base or its == rule
-            ],
-            title=f"{kind}, {title}",
-            x_label="learning rate",
-            y_label="held-out entropy, nats",
-            log=10,
-        )
-        for kind, rates in config.rates.items()
-        for rule, title in RULES.items()
-    ]
+                for (width, other), entropies in curves[kind].items()
+                if width == config.widths[0] or other == rule
+            ]
+            made.append(Panel(lines, title=f"{kind}, {title}", **labels, log=10))
+    return made

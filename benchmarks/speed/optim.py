@@ -12,17 +12,17 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from pydantic import Field
 
-from benchmarks.external import machine
 from benchmarks.speed.interleave import clock_figures, interleaved
-from benchmarks.speed.measure import versions
 from benchmarks.speed.report import Claim, Report, Row, Spread, claim
 from benchmarks.speed.trainings import (
     Figures,
+    Seeds,
     difference_row,
     make_step,
     reached,
@@ -44,7 +44,7 @@ class Config:
     config: Path = Path("configs/pretrain/food_kitchen.yaml")
     corpus: Path = Path("corpora/food_kitchen")
     runs: Path = Path("runs/speed/optim")
-    width: int = 64
+    width: Annotated[int, Field(multiple_of=SPLIT)] = 64
     layers: int = 2
     batch: int = 256
     steps: int = 200
@@ -56,64 +56,43 @@ class Config:
         }
     )
     tuning_seed: int = 0
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    seeds: Seeds = field(default_factory=lambda: [1, 2, 3])
     rounds: int = 9
     threads: int = 1
     out: Path = Path("results/speed/optim.json")
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to compare."""
-        if len(self.seeds) < 2 or self.tuning_seed in self.seeds:
-            raise ValueError(
-                f"seeds {self.seeds}: a difference needs two for its interval, and none of them "
-                f"may be the tuning_seed {self.tuning_seed}"
-            )
-        if self.width % SPLIT:
-            raise ValueError(f"width {self.width} must be a multiple of {SPLIT}, the split's ratio")
+        if self.tuning_seed in self.seeds:
+            raise ValueError(f"seeds {self.seeds} must not hold the tuning_seed {self.tuning_seed}")
         if set(self.rates) != set(ARMS):
             raise ValueError(f"rates has {', '.join(self.rates)}; give a grid to {', '.join(ARMS)}")
 
 
 def measure(config: Config) -> Report:
     """Tune, train and time the arms."""
-    torch.set_num_threads(config.threads)
-    facts = machine.describe("cpu", config.threads)
     points: list[dict[str, Any]] = []
 
     def point(arm: str, rate: float, seed: int) -> Figures:
-        figures = train(run_of(config, arm, rate, seed), facts)
+        figures = train(run_of(config, arm, rate, seed))
         points.append({"arm": ARMS[arm], "lr": rate, "seed": seed, **figures})
         return figures
 
-    def tuned(arm: str) -> float:
-        seed = config.tuning_seed
-        return best_rate(config.rates[arm], lambda rate: point(arm, rate, seed)["entropy"])
+    def tuning(arm: str, rate: float) -> float:
+        return point(arm, rate, config.tuning_seed)["entropy"]
 
-    best = {arm: tuned(arm) for arm in ARMS}
+    best = {arm: best_rate(config.rates[arm], partial(tuning, arm)) for arm in ARMS}
     runs = {arm: [point(arm, best[arm], seed) for seed in config.seeds] for arm in ARMS}
-    times = step_times(config, best)
-    rows = [
-        Row(
-            case="at its best rate",
-            arm=title,
-            figures={
-                "lr": Spread.of([best[arm]]),
-                **reached(runs[arm]),
-                **clock_figures(times, arm, "adamw"),
-            },
-        )
-        for arm, title in ARMS.items()
-    ]
-    rows += [
-        difference_row(f"muon - {ARMS[arm]}", runs["muon"], runs[arm]) for arm in ("adamw", "split")
-    ]
-    return Report(
-        rows=tuple(rows),
-        claims=claims(rows),
-        notes=notes(config, best, runs["muon"], len(points)),
-        points=(*points, *({"arm": ARMS[arm], "step_seconds": times[arm]} for arm in ARMS)),
-        machine={"versions": versions()},
-    )
+    times, rows = step_times(config, best), list[Row]()
+    for arm, title in ARMS.items():
+        figures = {"lr": Spread.of([best[arm]]), **reached(runs[arm])}
+        figures |= clock_figures(times, arm, "adamw")
+        rows.append(Row(case="at its best rate", arm=title, figures=figures))
+    for arm in ("adamw", "split"):
+        rows.append(difference_row(f"muon - {ARMS[arm]}", runs["muon"], runs[arm]))
+    remarks = notes(config, best, runs["muon"], len(points))
+    points += [{"arm": ARMS[arm], "step_seconds": seconds} for arm, seconds in times.items()]
+    return Report(rows=rows, claims=claims(rows), notes=remarks, points=points)
 
 
 def run_of(config: Config, arm: str, rate: float, seed: int) -> PretrainConfig:
@@ -161,28 +140,22 @@ def step_times(config: Config, best: Mapping[str, float]) -> dict[str, dict[str,
     )
 
 
-def claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """Return what was aimed at: Muon ahead of both, the winner our default, a step no dearer."""
     figures = {row.arm: row.figures for row in rows}
-    against = [f"muon - {ARMS[arm]}" for arm in ("adamw", "split")]
+    made: list[Claim] = []
+    for arm in ("adamw", "split"):
+        pair = f"muon - {ARMS[arm]}"
+        what = f"Entropy, {pair}, the upper end of the interval"
+        made.append(claim(what, figures[pair]["entropy"].high, "below", 0))
     winner = min(ARMS.values(), key=lambda title: figures[title]["entropy"].median)
     default = OptimizerConfig().kind
-    same = winner == default
     what = f"The winner, {winner}, is the default kind, {default} (1: it is)"
+    same = winner == default
+    made.append(Claim(what=what, aim="1", found=float(same), holds=same))
     ratio = figures["muon"]["processor / adamw"].median
-    return (
-        *(
-            claim(
-                f"Entropy, {one}, the upper end of the interval",
-                figures[one]["entropy"].high,
-                "below",
-                0,
-            )
-            for one in against
-        ),
-        Claim(what=what, aim="1", found=float(same), holds=same),
-        claim("Processor seconds of a step, muon / adamw", ratio, "at most", 1.1),
-    )
+    made.append(claim("Processor seconds of a step, muon / adamw", ratio, "at most", 1.1))
+    return made
 
 
 def notes(

@@ -12,19 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.external import machine
 from benchmarks.speed.interleave import clock_figures, difference, interleaved
-from benchmarks.speed.measure import versions
 from benchmarks.speed.report import Claim, Report, Row, claim
 from benchmarks.speed.trainings import (
     Figures,
+    Seeds,
     difference_row,
     make_step,
     reached,
@@ -61,36 +59,33 @@ class Config:
     steps: int = 80
     # Muon: AdamW is still at chance after so few steps, where every precision is equal.
     rate: float = 8e-3
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    seeds: Seeds = field(default_factory=lambda: [1, 2, 3])
     threads: int = 1
     out: Path = Path("results/speed/precision.json")
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing to compare."""
-        if len(self.seeds) < 2:
-            raise ValueError(f"seeds {self.seeds}: a difference needs two for its interval")
 
 
 def measure(config: Config) -> Report:
     """Time every shape and train one."""
-    torch.set_num_threads(config.threads)
-    facts = machine.describe("cpu", config.threads)
     points = [step_point(config, shape) for shape in config.shapes]
     rows = [row for point in points for row in step_rows(point)]
-    runs = {precision: trainings(config, precision, facts) for precision in PRECISIONS}
+    runs = {precision: trainings(config, precision) for precision in PRECISIONS}
     for precision, figures in runs.items():
         case = f"{case_of(config.trained)}, {config.steps} steps"
         rows.append(Row(case=case, arm=precision, figures=reached(figures)))
         for seed, one in zip(config.seeds, figures, strict=True):
             points.append({"precision": precision, "seed": seed, **one})
     rows.append(difference_row("bf16 - fp32", runs["bf16"], runs["fp32"]))
-    return Report(
-        rows=tuple(rows),
-        claims=claims(rows, config.shapes),
-        notes=notes(rows),
-        points=tuple(points),
-        machine={"versions": versions()},
+    timed = {row.case: gains(row) for row in rows if RATIOS[0] in row.figures}
+    gaining, others = (
+        "; ".join(case for case, gain in timed.items() if gain == wanted) or "none"
+        for wanted in (True, False)
     )
+    notes = (
+        f"bf16 is faster by both clocks in every round: {gaining}. Not so: {others}.",
+        "Layers are those over the tokens of an item + those over the events of a user. A ratio is "
+        "taken round by round; below 1 bf16 is faster.",
+    )
+    return Report(rows=rows, claims=claims(rows, config.shapes), notes=notes, points=points)
 
 
 def case_of(shape: Shape) -> str:
@@ -131,7 +126,7 @@ def step_rows(point: Mapping[str, Any]) -> list[Row]:
     return [Row(case=case, arm=p, figures=clock_figures(times, p, "fp32")) for p in PRECISIONS]
 
 
-def trainings(config: Config, precision: str, facts: Mapping[str, Any]) -> list[Figures]:
+def trainings(config: Config, precision: str) -> list[Figures]:
     """Return the figures of one precision's runs, in a process of their own.
 
     Accelerate lets a process have one precision.
@@ -139,12 +134,7 @@ def trainings(config: Config, precision: str, facts: Mapping[str, Any]) -> list[
     runs = [run_of(config, config.trained, precision, seed) for seed in config.seeds]
     with ProcessPoolExecutor(1, get_context("spawn")) as worker:
         worker.submit(torch.set_num_threads, config.threads)
-        return list(worker.map(partial(train, machine=facts), runs))
-
-
-def timed_rows(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return bf16's rows that say how much of fp32's time a step took, by case."""
-    return {row.case: row for row in rows if row.arm == "bf16" and RATIOS[0] in row.figures}
+        return list(worker.map(train, runs))
 
 
 def gains(row: Row) -> bool:
@@ -152,45 +142,23 @@ def gains(row: Row) -> bool:
     return all(row.figures[ratio].high < 1 for ratio in RATIOS)
 
 
-def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> tuple[Claim, ...]:
+def claims(rows: Sequence[Row], shapes: Sequence[Shape]) -> list[Claim]:
     """Return the three aims: bf16 gains from BF16_WIDTH on, not below, and learns the same."""
-    timed = timed_rows(rows)
-    wide = [timed.get(case_of(shape)) for shape in shapes if shape[0] >= BF16_WIDTH]
-    narrow = [timed.get(case_of(shape)) for shape in shapes if shape[0] < BF16_WIDTH]
-    ratios = [row.figures[ratio].median for row in wide if row is not None for ratio in RATIOS]
-    slowest = max(ratios) if ratios and None not in wide else None
-    gaining = [row.case for row in narrow if row is not None and gains(row)]
+    timed = {row.case: row for row in rows if RATIOS[0] in row.figures}
+    wide, narrow = (
+        [case_of(shape) for shape in shapes if (shape[0] >= BF16_WIDTH) == wanted]
+        for wanted in (True, False)
+    )
+    slowest = None
+    if wide and set(wide) <= set(timed):
+        slowest = max(timed[case].figures[ratio].median for case in wide for ratio in RATIOS)
+    what = f"Step time bf16 / fp32 from width {BF16_WIDTH} on, the worst shape and clock"
+    made = [claim(what, slowest, "below", 1)]
+    gaining = [case for case in narrow if case in timed and gains(timed[case])]
+    what = f"Shapes below width {BF16_WIDTH} that gain clearly ({'; '.join(gaining) or 'none'})"
+    number = float(len(gaining)) if narrow else None
+    made.append(claim(what, number, "at most", 0, ", for bf16 is off there"))
     apart = next(row.figures["entropy"] for row in rows if row.arm == "bf16 - fp32")
-    return (
-        claim(
-            f"Step time bf16 / fp32 from width {BF16_WIDTH} on, the worst shape and clock",
-            slowest,
-            "below",
-            1,
-        ),
-        Claim(
-            what=f"Shapes below width {BF16_WIDTH} that gain clearly "
-            f"({'; '.join(gaining) or 'none'})",
-            aim="0, for bf16 is off there",
-            found=float(len(gaining)) if narrow else None,
-            holds=not gaining if narrow else None,
-        ),
-        claim(
-            "Held-out entropy bf16 - fp32, the farther end of the interval, nats",
-            max(abs(apart.low), abs(apart.high)),
-            "at most",
-            ENTROPY_AIM,
-        ),
-    )
-
-
-def notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return which shapes gain, and how the table is to be read."""
-    timed = timed_rows(rows)
-    gaining = "; ".join(case for case, row in timed.items() if gains(row)) or "none"
-    others = "; ".join(case for case, row in timed.items() if not gains(row)) or "none"
-    return (
-        f"bf16 is faster by both clocks in every round: {gaining}. Not so: {others}.",
-        "Layers are those over the tokens of an item + those over the events of a user. A ratio is "
-        "taken round by round; below 1 bf16 is faster.",
-    )
+    farthest = max(abs(apart.low), abs(apart.high))
+    what = "Held-out entropy bf16 - fp32, the farther end of the interval, nats"
+    return [*made, claim(what, farthest, "at most", ENTROPY_AIM)]

@@ -67,10 +67,10 @@ class Report:
     command: str = ""
     machine: Mapping[str, Any] = field(default_factory=dict[str, Any])
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
-    notes: tuple[str, ...] = ()
-    points: tuple[Mapping[str, Any], ...] = ()
+    rows: Sequence[Row]
+    claims: Sequence[Claim]
+    notes: Sequence[str] = ()
+    points: Sequence[Mapping[str, Any]] = ()
 
 
 def claim(what: str, value: float | None, aim: str, limit: float, note: str = "") -> Claim:

@@ -82,16 +82,7 @@ def trainer(model: DualEncoder, sampler: PairSampler, spec: Spec) -> dict[str, A
 
     @cache
     def budget() -> Budget:  # found under the limit, as a run finds it before its first step
-        if not spec["chunked"]:
-            return Budget(WHOLE)
-        return find_budget(
-            model,
-            sampler.at(0),
-            chunk_tokens=None,
-            free=free_memory(accelerator.device, 1),
-            fixed=False,
-            autocast=nullcontext,
-        )
+        return find(model, sampler, spec, fixed=False) if spec["chunked"] else Budget(WHOLE)
 
     def step() -> tuple[Tensor, Tensor]:
         forward = partial(
@@ -136,36 +127,48 @@ def budget(spec: Spec) -> Budget:
 
 def precision(spec: Spec) -> AbstractContextManager[Any]:
     """Return bf16 autocast where spec asks for it."""
-    if spec["precision"] == "bf16":
+    if spec.get("precision") == "bf16":
         return torch.autocast(spec["device"], dtype=torch.bfloat16)
     return nullcontext()
 
 
-def ours(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+def find(model: DualEncoder, sampler: PairSampler, spec: Spec, *, fixed: bool) -> Budget:
+    """Return the budget that a run finds before its first step."""
+    return find_budget(
+        model,
+        sampler.at(0),
+        chunk_tokens=spec.get("chunk_tokens") or None,
+        free=free_memory(torch.device(spec["device"]), 1),
+        fixed=fixed,
+        autocast=partial(precision, spec),
+    )
+
+
+def ours(
+    model: DualEncoder,
+    sampler: PairSampler,
+    spec: Spec,
+    change: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Forward:
     """Return the trainer's own functions, sampling and packing of the batch included.
 
     In half precision on CUDA as `Contrastive.budget` has it: fixed shapes, encoders compiled apart.
     """
-    if spec["device"] == "cpu" or spec["precision"] == "fp32":
-        run = torch.compile(model) if spec["compile"] else model
-        return lambda: _loss_of_packed(run, sampler.at(0), spec)
-    held = find_budget(
-        model,
-        sampler.at(0),
-        chunk_tokens=spec["chunk_tokens"] or None,
-        free=free_memory(torch.device("cuda"), 1),
-        fixed=True,
-        autocast=partial(precision, spec),
-    )
-    if spec["compile"]:
-        model.items.compile(dynamic=False)
-        model.users.compile(dynamic=False)
-    return lambda: _loss_of_packed(model, sampler.at(0), spec, held)
+    run, held = model, budget(spec)
+    if spec["device"] == "cuda" and spec["precision"] == "bf16":
+        held = find(model, sampler, spec, fixed=True)
+        if spec["compile"]:
+            model.items.compile(dynamic=False)
+            model.users.compile(dynamic=False)
+    elif spec["compile"]:
+        run = torch.compile(model)
 
+    def forward() -> Tensor:
+        packed, identity = pack(change(sampler.at(0)), held, spec["device"])
+        users, scale, _ = run(packed)
+        return _loss(users, scale, identity)
 
-def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
-    """Return the same, but every event's item is encoded by itself."""
-    return lambda: _loss_of_packed(model, repeated(sampler.at(0)), spec)
+    return forward
 
 
 def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
@@ -176,15 +179,13 @@ def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: Spec) ->
         batch = sampler.at(0)
         tensors, identity = pack(batch, budget(spec), spec["device"])
         order = np.random.default_rng(0).permutation(len(batch.token_lengths))
-        texts = _texts(batch).take(order)
+        texts, numbers = _texts(batch).take(order), np.arange(len(order))
         rows = max(1, spec["chunk_tokens"] // int(texts.lengths.max()))
-        pieces: list[Tensor] = []
-        for start in range(0, len(order), rows):
-            chunk = texts.take(np.arange(start, min(start + rows, len(order))))
-            padded = pad(_tensor(chunk.values, spec), _tensor(chunk.lengths, spec))
-            pieces.append(checkpoint(encode, padded, use_reentrant=False))
-        back = _tensor(np.argsort(order), spec)
-        events = torch.cat(pieces)[back][_tensor(batch.events, spec)]
+        chunks = [texts.take(part) for part in np.split(numbers, numbers[rows::rows])]
+        items = torch.cat(
+            [checkpoint(encode, _padded(chunk, spec), use_reentrant=False) for chunk in chunks]
+        )
+        events = items[_tensor(np.argsort(order)[batch.events], spec)]
         histories = Layout.of(batch.event_lengths, spec["device"])
         users = model.users(events, histories)[tensors.rows]
         return _loss(users, model.scale(), identity)
@@ -212,7 +213,7 @@ def sentence_transformers(model: DualEncoder, sampler: PairSampler, spec: Spec) 
 
 def padded_pair(batch: Batch, spec: Spec) -> list[dict[str, Tensor]]:
     """Return both sides of the batch as (B, longest history, longest text) tokens and a mask."""
-    tokens = pad(_tensor(batch.tokens, spec), _tensor(batch.token_lengths, spec))
+    tokens = _padded(_texts(batch), spec)
     events = pad(_tensor(batch.events, spec) + 1, _tensor(batch.event_lengths, spec))
     events = events[_tensor(batch.rows, spec)]
     table = torch.cat([tokens.new_zeros(1, tokens.shape[1]), tokens])
@@ -252,14 +253,6 @@ def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
     }
 
 
-def _loss_of_packed(
-    run: Callable[..., Any], batch: Batch, spec: Spec, held: Budget | None = None
-) -> Tensor:
-    packed, identity = pack(batch, held or budget(spec), spec["device"])
-    users, scale, _ = run(packed)
-    return _loss(users, scale, identity)
-
-
 def _loss(users: Tensor, scale: Tensor, identity: Identity) -> Tensor:
     """Return the loss of both sides, stacked, without log q: all users count the same."""
     first, second = users.chunk(2)
@@ -270,13 +263,17 @@ def _texts(batch: Batch) -> Ragged:
     return Ragged(batch.tokens, np.concatenate([[0], np.cumsum(batch.token_lengths)]))
 
 
+def _padded(rows: Ragged, spec: Spec) -> Tensor:
+    return pad(_tensor(rows.values, spec), _tensor(rows.lengths, spec))
+
+
 def _tensor(values: np.ndarray, spec: Spec) -> Tensor:
     return torch.from_numpy(values.astype(np.int64)).to(spec["device"])
 
 
 IMPLEMENTATIONS: dict[str, Callable[[DualEncoder, PairSampler, Spec], Forward]] = {
     "ours": ours,
-    "without de-duplication": without_deduplication,
+    "without de-duplication": partial(ours, change=repeated),
     "without length sort": without_length_sort,
     "sentence-transformers": sentence_transformers,
 }

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from scipy import stats
 
+from benchmarks.external.machine import revision
 from benchmarks.speed.report import Row, Spread
 from clue.config import load, to_yaml
 from clue.data.batches import PairSampler
@@ -26,6 +28,7 @@ from clue.train.packing import Budget
 from clue.train.step import StepReport, contrastive_forward, train_step
 
 Figures = Mapping[str, float]
+Seeds = Annotated[list[int], Field(min_length=2)]  # a difference needs two for its interval
 FIGURES = {"entropy": "entropy", "R@10": "recall_at_10"}  # of a table: those of a training
 # A run this short never sees a pair twice often enough to memorise it: dropout only slows it.
 SHORT = ("model.user.dropout=0", "views.event_dropout=.1", "views.token_dropout=.1")
@@ -48,16 +51,15 @@ def short_run(
     return replace(config, optimizer=replace(config.optimizer, warmup_steps=warmup))
 
 
-def train(config: PretrainConfig, machine: Mapping[str, Any]) -> Figures:
+def train(config: PretrainConfig) -> Figures:
     """Return the held-out figures at the end of a run: entropy (nats), R@10, seconds a step.
 
     They are kept beside where it lay, RUN.json, so that a command that was cut off goes on; they
-    count for the same config and commit alone (`machine` as `machine.describe` gives it), and never
-    for uncommitted code. The checkpoints go.
+    count for the same config and commit alone, and never for uncommitted code. The checkpoints go.
     """
-    kept = config.runs / f"{config.name}.json"
-    key = {"config": to_yaml(config), "commit": machine["commit"]}
-    if kept.is_file() and not machine["uncommitted"]:
+    kept, code = config.runs / f"{config.name}.json", revision()
+    key = {"config": to_yaml(config), "commit": code["commit"]}
+    if kept.is_file() and not code["uncommitted"]:
         earlier = json.loads(kept.read_text(encoding="utf-8"))
         if earlier.get("key") == key:
             return earlier["figures"]
@@ -66,11 +68,13 @@ def train(config: PretrainConfig, machine: Mapping[str, Any]) -> Figures:
         raise SystemExit(STOPPED)
     history = read_log(config.run)
     valid = history.valid[-1].get("matching", {}).values()
-    names = {"entropy": "calibrated_entropy", "recall_at_10": "recall_at_10"}
-    names |= {"negatives": "negatives"}
-    figures = {name: statistics.fmean(f[logged] for f in valid) for name, logged in names.items()}
-    figures["loss"] = history.train[-1]["loss"]
-    figures["seconds_a_step"] = statistics.median(line["seconds"] for line in history.train)
+    figures = {
+        "entropy": statistics.fmean(f["calibrated_entropy"] for f in valid),
+        "recall_at_10": statistics.fmean(f["recall_at_10"] for f in valid),
+        "negatives": statistics.fmean(f["negatives"] for f in valid),
+        "loss": history.train[-1]["loss"],
+        "seconds_a_step": statistics.median(line["seconds"] for line in history.train),
+    }
     kept.write_text(json.dumps({"key": key, "figures": figures}, indent=1), encoding="utf-8")
     shutil.rmtree(config.run)
     return figures

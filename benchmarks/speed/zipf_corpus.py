@@ -4,7 +4,6 @@ Two services, in each of which every user has a history; `PairSampler` draws fro
 from any corpus, and the rivals' arms read the same batches.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,11 +50,11 @@ class WorldConfig:
 
 def open_world(config: WorldConfig, home: Path) -> Corpus:
     """Return the corpus of `config`, which is written below `home` where it is missing."""
-    name = "-".join(str(value) for value in asdict(config).values())
-    if not (home / name / "manifest.json").is_file():
-        with building(home / name, replace=True) as scratch:
+    folder = home / "-".join(str(value) for value in asdict(config).values())
+    if not (folder / "manifest.json").is_file():
+        with building(folder, replace=True) as scratch:
             _write(config, scratch / "corpus")
-    return Corpus.open(home / name)
+    return Corpus.open(folder)
 
 
 def views(config: WorldConfig) -> ViewsConfig:
@@ -66,8 +65,8 @@ def views(config: WorldConfig) -> ViewsConfig:
 def _write(config: WorldConfig, path: Path) -> None:
     draw = np.random.default_rng(0)
     lengths = draw.integers(config.least_items, config.items + 1, (len(SERVICES), config.users))
-    events = int(lengths.sum())
-    catalogue = events if config.unique else config.catalogue
+    counts = lengths.sum(1).tolist()
+    catalogue = sum(counts) if config.unique else config.catalogue
     if config.unique:
         texts = np.full(catalogue, config.tokens)
         drawn = draw.permutation(catalogue)
@@ -75,56 +74,44 @@ def _write(config: WorldConfig, path: Path) -> None:
         texts = np.exp(draw.normal(np.log(12), 0.55, catalogue)).round()
         texts = texts.clip(1, config.max_tokens).astype(np.int64)
         chances = np.cumsum(1 / np.arange(1, catalogue + 1))
-        ranks = np.searchsorted(chances, draw.random(events) * chances[-1])
+        ranks = np.searchsorted(chances, draw.random(sum(counts)) * chances[-1])
         drawn = draw.permutation(catalogue)[ranks]  # length says nothing about popularity
     tokens = draw.integers(1, config.vocabulary, int(texts.sum())).astype(np.int32)
-    write_columns(
-        path / "users.arrow",
-        {
-            "user_id": pa.array([f"u{user:08d}" for user in range(config.users)]),
-            "split": pa.array(np.zeros(config.users, np.uint8)),
-        },
-    )
-    write_columns(
-        path / "items.arrow",
-        {
-            "item_id": pa.array([f"i{item}" for item in range(catalogue)]),
-            "service": pa.array(np.zeros(catalogue, np.uint8)),
-            "text": pa.array([""] * catalogue),
-            "tokens": ragged_column(Ragged(tokens, _offsets(texts))),
-            "content": pa.array(np.arange(catalogue)),
-        },
-    )
-    starts = [0, int(lengths[0].sum())]
-    for service, start, sizes in zip(SERVICES, starts, lengths, strict=True):
-        count = int(sizes.sum())
-        items = Ragged(drawn[start : start + count].astype(np.int32), _offsets(sizes))
-        times = np.sort(draw.random(count)) * 1e7
-        columns = {
-            "items": ragged_column(items),
-            "timestamps": ragged_column(Ragged(times, items.offsets)),
-        }
+    users = {
+        "user_id": pa.array([f"u{user:08d}" for user in range(config.users)]),
+        "split": pa.array(np.zeros(config.users, np.uint8)),
+    }
+    write_columns(path / "users.arrow", users)
+    items = {
+        "item_id": pa.array([f"i{item}" for item in range(catalogue)]),
+        "service": pa.array(np.zeros(catalogue, np.uint8)),
+        "text": pa.array([""] * catalogue),
+        "tokens": ragged_column(_ragged(tokens, texts)),
+        "content": pa.array(np.arange(catalogue)),
+    }
+    write_columns(path / "items.arrow", items)
+    events = np.split(drawn.astype(np.int32), counts[:1])
+    for service, chosen, sizes in zip(SERVICES, events, lengths, strict=True):
+        times = np.sort(draw.random(len(chosen))) * 1e7
+        values = {"items": chosen, "timestamps": times}
+        columns = {name: ragged_column(_ragged(flat, sizes)) for name, flat in values.items()}
         write_columns(history_file(path, service), columns)
-    (path / "tokenizer.json").write_text(json.dumps({}), encoding="utf-8")
-    seal(
-        path,
-        Manifest(
-            name="speed",
-            services=list(SERVICES),
-            num_users=config.users,
-            num_items=catalogue,
-            num_events={
-                service: int(sizes.sum()) for service, sizes in zip(SERVICES, lengths, strict=True)
-            },
-            clocks=dict.fromkeys(SERVICES, False),
-            num_tokens=len(tokens),
-            split={"train": config.users, "valid": 0, "test": 0},
-            max_item_tokens=int(texts.max()),
-            vocab_size=config.vocabulary,
-            seed=0,
-        ),
+    (path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    manifest = Manifest(
+        name="speed",
+        services=list(SERVICES),
+        num_users=config.users,
+        num_items=catalogue,
+        num_events=dict(zip(SERVICES, counts, strict=True)),
+        clocks=dict.fromkeys(SERVICES, False),
+        num_tokens=len(tokens),
+        split={"train": config.users, "valid": 0, "test": 0},
+        max_item_tokens=int(texts.max()),
+        vocab_size=config.vocabulary,
+        seed=0,
     )
+    seal(path, manifest)
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+def _ragged(values: np.ndarray, lengths: np.ndarray) -> Ragged:
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

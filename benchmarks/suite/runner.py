@@ -37,7 +37,10 @@ from benchmarks.tasks.impression_ranking import ImpressionRankingConfig
 from benchmarks.tasks.item_ranking import ItemRankingConfig
 from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
+from benchmarks.tasks.next_click import NextClickConfig
 from benchmarks.tasks.next_item import NextItemConfig
+from benchmarks.tasks.recoverability import RecoverabilityConfig
+from benchmarks.tasks.returns import ReturnsConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
@@ -52,7 +55,8 @@ class SuiteConfig:
 
     `corpus` is evaluated; `pretrain_corpus` holds what pretraining may read, and what baselines of
     every task learn from. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
-    `untrained` are the seeds of the control. `coles` is a baseline trained on that, null for none.
+    `more_encoders` are runs of others by the name of their rows; `untrained` are the seeds of the
+    control. `coles` is a baseline trained on that, null for none.
     `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
     all this, by what each writes last; those whose output is missing run first. `item_models` are
@@ -65,6 +69,7 @@ class SuiteConfig:
     pretrain_corpus: Path = Path("corpora/universal")
     out: Path = Path("results/suite/real")
     encoders: list[Path] = field(default_factory=list[Path])
+    more_encoders: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
     untrained: list[int] = field(default_factory=lambda: [0])
     text_dims: int = 512
     half_life: float = 8.0
@@ -75,12 +80,15 @@ class SuiteConfig:
     probes: list[Probe] = field(default_factory=list[Probe])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
+    recoverability: list[RecoverabilityConfig] = field(default_factory=list[RecoverabilityConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
     impression_ranking: list[ImpressionRankingConfig] = field(
         default_factory=list[ImpressionRankingConfig]
     )
+    returns: list[ReturnsConfig] = field(default_factory=list[ReturnsConfig])
+    next_click: list[NextClickConfig] = field(default_factory=list[NextClickConfig])
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
@@ -106,6 +114,11 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         EncoderModel("CLUE", path, corpus, seed=seed, untrained=False)
         for seed, path in enumerate(config.encoders)
     ]
+    others = [
+        EncoderModel(name, path, corpus, seed=seed, untrained=False)
+        for name, runs in config.more_encoders.items()
+        for seed, path in enumerate(runs)
+    ]
     first = config.encoders[0]
     controls = [
         EncoderModel("untrained", first, corpus, seed=seed, untrained=True)
@@ -120,6 +133,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         )
     return [
         *trained,
+        *others,
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
         *coles,
@@ -133,10 +147,13 @@ def asked_of(config: SuiteConfig) -> list[Any]:
     asked: list[Any] = [
         *config.matching,
         *config.windows,
+        *config.recoverability,
         *config.attributes,
         *config.clicks,
         *config.feed_clicks,
         *config.impression_ranking,
+        *config.returns,
+        *config.next_click,
         *config.synthetic,
         *config.next_item,
         *config.new_service,
@@ -166,7 +183,8 @@ def run(config: SuiteConfig) -> int:
         )
     supervised = [c.supervised for c in asked_of(config) if isinstance(c, NextItemConfig)]
     item_runs = [run for runs in config.item_models.values() for run in runs]
-    prepare(config.prepare, [*config.encoders, *item_runs, *filter(None, supervised)])
+    others = [run for runs in config.more_encoders.values() for run in runs]
+    prepare(config.prepare, [*config.encoders, *others, *item_runs, *filter(None, supervised)])
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     wanted = results.wanted_results(tasks_of(config, corpus), models)

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.baselines.feature_rows import FeatureRows, tuned_trees
+from benchmarks.baselines.interactions import bounded, interactions
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.rates import Rates, Timeline
 from benchmarks.baselines.representations import EncoderModel, FixedScores
@@ -36,6 +37,7 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
     popularity_slice,
 )
@@ -159,7 +161,7 @@ class FeedClicksTask:
             return probe == model.probe
         if isinstance(model, FixedScores):
             return probe == "linear"
-        return hasattr(model, "users") and probe != "lightgbm"
+        return has_vectors(model) and probe != "lightgbm"
 
     @cached_property
     def rates(self) -> dict[str, Rates]:
@@ -236,28 +238,28 @@ class FeedClicksTask:
         past = snapshot_at(self.corpus, users, self.config.opens, [self.config.service])
         return past, row
 
-    def _read(self, model: Model) -> list[np.ndarray]:
-        """Return [u, i, u * i] of the impressions of each part (n, 3 E) float32, or [u]."""
-        items, found = model.items(), list[np.ndarray]()
+    def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
+        """Return [u, i, u * i] of the impressions of each part (n, F) or [u], and their blocks."""
+        items, found, blocks = model.items(), list[np.ndarray](), dict[str, slice]()
         for part in self.parts:
             past, row = self._past(part)
-            u = model.users(past)[row].astype(np.float32)
-            i = u[:, :0] if items is None else items[part.items].astype(np.float32)
-            found.append(np.concatenate([u, i, u * i] if items is not None else [u], axis=1))
-        return found
+            x = model.users(past)[row].astype(np.float32)
+            blocks = bounded(model.blocks, x.shape[1])
+            if items is not None:
+                x, blocks = interactions(x, items, part.items, model.blocks)
+            found.append(x)
+        return found, blocks
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ("item rate",) if probe == "linear" else ())
-        vectors = self._vectors(rows.beside) if rows.beside else None
-        x = [
-            rows.join(made, None if vectors is None else vectors[number])
-            for number, made in enumerate(self.columns)
-        ]
+        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
+        x = [rows.join(*each) for each in zip(self.columns, vectors, strict=True)]
         parts = (x[0], self.labels[0]), (x[1], self.labels[1]), x[2]
-        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class")
+        blocks = rows.blocks(self.columns[0], blocks)
+        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
         used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}
         return self._scored(found.values, {**found.chosen, **used})
 

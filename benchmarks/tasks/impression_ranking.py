@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.feature_rows import FeatureRows
+from benchmarks.baselines.interactions import bounded, interactions
 from benchmarks.baselines.news_features import GROUPS, NewsFeatures
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.representations import EncoderModel
@@ -31,7 +32,9 @@ from benchmarks.protocols import (
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
@@ -169,7 +172,7 @@ class ImpressionRankingTask:
         """Return whether a vector is asked, or a rival by its own probe."""
         if isinstance(model, FeatureRows):
             return probe == model.probe
-        return hasattr(model, "users")
+        return has_vectors(model)
 
     @cached_property
     def pasts(self) -> list[Snapshot]:
@@ -210,17 +213,16 @@ class ImpressionRankingTask:
         each = zip(self.parts, self.pasts, strict=True)
         return [self.features.columns(past, part.row, part.items) for part, past in each]
 
-    def _read(self, model: Model) -> list[np.ndarray]:
-        """Return [u, i, u * i] of what the probe reads of each part (n, 3 E) float32, or [u]."""
-        items, found = model.items(), list[np.ndarray]()
+    def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
+        """Return [u, i, u * i] of what the probe reads of each part (n, F) or [u], and blocks."""
+        items, found, blocks = model.items(), list[np.ndarray](), dict[str, slice]()
         for part, past, kept in zip(self.parts, self.pasts, self.fitted_on, strict=True):
-            u = model.users(past).astype(np.float32)[part.row[kept]]
-            if items is None:
-                found.append(u)
-                continue
-            i = items[part.items[kept]].astype(np.float32)
-            found.append(np.concatenate([u, i, u * i], axis=1))
-        return found
+            x = model.users(past)[part.row[kept]].astype(np.float32)
+            blocks = bounded(model.blocks, x.shape[1])
+            if items is not None:
+                x, blocks = interactions(x, items, part.items[kept], model.blocks)
+            found.append(x)
+        return found, blocks
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split.
@@ -228,15 +230,17 @@ class ImpressionRankingTask:
         ValueError for a zero-shot answer of a model without vectors of items.
         """
         if probe == "zero-shot":
-            return self._zero_shot(model)  # pyright: ignore[reportArgumentType]
+            return self._zero_shot(model_of(model))
         rows = FeatureRows.of(model, POPULARITY if probe == "linear" else ())
-        vectors = self._vectors(rows.beside) if rows.beside else None
-        x: list[np.ndarray] = []
-        for number, (made, kept) in enumerate(zip(self.columns, self.fitted_on, strict=True)):
-            part = {name: values[kept] for name, values in made.items()}
-            x.append(rows.join(part, None if vectors is None else vectors[number]))
+        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
+        read = [
+            {name: values[kept] for name, values in made.items()}
+            for made, kept in zip(self.columns, self.fitted_on, strict=True)
+        ]
+        x = [rows.join(*each) for each in zip(read, vectors, strict=True)]
         y = [part.clicked[kept] for part, kept in zip(self.parts, self.fitted_on, strict=True)]
-        found = linear((x[0], y[0]), (x[1], y[1]), x[2], "class")
+        parts = (x[0], y[0]), (x[1], y[1]), x[2]
+        found = linear(*parts, "class", rows.blocks(self.columns[0], blocks))
         tuned = {name: self.features.chosen[name] for name in rows.groups if name in GROUPS[:3]}
         return self._scored(found.values[:, 1], {**found.chosen, **tuned})
 

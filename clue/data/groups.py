@@ -44,7 +44,7 @@ class GroupSampler:
             except ValueError as error:
                 raise ValueError(f"group {', '.join(group.services)}: {error}") from None
             self.samplers.append(sampler)
-        self.turns = _turns(np.array([group.share for group in views.groups]), seed)
+        self.turns = Turns(np.array([group.share for group in views.groups]), seed)
 
     def check(self, world: int) -> None:
         """Raise ValueError where `world` processes cannot share the batch equally."""
@@ -52,20 +52,34 @@ class GroupSampler:
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return this process's part of batch `step` (from 0)."""
-        cycle, place = divmod(step, CYCLE)
-        group = self.turns[place]
-        turn = cycle * int((self.turns == group).sum()) + int((self.turns[:place] == group).sum())
+        group, turn = self.turns.at(step)
         return self.samplers[group].at(turn, rank, world)
 
 
-def _turns(shares: np.ndarray, seed: int) -> np.ndarray:
-    """Return the group of each batch of a cycle (CYCLE,), by largest remainder, shuffled."""
-    exact = CYCLE * shares / shares.sum()
-    counts = np.floor(exact).astype(int)
-    counts[np.argsort(counts - exact, kind="stable")[: CYCLE - counts.sum()]] += 1
-    if not counts.all():
-        raise ValueError(
-            f"a group has {shares[counts == 0][0]:g} of {shares.sum():g} parts of the batches, "
-            f"less than one in {CYCLE}; raise its share or leave it out"
-        )
-    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(shares)), counts))
+class Turns:
+    """Who has which step, so that in every CYCLE steps each has its share of them."""
+
+    def __init__(self, shares: np.ndarray, seed: int) -> None:
+        """Share the steps of a cycle by largest remainder of `shares` (n,), in shuffled order.
+
+        Raises ValueError for a share too small to get a turn.
+        """
+        exact = CYCLE * shares / shares.sum()
+        self.counts = np.floor(exact).astype(int)
+        self.counts[
+            np.argsort(self.counts - exact, kind="stable")[: CYCLE - self.counts.sum()]
+        ] += 1
+        if not self.counts.all():
+            raise ValueError(
+                f"a group has {shares[self.counts == 0][0]:g} of {shares.sum():g} parts of the "
+                f"batches, less than one in {CYCLE}; raise its share or leave it out"
+            )
+        order = np.repeat(np.arange(len(shares)), self.counts)
+        self.order = np.random.default_rng(seed).permutation(order)
+
+    def at(self, step: int) -> tuple[int, int]:
+        """Return whose turn step `step` is, and how many turns they had before."""
+        cycle, place = divmod(step, CYCLE)
+        owner = int(self.order[place])
+        before = int((self.order[:place] == owner).sum())
+        return owner, cycle * int(self.counts[owner]) + before

@@ -10,6 +10,7 @@ from clue.data.ragged import Ragged
 from clue.nn.decoder import NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder
 from clue.nn.layout import Layout, ranges
+from clue.nn.predictive import PredictiveEncoder
 
 CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
 
@@ -48,6 +49,35 @@ def last_states(model: NextItemDecoder, histories: Ragged) -> torch.Tensor:
     """
     cut = histories.last(model.config.max_events)
     return _by_length(cut, model.config.width, model, model.decoder.last)
+
+
+def predictive_items(model: PredictiveEncoder, texts: Ragged, rows: np.ndarray) -> torch.Tensor:
+    """Return the vectors (n, D) of rows of token ids with identities `rows` (n,), -1 for none."""
+
+    def encode(tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
+        return model.enter(model.text(tokens, layout))
+
+    vectors = _by_length(texts, model.config.width, model, encode)
+    known = np.flatnonzero(rows >= 0)
+    identity = model.identity.weight.detach()[
+        torch.from_numpy(rows[known]).to(model.norm.weight.device)
+    ]
+    vectors[torch.from_numpy(known)] += identity.float().cpu()
+    return vectors
+
+
+def predictive_states(
+    model: PredictiveEncoder, items: torch.Tensor, histories: Ragged
+) -> torch.Tensor:
+    """Return the state (n, D) after the last event of each history, rows of which index `items`.
+
+    Of a history the newest `max_events` are read; that of an empty one is zero.
+    """
+
+    def encode(events: torch.Tensor, layout: Layout) -> torch.Tensor:
+        return model.last(items[events.cpu()].to(events.device), layout)
+
+    return _by_length(histories.last(model.config.max_events), model.config.width, model, encode)
 
 
 def _by_length(

@@ -3,10 +3,13 @@
 import numpy as np
 import torch
 
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
-from clue.evaluation.encode import last_states
+from clue.evaluation.encode import last_states, predictive_items, predictive_states
 from clue.evaluation.ranking import Ranks, table_ranks
 from clue.nn.decoder import NextItemDecoder
+from clue.nn.predictive import PredictiveEncoder
 from clue.train.losses.item_softmax import item_losses
 
 
@@ -18,13 +21,34 @@ def evaluate(model: NextItemDecoder, queries: EvalQueries) -> dict[str, float]:
     queries.
     """
     losses, ranks = losses_and_ranks(model, queries)
+    return _figures(losses, ranks, len(model.decoder.item.weight))
+
+
+def evaluate_predictive(
+    model: PredictiveEncoder, corpus: Corpus, service: int, questions: tuple[Ragged, np.ndarray]
+) -> dict[str, float]:
+    """Return the same figures of a service's next items, among all of its own.
+
+    `questions` are histories of corpus items and the items that came next.
+    """
+    histories, targets = questions
+    items = np.flatnonzero(corpus.item_service == service)
+    table = predictive_items(model, corpus.item_tokens.take(items), items)
+    columns = Ragged(np.searchsorted(items, histories.values), histories.offsets)
+    states = predictive_states(model, table, columns)
+    places = torch.from_numpy(np.searchsorted(items, targets))
+    losses = item_losses(states, places, table).double()
+    return _figures(losses, table_ranks(states, places, table), len(items))
+
+
+def _figures(losses: torch.Tensor, ranks: Ranks, candidates: int) -> dict[str, float]:
     return {
         "cross_entropy": losses.mean().item(),
         "entropy_se": losses.std(correction=0).item() / len(losses) ** 0.5,
         "recall_at_10": float(ranks.hit(10).mean()),
         "ndcg_at_10": float(ranks.ndcg(10).mean()),
         "mrr": float(ranks.reciprocal().mean()),
-        "negatives": float(len(model.decoder.item.weight) - 1),
+        "negatives": float(candidates - 1),
         "queries": float(len(losses)),
     }
 

@@ -9,10 +9,12 @@ import torch
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
+from clue.inference.blocks import BLOCKS
 from clue.inference.item_id_encoder import ItemIdEncoder
-from clue.inference.pooling import BATCH, Event, Join, User
+from clue.inference.pooling import BATCH, Amounts, Event, Join, Part, User
 from clue.inference.source import find_source
 from clue.inference.text_encoder import TextEncoder
+from clue.inference.universal_encoder import UniversalEncoder
 
 
 class Encoder(Protocol):
@@ -89,6 +91,36 @@ class Encoder(Protocol):
         """Return the vector (I, D) of each item of the corpus that the user model reads."""
         ...
 
+    def encode_users(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of users over all services; those without any event are zero.
+
+        `parts` are their (items, times) in each service of the corpus, n rows each. `as_of` (n,) is
+        the moment of each, by default that of the last event, and `amounts` are the numeric
+        fields of each service, in rows like its items'; a model without time ignores both.
+        `items` are `item_inputs(corpus)`, for callers who come more than once.
+        """
+        ...
+
+    def encode_services(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
+        ...
+
     def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
     ) -> np.ndarray:
@@ -111,15 +143,40 @@ class Encoder(Protocol):
         ...
 
 
-def load(path: Path | str, device: str = "cpu", *, seed: int | None = None) -> Encoder:
+def load_for_similarity(path: Path | str, device: str = "cpu") -> Encoder:
+    """Return what `load` does, with unit vectors: of a universal model the contrastive block.
+
+    For an index that compares by cosine.
+    """
+    source = find_source(path)
+    if source.config.objective == "universal":
+        return UniversalEncoder.of(source, device, blocks=("contrastive",))
+    return load(path, device)
+
+
+def load(
+    path: Path | str,
+    device: str = "cpu",
+    *,
+    seed: int | None = None,
+    blocks: Sequence[str] | None = None,
+) -> Encoder:
     """Return the model of a run, a checkpoint, an exported folder or a repository of the Hub.
 
     A run directory stands for its best checkpoint. A text "org/name" that is no path here names a
     repository of the Hugging Face Hub. With a `seed` the model has fresh weights drawn by it: the
-    control of any claim. Raises FileNotFoundError where there is no model and ValueError where a
-    file is damaged.
+    control of any claim. `blocks` are those of a universal model's vector, all by default
+    (clue/inference/universal_encoder.py names them). Raises FileNotFoundError where there is no
+    model and ValueError where a file is damaged.
     """
     source = find_source(path)
+    if source.config.objective == "universal":
+        return UniversalEncoder.of(source, device, seed, blocks or BLOCKS)
+    if blocks is not None:
+        raise ValueError(
+            f"blocks={list(blocks)}: {source.path} is of objective: {source.config.objective}, "
+            "whose vector is one; leave blocks out"
+        )
     if source.config.objective == "next_item":
         return ItemIdEncoder.of(source, device, seed)
     return TextEncoder.of(source, device, seed)

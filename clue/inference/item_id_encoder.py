@@ -24,7 +24,17 @@ from clue.data.ragged import Ragged
 from clue.evaluation.encode import by_service, last_states, normalised
 from clue.inference import hub
 from clue.inference.hub import ModelSource, name_of
-from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
+from clue.inference.pooling import (
+    BATCH,
+    Amounts,
+    Event,
+    Part,
+    User,
+    cosines,
+    in_batches,
+    pool_services,
+    services_and_all,
+)
 from clue.inference.source import find_source
 from clue.nn.decoder import NextItemDecoder
 
@@ -187,6 +197,38 @@ class ItemIdEncoder:
         """Return the vector (I, E) of each item of the corpus, in its order; `items` as below."""
         rows = self.item_inputs(corpus) if items is None else items
         return self._item_table()[rows].numpy()
+
+    def encode_users(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of users whose (items, times) in each service are `parts`.
+
+        Those without any event are zero. `as_of` and `amounts` are not read.
+        """
+        return self.encode_services(corpus, parts, items=items)[1]
+
+    def encode_services(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
+        inputs = self.item_inputs(corpus) if items is None else items
+
+        def encode(_: int | None, histories: Ragged) -> np.ndarray:
+            return self.encode_histories(corpus, histories, items=inputs)
+
+        return services_and_all(parts, encode, self.join)
 
     def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None

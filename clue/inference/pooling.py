@@ -12,7 +12,10 @@ from clue.evaluation.encode import normalised
 Join: TypeAlias = Literal["time", "service"]
 Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
 User: TypeAlias = Mapping[str, Sequence[str]]  # texts or item ids by service, oldest first
+# The same with events as mappings: a "text", a "time" in epoch seconds, numeric fields by name.
+TimedUser: TypeAlias = Mapping[str, Sequence[str | Mapping[str, str | float]]]
 Event: TypeAlias = tuple[str, str]  # (service, text or item id)
+Amounts: TypeAlias = Mapping[str, Ragged]  # numeric fields of the events of a Part, by name
 T = TypeVar("T")
 
 ALL = "all"  # the service name of the vector over all services
@@ -58,6 +61,29 @@ def pool_histories(
         ((some, encode(number, parts[number][0].take(some))) for number, some in some_of.items()),
         users,
     )
+
+
+def services_and_all(
+    parts: Sequence[Part], encode: Callable[[int | None, Ragged], np.ndarray], join: Join
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the vectors (n, E) of n users in each service, and over all; without events, zero.
+
+    Arguments are as `pool_histories` has them; the history of one service is encoded once.
+    """
+    by_service: list[np.ndarray] = []
+    for number, (items, _) in enumerate(parts):
+        some = np.flatnonzero(items.lengths > 0)
+        encoded = encode(number, items.take(some))
+        vectors = np.zeros((len(items), encoded.shape[1]), encoded.dtype)
+        vectors[some] = encoded
+        by_service.append(vectors)
+
+    def kept(number: int | None, histories: Ragged) -> np.ndarray:
+        if number is None:
+            return encode(None, histories)
+        return by_service[number][parts[number][0].lengths > 0]
+
+    return by_service, pool_histories(parts, kept, join)
 
 
 def in_batches(

@@ -13,7 +13,17 @@ from clue.data.text import encode, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
 from clue.inference.hub import ModelSource, name_of
-from clue.inference.pooling import BATCH, Event, User, cosines, in_batches, pool_services
+from clue.inference.pooling import (
+    BATCH,
+    Amounts,
+    Event,
+    Part,
+    User,
+    cosines,
+    in_batches,
+    pool_services,
+    services_and_all,
+)
 from clue.inference.source import find_source
 from clue.nn.dual_encoder import DualEncoder
 
@@ -149,6 +159,38 @@ class TextEncoder:
     def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
         """Return `encode_items` of every item of the corpus, in its order; `items` as below."""
         return self._as_histories(self.item_inputs(corpus) if items is None else items)
+
+    def encode_users(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of users whose (items, times) in each service are `parts`.
+
+        Those without any event are zero. `as_of` and `amounts` are not read.
+        """
+        return self.encode_services(corpus, parts, items=items)[1]
+
+    def encode_services(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
+        inputs = self.item_inputs(corpus) if items is None else items
+
+        def encode(_: int | None, histories: Ragged) -> np.ndarray:
+            return self.encode_histories(corpus, histories, items=inputs)
+
+        return services_and_all(parts, encode, self.join)
 
     def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None

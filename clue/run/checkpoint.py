@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -197,8 +198,11 @@ def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: StateDic
     (beside / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (beside / "corpus.json").write_text(json.dumps(asdict(corpus.manifest)), encoding="utf-8")
     shutil.copyfile(corpus.tokenizer_path, beside / "tokenizer.json")
-    if config.objective == "next_item":
-        columns = Catalogue(corpus, config.sequences.services).columns()
+    if config.objective != "contrastive":
+        catalogue = Catalogue(corpus, config.sequences.services)
+        columns = catalogue.columns()
+        if config.objective == "universal":  # which also knows an item by its text
+            columns["content"] = pa.array(corpus.item_content[catalogue.items])
         write_columns(beside / "catalogue.arrow", columns)
 
 

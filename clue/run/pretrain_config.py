@@ -4,18 +4,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clue.data.negatives import SoftmaxConfig
 from clue.data.sequences import SequencesConfig
 from clue.data.views import ViewsConfig
+from clue.data.windows import WindowsConfig
 from clue.evaluation.matching import GALLERY
 from clue.nn.decoder import DecoderConfig
 from clue.nn.dual_encoder import DualEncoderConfig
+from clue.nn.predictive import PredictiveConfig
+from clue.nn.universal import FactorsConfig
 from clue.train.losses.contrastive import LossConfig
-from clue.train.losses.item_softmax import SoftmaxConfig
 from clue.train.optimiser import OptimizerConfig, decay_start
 
 SECTIONS = {
     "contrastive": ("model", "views", "loss"),
     "next_item": ("decoder", "sequences", "softmax"),
+    "universal": ("model", "views", "loss", "predictive", "windows", "factors"),
 }
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
@@ -52,13 +56,16 @@ class PretrainConfig:
     runs: Path = Path("runs")
     seed: int = 0
     users: int = 0
-    objective: Literal["contrastive", "next_item"] = "contrastive"
+    objective: Literal["contrastive", "next_item", "universal"] = "contrastive"
     model: DualEncoderConfig = field(default_factory=DualEncoderConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     sequences: SequencesConfig = field(default_factory=SequencesConfig)
     softmax: SoftmaxConfig = field(default_factory=SoftmaxConfig)
+    predictive: PredictiveConfig = field(default_factory=PredictiveConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    factors: FactorsConfig = field(default_factory=FactorsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 256
     steps: int = 400
@@ -108,13 +115,14 @@ class PretrainConfig:
             )
 
     def _check_objective(self) -> None:
-        other = "next_item" if self.objective == "contrastive" else "contrastive"
-        for name in SECTIONS[other]:
+        own = SECTIONS[self.objective]
+        for name in sorted({name for names in SECTIONS.values() for name in names} - {*own}):
             kind = type(getattr(self, name))
             if getattr(self, name) != kind():
+                others = " or ".join(other for other, names in SECTIONS.items() if name in names)
                 raise ValueError(
-                    f"{name} describes objective: {other}, and this run's is {self.objective}; "
-                    f"its own sections are {', '.join(SECTIONS[self.objective])}"
+                    f"{name} describes objective: {others}, and this run's is {self.objective}; "
+                    f"its own sections are {', '.join(own)}"
                 )
         if self.best_by == "ndcg" and self.objective != "next_item":
             raise ValueError("best_by: ndcg is for objective: next_item; matching has no NDCG")
@@ -140,7 +148,12 @@ class PretrainConfig:
         """The least width of the objective's model."""
         if self.objective == "next_item":
             return self.decoder.width
-        return min(self.model.item.width, self.model.user.width)
+        contrastive = min(self.model.item.width, self.model.user.width)
+        return (
+            min(contrastive, self.predictive.width)
+            if self.objective == "universal"
+            else contrastive
+        )
 
     @property
     def run(self) -> Path:

@@ -68,6 +68,8 @@ def prepared(
     """
     torch.manual_seed(config.seed)
     core = objective.model()
+    if start is None:
+        objective.begin(core)
     if start is None and config.warm_start is not None:
         warm(core, config.warm_start)
     core.to(accelerator.device)

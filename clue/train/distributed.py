@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch import distributed as dist
@@ -23,8 +23,14 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 PATIENCE = timedelta(hours=1)
 
 
-def init_accelerator(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accelerator:
-    """Return this process's place among those that the launcher started, joined to them."""
+def init_accelerator(
+    *, bf16: bool, trackers: Sequence[str], run: Path, in_turns: bool = False
+) -> Accelerator:
+    """Return this process's place among those that the launcher started, joined to them.
+
+    `in_turns`: a step trains some of the parameters alone, so that the processes have to find out
+    which; it costs a walk over the graph.
+    """
     accelerator = Accelerator(
         # Said outright: torchrun on a machine without accelerator would else start processes that
         # each believe to be alone (configs/accelerate/cpu2.yaml).
@@ -32,7 +38,10 @@ def init_accelerator(*, bf16: bool, trackers: Sequence[str], run: Path) -> Accel
         mixed_precision="bf16" if bf16 else "no",
         log_with=[*trackers] or None,
         project_dir=run,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(find_unused_parameters=in_turns),
+        ],
     )
     sharding = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None
     if sharding is not None:

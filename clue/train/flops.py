@@ -22,9 +22,11 @@ import torch
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
+from clue.data.windows import WindowBatch
 from clue.nn.decoder import DecoderConfig, PackedSequences
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig, PackedViews
 from clue.nn.layout import Chunk
+from clue.nn.predictive import PackedWindows, PredictiveConfig
 
 # Dense bf16 FLOP/s as published (the data sheets' figures with sparsity, halved), by a part of the
 # name that CUDA gives the device; the first that fits. H200 has the H100 SXM's processor.
@@ -147,6 +149,37 @@ def sequence_flops(config: DecoderConfig, work: Work) -> StepFlops:
     per_event = 2 * config.non_embedding
     scores = 4 * config.layers * config.width * work.event_squares / 2
     forward = per_event * work.events + scores
+    model = 3.0 * forward + 6 * work.logits * config.width
+    again = work.users_recomputed * forward + scores / 2
+    again += (3 + work.users_recomputed) * per_event * work.event_padding
+    return StepFlops(model=model, hardware=model + again)
+
+
+def window_work(batch: WindowBatch, packed: PackedWindows) -> Work:
+    """Return the work of this process's windows of the predictive part, which has no pairs."""
+    slots, again = _beyond(packed.histories)
+    item_slots, items_again = _beyond(packed.items)
+    return Work(
+        pairs=0,
+        items=len(batch.rows),
+        tokens=len(batch.tokens),
+        token_squares=_squares(batch.token_lengths),
+        events=len(batch.events),
+        event_squares=_squares(batch.event_lengths),
+        logits=len(batch.events) * (len(batch.candidates) + 1),
+        token_padding=item_slots - len(batch.tokens),
+        event_padding=slots - len(batch.events),
+        items_recomputed=items_again,
+        users_recomputed=again,
+    )
+
+
+def predictive_flops(config: PredictiveConfig, work: Work) -> StepFlops:
+    """Return the FLOPs of one process in one step of the predictive part."""
+    per_event = 24 * config.layers * config.width**2
+    scores = 4 * config.layers * config.width * work.event_squares / 2
+    forward = per_event * work.events + scores
+    forward += 2 * config.text_width * config.width * work.items
     model = 3.0 * forward + 6 * work.logits * config.width
     again = work.users_recomputed * forward + scores / 2
     again += (3 + work.users_recomputed) * per_event * work.event_padding

@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
+from clue.data.windows import WindowBatch
 from clue.nn.decoder import NextItemDecoder
 from clue.nn.dual_encoder import DualEncoder
 from clue.nn.layout import Layout, fixed_shape, ranges
+from clue.nn.predictive import PredictiveEncoder
 from clue.train.losses.tiles import rows_per_tile
 from clue.train.packing import Budget
 
@@ -122,18 +125,56 @@ def find_sequence_budget(
             "optimiser, the states of a batch and the catalogue; lower batch, or model sizes"
         )
     tokens = chunk_tokens or (CHUNK_CUDA if device.type == "cuda" else CHUNK_CPU)
-    start, stop = ranges(batch.lengths[::-1], min(tokens, CHUNK_CPU))[0]
-    mine = np.sort(batch.lengths[::-1][start:stop])
-    values = torch.zeros(int(mine.sum()), dtype=torch.int64, device=device)
     with autocast():
-        saved = _saved_bytes(core.decoder, values, Layout.of(mine, device), core)
-    event = saved / len(values)
+        event = _position_bytes(core.decoder, batch.lengths, min(tokens, CHUNK_CPU), core)
     while chunk_tokens is None and tokens > 256 and tokens * event > left / 4:
         tokens //= 2
     shape = fixed_shape(tokens, core.config.max_events) if fixed else None
     return Budget(
         tokens, SHARE * left - tokens * event, 0.0, event, (shape, shape) if shape else None
     )
+
+
+def find_window_budget(
+    core: PredictiveEncoder,
+    batch: WindowBatch,
+    *,
+    chunk_tokens: int | Literal["auto"],
+    free: int,
+    fixed: bool,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Budget:
+    """Return budget of steps on windows like `batch`; `find_budget` has the words and errors."""
+    device = core.norm.weight.device
+    weights = sum(p.numel() * p.element_size() for p in core.parameters())
+    events, width, candidates = len(batch.events), core.config.width, len(batch.candidates) + 1
+    # of every event: its state, the target's vector, both gradients, five int64; of every item and
+    # candidate: its vector and the gradient; three tiles of logits
+    needed = 4 * weights + events * (4 * 4 * width + 5 * 8)
+    needed += 2 * 4 * width * (len(batch.rows) + candidates)
+    needed += 4 * 3 * rows_per_tile(candidates, device) * candidates
+    left = free - needed
+    if left <= 0:
+        raise ValueError(
+            f"{free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} MiB are needed for the "
+            "optimiser, states and items of a batch; lower windows.batch or predictive.width"
+        )
+    tokens = CHUNK_CUDA if device.type == "cuda" else CHUNK_CPU
+    tokens = tokens if chunk_tokens == "auto" else chunk_tokens
+    vectors = torch.zeros(1, width, device=device)
+    with autocast():
+        most = min(tokens, CHUNK_CPU)
+        item = _position_bytes(core.text, batch.token_lengths, most, core)
+        event = _position_bytes(
+            lambda rows, layout: core.states(vectors[rows], layout), batch.event_lengths, most, core
+        )
+    while chunk_tokens == "auto" and tokens > 256 and tokens * max(item, event) > left / 4:
+        tokens //= 2
+    shapes = None
+    if fixed:
+        longest = core.text.config.max_tokens, core.config.max_events
+        shapes = fixed_shape(tokens, longest[0]), fixed_shape(tokens, longest[1])
+    return Budget(tokens, SHARE * left - tokens * max(item, event), item, event, shapes)
 
 
 def activation_bytes(core: DualEncoder, batch: Batch, tokens: int) -> tuple[float, float]:
@@ -144,17 +185,21 @@ def activation_bytes(core: DualEncoder, batch: Batch, tokens: int) -> tuple[floa
     def encode_history(events: Tensor, layout: Layout) -> Tensor:
         return core.users(vectors[events], layout)
 
-    found: list[float] = []
-    for encode, lengths in (
-        (core.items, batch.token_lengths),
-        (encode_history, batch.event_lengths),
-    ):
-        start, stop = ranges(lengths[::-1], tokens)[0]
-        mine = np.sort(lengths[::-1][start:stop])
-        values = torch.zeros(int(mine.sum()), dtype=torch.int64, device=device)
-        saved = _saved_bytes(encode, values, Layout.of(mine, device), core)
-        found.append(saved / len(values))
-    return found[0], found[1]
+    return (
+        _position_bytes(core.items, batch.token_lengths, tokens, core),
+        _position_bytes(encode_history, batch.event_lengths, tokens, core),
+    )
+
+
+def _position_bytes(
+    encode: Callable[[Tensor, Layout], Tensor], lengths: np.ndarray, tokens: int, core: nn.Module
+) -> float:
+    """Return the bytes that a position leaves for backward in a chunk of the longest sequences."""
+    device = next(core.parameters()).device
+    start, stop = ranges(lengths[::-1], tokens)[0]
+    longest = np.sort(lengths[::-1][start:stop])
+    values = torch.zeros(int(longest.sum()), dtype=torch.int64, device=device)
+    return _saved_bytes(encode, values, Layout.of(longest, device), core) / len(values)
 
 
 def _saved_bytes(

@@ -25,6 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clue.nn.universal import UniversalEncoder
+
 MOMENTUM = 0.95  # Muon's, as in all of its published runs (Jordan 2024)
 SGD_MOMENTUM = 0.9  # the customary one; a lasting gradient moves a weight by 10 x sgd_lr x it
 
@@ -143,12 +145,16 @@ def parameter_groups(
         for weight in module.parameters()
     }
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    rate_share = model.rate_share if isinstance(model, UniversalEncoder) else None
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        part = rate_share(name) if rate_share else 1.0
         if weight.ndim < 2 or id(weight) in embeddings:
-            key = (False, 1.0, 0.0)
+            key = (False, part, 0.0)
         else:
             by_muon = config.kind == "muon" and not name.endswith("leave.weight")
-            share = width_share(config, name, weight, by_muon)
+            share = part * width_share(config, name, weight, by_muon)
             key = (by_muon, share, config.weight_decay / share)
         groups.setdefault(key, []).append(weight)
     adamw: list[dict[str, Any]] = []

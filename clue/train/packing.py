@@ -15,9 +15,11 @@ import torch
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
+from clue.data.windows import WindowBatch
 from clue.nn.decoder import PackedSequences
 from clue.nn.dual_encoder import PackedViews
 from clue.nn.layout import Chunk, FixedShape, Layout, ranges
+from clue.nn.predictive import PackedWindows
 from clue.train.losses.contrastive import Identity
 
 
@@ -40,9 +42,52 @@ def pack(
     batch: Batch, budget: Budget, device: torch.device | str = "cpu"
 ) -> tuple[PackedViews, Identity]:
     """Return this process's part of a batch as the model and the loss read it, on `device`."""
-    item_shape, history_shape = budget.fixed or (None, None)
-    items = ranges(batch.token_lengths, budget.tokens, item_shape)
-    histories = ranges(batch.event_lengths, budget.tokens, history_shape)
+    parts = _parts(batch, budget)
+    items, histories = _packed(batch, parts, device)
+    rows = _rows(parts.histories, parts.shapes[1])[batch.rows]
+    views = PackedViews(items, histories, _tensor(rows, device))
+    ids = (_tensor(x, device) for x in (batch.user, batch.content_a, batch.content_b))
+    return views, Identity(*ids, log_q=torch.from_numpy(batch.log_q).to(device))
+
+
+def pack_windows(
+    batch: WindowBatch, budget: Budget, device: torch.device | str = "cpu"
+) -> PackedWindows:
+    """Return this process's windows as the predictive encoder reads them, on `device`.
+
+    Where chunks have fixed shapes, the items' padding has row -1 and is no candidate.
+    """
+    parts = _parts(batch, budget)
+    items, histories = _packed(batch, parts, device)
+    where = _rows(parts.items, parts.shapes[0])
+    slots = sum(chunk.layout.count for chunk in items)
+    rows = np.full(slots, -1)
+    rows[where] = batch.rows
+    return PackedWindows(
+        items,
+        _tensor(rows, device),
+        histories,
+        tuple(int(batch.event_lengths[a:b].sum()) for a, b in parts.histories),
+        _tensor(where[batch.targets], device),
+        _tensor(where[batch.candidates], device),
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How a batch is cut: (start, stop) of each chunk, which are computed twice, their shapes."""
+
+    items: list[tuple[int, int]]
+    histories: list[tuple[int, int]]
+    recompute_items: list[bool]
+    recompute_histories: list[bool]
+    shapes: tuple[FixedShape | None, FixedShape | None]
+
+
+def _parts(batch: Batch | WindowBatch, budget: Budget) -> _Parts:
+    shapes = budget.fixed or (None, None)
+    items = ranges(batch.token_lengths, budget.tokens, shapes[0])
+    histories = ranges(batch.event_lengths, budget.tokens, shapes[1])
     kept = budget.kept
     recompute: list[bool] = []  # of all chunks, the last first
     for lengths, parts, cost in (
@@ -53,16 +98,31 @@ def pack(
             kept -= cost * int(lengths[start:stop].sum())
             recompute.append(kept < 0)
     again = recompute[::-1]
-    of_items, of_histories = again[: len(items)], again[len(items) :]
-    events = _rows(items, item_shape)[batch.events]
-    rows = _rows(histories, history_shape)[batch.rows]
-    views = PackedViews(
-        _chunks(batch.tokens, batch.token_lengths, items, of_items, (item_shape, device)),
-        _chunks(events, batch.event_lengths, histories, of_histories, (history_shape, device)),
-        _tensor(rows, device),
+    return _Parts(items, histories, again[: len(items)], again[len(items) :], shapes)
+
+
+def _packed(
+    batch: Batch | WindowBatch, parts: _Parts, device: torch.device | str
+) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+    """Return the chunks of items and those of histories, whose values index the items' vectors."""
+    item_shape, history_shape = parts.shapes
+    events = _rows(parts.items, item_shape)[batch.events]
+    return (
+        _chunks(
+            batch.tokens,
+            batch.token_lengths,
+            parts.items,
+            parts.recompute_items,
+            (item_shape, device),
+        ),
+        _chunks(
+            events,
+            batch.event_lengths,
+            parts.histories,
+            parts.recompute_histories,
+            (history_shape, device),
+        ),
     )
-    ids = (_tensor(x, device) for x in (batch.user, batch.content_a, batch.content_b))
-    return views, Identity(*ids, log_q=torch.from_numpy(batch.log_q).to(device))
 
 
 def pack_sequences(

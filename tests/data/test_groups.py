@@ -40,7 +40,7 @@ def test_a_batch_is_of_one_group_and_turns_follow_the_shares(corpus: Corpus) -> 
 
 def test_a_group_goes_through_its_users_like_a_sampler_of_its_own(corpus: Corpus) -> None:
     sampler = GroupSampler(corpus, VIEWS, batch=20, seed=3)
-    news = [step for step in range(2 * CYCLE) if sampler.turns[step % CYCLE] == 1]
+    news = [step for step in range(2 * CYCLE) if sampler.turns.order[step % CYCLE] == 1]
     assert len(news) == 50
     for turn in (0, 24, 25, 49):
         own, mine = sampler.samplers[1].at(turn), sampler.at(news[turn])

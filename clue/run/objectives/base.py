@@ -13,11 +13,12 @@ from torch import nn
 
 from clue.data.batches import Batch
 from clue.data.sequences import SequenceBatch
+from clue.data.windows import WindowBatch
 from clue.train.flops import StepFlops, Work
 from clue.train.packing import Budget
 from clue.train.step import Forward
 
-Drawn = Batch | SequenceBatch
+Drawn = Batch | SequenceBatch | WindowBatch
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
@@ -32,6 +33,10 @@ class Objective(Protocol):
 
     def model(self) -> nn.Module:
         """Return the model with fresh weights, on the CPU."""
+        ...
+
+    def begin(self, core: Any) -> None:
+        """Put into a fresh model what has a closed form, before the first step of a run."""
         ...
 
     def draw(self, step: int, rank: int = 0, world: int = 1) -> Drawn:

@@ -54,6 +54,9 @@ class Contrastive:
         """Return the model with fresh weights."""
         return DualEncoder(self.config.model, self.corpus.manifest.vocab_size)
 
+    def begin(self, core: DualEncoder) -> None:
+        """Leave fresh weights as they are."""
+
     def draw(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Return this process's part of batch `step`."""
         return self.sampler.at(step, rank, world)

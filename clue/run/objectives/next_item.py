@@ -6,17 +6,14 @@ import torch
 from torch import nn
 
 from clue.data.corpus import Corpus
+from clue.data.negatives import Proposal
 from clue.data.sequences import SequenceBatch, Sequences, WindowSampler
 from clue.evaluation.next_item import evaluate
 from clue.nn.decoder import NextItemDecoder
 from clue.run.objectives.base import Autocast
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.flops import StepFlops, Work, sequence_flops, sequence_work
-from clue.train.losses.item_softmax import (
-    Proposal,
-    Sample,
-    next_item_loss,
-)
+from clue.train.losses.item_softmax import Sample, next_item_loss
 from clue.train.memory import find_sequence_budget
 from clue.train.packing import Budget, pack_sequences
 from clue.train.step import Forward
@@ -52,6 +49,9 @@ class NextItemObjective:
     def model(self) -> NextItemDecoder:
         """Return the model with fresh weights."""
         return NextItemDecoder(self.config.decoder, self.catalogue)
+
+    def begin(self, core: NextItemDecoder) -> None:
+        """Leave fresh weights as they are."""
 
     def draw(self, step: int, rank: int = 0, world: int = 1) -> SequenceBatch:
         """Return this process's part of batch `step`; the drawn negatives are everybody's."""

@@ -42,7 +42,14 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_our_loss_equals_the_formula_and_a_wrong_one_does_not() -> None:
+def test_our_loss_equals_the_formula_and_a_wrong_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def off_by_one(spec: dict[str, Any]) -> loss.Loss:  # a row's own column is its neighbour's
+        right = loss.dense(spec)
+        return lambda a, b: right(a, b.roll(1, 0))
+
+    monkeypatch.setitem(loss.IMPLEMENTATIONS, "wrong", off_by_one)
     same = {"batch": 20, "width": 8, "device": "cpu", "repeats": 0, "threads": 1}
     impls = ("dense", "ours", "wrong")
     results = {name: loss.measure_arm(same | {"impl": name}) for name in impls}
@@ -203,8 +210,7 @@ def test_a_step_beyond_the_limit_is_seen_not_to_fit(spec: dict[str, Any]) -> Non
 def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
     world = WorldConfig(users=50, items=20, least_items=2)
     config = loader.Config(world=world, batches=(16,), worlds=tmp_path, steps=3)
-    loader.export(config, tmp_path / "log.npz")
-    ours, *theirs = loader.arms(config, 16, tmp_path / "log.npz")
+    ours, *theirs = loader.arms(config, 16, loader.export(config))
     result = loader.measure_arm(dict(ours.spec))
     views, events = result["views"], result["events"]
     assert views == 3 * 2 * 16 and views <= events <= 16 * views

@@ -35,15 +35,16 @@ def a_report() -> Report:
         command="python -m benchmarks.speed step",
         machine=MACHINE,
         config={"rounds": 3},
-        rows=(
-            Row(case="B = 8", arm="ours", status="measured", figures=two),
+        rows=[
+            Row(case="B = 8", arm="ours", figures=two),
             Row(case="B = 8", arm="theirs", status="not measured", note="pip failed"),
-        ),
-        claims=(
+        ],
+        claims=[
             Claim(what="Speed", aim="at least 4", found=3.25, holds=False),
             Claim(what="Memory", aim="at most 1", found=None, holds=None),
-        ),
-        notes=("A note.",),
+        ],
+        notes=["A note."],
+        points=[],
     )
 
 

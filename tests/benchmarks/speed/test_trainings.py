@@ -9,8 +9,6 @@ from benchmarks.speed import trainings
 from benchmarks.speed.trainings import paired, short_run, train
 from clue.run.pretrain_config import PretrainConfig
 
-CLEAN = {"commit": "abc1234", "uncommitted": False}
-
 
 def test_a_paired_difference_by_hand() -> None:
     # differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t of 2 degrees at .975 is 4.3027
@@ -56,15 +54,19 @@ def test_a_finished_point_is_kept_for_its_config_and_commit_alone(
     config = PretrainConfig(name="p", runs=tmp_path)
     expected = {"entropy": 4.0, "recall_at_10": 0.375, "negatives": 10.0, "loss": 1.0}
     expected |= {"seconds_a_step": 2.0}
-    assert train(config, CLEAN) == expected and not config.run.exists()
-    assert train(config, CLEAN) == expected and len(trained) == 1
-    train(replace(config, seed=1), CLEAN)
+    code = {"commit": "abc1234", "uncommitted": False}
+    monkeypatch.setattr(trainings, "revision", lambda: code)
+    assert train(config) == expected and not config.run.exists()
+    assert train(config) == expected and len(trained) == 1
+    train(replace(config, seed=1))
     assert len(trained) == 2
-    train(replace(config, seed=1), CLEAN | {"commit": "def5678"})
+    code["commit"] = "def5678"
+    train(replace(config, seed=1))
     assert len(trained) == 3
-    train(replace(config, seed=1), {"commit": "def5678", "uncommitted": True})
+    code["uncommitted"] = True
+    train(replace(config, seed=1))
     assert len(trained) == 4
     monkeypatch.setattr(trainings, "pretrain", lambda _: False)
     with pytest.raises(SystemExit, match="143"):
-        train(replace(config, name="stopped"), CLEAN)
+        train(replace(config, name="stopped"))
     assert not (tmp_path / "stopped.json").exists()

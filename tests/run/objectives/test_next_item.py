@@ -17,6 +17,7 @@ import torch
 
 from clue.config import load
 from clue.data.corpus import Corpus
+from clue.data.negatives import SoftmaxConfig
 from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 from clue.nn.decoder import DecoderConfig, NextItemDecoder
@@ -24,7 +25,6 @@ from clue.nn.transformer import Block
 from clue.run import checkpoint
 from clue.run.objectives.next_item import NextItemObjective, evaluate
 from clue.run.pretrain_config import PretrainConfig
-from clue.train.losses.item_softmax import SoftmaxConfig
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log

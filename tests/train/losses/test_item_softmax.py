@@ -12,14 +12,9 @@ from torch import distributed as dist
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clue.data.negatives import Proposal, SoftmaxConfig
 from clue.train.losses import item_softmax
-from clue.train.losses.item_softmax import (
-    Proposal,
-    Sample,
-    SoftmaxConfig,
-    item_losses,
-    next_item_loss,
-)
+from clue.train.losses.item_softmax import Sample, item_losses, next_item_loss
 from tests.processes import spawn
 
 

@@ -1,0 +1,34 @@
+"""What a universal model knows by name: the items and the numeric fields of its corpus."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Known:
+    """The rows of the model's catalogue by (service, item id) and by (service, content)."""
+
+    by_id: Mapping[tuple[str, str], int]
+    by_content: Mapping[tuple[str, int], int]
+
+
+def amounts_of(corpus: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the numeric fields of the corpus with this manifest, in order."""
+    fields = [field for named in corpus.get("fields", {}).values() for field in named]
+    return tuple(sorted({field["name"] for field in fields if field["kind"] == "numeric"}))
+
+
+def known_items(file: Path) -> Known:
+    """Return the catalogue in `file`; of items of a service with equal texts the first counts."""
+    with pa.memory_map(str(file)) as file:
+        columns = pa.ipc.open_file(file).read_all().to_pydict()
+    by_content: dict[tuple[str, int], int] = {}
+    ids = zip(columns["service"], columns["item_id"], strict=True)
+    contents = zip(columns["service"], columns["content"], strict=True)
+    for row, key in enumerate(contents):
+        by_content.setdefault(key, row)
+    return Known({key: row for row, key in enumerate(ids)}, by_content)

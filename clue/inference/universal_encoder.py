@@ -1,0 +1,335 @@
+"""The universal encoder as a function: behaviours in, a vector of named blocks out.
+
+clue/inference/blocks.py says what the blocks are. The cosine of two
+users is that of the contrastive block, and a user's items rank by the inner product with the
+predictive one. An item is known by its service and its id, or else by its service and text.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.data.text import content_of, encode, read_tokenizer
+from clue.evaluation.encode import by_service
+from clue.inference import hub
+from clue.inference.blocks import BLOCKS, BlockVectors
+from clue.inference.catalogue import amounts_of, known_items
+from clue.inference.hub import ModelSource, name_of
+from clue.inference.pooling import (
+    BATCH,
+    Amounts,
+    Event,
+    Part,
+    TimedUser,
+    cosines,
+    in_batches,
+)
+from clue.inference.source import find_source
+from clue.nn.universal import UniversalEncoder as UniversalModel
+
+
+class UniversalEncoder:
+    """A trained universal model; `blocks` are the columns of each part of its vectors by name.
+
+    `width` is E over the chosen blocks, `similarity` the columns by whose cosine users are
+    compared, `ranking` those by whose inner product items rank.
+    """
+
+    reads: Literal["text"] = "text"
+    join: Literal["service"] = "service"
+
+    def __init__(
+        self,
+        source: ModelSource,
+        model: UniversalModel,
+        fingerprint: str,
+        blocks: Sequence[str] = BLOCKS,
+    ) -> None:
+        """Use `UniversalEncoder.load`. Raises ValueError for a block that there is not."""
+        self.source, self.model = source, model
+        self.fingerprint = fingerprint
+        if tuple(blocks) != BLOCKS:
+            self.fingerprint += "-" + "-".join(name for name in BLOCKS if name in blocks)
+        self.max_events = model.contrastive.config.user.max_events
+        self.max_item_tokens = int(source.corpus["max_item_tokens"])
+        self.services = tuple(source.corpus["services"])
+        self.clocks: Mapping[str, bool] = source.corpus["clocks"]
+        self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
+        self.tokenizer_path = source.path / "tokenizer.json"
+        self.scale = model.contrastive.scale().item()
+        self._blocks = BlockVectors(model, amounts_of(source.corpus), blocks)
+        self.blocks, self.width = self._blocks.columns, self._blocks.width
+        self._known = known_items(source.path / "catalogue.arrow")
+        self._tokenizer = read_tokenizer(self.tokenizer_path)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        device: str = "cpu",
+        *,
+        seed: int | None = None,
+        blocks: Sequence[str] = BLOCKS,
+    ) -> "UniversalEncoder":
+        """Return the model that `clue.load` does, of this kind alone.
+
+        Raises FileNotFoundError where there is none, ValueError where a file is damaged or the
+        model is of another kind.
+        """
+        return cls.of(find_source(path), device, seed, blocks)
+
+    @classmethod
+    def of(
+        cls,
+        source: ModelSource,
+        device: str = "cpu",
+        seed: int | None = None,
+        blocks: Sequence[str] = BLOCKS,
+    ) -> "UniversalEncoder":
+        """Return the model of `source`; with a `seed`, fresh weights drawn by it instead."""
+        config, corpus = source.config, source.corpus
+        if config.objective != "universal":
+            raise ValueError(
+                f"{source.path} is of objective: {config.objective}, which has no blocks; give a "
+                "run of objective: universal, or use clue.load"
+            )
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = UniversalModel(
+            config.model,
+            config.predictive,
+            config.factors,
+            corpus["num_items"],
+            corpus["vocab_size"],
+        )
+        if seed is None:
+            model.load_state_dict(source.weights())
+        return cls(source, model.eval().to(device), name_of(source, seed), blocks)
+
+    @property
+    def similarity_columns(self) -> slice:
+        """The contrastive block's columns; all, where it was not chosen."""
+        return self.blocks.get("contrastive", slice(0, self.width))
+
+    def encode(
+        self,
+        users: TimedUser | Sequence[TimedUser],
+        *,
+        as_of: float | Sequence[float] | None = None,
+        batch_size: int = BATCH,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of `users`, or (E,) of one: events by service, oldest first.
+
+        An event is its text, or a mapping of its `text`, its `time` in epoch seconds and its
+        numeric fields by name, all but the text as far as they are known. `as_of` is
+        the moment, of all users or of each; by default that of the last event. Raises ValueError
+        for a user without events, an empty text, and an event after `as_of`.
+        """
+        if isinstance(users, Mapping):
+            return self.encode([users], as_of=as_of)[0]
+        for number, user in enumerate(users):
+            if not any(len(events) for events in user.values()):
+                raise ValueError(f"user {number} has no events; leave such users out")
+        moments = None if as_of is None else np.broadcast_to(as_of, len(users))
+
+        def batch(rows: Sequence[int]) -> np.ndarray:
+            at = None if moments is None else moments[list(rows)].astype(np.float64)
+            return self._encode([users[row] for row in rows], at)
+
+        return in_batches(
+            batch,
+            range(len(users)),
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
+        services = list(dict.fromkeys(name for user in users for name in user)) or [""]
+        events = {
+            name: [[_event(each) for each in user.get(name, ())] for user in users]
+            for name in services
+        }
+        distinct = dict.fromkeys(
+            (name, text) for name, rows in events.items() for row in rows for text, _ in row
+        )
+        number = {key: row for row, key in enumerate(distinct)}
+        tokens = self._tokens([text for _, text in distinct])
+        contents = content_of(tokens.values, tokens.lengths).tolist()
+        keys = zip((name for name, _ in distinct), contents, strict=True)
+        rows = np.array([self._known.by_content.get(key, -1) for key in keys], np.int64)
+        parts: list[Part] = []
+        clocks: list[bool] = []
+        for name, histories in events.items():
+            items = Ragged.from_lists(
+                [[number[name, text] for text, _ in row] for row in histories]
+            )
+            times = np.array([time for row in histories for _, time in row], np.float64)
+            clocks.append(self.clocks.get(name, True) and bool(np.isfinite(times).all()))
+            parts.append((items, Ragged(np.nan_to_num(times), items.offsets)))
+        amounts = self._amounts(users, services)
+        return self._blocks.of_users(
+            parts, self._blocks.item_inputs(tokens, rows), clocks, as_of, amounts
+        )
+
+    def _amounts(self, users: Sequence[TimedUser], services: Sequence[str]) -> list[Amounts]:
+        """Return the numeric fields of users' events in each service, NaN where one has none."""
+        made: list[Amounts] = []
+        for name in services:
+            rows = [user.get(name, ()) for user in users]
+            offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+            events = [{} if isinstance(each, str) else each for row in rows for each in row]
+            made.append(
+                {
+                    field: Ragged(
+                        np.array([each.get(field, np.nan) for each in events], np.float32), offsets
+                    )
+                    for field in self._blocks.amounts
+                }
+            )
+        return made
+
+    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
+        """Return `encode` of users whose events are (service, text), oldest first."""
+        return self.encode([by_service(events) for events in users])
+
+    def encode_users(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of users whose (items, times) in each service of the corpus are
+        `parts`; those without events are zero.
+
+        `as_of` (n,) is each user's moment, by default the last event's; infinite ones are that too.
+        `amounts` are the numeric fields of each service, in rows like its items'.
+        """
+        if items is None:
+            items = self.item_inputs(corpus)
+        clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
+        return self._blocks.of_users(parts, items, clocks, as_of, amounts)
+
+    def encode_services(
+        self,
+        corpus: Corpus,
+        parts: Sequence[Part],
+        *,
+        as_of: np.ndarray | None = None,
+        amounts: Sequence[Amounts] = (),
+        items: torch.Tensor | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
+        inputs = self.item_inputs(corpus) if items is None else items
+        clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
+        each = [
+            self._blocks.of_users([part], inputs, [clocks[n]], as_of, amounts[n : n + 1])
+            for n, part in enumerate(parts)
+        ]
+        if len(each) == 1:
+            return each, each[0]
+        return each, self._blocks.of_users(parts, inputs, clocks, as_of, amounts)
+
+    def encode_histories(
+        self, corpus: Corpus, histories: Ragged, *, items: torch.Tensor | None = None
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of rows of corpus items, oldest first; empty rows are zero.
+
+        Nothing is known of when they were. `items` are `item_inputs(corpus)`.
+        """
+        inputs = self.item_inputs(corpus) if items is None else items
+        times = Ragged(np.zeros(len(histories.values)), histories.offsets)
+        return self._blocks.of_users([(histories, times)], inputs, [False], None)
+
+    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
+        """Return what the blocks read of each item of the corpus, side by side (I, D).
+
+        Raises ValueError for a corpus of another tokenizer.
+        """
+        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
+            raise ValueError(
+                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
+                f"it again with tokenizer.path={self.tokenizer_path}"
+            )
+        services = [corpus.services[number] for number in corpus.item_service]
+        keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
+        rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
+        return self._blocks.item_inputs(corpus.item_tokens, rows)
+
+    def item_vectors(self, corpus: Corpus) -> np.ndarray:
+        """Return each item before the contrastive user encoder reads it, (I, D)."""
+        return self._blocks.part(self.item_inputs(corpus), "contrastive").numpy()
+
+    def encode_catalogue(self, corpus: Corpus, *, items: torch.Tensor | None = None) -> np.ndarray:
+        """Return `encode_items` of every item of the corpus, in its order; `items` as above."""
+        return self._blocks.of_items(self.item_inputs(corpus) if items is None else items)
+
+    def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
+        """Return the vectors (n, E) of items by their texts, and by their identity if known.
+
+        In the contrastive block it is the vector of a user who did just that; in `predictive`,
+        `pooled`, `recent` and `lexical` that of the item, whose inner product with a user's says
+        how it fits; activity is zero. Raises ValueError for an empty text.
+        """
+        tokens = self._tokens(items)
+        contents = content_of(tokens.values, tokens.lengths).tolist()
+        names = self.services if service is None else [service]
+        rows = [
+            next(
+                (self._known.by_content[n, c] for n in names if (n, c) in self._known.by_content),
+                -1,
+            )
+            for c in contents
+        ]
+        return self._blocks.of_items(self._blocks.item_inputs(tokens, np.array(rows, np.int64)))
+
+    def input_keys(self, events: Sequence[Event]) -> list[str]:
+        """Return the token ids that the model reads of each event (service, text), joined."""
+        tokens = self._tokens([text for _, text in events])
+        return [" ".join(map(str, tokens[row])) for row in range(len(tokens))]
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the cosine (n, m) of the contrastive blocks of `a` (n, E) and of `b` (m, E)."""
+        columns = self.similarity_columns
+        return cosines(np.atleast_2d(a)[:, columns], np.atleast_2d(b)[:, columns])
+
+    def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
+        """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
+
+        `license` is an identifier of the Hub. Raises ValueError for fresh weights, and where the
+        folder holds something else.
+        """
+        return hub.write_folder(self._trained(), Path(folder), license=license)
+
+    def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
+        """Upload what `save_pretrained` writes to the repository `name`; return the commit.
+
+        Raises OSError where the Hub refuses it or cannot be reached.
+        """
+        return hub.upload(self._trained(), name, private=private, license=license)
+
+    def _trained(self) -> ModelSource:
+        return hub.trained(self.source, self.fingerprint.split("-contrastive")[0])
+
+    def _tokens(self, texts: Sequence[str]) -> Ragged:
+        # the very step that wrote the corpus, or a text would read otherwise here than there
+        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
+        if not lengths.all():
+            text = texts[int(lengths.argmin())]
+            raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
+        return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _event(event: "str | Mapping[str, str | float]") -> tuple[str, float]:
+    """Return an event's text and time, NaN where it has none."""
+    if isinstance(event, str):
+        return event, np.nan
+    return str(event["text"]), float(event.get("time", np.nan))

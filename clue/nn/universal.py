@@ -1,0 +1,80 @@
+"""The universal encoder: parts that learn apart from one another, whose vectors stand side by side.
+
+Winners of vectors that serve every task concatenate what different objectives made and do not sum
+their losses; so each part has parameters of its own, and a step of training is one part's.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig, PackedViews
+from clue.nn.predictive import PackedWindows, PredictiveConfig, PredictiveEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorsConfig:
+    """The blocks that have a closed form (clue/train/factors.py), and the share of the steps.
+
+    `items` and `tokens` are the widths of the factors of items and of tokens. Of the steps of a
+    run, the share `contrastive` trains the contrastive part and the rest the predictive one.
+    Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
+    the rate that they would have: at the full one they forget the start.
+    """
+
+    items: int = 128
+    tokens: int = 256
+    contrastive: float = 0.2
+    start: bool = True
+    start_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Validate widths and the share."""
+        if min(self.items, self.tokens) < 1:
+            raise ValueError(
+                f"factors.items {self.items} and factors.tokens {self.tokens} are widths; give "
+                "positive counts"
+            )
+        if not 0.01 <= self.contrastive <= 0.99:
+            raise ValueError(
+                f"factors.contrastive is {self.contrastive}; it is a share of the steps from .01 "
+                "to .99: both parts are trained"
+            )
+
+
+class UniversalEncoder(nn.Module):
+    """The contrastive and the predictive encoder, and the factors of items and of tokens."""
+
+    def __init__(
+        self,
+        config: DualEncoderConfig,
+        predictive: PredictiveConfig,
+        factors: FactorsConfig,
+        catalogue: int,
+        vocab_size: int,
+    ) -> None:
+        """`catalogue` V items are known by name, `vocab_size` tokens to the tokenizer."""
+        super().__init__()
+        self.factors = factors
+        self.contrastive = DualEncoder(config, vocab_size)
+        self.predictive = PredictiveEncoder(
+            predictive, catalogue, vocab_size, config.item.max_tokens
+        )
+        # Of no gradient, and no buffers: DDP would send those to every process at each step.
+        self.item_factors = nn.Parameter(torch.randn(catalogue, factors.items), requires_grad=False)
+        self.token_factors = nn.Parameter(
+            torch.randn(vocab_size, factors.tokens), requires_grad=False
+        )
+
+    def forward(self, batch: PackedViews | PackedWindows) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what the loss reads of the part that the batch is for."""
+        if isinstance(batch, PackedViews):
+            return self.contrastive(batch)
+        return self.predictive(batch)
+
+    def rate_share(self, name: str) -> float:
+        """Return the part of the optimiser's rate at which the parameter `name` learns."""
+        part = self.predictive.config.lr_share if name.startswith("predictive.") else 1.0
+        started = self.factors.start and name.endswith("token.weight")
+        return part * self.factors.start_share if started else part

@@ -1,0 +1,159 @@
+"""The universal encoder: one vector from texts and corpus; blocks, moments, items, folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clue
+from clue.data.corpus import Corpus
+from clue.data.ragged import Ragged
+from clue.inference.blocks import BLOCKS, bags
+from clue.inference.pooling import Part
+from clue.inference.text_encoder import TextEncoder
+from clue.inference.universal_encoder import UniversalEncoder
+from tests.conftest import TinyRun
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_universal: TinyRun) -> UniversalEncoder:
+    return UniversalEncoder.load(tiny_universal.run)
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_universal: TinyRun) -> Corpus:
+    return Corpus.open(tiny_universal.corpus)
+
+
+def parts_of(corpus: Corpus, users: np.ndarray) -> list[Part]:
+    services = range(len(corpus.services))
+    return [(corpus.items_of(s).take(users), corpus.timestamps_of(s).take(users)) for s in services]
+
+
+def as_texts(corpus: Corpus, user: int) -> dict[str, list[dict[str, str | float]]]:
+    """Return a user of the corpus as `encode` reads one: texts and times by service."""
+    made: dict[str, list[dict[str, str | float]]] = {}
+    for number, service in enumerate(corpus.services):
+        items, times = corpus.items_of(number)[user], corpus.timestamps_of(number)[user]
+        if len(items):
+            made[service] = [
+                {"text": corpus.item_texts[int(item)].as_py(), "time": float(time)}
+                for item, time in zip(items, times, strict=True)
+            ]
+    return made
+
+
+def test_texts_and_corpus_give_one_vector(encoder: UniversalEncoder, corpus: Corpus) -> None:
+    contents = list(zip(corpus.item_service.tolist(), corpus.item_content.tolist(), strict=True))
+    twice = {key for key in contents if contents.count(key) > 1}
+    met = [corpus.items_of(s) for s in range(len(corpus.services))]
+    users = [
+        user
+        for user in range(corpus.num_users)
+        if not any(contents[item] in twice for rows in met for item in rows[user].tolist())
+    ][:20]
+    assert len(users) > 5  # whose items are known by their texts alone
+    whole = encoder.encode_users(corpus, parts_of(corpus, np.array(users)))
+    texts = encoder.encode([as_texts(corpus, user) for user in users])
+    assert whole.shape == (len(users), encoder.width)
+    columns = encoder.blocks["activity"]
+    np.testing.assert_allclose(whole, texts, rtol=1e-4, atol=1e-5)
+    assert np.abs(whole[:, columns]).max() > 1
+
+
+def test_blocks_are_columns_of_the_whole(encoder: UniversalEncoder, corpus: Corpus) -> None:
+    users = np.arange(30)
+    whole = encoder.encode_users(corpus, parts_of(corpus, users))
+    assert list(encoder.blocks) == list(BLOCKS)
+    stops = [0, *(columns.stop for columns in encoder.blocks.values())]
+    assert [columns.start for columns in encoder.blocks.values()] == stops[:-1]
+    assert stops[-1] == encoder.width == whole.shape[1]
+    for name in BLOCKS:
+        one = UniversalEncoder.load(encoder.source.path, blocks=[name])
+        assert one.fingerprint != encoder.fingerprint
+        alone = one.encode_users(corpus, parts_of(corpus, users))
+        np.testing.assert_array_equal(alone, whole[:, encoder.blocks[name]])
+    with pytest.raises(ValueError, match=r"names \['words'\]; there are contrastive"):
+        UniversalEncoder.load(encoder.source.path, blocks=["words"])
+
+
+def test_the_contrastive_block_is_that_part_alone(
+    encoder: UniversalEncoder, corpus: Corpus, tiny_run: TinyRun
+) -> None:
+    # the same weights in a model of that part alone
+    text = TextEncoder.load(tiny_run.run)
+    text.model = encoder.model.contrastive
+    text.max_events = encoder.max_events
+    users = np.arange(30)
+    whole = encoder.encode_users(corpus, parts_of(corpus, users))
+    alone = text.encode_users(corpus, parts_of(corpus, users))
+    np.testing.assert_allclose(whole[:, encoder.blocks["contrastive"]], alone, atol=1e-6)
+    np.testing.assert_allclose(encoder.similarity(whole, whole), alone @ alone.T, atol=1e-5)
+
+
+def test_the_moment_moves_activity_alone(encoder: UniversalEncoder, corpus: Corpus) -> None:
+    users = np.arange(30)
+    parts = parts_of(corpus, users)
+    latest = np.max([np.maximum.reduceat(t.values, t.offsets[:-1]) for _, t in parts], axis=0)
+    now, later = (
+        encoder.encode_users(corpus, parts, as_of=latest + days * 86_400) for days in (0, 30)
+    )
+    np.testing.assert_array_equal(now, encoder.encode_users(corpus, parts))
+    columns = encoder.blocks["activity"]
+    changed = np.flatnonzero((now != later).any(axis=0))
+    assert len(changed) > 5
+    assert changed.min() >= columns.start
+    with pytest.raises(ValueError, match="after as_of"):
+        encoder.encode_users(corpus, parts, as_of=latest - 1)
+
+
+def test_bags_by_hand() -> None:
+    first = Ragged.from_lists([[3, 1, 3], []])
+    second = Ragged.from_lists([[2], []])
+    none = Ragged(np.zeros(3), first.offsets), Ragged(np.zeros(1), second.offsets)
+    uniform, recent = bags([(first, none[0]), (second, none[1])], 4)
+    expected = np.array([0, 1, 1, 1 + np.log(2)]) / np.sqrt(3)
+    np.testing.assert_allclose(uniform.toarray(), [expected, np.zeros(4)], rtol=1e-6)
+    weights = np.array([0, 1 / 2, 1, 1 + 1 / 3])
+    expected = weights / np.linalg.norm(weights)
+    np.testing.assert_allclose(recent.toarray(), [expected, np.zeros(4)], rtol=1e-6)
+
+
+def test_items_rank_by_the_predictive_block(encoder: UniversalEncoder, corpus: Corpus) -> None:
+    items = encoder.encode_catalogue(corpus)
+    assert items.shape == (corpus.num_items, encoder.width)
+    assert not items[:, encoder.blocks["activity"]].any()
+    first = [corpus.item_texts[n].as_py() for n in range(5)]
+    service = corpus.services[int(corpus.item_service[0])]
+    named = encoder.encode_items(first, service=service)
+    columns = encoder.blocks["lexical"]
+    np.testing.assert_allclose(named[:, columns], items[:5, columns], rtol=1e-4, atol=1e-5)
+    strange = encoder.encode_items(["a text that nobody has met"])
+    assert not strange[:, encoder.blocks["pooled"]].any()
+    assert np.abs(strange[:, encoder.blocks["predictive"]]).max() > 0
+
+
+def test_users_without_events_are_zero_or_refused(
+    encoder: UniversalEncoder, corpus: Corpus
+) -> None:
+    nothing = Ragged(np.zeros(0, np.int64), np.zeros(3, np.int64))
+    parts = [(nothing, Ragged(np.zeros(0), nothing.offsets)) for _ in corpus.services]
+    assert not encoder.encode_users(corpus, parts).any()
+    with pytest.raises(ValueError, match="user 0 has no events"):
+        encoder.encode([{"shop": []}])
+
+
+def test_a_folder_gives_the_same_vectors(
+    encoder: UniversalEncoder, corpus: Corpus, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    encoder.save_pretrained(tmp_path / "model")
+    again = clue.load(tmp_path / "model")
+    assert again.fingerprint == encoder.fingerprint
+    parts = parts_of(corpus, np.arange(10))
+    np.testing.assert_array_equal(
+        again.encode_users(corpus, parts), encoder.encode_users(corpus, parts)
+    )
+    only = clue.load(tmp_path / "model", blocks=["activity", "contrastive"])
+    assert only.width < encoder.width
+    with pytest.raises(ValueError, match="whose vector is one"):
+        clue.load(tiny_run.run, blocks=["activity"])
