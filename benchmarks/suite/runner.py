@@ -40,6 +40,7 @@ from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_click import NextClickConfig
 from benchmarks.tasks.next_item import NextItemConfig
 from benchmarks.tasks.offers import OffersConfig
+from benchmarks.tasks.recoverability import RecoverabilityConfig
 from benchmarks.tasks.returns import ReturnsConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.config import run_command, user_errors
@@ -80,6 +81,7 @@ class SuiteConfig:
     probes: list[Probe] = field(default_factory=list[Probe])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
+    recoverability: list[RecoverabilityConfig] = field(default_factory=list[RecoverabilityConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
@@ -147,6 +149,7 @@ def asked_of(config: SuiteConfig) -> list[Any]:
     asked: list[Any] = [
         *config.matching,
         *config.windows,
+        *config.recoverability,
         *config.attributes,
         *config.clicks,
         *config.feed_clicks,
