@@ -185,7 +185,7 @@ def write_suite_config(corpus: Corpus, name: str, run: Path, results: Path) -> P
         "encoders": [str(run)],
         "text_dims": 128,
         "resamples": 1000,
-        "probes": ["zero-shot", "fitted"],
+        "probes": ["zero-shot", "linear", "fitted"],
         "matching": [{"name": "matching", "cca_dims": 128}] if pairs else [],
         "next_item": [
             {"name": f"next-item/{service}", "service": service, "users": "held_out"}

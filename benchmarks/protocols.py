@@ -33,7 +33,7 @@ from benchmarks.snapshot import Snapshot
 Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
 Kind: TypeAlias = (
     Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
-    | Literal["average_precision", "ece", "ne", "r2", "spearman", "ratio", "coverage"]
+    | Literal["average_precision", "ece", "ne", "r2", "mean_r2", "spearman", "ratio", "coverage"]
 )
 
 
@@ -138,6 +138,7 @@ class Measure:
     average_precision, ece  (probability, label 0/1)
     ne              (log loss in nats, label 0/1): over the entropy of the share of ones
     r2, spearman    (prediction, truth)
+    mean_r2         (list of predictions, list of truths): the mean over the quantities of their R2
     ratio           (numerator, denominator): the sum of the one over that of the other
     coverage        (list of items, number of items): the share of all items in some list
     """
@@ -155,6 +156,10 @@ class Measure:
         if self.kind == "mean_auroc":
             areas = [auroc_of(s, y > 0.5) for s, y in zip(*(c.T for c in columns), strict=True)]
             return _mean_statistic(areas)
+        if self.kind == "mean_r2":
+            return _mean_statistic(
+                [r2_of(p, y) for p, y in zip(*(c.T for c in columns), strict=True)]
+            )
         made: Mapping[str, Any] = {
             "mean": mean_of,
             "median": median_of,

@@ -7,7 +7,7 @@ Each docstring states the grid, which is the whole budget of its tuning; `chosen
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -23,6 +23,7 @@ Matrix = Any  # a csr_matrix, whose shape SciPy's types do not know
 DAY = 86_400.0
 
 
+@runtime_checkable
 class Tuned(Ranker, Protocol):
     """A ranker that says what its tuning chose."""
 

@@ -33,6 +33,7 @@ INK, SOFT, RULE, CARD = "#1d2126", "#5d6670", "#dcdad3", "#fefefe"
 MARKS, DASHES = ("o", "s", "^", "D", "P", "v", "o", "s"), ("-", "--", ":", "-.")
 HOLLOW = 6  # groups from here on are hollow
 MARKED = 20  # points of a line up to which each has a mark
+Role = Literal["line", "control", "background", "points"]
 GLYPHS = "●■▲◆✚▼○□"  # the same shapes as text, for legends in HTML
 NAME = 24  # characters of a name in a figure; what is longer ends in "…"
 PANEL = (3.1, 3.0)  # inches of one of several panels
@@ -67,20 +68,14 @@ class Line:
     y: Sequence[float] | np.ndarray
     low: Sequence[float] | np.ndarray | None = None
     high: Sequence[float] | np.ndarray | None = None
-    role: Literal["line", "control", "background", "points"] = "line"
+    role: Role = "line"
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        points: Mapping[str, Interval] | Mapping[float, Interval],
-        role: Literal["line", "control", "background", "points"] = "line",
-    ) -> "Line":
+    def of(cls, name: str, points: Mapping[Any, Interval], role: Role = "line") -> "Line":
         """Return the line through intervals by their x, in the order of the mapping."""
-        each: list[Interval] = list(points.values())
+        each = list(points.values())
         ends = ([one.low for one in each], [one.high for one in each])
-        x: Any = list(points)
-        return cls(name, x, [one.value for one in each], *ends, role)
+        return cls(name, [*points], [one.value for one in each], *ends, role)
 
 
 @dataclass(frozen=True)
@@ -148,9 +143,8 @@ def scatter(points: np.ndarray, groups: Sequence[int], names: Sequence[str]) -> 
         figure.draw_without_rendering()
         middles = [np.median(points[number == group], axis=0) for group in present]
         places = spread(axis.transData.transform(middles), gap=(70, 17))
-        for group, (x, y) in zip(
-            present, axis.transData.inverted().transform(places).tolist(), strict=True
-        ):
+        places = axis.transData.inverted().transform(places).tolist()
+        for group, (x, y) in zip(present, places, strict=True):
             box = {"boxstyle": "round,pad=0.2", "facecolor": CARD, "edgecolor": "none"}
             text: Any = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 10}
             axis.text(x, y, plain(names[int(group)]), bbox={**box, "alpha": 0.85}, **text)
@@ -257,7 +251,7 @@ def _panel(axis: Axes, panel: Panel, numbers: Mapping[str, int], legend: dict[st
             axis.plot(x, line.y, color=SOFT, lw=0.8, alpha=0.55)
             continue
         aside = shown.index(line) - (len(shown) - 1) / 2
-        if line.low is not None and len(shown) > 1:
+        if line.low is not None and len(shown) > 1 and len(x) <= MARKED:
             x = x + 0.06 * aside if names else x * 1.03**aside if panel.log else x
         legend[plain(line.name)] = _line(axis, x, line, numbers.get(line.name, 0))
     if panel.level is not None:

@@ -180,7 +180,7 @@ def curves(log: RunHistory) -> list[tuple[str, Markup]]:
             sizes = np.array([of["negatives"] + 1 for of in held_out[-1].values()])
             chance = np.mean(10 / sizes if figure == "recall_at_10" else np.log(sizes))
             if len(lines) > SINGLE:
-                mean = np.mean([line.y for line in lines], axis=0).tolist()
+                mean = np.array([line.y for line in lines]).mean(0).tolist()
                 others = [Line(line.name, line.x, line.y, role="background") for line in lines]
                 lines = [Line("mean", steps, mean), *others]
             level = ("chance", float(chance))

@@ -24,6 +24,10 @@ from clue.run.pretrain_config import PretrainConfig
 SMALL = 16  # pairs of the gate
 ZIPF, CONTROL = "Zipf", "control"
 RIVAL = "sentence-transformers"
+NOTE = (
+    "{case}: {pairs:,} pairs, {events:,} events of {distinct_items:,} distinct items, {tokens:,} "
+    "tokens of which {distinct_tokens:,} belong to distinct items"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +90,8 @@ def measure(config: Config) -> Report:
         open_world(world, config.worlds)  # written before any arm is timed
         made = arms(config, world, pairs, alone=case == CONTROL)
         comparison.run(case, made, gates + [{"precision": "fp32"}] * (not fp32), equal=fp32)
-    notes = [f"{case}: {counts(comparison, case)}" for case in cases]
-    report = comparison.report(claims(comparison), notes)
+    notes = {result["case"]: NOTE.format(**result) for result in comparison.results}
+    report = comparison.report(claims(comparison), list(notes.values()))
     return replace(report, config={"model": plain(config.model)})
 
 
@@ -122,15 +126,3 @@ def claims(comparison: Comparison) -> list[Claim]:
             claim(f"Peak memory on {case}, ours / {best}", memory, "at most", 1),
         ]
     return made
-
-
-def counts(comparison: Comparison, case: str) -> str:
-    """Return what the case's batch holds."""
-    for result in comparison.results:
-        if result["case"] == case:
-            return (
-                f"{result['pairs']:,} pairs, {result['events']:,} events of "
-                f"{result['distinct_items']:,} distinct items, {result['tokens']:,} tokens of "
-                f"which {result['distinct_tokens']:,} belong to distinct items"
-            )
-    return "nothing was measured"

@@ -82,16 +82,7 @@ def trainer(model: DualEncoder, sampler: PairSampler, spec: Spec) -> dict[str, A
 
     @cache
     def budget() -> Budget:  # found under the limit, as a run finds it before its first step
-        if not spec["chunked"]:
-            return Budget(WHOLE)
-        return find_budget(
-            model,
-            sampler.at(0),
-            chunk_tokens=None,
-            free=free_memory(accelerator.device, 1),
-            fixed=False,
-            autocast=nullcontext,
-        )
+        return find(model, sampler, spec, fixed=False) if spec["chunked"] else Budget(WHOLE)
 
     def step() -> tuple[Tensor, Tensor]:
         forward = partial(
@@ -136,36 +127,48 @@ def budget(spec: Spec) -> Budget:
 
 def precision(spec: Spec) -> AbstractContextManager[Any]:
     """Return bf16 autocast where spec asks for it."""
-    if spec["precision"] == "bf16":
+    if spec.get("precision") == "bf16":
         return torch.autocast(spec["device"], dtype=torch.bfloat16)
     return nullcontext()
 
 
-def ours(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
+def find(model: DualEncoder, sampler: PairSampler, spec: Spec, *, fixed: bool) -> Budget:
+    """Return the budget that a run finds before its first step."""
+    return find_budget(
+        model,
+        sampler.at(0),
+        chunk_tokens=spec.get("chunk_tokens") or None,
+        free=free_memory(torch.device(spec["device"]), 1),
+        fixed=fixed,
+        autocast=partial(precision, spec),
+    )
+
+
+def ours(
+    model: DualEncoder,
+    sampler: PairSampler,
+    spec: Spec,
+    change: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Forward:
     """Return the trainer's own functions, sampling and packing of the batch included.
 
     In half precision on CUDA as `Contrastive.budget` has it: fixed shapes, encoders compiled apart.
     """
-    if spec["device"] == "cpu" or spec["precision"] == "fp32":
-        run = torch.compile(model) if spec["compile"] else model
-        return lambda: _loss_of_packed(run, sampler.at(0), spec)
-    held = find_budget(
-        model,
-        sampler.at(0),
-        chunk_tokens=spec["chunk_tokens"] or None,
-        free=free_memory(torch.device("cuda"), 1),
-        fixed=True,
-        autocast=partial(precision, spec),
-    )
-    if spec["compile"]:
-        model.items.compile(dynamic=False)
-        model.users.compile(dynamic=False)
-    return lambda: _loss_of_packed(model, sampler.at(0), spec, held)
+    run, held = model, budget(spec)
+    if spec["device"] == "cuda" and spec["precision"] == "bf16":
+        held = find(model, sampler, spec, fixed=True)
+        if spec["compile"]:
+            model.items.compile(dynamic=False)
+            model.users.compile(dynamic=False)
+    elif spec["compile"]:
+        run = torch.compile(model)
 
+    def forward() -> Tensor:
+        packed, identity = pack(change(sampler.at(0)), held, spec["device"])
+        users, scale, _ = run(packed)
+        return _loss(users, scale, identity)
 
-def without_deduplication(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
-    """Return the same, but every event's item is encoded by itself."""
-    return lambda: _loss_of_packed(model, repeated(sampler.at(0)), spec)
+    return forward
 
 
 def without_length_sort(model: DualEncoder, sampler: PairSampler, spec: Spec) -> Forward:
@@ -250,14 +253,6 @@ def sizes(model: DualEncoder, batch: Batch) -> dict[str, float]:
     }
 
 
-def _loss_of_packed(
-    run: Callable[..., Any], batch: Batch, spec: Spec, held: Budget | None = None
-) -> Tensor:
-    packed, identity = pack(batch, held or budget(spec), spec["device"])
-    users, scale, _ = run(packed)
-    return _loss(users, scale, identity)
-
-
 def _loss(users: Tensor, scale: Tensor, identity: Identity) -> Tensor:
     """Return the loss of both sides, stacked, without log q: all users count the same."""
     first, second = users.chunk(2)
@@ -278,7 +273,7 @@ def _tensor(values: np.ndarray, spec: Spec) -> Tensor:
 
 IMPLEMENTATIONS: dict[str, Callable[[DualEncoder, PairSampler, Spec], Forward]] = {
     "ours": ours,
-    "without de-duplication": without_deduplication,
+    "without de-duplication": partial(ours, change=repeated),
     "without length sort": without_length_sort,
     "sentence-transformers": sentence_transformers,
 }

@@ -39,6 +39,8 @@ from benchmarks.tasks.matching import MatchingConfig
 from benchmarks.tasks.new_service import NewServiceConfig
 from benchmarks.tasks.next_click import NextClickConfig
 from benchmarks.tasks.next_item import NextItemConfig
+from benchmarks.tasks.offers import OffersConfig
+from benchmarks.tasks.recoverability import RecoverabilityConfig
 from benchmarks.tasks.returns import ReturnsConfig
 from benchmarks.tasks.synthetic import SyntheticTaskConfig
 from clue.config import run_command, user_errors
@@ -79,6 +81,7 @@ class SuiteConfig:
     probes: list[Probe] = field(default_factory=list[Probe])
     matching: list[MatchingConfig] = field(default_factory=list[MatchingConfig])
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
+    recoverability: list[RecoverabilityConfig] = field(default_factory=list[RecoverabilityConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
@@ -87,6 +90,7 @@ class SuiteConfig:
     )
     returns: list[ReturnsConfig] = field(default_factory=list[ReturnsConfig])
     next_click: list[NextClickConfig] = field(default_factory=list[NextClickConfig])
+    offers: list[OffersConfig] = field(default_factory=list[OffersConfig])
     synthetic: list[SyntheticTaskConfig] = field(default_factory=list[SyntheticTaskConfig])
     next_item: list[NextItemConfig] = field(default_factory=list[NextItemConfig])
     new_service: list[NewServiceConfig] = field(default_factory=list[NewServiceConfig])
@@ -145,12 +149,14 @@ def asked_of(config: SuiteConfig) -> list[Any]:
     asked: list[Any] = [
         *config.matching,
         *config.windows,
+        *config.recoverability,
         *config.attributes,
         *config.clicks,
         *config.feed_clicks,
         *config.impression_ranking,
         *config.returns,
         *config.next_click,
+        *config.offers,
         *config.synthetic,
         *config.next_item,
         *config.new_service,

@@ -4,35 +4,52 @@ The service's events and texts were no part of pretraining. A past holds what a 
 other services, whole: their clocks do not compare with that of the new one. Asked are the held-out
 users who are there and elsewhere, whom nothing has read; such training users can be labelled.
 
-    zero-shot   the items of the service by their dot product with the user's vector
-    centred     the same less the mean vector of the training users, so that an item that is near to
-                everybody has no advantage
-    5 %         with that share of the training users labelled, drawn DRAWS times: a ridge map from
-                a user's vector to the mean vector of all that she met there, shrunk towards the
-                zero-shot answer, its strength chosen by leave-one-out among the labelled
+    zero-shot + popularity  the items of the service by their dot product with the user's vector and
+                            their popularity among all training users, its weight chosen on training
+                            users, each half of them by counts of the others
+    zero-shot               the same without popularity
+    centred                 zero-shot less the mean vector of the training users, so that an item
+                            that is near to everybody has no advantage
+    5 %                     with that share of the training users labelled, drawn DRAWS times: a
+                            ridge map from a user's vector to the mean vector of all that they met
+                            there, shrunk towards the zero-shot answer, its strength chosen by
+                            leave-one-out among the labelled; and popularity among them, its weight
+                            chosen on each half of them by a map and counts of the other
 
-Popularity is counted among all training users of the service, or among the labelled ones alone.
+The row "popularity" is counted among all training users of the service, or the labelled ones alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from sklearn.linear_model import RidgeCV
 
+from benchmarks.baselines.linear_map import equal_blocks, item_columns
 from benchmarks.baselines.popularity import Popularity, catalogue, columns, matrix
+from benchmarks.baselines.popularity_weight import (
+    WEIGHTS,
+    PopularityWeight,
+    Questions,
+    best_of,
+    gains_of,
+    weights,
+)
 from benchmarks.baselines.tfidf import unit
+from benchmarks.external.coles import ColesModel
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
     popularity_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -46,7 +63,12 @@ MEASURES = {
 }
 DRAWS = 5
 SHARES: Mapping[Probe, float] = {"1 %": 0.01, "5 %": 0.05, "10 %": 0.1}
+POPULAR: Probe = "zero-shot + popularity"
+FEW = 10  # labelled users below whom popularity has no weight: halves of them say nothing
 STRENGTHS = tuple(10.0**power for power in range(-2, 5))
+
+
+Reader: TypeAlias = Callable[[np.ndarray], np.ndarray]  # vectors (n, E) to queries (n, D)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +84,28 @@ class NewServiceConfig:
         return NewServiceTask(self, corpus)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """The users who can be labelled: vectors `known` (n, E), and those of the items (m, D).
+
+    `fit` returns what some rows say maps a user's vector to the items' space, and its strength.
+    """
+
+    known: np.ndarray
+    items: np.ndarray
+    fit: Callable[[np.ndarray], tuple[Reader, float]]
+
+    def scores(self, fitted: np.ndarray, rows: np.ndarray) -> Callable[[], Iterator[np.ndarray]]:
+        """Return what makes the scores (n, m) of `rows` by the map of the rows `fitted`."""
+        queries = self.fit(fitted)[0](self.known[rows])
+        return lambda: products(queries, self.items)
+
+
 class NewServiceTask:
     """Users of the new service and of another; see `NewServiceConfig`."""
 
-    version, family = 1, "new service"
-    probes: tuple[Probe, ...] = ("zero-shot", "centred", *SHARES)
+    version, family = 2, "new service"  # 2: popularity beside every vector
+    probes: tuple[Probe, ...] = (POPULAR, "zero-shot", "centred", *SHARES)
 
     def __init__(self, config: NewServiceConfig, corpus: Corpus) -> None:
         """Finds who is asked and who can be labelled."""
@@ -83,8 +122,7 @@ class NewServiceTask:
                 f"{config.name}: {len(self.pool)} training and {len(self.asked)} held-out users "
                 f"are in {config.service} and elsewhere; the task needs some of both"
             )
-        met = corpus.items_of(number)
-        self.targets = np.searchsorted(self.items, met.values[met.offsets[self.asked]])
+        self.targets = self._first_met(self.asked)
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "service": config.service,
@@ -100,8 +138,13 @@ class NewServiceTask:
         return [Popularity()]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to all but a centred popularity."""
-        return hasattr(model, "users") or probe != "centred"
+        """Return whether the row has vectors of users and items, or counts popularity as asked.
+
+        CoLES has no vectors of items.
+        """
+        if isinstance(model, ColesModel):
+            return False
+        return has_vectors(model) or probe not in ("centred", POPULAR)
 
     @cached_property
     def elsewhere(self) -> Snapshot:
@@ -109,28 +152,78 @@ class NewServiceTask:
         return snapshot_at(self.corpus, self.asked, services=self.others)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
-        """Return a query for each user asked, or for each and draw: where her first item stands."""
-        if not hasattr(model, "users"):
-            return self._popularity(model, probe)  # pyright: ignore[reportArgumentType]
-        return self._mapped(model, probe)  # pyright: ignore[reportArgumentType]
-
-    def _mapped(self, model: Model, probe: Probe) -> Scored:
-        vectors = model.items()
+        """Return a query for each user asked, or for each and draw: where their first item is."""
+        if isinstance(model, Popularity):
+            return self._popularity(model, probe)
+        given = model_of(model)
+        vectors = given.items()
         if vectors is None:
             raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
-        users = model.users(self.elsewhere)
+        items, users = vectors[self.items], given.users(self.elsewhere)
         if probe == "zero-shot":
-            return self._answers([products(users, vectors[self.items])], {})
-        known = model.users(snapshot_at(self.corpus, self.pool, services=self.others))
+            return self._answers([products(users, items)], {})
+        known = given.users(snapshot_at(self.corpus, self.pool, services=self.others))
         if probe == "centred":
-            return self._answers([products(users - known.mean(0), vectors[self.items])], {})
-        blocks, strengths = list[Iterator[np.ndarray]](), list[float]()
+            return self._answers([products(users - known.mean(0), items)], {})
+        if probe == POPULAR:
+            pool = Pool(known, items, lambda _: (lambda x: x, 0.0))
+            training = self.corpus.users_in("train")
+            weight = self._weight(pool, np.arange(len(known)), training)
+            return self._answers([weight(products(users, items))], {"popularity": weight.share})
+        return self._shares(self._pool(vectors, known, given.blocks), users, probe)
+
+    def _shares(self, pool: "Pool", users: np.ndarray, probe: Probe) -> Scored:
+        blocks, strengths, shares = list[Iterator[np.ndarray]](), list[float](), list[float]()
         for rows in self._draws(probe):
-            labels = self._mean_met(self.pool[rows], vectors)
-            ridge = RidgeCV(STRENGTHS).fit(known[rows], labels - known[rows])
-            blocks.append(products(unit(users + ridge.predict(users)), vectors[self.items]))
-            strengths.append(float(ridge.alpha_ or 0))
-        return self._answers(blocks, {"strengths": strengths})
+            read, strength = pool.fit(rows)
+            weight = self._weight(pool, rows, self.pool[rows])
+            blocks.append(weight(products(read(users), pool.items)))
+            strengths.append(strength)
+            shares.append(weight.share)
+        return self._answers(blocks, {"strengths": strengths, "popularity": shares})
+
+    def _pool(self, vectors: np.ndarray, known: np.ndarray, blocks: Mapping[str, slice]) -> "Pool":
+        """Return the users who can be labelled, and the ridge map of some of them."""
+        columns = item_columns(vectors)
+        frame = equal_blocks(known, columns, blocks)
+        items = vectors[self.items][:, columns]
+        own, features = frame.own(known), frame.features(known)
+        residual = self._mean_met(self.pool, items) - own
+
+        def fit(rows: np.ndarray) -> tuple[Reader, float]:
+            ridge = RidgeCV(STRENGTHS).fit(features[rows], residual[rows])
+
+            def read(users: np.ndarray) -> np.ndarray:
+                return unit(frame.own(users) + ridge.predict(frame.features(users)))
+
+            return read, float(ridge.alpha_ or 0)
+
+        return Pool(known, items, fit)
+
+    def _weight(self, pool: "Pool", rows: np.ndarray, counted: np.ndarray) -> PopularityWeight:
+        """Return the weight of popularity among the users `counted`, chosen on `rows` of the pool.
+
+        On each half of them, by a map that the other half fits and counts without this half.
+        """
+        order = np.random.default_rng(self.config.seed).permutation(rows)
+        gains = np.zeros(len(WEIGHTS))
+        for half, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+            if len(rows) >= FEW:
+                counts = self._counts(np.setdiff1d(counted, self.pool[half]))
+                asked = Questions(self._first_met(self.pool[half]), None, counts)
+                gains += gains_of(pool.scores(other, half), asked)
+        return weights(pool.scores(rows, rows), self._counts(counted))[best_of(gains)]
+
+    def _counts(self, users: np.ndarray) -> np.ndarray:
+        """Return the number of events of each item of the service (m,) among `users`."""
+        met = snapshot_at(self.corpus, users, services=[self.config.service])
+        places = columns(met, self.config.service, self.items).values
+        return np.bincount(places, minlength=len(self.items))
+
+    def _first_met(self, users: np.ndarray) -> np.ndarray:
+        """Return the place in the catalogue of what each user met first there, (n,)."""
+        met = self.corpus.items_of(self.corpus.services.index(self.config.service))
+        return np.searchsorted(self.items, met.values[met.offsets[users]])
 
     def _popularity(self, ranker: Popularity, probe: Probe) -> Scored:
         service, blocks = self.config.service, list[Iterator[np.ndarray]]()
@@ -150,22 +243,15 @@ class NewServiceTask:
         count = max(2, round(SHARES.get(probe, 1.0) * len(self.pool)))
         return [order[:count] for order in orders]
 
-    def _mean_met(self, users: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """Return the unit mean vector (n, E) of what each user met in the new service."""
+    def _mean_met(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the unit mean (n, D) of the vectors `items` (m, D) of what each user met there."""
         past = snapshot_at(self.corpus, users, services=[self.config.service])
-        return unit(
-            matrix(columns(past, self.config.service, self.items), len(self.items))
-            @ vectors[self.items]
-        )
+        met = columns(past, self.config.service, self.items)
+        return unit(matrix(met, len(self.items)) @ items)
 
     def _answers(self, blocks: Sequence[Iterator[np.ndarray]], chosen: Mapping[str, Any]) -> Scored:
         ranks = concatenated([rank_scores(each, self.targets) for each in blocks])
-        met = snapshot_at(
-            self.corpus, self.corpus.users_in("train"), services=[self.config.service]
-        )
-        counts = np.bincount(
-            columns(met, self.config.service, self.items).values, minlength=len(self.items)
-        )
+        counts = self._counts(self.corpus.users_in("train"))
         ids = self.corpus.user_ids.take(pa.array(self.asked))
         columns_of = {
             "user_id": ids,

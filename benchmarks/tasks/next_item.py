@@ -4,10 +4,13 @@ Leave-one-out: the event before the last is the valid item, all before it is tra
 holds the events of that service before the target, since the clocks of services do not compare.
 Training users' two last events were no part of pretraining, so that everybody is asked.
 
-    zero-shot   the items by their dot product with the user's vector
-    linear      with her vector mapped to the items' space by ridge regression: fitted on training
-                users and their valid items, its strength chosen on those of valid users
-    fitted      baselines that learn the service's training events and have no vector of a user
+    linear                  the user's vector mapped to the items' space by ridge regression: fitted
+                            on training users and their valid items, plus the item's popularity; the
+                            strength and the weight of popularity chosen on those of valid users
+    zero-shot               the items by their dot product with the user's vector
+    zero-shot + popularity  the same plus popularity, its weight chosen as above
+    fitted                  baselines that learn the service's training events and have no vector of
+                            a user
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.collaborative import Ease, ImplicitALS, ItemKNN
-from benchmarks.baselines.linear_map import LinearMap, tuned_map
+from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
 from benchmarks.baselines.popularity import (
     Popularity,
     RecentPopularity,
@@ -29,21 +32,29 @@ from benchmarks.baselines.popularity import (
     catalogue,
     columns,
 )
+from benchmarks.baselines.popularity_weight import (
+    Questions,
+    tuned_map_and_weight,
+    tuned_weight,
+)
 from benchmarks.baselines.sasrec import SupervisedItems
+from benchmarks.external.coles import ColesModel
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
     Scored,
     TaskBaseline,
+    has_vectors,
     history_slice,
+    model_of,
     popularity_slice,
     seen_slice,
 )
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.evaluation.ranking import Ranks, products, rank, rank_scores, top_scores
+from clue.evaluation.ranking import Ranks, products, rank_scores, top_scores
 
 MEASURES = {
     "NDCG@10": Measure("mean", ("ndcg_10",)),
@@ -82,8 +93,8 @@ class NextItemConfig:
 class NextItemTask:
     """Everybody with three events in the service; see `NextItemConfig`."""
 
-    version, family = 1, "next item"
-    probes: tuple[Probe, ...] = ("zero-shot", "linear", "fitted")
+    version, family = 2, "next item"  # 2: popularity beside every vector, linear the main probe
+    probes: tuple[Probe, ...] = ("linear", "zero-shot", "zero-shot + popularity", "fitted")
 
     def __init__(self, config: NextItemConfig, corpus: Corpus) -> None:
         """Finds users, their valid and test items, and who is asked."""
@@ -149,8 +160,16 @@ class NextItemTask:
         return found
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says "fitted" of the rankers, and the others of models that have vectors of users."""
-        return hasattr(model, "users") != (probe == "fitted")
+        """Return whether it is "fitted" for a ranker, another probe for vectors of users and items.
+
+        CoLES has no vectors of items. Without training or valid users nothing can be chosen.
+        """
+        if isinstance(model, ColesModel):
+            return False
+        split = self.corpus.split[self.users]
+        if probe in ("linear", "zero-shot + popularity") and not {0, 1} <= set(split.tolist()):
+            return False
+        return has_vectors(model) != (probe == "fitted")
 
     @cached_property
     def before_valid(self) -> Snapshot:
@@ -178,19 +197,31 @@ class NextItemTask:
         order = np.argsort(users)
         return snapshot_at(self.corpus, users[order], cutoff[order], [self.config.service])
 
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The number of training events of each item of the service, (m,)."""
+        met = columns(self.training, self.config.service, self.items).values
+        return np.bincount(met, minlength=len(self.items))
+
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
-        """Return a query for each user asked: where her last item stands."""
-        if probe == "fitted":
-            return self._fitted(copy(model))  # pyright: ignore[reportArgumentType]
-        catalogue = model.items()  # pyright: ignore[reportAttributeAccessIssue]
+        """Return a query for each user asked: where their last item stands."""
+        if isinstance(model, Tuned):
+            return self._fitted(copy(model))
+        given = model_of(model)
+        catalogue = given.items()
         if catalogue is None:
             raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
-        users = model.users(self.before_test)  # pyright: ignore[reportAttributeAccessIssue]
-        chosen: dict[str, Any] = {}
+        of_service = catalogue[self.items]
+        users = given.users(self.before_test)
+        if probe == "zero-shot":
+            return self._answers(lambda: products(users, of_service), {})
         if probe == "linear":
-            linear, chosen["strength"] = self._linear(model, catalogue)  # pyright: ignore[reportArgumentType]
-            users = linear(users)
-        return self._answers(lambda: products(users, catalogue[self.items]), chosen)
+            return self._linear(given, users, catalogue)
+        past, asked = self._valid
+        known = given.users(past)
+        weight, _ = tuned_weight(lambda: products(known, of_service), asked)
+        chosen = {"popularity": weight.share}
+        return self._answers(lambda: weight(products(users, of_service)), chosen)
 
     def _fitted(self, ranker: Tuned) -> Scored:
         """Fits a copy of the ranker, whose matrices go with it."""
@@ -198,22 +229,32 @@ class NextItemTask:
         ranker.fit(self.training, valid, self.valid_items[self.asked], self.config.service)
         return self._answers(lambda: ranker.scores(self.before_test, self.items), ranker.chosen)
 
-    def _linear(self, model: Model, catalogue: np.ndarray) -> tuple[LinearMap, float]:
-        """Learns the valid items of training users; the strength is chosen by NDCG@10 on others."""
-        split = self.corpus.split[self.users]
-        train, valid = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
-        if not len(valid):
+    @cached_property
+    def _valid(self) -> tuple[Snapshot, Questions]:
+        """The pasts of valid users before their valid items. ValueError without such a user."""
+        rows = np.flatnonzero(self.corpus.split[self.users] == 1)
+        if not len(rows):
             raise ValueError(f"{self.name}: no valid user to choose the strength on")
-        x = model.users(self.before_valid.some(train))
-        past = self.before_valid.some(valid)
-        queries, targets = model.users(past), np.searchsorted(self.items, self.valid_items[valid])
+        past = self.before_valid.some(rows)
+        targets = np.searchsorted(self.items, self.valid_items[rows])
         seen = columns(past, self.config.service, self.items) if self.config.filter_seen else None
+        return past, Questions(targets, seen, self.counts)
 
-        def loss(found: LinearMap) -> float:
-            ranks = rank(found(queries), catalogue[self.items], targets, seen)
-            return -float(ranks.ndcg(10).mean())
-
-        return tuned_map(x, catalogue[self.valid_items[train]], loss)
+    def _linear(self, model: Model, users: np.ndarray, catalogue: np.ndarray) -> Scored:
+        """Learns the valid items of training users; what is chosen is chosen on valid users."""
+        train = np.flatnonzero(self.corpus.split[self.users] == 0)
+        used = item_columns(catalogue)
+        items = catalogue[self.items][:, used]
+        past, asked = self._valid
+        known = model.users(self.before_valid.some(train)), catalogue[self.valid_items[train]]
+        valid = model.users(past), catalogue[self.items[asked.targets]]
+        frame, factors = frame_of(known, valid, used, model.blocks)
+        maps = linear_maps(*known, frame)
+        found, weight, chosen = tuned_map_and_weight(maps, valid[0], items, asked)
+        return self._answers(
+            lambda: weight(products(found(users), items)),
+            {**chosen, **({"factors": factors} if factors else {})},
+        )
 
     def _answers(
         self, blocks: Callable[[], Iterator[np.ndarray]], chosen: Mapping[str, Any]
@@ -230,8 +271,6 @@ class NextItemTask:
         )
 
     def _queries(self, ranks: Ranks, past: Snapshot, targets: np.ndarray) -> pa.Table:
-        trained = columns(self.training, self.config.service, self.items).values
-        counts = np.bincount(trained, minlength=len(self.items))
         return pa.table(
             {
                 "user_id": self.corpus.user_ids.take(pa.array(past.users)),
@@ -239,7 +278,7 @@ class NextItemTask:
                 "hit_10": ranks.hit(10),
                 "reciprocal": ranks.reciprocal(),
                 "slice history": history_slice(past.lengths),
-                "slice popularity": popularity_slice(counts[targets]),
+                "slice popularity": popularity_slice(self.counts[targets]),
                 "slice users": seen_slice(self.corpus.split[past.users]),
             }
         )

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.metrics.correlation import correlations
 from benchmarks.metrics.format import zero_width
-from benchmarks.report.charts import Line, Panel, line_panels, save
+from benchmarks.report.charts import MARKED, Line, Panel, Role, line_panels, save
 from benchmarks.scaling.fit.downstream_scores import read_scores
 from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
 from benchmarks.scaling.fit.law_intervals import Band
@@ -59,36 +59,40 @@ def draw(config: FitConfig, runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> 
     return refused
 
 
-def over_compute(figure: Figure) -> Figure:
-    """Return the figure with PF-days above every axis of FLOPs."""
-    for axis in figure.axes:
-        if axis.get_xlabel() == FLOPS:
+def logarithmic(panels: Sequence[Panel], size: tuple[float, float]) -> Figure:
+    """Return the panels with y logarithmic and in plain numbers, and PF-days above the FLOPs.
+
+    Axes are as high as the runs need: a band may be far higher, and would leave them a corner.
+    """
+    figure = line_panels(panels)
+    figure.set_size_inches(*size)
+    for axis, panel in zip([*figure.axes], panels, strict=False):
+        lines = [line for line in panel.lines if line.role == "points" or len(line.x) <= MARKED]
+        ends = [end for line in lines for end in (line.y, line.low, line.high) if end is not None]
+        shown = np.concatenate(ends)
+        known = np.log(shown[shown > 0])
+        room = max(0.02, 0.15 * np.ptp(known))
+        low, high = np.exp([known.min() - room, known.max() + room])
+        axis.set(yscale="log", ylim=(low, high))
+        wide = high > 10 * low
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
+        if panel.x_label == FLOPS:
             ways = lambda x: np.asarray(x) / DAY, lambda x: np.asarray(x) * DAY
             axis.secondary_xaxis("top", functions=ways).set_xlabel("PF-days")
     return figure
 
 
-def logarithmic(axis: Axes, shown: Sequence[float] | np.ndarray) -> None:
-    """Make y logarithmic, with plain numbers (4.5, not 10^0.65), as high as the values need.
-
-    A band may be many times as high as the runs, and would leave them a corner.
-    """
-    known = np.log(np.array(shown)[np.array(shown) > 0])
-    room = max(0.02, 0.15 * np.ptp(known))
-    low, high = np.exp([known.min() - room, known.max() + room])
-    axis.set(yscale="log", ylim=(low, high))
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(6))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axis.yaxis.set_minor_locator(NullLocator())
-
-
-def banded(name: str, x: np.ndarray, bands: Sequence[Band], minus: float = 0.0) -> list[Line]:
+def banded(
+    name: str, x: np.ndarray, bands: Sequence[Band], minus: float = 0.0, role: Role = "line"
+) -> list[Line]:
     """Return a curve with its intervals of 95 and of 80 %, less a constant."""
     values = np.array([(b.value, b.low95, b.high95, b.low80, b.high80) for b in bands]).T - minus
     flat = [zero_width(b.value, b.low95, b.high95) for b in bands]
     name += flat[0] if all(flat) else ""
     return [
-        Line(f"{name}, {level} %", x, values[0], np.maximum(values[at], 1e-9), values[at + 1])
+        Line(f"{name}, {level} %", x, values[0], np.maximum(values[at], 1e-9), values[at + 1], role)
         for level, at in ((95, 1), (80, 3))
     ]
 
@@ -108,26 +112,23 @@ def learning_curves(config: FitConfig, laws: Laws) -> Figure:
     Without `curves` the ends of equal size and seed are joined instead.
     """
     runs = main_grid(laws.runs)
-    curves: list[tuple[float, np.ndarray, np.ndarray]] = []
     if config.curves:
         table = read_parquet(config.curves, ("point", "flops", "loss")).to_pandas()
         sizes = dict(zip(runs["point"], runs["params"], strict=True))
-        for point, rows in table.sort_values("flops").groupby("point"):
-            if point in sizes:
-                curves.append((sizes[point], rows["flops"].to_numpy(), rows["loss"].to_numpy()))
+        table = table.assign(params=table["point"].map(sizes))
     else:
-        for size, seed in sorted({*zip(runs["params"], runs["seed"], strict=True)}):
-            rows = runs.take((runs["params"] == size) & (runs["seed"] == seed))
-            order = np.argsort(rows["flops"])
-            curves.append((size, rows["flops"][order], rows["loss"][order]))
-    lines = [Line(f"{n:,} parameters", x, y) for n, x, y in sorted(curves, key=lambda c: c[0])]
+        columns = {name: runs[name] for name in ("params", "flops", "loss")}
+        table = pd.DataFrame({"point": runs["seed"], **columns})
+    curves = [rows for _, rows in table.sort_values("flops").groupby(["params", "point"])]
+    lines = [
+        Line(f"{rows['params'].iloc[0]:,.0f} parameters", [*rows["flops"]], [*rows["loss"]])
+        for rows in curves
+    ]
+    lines.append(Line("ends of runs", runs["flops"], runs["loss"], role="points"))
     if "compute" in laws.fits:
         x = _range(laws.rows["compute"]["flops"])
-        lines += banded("L(C)", x, laws["compute"].curve(x[:, None]))
-    figure = line_panels([Panel(lines, "", FLOPS, named_loss(runs), 10)])
-    figure.set_size_inches(6, 5)
-    logarithmic(figure.axes[0], np.concatenate([runs["loss"], *(y for *_, y in curves)]))
-    return over_compute(figure)
+        lines += banded("L(C)", x, laws["compute"].curve(x[:, None]), role="control")
+    return logarithmic([Panel(lines, "", FLOPS, named_loss(runs), 10)], (6, 5))
 
 
 def compute(runs: Runs, laws: Laws) -> Figure:
@@ -142,27 +143,18 @@ def compute(runs: Runs, laws: Laws) -> Figure:
     pure = laws["compute, E = 0"].fit.loss(x[:, None])
     floors = [0.0, *([] if "E" in law.fit.on_bounds else [float(law.fit.theta[0])])]
     panels: list[Panel] = []
-    heights: list[np.ndarray] = []
     for minus in floors:
         lines = banded("law", x, law.curve(x[:, None]), minus)
-        below = np.where(pure > minus, pure - minus, np.nan)
-        lines += [Line("E = 0", x, below)]
-        lines += [Line("fitted", rows["flops"], rows["loss"] - minus, role="points")]
-        shown = [*(rows["loss"] - minus)]
+        lines.append(Line("E = 0", x, np.where(pure > minus, pure - minus, np.nan)))
+        lines.append(Line("fitted", rows["flops"], rows["loss"] - minus, role="points"))
         if len(held):
             bands = law.predict(held["flops"][:, None].astype(np.float64))
             value, low, high = np.array([(b.value, b.low95, b.high95) for b in bands]).T - minus
-            lines += [Line("predicted", held["flops"], value, low, high, role="points")]
-            lines += [Line("held out", held["flops"], held["loss"] - minus, role="points")]
-            shown += [*(held["loss"] - minus), *low, *high]
-        name = named_loss(rows)
-        panels.append(Panel(lines, "", FLOPS, f"{name} - {minus:.3g}" if minus else name, 10))
-        heights.append(np.array(shown))
-    figure = line_panels(panels)
-    figure.set_size_inches(1.5 + 3.5 * len(panels), 4.5)
-    for axis, shown in zip(figure.axes, heights, strict=True):
-        logarithmic(axis, shown)
-    return over_compute(figure)
+            lines.append(Line("predicted", held["flops"], value, low, high, role="points"))
+            lines.append(Line("held out", held["flops"], held["loss"] - minus, role="points"))
+        y_label = named_loss(rows) + (f" - {minus:.3g}" if minus else "")
+        panels.append(Panel(lines, "", FLOPS, y_label, 10))
+    return logarithmic(panels, (1.5 + 3.5 * len(panels), 4.5))
 
 
 def isoflop(laws: Laws, tree: Mapping[str, Any], size: str) -> Figure:
@@ -190,10 +182,7 @@ def isoflop(laws: Laws, tree: Mapping[str, Any], size: str) -> Figure:
         ends = [min(b.value for b in bands), max(b.value for b in bands)]
         lines.append(Line("largest run", [rows["flops"].max()] * 2, ends, role="control"))
         panels.append(Panel(lines, "", FLOPS, label, 10))
-    figure = line_panels(panels)
-    for axis in figure.axes[1:]:
-        axis.set_yscale("log")
-    return over_compute(figure)
+    return logarithmic(panels, (9.5, 4))
 
 
 def surface(laws: Laws) -> Figure:
@@ -230,18 +219,17 @@ def factors(laws: Laws) -> Figure:
         runs = Line("runs", sample.x[:, 0], sample.losses, role="points")
         lines = [*banded("law", x, drawn.curve(x[:, None])), runs]
         panels.append(Panel(lines, title, LABELS[name], named_loss(laws.runs), 10))
-    figure = line_panels(panels)
-    for axis, name in zip(figure.axes, names, strict=False):
-        logarithmic(axis, laws.sample(name).losses)
-    return figure
+    columns = min(3, len(panels))
+    return logarithmic(panels, (3.1 * columns, 3.0 * -(-len(panels) // columns)))
 
 
 def negatives(laws: Laws) -> Figure:
     """Return exponent and floor of L(C) at each K that the table has; ValueError for one."""
-    rows, known = laws["compute"] and laws.rows["compute"], laws.runs.negatives
+    factors, known = laws["compute"].fit.law.factors, laws.runs.negatives
     if len(known) < 2:
         raise ValueError(f"the table has the loss at one K, {known[0]}")
-    thetas = np.array([fitted(Sample.of(rows.at(k), ("flops",))).theta for k in known])
+    samples = [Sample.of(laws.rows["compute"].at(k), factors) for k in known]
+    thetas = np.array([fitted(sample).theta for sample in samples])
     return line_panels(
         [
             Panel([Line(label, known, thetas[:, at])], "", "negatives K", f"{label} of L(C)", 10)

@@ -153,6 +153,14 @@ def _check_names(config: PrepareConfig) -> None:
     for where, name, _ in _declared(config):
         if name in ("", *RESERVED):
             raise ValueError(f"{where}: {name!r} cannot name a field; take another and say column:")
+    for service in config.services or [""]:
+        first: dict[Source, str] = {}
+        for name, source in _sources(config, service).items():
+            if first.setdefault(source, name) != name:
+                raise ValueError(
+                    f"fields {first[source]!r} and {name!r} of {service or 'the log'} are both "
+                    f"column {source[1]!r}, {source[0]}; keep one"
+                )
 
 
 def _check_reading(config: PrepareConfig) -> None:

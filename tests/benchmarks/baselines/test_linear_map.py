@@ -21,7 +21,8 @@ def recall(found: np.ndarray, items: np.ndarray) -> float:
 def test_a_planted_turn_is_found_on_other_users() -> None:
     users, items = planted(np.random.default_rng(0))
     found, strength = tuned_map(
-        users[:400], items[:400], lambda one: -recall(one(users[400:500]), items[400:500])
+        linear_maps(users[:400], items[:400]),
+        lambda one: -recall(one(users[400:500]), items[400:500]),
     )
     assert strength < 1
     assert recall(users[500:], items[500:]) < 0.1
@@ -32,7 +33,9 @@ def test_infinite_strength_is_the_users_own_vector() -> None:
     users, items = planted(np.random.default_rng(1))
     np.testing.assert_allclose(linear_maps(users, items)(float("inf"))(users), users, atol=1e-12)
     shuffled = np.random.default_rng(2).permutation(items)  # nothing to learn: no worse than chosen
-    _, strength = tuned_map(users, shuffled, lambda one: np.square(one(users) - users).sum())
+    _, strength = tuned_map(
+        linear_maps(users, shuffled), lambda one: float(np.square(one(users) - users).sum())
+    )
     assert strength == STRENGTHS[-1]
 
 

@@ -166,12 +166,13 @@ def test_popularity_is_counted_on_training_events_and_sliced_by_them(corpus: Cor
     assert not hasattr(popularity, "_counts")  # its copy was fitted and is gone
 
 
-def test_every_rival_is_asked_once_and_models_twice(corpus: Corpus, tmp_path: Path) -> None:
+def test_every_rival_is_asked_once_and_models_thrice(corpus: Corpus, tmp_path: Path) -> None:
     task = task_of(corpus, clock_times=True, most=50)
     model = Given(last_met, np.eye(corpus.num_items))
     assert [probe for probe in task.probes if task.supports(model, probe)] == [
-        "zero-shot",
         "linear",
+        "zero-shot",
+        "zero-shot + popularity",
     ]
     names = ["popularity", "item-kNN", "EASE", "iALS", "recent popularity"]
     baselines = task.baselines([])
@@ -237,3 +238,75 @@ def test_nobody_with_another_service_before_is_refused(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path, events, {"t": "train", "e": "test"})
     with pytest.raises(ValueError, match="no held_out user has an event of another service"):
         task_of(corpus, past="other", users="held_out")
+
+
+def head_heavy(directory: Path) -> Corpus:
+    """Events in a shop whose item k is met in proportion to 1 / (k + 1)^2, whoever the user is."""
+    rng = np.random.default_rng(3)
+    chance = 1 / np.arange(1, ITEMS + 1) ** 2
+    events: list[Event] = [
+        (user, "shop", f"item{item:02}")
+        for user in parts(USERS)
+        for item in rng.choice(ITEMS, 6, p=chance / chance.sum())
+    ]
+    return corpus_of(directory, events, parts(USERS))
+
+
+def ndcg(task: NextItemTask, model: object, probe: str) -> float:
+    scored = task.score(model, probe)  # type: ignore[arg-type]
+    return float(scored.queries["ndcg_10"].to_numpy().mean())
+
+
+def test_popularity_is_beside_every_vector_but_in_zero_shot(tmp_path: Path) -> None:
+    task = task_of(head_heavy(tmp_path))
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(task.corpus.num_users, 5))
+    noise = Given(lambda past: vectors[past.users], rng.normal(size=(task.corpus.num_items, 5)))
+    popular = ndcg(task, task.baselines([])[0], "fitted")
+    assert ndcg(task, noise, "zero-shot") < popular - 0.2
+    for probe in ("zero-shot + popularity", "linear"):
+        assert ndcg(task, noise, probe) == pytest.approx(popular, abs=0.02)
+        assert task.score(noise, probe).chosen["popularity"] >= 1
+
+
+def test_popularity_has_no_weight_where_it_says_nothing(corpus: Corpus) -> None:
+    # In the ring every item is as common as another; the vectors know what comes next.
+    def following(past: Snapshot) -> np.ndarray:
+        items, _ = past.parts[past.corpus.services.index("shop")]
+        met = past.corpus.item_ids.take(items.values[items.offsets[1:] - 1]).to_pylist()
+        names = past.corpus.item_ids.to_pylist()
+        after = [names.index(f"item{(int(name[4:]) + 1) % ITEMS:02}") for name in met]
+        return np.eye(past.corpus.num_items)[after]
+
+    model, task = Given(following, np.eye(corpus.num_items)), task_of(corpus)
+    scored = task.score(model, "zero-shot + popularity")
+    assert scored.chosen["popularity"] == 0
+    assert scored.queries["ndcg_10"].to_numpy().mean() == 1
+
+
+def test_the_linear_probe_reads_blocks_that_no_item_has(corpus: Corpus) -> None:
+    # What was met last stands in columns where items have zeros; 60 others hold noise.
+    rng = np.random.default_rng(5)
+    width = corpus.num_items
+    noise = 100 * rng.normal(size=(corpus.num_users, 60))
+
+    def users(past: Snapshot) -> np.ndarray:
+        return np.concatenate([np.zeros((len(past), width)), last_met(past), noise[past.users]], 1)
+
+    items = np.concatenate([np.eye(width), np.zeros((width, width + 60))], axis=1)
+    model, task = Given(users, items), task_of(corpus)
+    model.blocks = {
+        "items": slice(0, width),
+        "met": slice(width, 2 * width),
+        "noise": slice(2 * width, 2 * width + 60),
+    }
+    scored = task.score(model, "linear")
+    assert scored.queries["ndcg_10"].to_numpy().mean() > 0.9
+    assert scored.chosen["factors"]["noise"] < scored.chosen["factors"]["met"]
+
+
+def test_without_valid_users_only_zero_shot_is_left_to_vectors(tmp_path: Path) -> None:
+    events: list[Event] = [(user, "shop", item) for user in ("t", "e") for item in "xyz"]
+    corpus = corpus_of(tmp_path, events, {"t": "train", "e": "test"})
+    task, model = task_of(corpus), Given(last_met, np.eye(corpus.num_items))
+    assert [probe for probe in task.probes if task.supports(model, probe)] == ["zero-shot"]

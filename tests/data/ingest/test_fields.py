@@ -245,6 +245,10 @@ def test_percentiles_of_a_sample_are_near_those_of_all(
         ("services={shop: {fields: {timestamps: numeric}}}", "services.shop.fields.timestamps"),
         ("fields={price: number}", "fields.price.kind: Input should be .*'number'"),
         ("fields={price: {kind: numeric, colum: x}}", "unknown key fields.price.colum"),
+        (
+            "services={shop: {fields: {price: numeric, cost: {kind: numeric, column: price}}}}",
+            "fields 'price' and 'cost' of shop are both column 'price', numeric; keep one",
+        ),
         ("fields={price: {column: x}}", "missing key fields.price.kind; write"),
     ],
 )
