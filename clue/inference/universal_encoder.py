@@ -223,7 +223,8 @@ class UniversalEncoder:
         """Return the vectors (n, E) of users whose (items, times) in each service are `parts`.
 
         Those without events are zero. `as_of` (n,) is each user's moment, by default the last
-        event's; infinite ones are that too. `amounts` are the numeric fields of each service, in rows like its items'.
+        event's; infinite ones are that too. `amounts` are the numeric fields of each service, in
+        rows like its items'.
         """
         if items is None:
             items = self.item_inputs(corpus)
