@@ -207,6 +207,17 @@ def test_the_python_door_opens(tiny_run: TinyRun) -> None:
     assert len(shown) >= 2
 
 
+def test_the_universal_encoder_is_used_as_shown(tiny_universal: TinyRun) -> None:
+    (code,) = [code for _, code in blocks("python") if "runs/universal" in code]
+    scope: dict[str, Any] = {}
+    exec(code.replace("runs/universal", str(tiny_universal.run)), scope)
+    encoder = scope["encoder"]
+    assert scope["users"].shape == (2, encoder.width)
+    assert scope["likeness"].shape == (2, 2)
+    assert scope["recency"].shape[1] < encoder.width
+    assert scope["small"].shape[0] < encoder.width
+
+
 def test_the_fields_of_a_corpus_are_read_as_shown(tmp_path: Path) -> None:
     rows = with_fields(many_events(300, seed=0), seed=1)
     log = write_log(tmp_path / "log.csv", rows)
