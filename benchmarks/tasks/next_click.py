@@ -31,7 +31,7 @@ from benchmarks.baselines.click_rankers import (
     Setting,
     Transitions,
 )
-from benchmarks.baselines.linear_map import tuned_map
+from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps, tuned_map
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.protocols import (
     Model,
@@ -199,9 +199,10 @@ class NextClickTask:
         return concatenated(parts)
 
     def _of_vectors(self, model: Model, probe: Probe) -> Scored:
-        items, chosen = model.items(), dict[str, Any]()
-        if items is None:
+        catalogue, chosen = model.items(), dict[str, Any]()
+        if catalogue is None:
             raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        items = catalogue
         valid, test = (model.users(self._past(part)) for part in (self.valid, self.test))
 
         def scores(users: np.ndarray, weight: float | None) -> Callable[[Hour], np.ndarray]:
@@ -219,10 +220,16 @@ class NextClickTask:
 
         weight: float | None = None
         if probe != "zero-shot":
-            fitted_on = model.users(self._past(self.train))
-            mapped, chosen["strength"] = tuned_map(
-                fitted_on, items[self.train.items], lambda found: loss(found(valid), None)
+            train = model.users(self._past(self.train)), items[self.train.items]
+            columns = item_columns(items)
+            frame, factors = frame_of(
+                train, (valid, items[self.valid.items]), columns, model.blocks
             )
+            items = items[:, columns]
+            mapped, chosen["strength"] = tuned_map(
+                linear_maps(*train, frame), lambda found: loss(found(valid), None)
+            )
+            chosen |= {"factors": factors} if factors else {}
             valid, test = mapped(valid), mapped(test)
         if probe == "linear":
             weight = min(WEIGHTS, key=lambda one: loss(valid, one))

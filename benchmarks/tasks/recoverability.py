@@ -146,5 +146,6 @@ def quantities(past: Snapshot, service: int, sales: Sales | None) -> dict[str, n
     if sales is not None:
         rows = sales.between(past.users, -np.inf, past.cutoff)
         user = np.repeat(np.arange(len(past)), rows.lengths)
-        found["spend"] = np.bincount(user, sales.money[rows.values], minlength=len(past))
+        spent = np.bincount(user, sales.money[rows.values], minlength=len(past))
+        found["spend"] = spent.astype(np.float64)
     return {name: np.log1p(values) for name, values in found.items()}
