@@ -27,7 +27,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     _command(
         *("clue/prepare.py", "name=tiny", f"out={corpus}", f"services={{{texts}}}"),
         *(f"events=[{logs}/events.parquet]", f"items=[{logs}/items.parquet]"),
-        "tokenizer.vocab_size=700",
+        *("tokenizer.vocab_size=700", "fields={amount: numeric, channel: categorical}"),
     )
     _command(
         *("clue/pretrain.py", "name=tiny", f"corpus={corpus}", f"runs={root}", "trackers=[]"),

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, read_embeddings
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
+from clue.inference.universal_encoder import UniversalEncoder
 from clue.train.distributed import PATIENCE
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
@@ -60,6 +62,29 @@ def test_texts_and_corpus_give_the_same_vectors(
     metadata = read_embeddings(out).schema.metadata
     assert metadata[b"model_fingerprint"].decode() == encoder.fingerprint
     assert metadata[b"corpus_fingerprint"].decode() == corpus.fingerprint
+
+
+def test_a_universal_table_is_as_of_a_moment(
+    tiny_universal: TinyRun, corpus: Corpus, tmp_path: Path
+) -> None:
+    encoder = UniversalEncoder.load(tiny_universal.run)
+    moment = float(np.median(corpus.timestamps_of(0).values))
+    out = tmp_path / "users.parquet"
+    embed(
+        EmbedConfig(
+            checkpoint=tiny_universal.run, corpus=tiny_universal.corpus, out=out, before=moment
+        )
+    )
+    found = vectors_of(out)
+    users = np.arange(corpus.num_users)
+    past = snapshot_at(corpus, users, moment)
+    expected = encoder.encode_users(corpus, past.parts, as_of=past.cutoff, amounts=past.amounts)
+    checked = 0
+    for user in users[past.lengths > 0]:
+        vector = found[corpus.user_ids[int(user)].as_py(), "all"]
+        np.testing.assert_allclose(vector, expected[user], rtol=1e-4, atol=1e-5)
+        checked += 1
+    assert checked > 200
 
 
 def test_vectors_do_not_depend_on_company(encoder: TextEncoder, corpus: Corpus) -> None:

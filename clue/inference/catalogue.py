@@ -16,10 +16,10 @@ class Known:
     by_content: Mapping[tuple[str, int], int]
 
 
-def amounts_of(corpus: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the numeric fields of the corpus with this manifest, in order."""
+def fields_of(corpus: dict[str, Any]) -> dict[str, str]:
+    """Return the kind of each field by name that the corpus with this manifest has, in order."""
     fields = [field for named in corpus.get("fields", {}).values() for field in named]
-    return tuple(sorted({field["name"] for field in fields if field["kind"] == "numeric"}))
+    return {field["name"]: field["kind"] for field in sorted(fields, key=lambda f: f["name"])}
 
 
 def known_items(file: Path) -> Known:

@@ -18,7 +18,8 @@ from clue.data.text import content_of, encode, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
-from clue.inference.catalogue import amounts_of, known_items
+from clue.inference.catalogue import fields_of, known_items
+from clue.inference.events import numeric_fields, text_and_time
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
     BATCH,
@@ -62,7 +63,9 @@ class UniversalEncoder:
         self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.contrastive.scale().item()
-        self._blocks = BlockVectors(model, amounts_of(source.corpus), blocks)
+        self.fields = fields_of(source.corpus)
+        amounts = [name for name, kind in self.fields.items() if kind == "numeric"]
+        self._blocks = BlockVectors(model, amounts, blocks)
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
@@ -131,7 +134,7 @@ class UniversalEncoder:
         An event is its text, or a mapping of its `text`, its `time` in epoch seconds and its
         numeric fields by name, all but the text as far as they are known. `as_of` is
         the moment, of all users or of each; by default that of the last event. Raises ValueError
-        for a user without events, an empty text, and an event after `as_of`.
+        for a user without events, an empty text, an unknown field, and an event after `as_of`.
         """
         if isinstance(users, Mapping):
             return self.encode([users], as_of=as_of)[0]
@@ -154,7 +157,9 @@ class UniversalEncoder:
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
         services = list(dict.fromkeys(name for user in users for name in user)) or [""]
         events = {
-            name: [[_event(each) for each in user.get(name, ())] for user in users]
+            name: [
+                [text_and_time(each, self.fields) for each in user.get(name, ())] for user in users
+            ]
             for name in services
         }
         distinct = dict.fromkeys(
@@ -176,7 +181,7 @@ class UniversalEncoder:
             clock = self.clocks.get(name, True) and bool(np.isfinite(times).all())
             each.append(Service(self._service(name), clock))
             parts.append((items, Ragged(np.nan_to_num(times), items.offsets)))
-        amounts = self._amounts(users, services)
+        amounts = numeric_fields(users, services, self._blocks.amounts)
         inputs = self._blocks.item_inputs(tokens, rows, np.array(of_model, np.int64))
         return self._blocks.of_users(parts, inputs, each, as_of, amounts)
 
@@ -189,23 +194,6 @@ class UniversalEncoder:
             Service(self._service(name), corpus.is_clock(number))
             for number, name in enumerate(corpus.services)
         ]
-
-    def _amounts(self, users: Sequence[TimedUser], services: Sequence[str]) -> list[Amounts]:
-        """Return the numeric fields of users' events in each service, NaN where one has none."""
-        made: list[Amounts] = []
-        for name in services:
-            rows = [user.get(name, ()) for user in users]
-            offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-            events = [{} if isinstance(each, str) else each for row in rows for each in row]
-            made.append(
-                {
-                    field: Ragged(
-                        np.array([each.get(field, np.nan) for each in events], np.float32), offsets
-                    )
-                    for field in self._blocks.amounts
-                }
-            )
-        return made
 
     def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
         """Return `encode` of users whose events are (service, text), oldest first."""
@@ -338,10 +326,3 @@ class UniversalEncoder:
             text = texts[int(lengths.argmin())]
             raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
         return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def _event(event: "str | Mapping[str, str | float]") -> tuple[str, float]:
-    """Return an event's text and time, NaN where it has none."""
-    if isinstance(event, str):
-        return event, np.nan
-    return str(event["text"]), float(event.get("time", np.nan))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import clue
+from clue.data.activity import activity_names
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.inference.blocks import BLOCKS, bags
@@ -25,6 +26,11 @@ def corpus(tiny_universal: TinyRun) -> Corpus:
     return Corpus.open(tiny_universal.corpus)
 
 
+def amounts_of(corpus: Corpus, users: np.ndarray) -> list[dict[str, Ragged]]:
+    services = range(len(corpus.services))
+    return [{"amount": corpus.values_of(s, "amount").take(users)} for s in services]
+
+
 def parts_of(corpus: Corpus, users: np.ndarray) -> list[Part]:
     services = range(len(corpus.services))
     return [(corpus.items_of(s).take(users), corpus.timestamps_of(s).take(users)) for s in services]
@@ -35,10 +41,15 @@ def as_texts(corpus: Corpus, user: int) -> dict[str, list[dict[str, str | float]
     made: dict[str, list[dict[str, str | float]]] = {}
     for number, service in enumerate(corpus.services):
         items, times = corpus.items_of(number)[user], corpus.timestamps_of(number)[user]
+        amounts = corpus.values_of(number, "amount")[user]
         if len(items):
             made[service] = [
-                {"text": corpus.item_texts[int(item)].as_py(), "time": float(time)}
-                for item, time in zip(items, times, strict=True)
+                {
+                    "text": corpus.item_texts[int(item)].as_py(),
+                    "time": float(time),
+                    "amount": float(amount),
+                }
+                for item, time, amount in zip(items, times, amounts, strict=True)
             ]
     return made
 
@@ -53,11 +64,18 @@ def test_texts_and_corpus_give_one_vector(encoder: UniversalEncoder, corpus: Cor
         if not any(contents[item] in twice for rows in met for item in rows[user].tolist())
     ][:20]
     assert len(users) > 5  # whose items are known by their texts alone
-    whole = encoder.encode_users(corpus, parts_of(corpus, np.array(users)))
+    rows = np.array(users)
+    whole = encoder.encode_users(corpus, parts_of(corpus, rows), amounts=amounts_of(corpus, rows))
     texts = encoder.encode([as_texts(corpus, user) for user in users])
     assert whole.shape == (len(users), encoder.width)
     columns = encoder.blocks["activity"]
     np.testing.assert_allclose(whole, texts, rtol=1e-4, atol=1e-5)
+    spent = activity_names(["amount"]).index("log amount")
+    total = [
+        sum(np.nansum(corpus.values_of(s, "amount")[user]) for s in range(len(corpus.services)))
+        for user in users
+    ]
+    np.testing.assert_allclose(whole[:, columns][:, spent], np.log1p(total), rtol=1e-4)
     assert np.abs(whole[:, columns]).max() > 1
 
 
@@ -147,6 +165,10 @@ def test_users_without_events_are_zero_or_refused(
     assert not encoder.encode_users(corpus, parts).any()
     with pytest.raises(ValueError, match="user 0 has no events"):
         encoder.encode([{"shop": []}])
+    with pytest.raises(ValueError, match=r"has amont; an event has .* amount, channel"):
+        encoder.encode({"shop": [{"text": "a pan", "amont": 3.0}]})
+    with pytest.raises(ValueError, match="has no text"):
+        encoder.encode({"shop": [{"time": 3.0}]})
 
 
 def test_a_folder_gives_the_same_vectors(
