@@ -94,12 +94,18 @@ class EncoderModel:
         return self._vectors.users(past)
 
     def items(self) -> np.ndarray:
-        """Return the vector (num_items, E) of each item: of a user who did just that."""
+        """Return the vector (num_items, E) of each item, by whose product with a user's it ranks."""
         return self._items
 
     @cached_property
     def _items(self) -> np.ndarray:
-        return self._vectors.items()
+        vectors = self._vectors.items()
+        if isinstance(self._encoder, UniversalEncoder):  # whose items rank in one block
+            ranking = np.zeros_like(vectors)
+            columns = self._encoder.ranking_columns
+            ranking[:, columns] = vectors[:, columns]
+            return ranking
+        return vectors
 
     @property
     def width(self) -> int:

@@ -121,6 +121,11 @@ class UniversalEncoder:
         chosen = [self.blocks[name] for name in ("contrastive", "aligned") if name in self.blocks]
         return slice(chosen[0].start, chosen[-1].stop) if chosen else slice(0, self.width)
 
+    @property
+    def ranking_columns(self) -> slice:
+        """Those of the predictive block, in which items rank; all, where it was not chosen."""
+        return self.blocks.get("predictive", slice(0, self.width))
+
     def encode(
         self,
         users: TimedUser | Sequence[TimedUser],
