@@ -94,7 +94,7 @@ class EncoderModel:
         return self._vectors.users(past)
 
     def items(self) -> np.ndarray:
-        """Return the vector (num_items, E) of each item, by whose product with a user's it ranks."""
+        """Return the vectors (num_items, E) by whose product with a user's the items rank."""
         return self._items
 
     @cached_property
