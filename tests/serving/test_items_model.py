@@ -51,11 +51,12 @@ def test_http_equals_python(settings: Settings, encoder: ItemIdEncoder) -> None:
             asked = {"users": [{"events": body(user)} for user in users]}
             together = await client.post(EMBED, json=asked)
             assert together.json()["unseen_services"] == []
-            np.testing.assert_array_equal(vectors_in(together), truth)
+            # a kernel on another number of threads than a former test left rounds otherwise
+            np.testing.assert_allclose(vectors_in(together), truth, atol=1e-6)
             ((service, ids),) = alone.items()
             one = {"users": [{"events": body([(service, item) for item in ids])}]}
             found = vectors_in(await client.post(EMBED, json=one))
-            np.testing.assert_array_equal(found, encoder.encode([alone]))
+            np.testing.assert_allclose(found, encoder.encode([alone]), atol=1e-6)
             # times decide, not the order given, across services too
             timed = [{**event, "timestamp": float(n)} for n, event in enumerate(body(users[-1]))]
             late = {"users": [{"events": timed[::-1]}]}
