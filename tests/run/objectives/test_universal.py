@@ -22,6 +22,7 @@ from clue.data.windows import WindowBatch
 from clue.run import checkpoint
 from clue.run.objectives.universal import Universal
 from clue.run.pretrain_config import PretrainConfig
+from clue.train.factors import token_factors
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log
@@ -139,6 +140,26 @@ def test_a_run_begins_at_the_factors_and_leaves_them(config: PretrainConfig) -> 
     assert torch.equal(trained["item_factors"], model.item_factors)
     assert torch.equal(trained["token_factors"], model.token_factors)
     assert not torch.equal(trained["predictive.identity.weight"], model.predictive.identity.weight)
+
+
+def test_tokens_begin_at_the_factors_where_asked(config: PretrainConfig) -> None:
+    asked = replace(config, factors=replace(config.factors, start=True))
+    corpus = Corpus.open(config.corpus)
+    objective = Universal(asked, corpus)
+    model = objective.model()
+    fresh = model.contrastive.items.token.weight.detach().clone()
+    objective.begin(model)
+    table = model.contrastive.items.token.weight.detach()
+    factors = token_factors(corpus, corpus.users_in("train"), 16, config.seed)
+    known = factors.square().sum(1) > 0
+    assert 100 < int(known.sum()) < len(known)
+    assert torch.equal(table[~known], fresh[~known])
+    # the same inner products but for one scale: the size that fresh tokens have
+    grams = [rows[known] @ rows[known].T for rows in (table, factors)]
+    scale = grams[0].norm() / grams[1].norm()
+    torch.testing.assert_close(grams[0], grams[1] * scale, rtol=1e-3, atol=1e-3)
+    assert float(table[known].std()) == pytest.approx(float(fresh.std()), rel=1e-3)
+    assert model.rate_share("contrastive.items.token.weight") == asked.factors.start_share
 
 
 def test_a_planted_chain_is_found_and_a_shuffled_one_is_not(tmp_path: Path) -> None:
