@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -47,6 +48,29 @@ def write_log(file: Path, rows: Sequence[Row]) -> Path:
     else:
         file.write_text(written, encoding="utf-8", newline="")
     return file
+
+
+def chains(users: int, draw: np.random.Generator, *, shuffled: bool) -> list[Row]:
+    """Return 12 events of each user: item i is followed by 7 i + 3 mod 31, or by any of the 31.
+
+    Whoever knows the chain is certain of every next item.
+    """
+    rows: list[Row] = []
+    for user in range(users):
+        item = int(draw.integers(31))
+        for time in range(12):
+            shown = int(draw.integers(31)) if shuffled else item
+            rows.append(
+                {
+                    "user_id": f"u{user}",
+                    "service": "shop",
+                    "item_id": f"i{shown}",
+                    "timestamp": time,
+                    "text": f"item {shown}",
+                }
+            )
+            item = (7 * item + 3) % 31
+    return rows
 
 
 def config(out: Path, *overrides: str) -> PrepareConfig:

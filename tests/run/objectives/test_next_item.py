@@ -27,7 +27,7 @@ from clue.run.objectives.next_item import NextItemObjective, evaluate
 from clue.run.pretrain_config import PretrainConfig
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
-from tests.data.logs import Row, corpus_of, write_log
+from tests.data.logs import Row, chains, corpus_of, write_log
 from tests.processes import spawn
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
@@ -91,25 +91,10 @@ def test_figures_equal_a_slow_ranking() -> None:
 
 
 def test_a_planted_chain_is_found_and_a_shuffled_one_is_not(tmp_path: Path) -> None:
-    # item i is followed by 7 i + 3 mod 31: whoever knows it is certain of every next item
     draw = np.random.default_rng(0)
     found: dict[str, float] = {}
     for kind in ("chain", "shuffled"):
-        rows: list[Row] = []
-        for user in range(120):
-            item = int(draw.integers(31))
-            for time in range(12):
-                shown = item if kind == "chain" else int(draw.integers(31))
-                rows.append(
-                    {
-                        "user_id": f"u{user}",
-                        "service": "shop",
-                        "item_id": f"i{shown}",
-                        "timestamp": time,
-                        "text": f"item {shown}",
-                    }
-                )
-                item = (7 * item + 3) % 31
+        rows = chains(120, draw, shuffled=kind == "shuffled")
         file = write_log(tmp_path / f"{kind}.parquet", rows)
         corpus_of(tmp_path / kind, f"events=[{file}]")
         run = load(
