@@ -1,12 +1,12 @@
 """Rivals that are columns of numbers a task makes for its queries, alone or beside a vector."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightgbm
 import numpy as np
 
-from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted
+from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted, linear
 from benchmarks.metrics.calibration import log_losses
 from benchmarks.protocols import WHOLE, Model, Probe, TaskBaseline, model_of
 
@@ -55,6 +55,26 @@ class FeatureRows:
             found[name] = slice(start, start + made[name].shape[1])
             start = found[name].stop
         return found
+
+
+def answers(
+    row: FeatureRows,
+    probe: Probe,
+    columns: Sequence[Mapping[str, np.ndarray]],
+    read: Callable[[Model], tuple[Sequence[np.ndarray], Mapping[str, slice]]],
+    labels: tuple[np.ndarray, np.ndarray],
+) -> Predicted:
+    """Return the class probabilities (n, 2) of a row for its task's test queries.
+
+    `columns` are the groups of training, valid and test queries, `labels` those of the first two;
+    `read` gives a model's features of the three parts, and their blocks.
+    """
+    vectors, blocks = read(row.beside) if row.beside else ([None] * 3, {})
+    x = [row.join(*each) for each in zip(columns, vectors, strict=True)]
+    parts = (x[0], labels[0]), (x[1], labels[1]), x[2]
+    if probe == "lightgbm":
+        return tuned_trees(*parts)
+    return linear(*parts, "class", row.blocks(columns[0], blocks))
 
 
 def tuned_trees(train: Part, valid: Part, test: np.ndarray) -> Predicted:

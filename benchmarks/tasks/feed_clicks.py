@@ -24,9 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.baselines.feature_rows import FeatureRows, tuned_trees
+from benchmarks.baselines.feature_rows import FeatureRows, answers
 from benchmarks.baselines.interactions import bounded, interactions
-from benchmarks.baselines.probes import linear
 from benchmarks.baselines.rates import Rates, Timeline
 from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.tfidf import popularity
@@ -255,11 +254,8 @@ class FeedClicksTask:
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ("item rate",) if probe == "linear" else ())
-        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
-        x = [rows.join(*each) for each in zip(self.columns, vectors, strict=True)]
-        parts = (x[0], self.labels[0]), (x[1], self.labels[1]), x[2]
-        blocks = rows.blocks(self.columns[0], blocks)
-        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
+        labels = self.labels[0], self.labels[1]
+        found = answers(rows, probe, self.columns, self._vectors, labels)
         used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}
         return self._scored(found.values, {**found.chosen, **used})
 

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.feature_rows import FeatureRows, tuned_trees
+from benchmarks.baselines.feature_rows import FeatureRows, answers
 from benchmarks.baselines.interactions import bounded
-from benchmarks.baselines.probes import linear
 from benchmarks.baselines.rates import Timeline
 from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.transactions import Aggregates, read_sales, top_items
@@ -207,12 +206,8 @@ class OffersTask:
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ("kind",) if probe == "linear" else ())
-        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
-        x = [rows.join(*each) for each in zip(self.columns, vectors, strict=True)]
-        train, valid, _ = self.parts
-        parts = (x[0], train.redeemed), (x[1], valid.redeemed), x[2]
-        blocks = rows.blocks(self.columns[0], blocks)
-        found = tuned_trees(*parts) if probe == "lightgbm" else linear(*parts, "class", blocks)
+        labels = self.parts[0].redeemed, self.parts[1].redeemed
+        found = answers(rows, probe, self.columns, self._vectors, labels)
         return self._scored(found.values, found.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
