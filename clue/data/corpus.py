@@ -163,10 +163,7 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(
         **fields,
         fields={
-            service: [
-                Field(each["name"], each["kind"], tuple(each["edges"]), tuple(each["values"]))
-                for each in its_fields
-            ]
+            service: [Field.read(each) for each in its_fields]
             for service, its_fields in of_services.items()
         },
     )

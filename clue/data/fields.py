@@ -5,8 +5,9 @@ as codes into its `values`. A model reads codes of all three: 0 is missing, 1 is
 "other" (categorical, boolean), 2 and above are the buckets or the values.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class Field:
     kind: FieldKind
     edges: tuple[float, ...] = ()
     values: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, each: Mapping[str, Any]) -> "Field":
+        """Return the field that a manifest's JSON holds."""
+        return cls(each["name"], each["kind"], tuple(each["edges"]), tuple(each["values"]))
 
     @property
     def num_codes(self) -> int:

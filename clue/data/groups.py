@@ -83,3 +83,15 @@ class Turns:
         owner = int(self.order[place])
         before = int((self.order[:place] == owner).sum())
         return owner, cycle * int(self.counts[owner]) + before
+
+
+def populations(corpus: Corpus, users: np.ndarray) -> list[list[int]]:
+    """Return the services of a corpus in sets that share no user of `users`."""
+    present = np.stack(
+        [corpus.items_of(s).lengths[users] > 0 for s in range(len(corpus.services))]
+    ).astype(np.int64)
+    linked = present @ present.T > 0
+    for _ in range(len(linked)):  # paths of any length
+        linked = linked @ linked
+    sets = {tuple(np.flatnonzero(row).tolist()) for row in linked if row.any()}
+    return [list(services) for services in sorted(sets)]

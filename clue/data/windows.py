@@ -1,17 +1,20 @@
 """Batches of event windows for the predictive block: at every event, which item comes next?
 
-A batch is of one service, and the services take turns: the items that a softmax tells apart are
-then those of one catalogue, where negatives teach something. Batch k is a function of
+A batch is of one service, or where services join by time of those that share users, and they take
+turns: the items that a softmax tells apart are then of one catalogue, where negatives teach
+something. Batch k is a function of
 (seed, k, rank, world) alone, as in clue/data/batches.py; so is what it packs: each distinct item
 once, its tokens shortest first, nothing padded.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from clue.data.corpus import Corpus, first_users
-from clue.data.groups import CYCLE, Turns
+from clue.data.groups import CYCLE, Turns, populations
+from clue.data.marks import MarkTable, merge_marked
 from clue.data.negatives import Proposal, SoftmaxConfig
 from clue.data.ragged import Ragged
 from clue.data.sequences import WindowSampler
@@ -23,8 +26,8 @@ class WindowsConfig:
 
     `batch` windows over all processes, each of at most `max_events` events whose next item is
     asked; a service that has fewer gives all of them. `softmax` draws the negatives, out of the
-    service's own items. `power` p: a service has its turn in proportion to (its windows)^p, so
-    that small services are not forgotten.
+    items of the batch's services. `power` p: a service has its turn in proportion to (its
+    windows)^p, so that small services are not forgotten.
     """
 
     batch: int = 512
@@ -49,7 +52,7 @@ class WindowBatch:
     `rows` (U,), their rows of the catalogue. `events` and `targets` (E,) and `candidates` (K,), the
     drawn negatives, index those U; `event_lengths` (N,) are those of the windows, ascending.
     `log_expected` (K,) is the log of how often each candidate is expected among the K; `total`
-    counts the events of all processes.
+    counts the events of all processes. `marks` (E, M) are those of the events, if they are read.
     """
 
     tokens: np.ndarray
@@ -61,39 +64,69 @@ class WindowBatch:
     candidates: np.ndarray
     log_expected: np.ndarray
     total: int
+    marks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class WindowQuestions:
+    """Q `histories` of corpus items, the `targets` (Q,) that came next, the events' `marks`."""
+
+    histories: Ragged
+    targets: np.ndarray
+    marks: np.ndarray | None = None
 
 
 class ServiceWindows:
-    """Draws the batches of windows of the training users' histories, service by service."""
+    """Draws the batches of windows of the training users' histories, service by service.
 
-    def __init__(self, corpus: Corpus, config: WindowsConfig, *, seed: int, users: int = 0) -> None:
+    Of each number in turn, `services` are those of its histories and `items` what they offer.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: WindowsConfig,
+        *,
+        seed: int,
+        users: int = 0,
+        join: Literal["service", "time"] = "service",
+        marks: MarkTable | None = None,
+    ) -> None:
         """Of the training users the first `users` are drawn from (`first_users`), all where 0.
 
-        Raises ValueError where no service has a user with two events.
+        `join` and `marks` are how histories are read (`histories_of`). Raises ValueError where no
+        service has a user with two events.
         """
-        self.corpus, self.seed = corpus, seed
+        self.corpus, self.seed, self.join, self.table = corpus, seed, join, marks
         chosen = first_users(corpus.users_in("train"), users)
+        self.services: list[list[int]] = []
         self.samplers: list[WindowSampler] = []
         self.proposals: list[Proposal] = []
         self.items: list[np.ndarray] = []
-        for service in range(len(corpus.services)):
-            training = corpus.items_of(service).take(chosen)
+        self.met: list[np.ndarray] = []
+        self.marks: list[np.ndarray | None] = []
+        for services in joined_services(corpus, chosen, join):
+            training, of_events = histories_of(corpus, services, chosen, marks)
             windows = int((-(-np.maximum(training.lengths - 1, 0) // config.max_events)).sum())
             if not windows:
                 continue
-            own = seed + 1_000_003 * service  # each service shuffles its windows by its own seed
+            own = seed + 1_000_003 * services[0]  # each shuffles its windows by a seed of its own
             self.samplers.append(
                 WindowSampler(
-                    training,
+                    # the numbers of events: both the items and the marks are found by them
+                    Ragged(np.arange(len(training.values)), training.offsets),
                     max_events=config.max_events,
                     # a multiple of 8 where there are so many, that processes can share
                     batch=min(config.batch, windows - windows % 8 or windows),
                     seed=own,
                 )
             )
-            items = np.flatnonzero(corpus.item_service == service)
+            items = np.flatnonzero(np.isin(corpus.item_service, services))
             counts = np.bincount(np.searchsorted(items, training.values), minlength=len(items))
+            self.services.append(services)
             self.items.append(items)
+            self.met.append(training.values)
+            self.marks.append(of_events)
             self.proposals.append(Proposal(counts, config.softmax))
         if not self.samplers:
             raise ValueError(
@@ -114,7 +147,8 @@ class ServiceWindows:
         number, turn = self.turns.at(step)
         batch = self.samplers[number].at(turn, rank, world)
         drawn, log_expected = self.proposals[number].draw(self.samplers[number].seed, turn)
-        wanted = np.concatenate([batch.items, batch.targets, self.items[number][drawn]])
+        met, marks = self.met[number], self.marks[number]
+        wanted = np.concatenate([met[batch.items], met[batch.targets], self.items[number][drawn]])
         rows, places = np.unique(wanted, return_inverse=True)
         texts = self.corpus.item_tokens.take(rows)
         by_length = np.argsort(texts.lengths, kind="stable")
@@ -134,19 +168,79 @@ class ServiceWindows:
             candidates=candidates,
             log_expected=log_expected,
             total=batch.total,
+            marks=None if marks is None else marks[batch.items],
+        )
+
+    def held_out(self, service: int, most: int) -> WindowQuestions:
+        """Return valid users' last items in a service and what they did before, as it is read.
+
+        At most `most` users, the first of a fixed shuffle, of whom something is known by then.
+        """
+        corpus = self.corpus
+        services = next((s for s in self.services if service in s), [service])
+        users = np.random.default_rng(0).permutation(corpus.users_in("valid"))
+        own = corpus.items_of(service).lengths
+        long = np.sum([corpus.items_of(s).lengths for s in services], axis=0) >= 2
+        users = np.sort(users[(own[users] > 0) & long[users]][:most])
+        histories, marks = histories_of(corpus, services, users, self.table)
+        row = np.repeat(np.arange(len(users)), histories.lengths)
+        number = np.arange(len(histories.values))
+        last = np.full(len(users), -1)
+        here = corpus.item_service[histories.values] == service
+        np.maximum.at(last, row[here], number[here])
+        asked = last > histories.offsets[:-1]  # not for their first event
+        before = (number < last[row]) & asked[row]
+        rows = np.flatnonzero(asked)
+        return WindowQuestions(
+            histories.mask(before).take(rows),
+            histories.values[last[rows]],
+            None if marks is None else marks[before],
         )
 
 
-def held_out_windows(corpus: Corpus, service: int, most: int) -> tuple[Ragged, np.ndarray]:
-    """Return valid users' histories before their last event in a service, and those last items.
+def marks_of(corpus: Corpus) -> MarkTable:
+    """Return the table of the marks of a corpus's events."""
+    return MarkTable([corpus.fields_of(number) for number in range(len(corpus.services))])
 
-    At most `most` users, the first of a fixed shuffle; the items are the corpus's.
+
+def joined_services(
+    corpus: Corpus, users: np.ndarray, join: Literal["service", "time"]
+) -> list[list[int]]:
+    """Return the services whose events are one history: each alone, or by `time` those that share
+    some of `users` (n,) and whose times are a clock's.
     """
-    users = np.random.default_rng(0).permutation(corpus.users_in("valid"))
-    lengths = corpus.items_of(service).lengths
-    users = np.sort(users[lengths[users] >= 2][:most])
-    histories = corpus.items_of(service).take(users)
-    last = histories.offsets[1:] - 1
-    before = np.ones(len(histories.values), bool)
-    before[last] = False
-    return histories.mask(before), histories.values[last]
+    if join == "service":
+        return [[number] for number in range(len(corpus.services))]
+    parts: list[list[int]] = []
+    for services in populations(corpus, users):
+        timed = [number for number in services if corpus.is_clock(number)]
+        parts += [[number] for number in services if number not in timed]
+        parts += [timed] if timed else []
+    return sorted(parts)
+
+
+def histories_of(
+    corpus: Corpus, services: list[int], users: np.ndarray, table: MarkTable | None
+) -> tuple[Ragged, np.ndarray | None]:
+    """Return the items of `users` (n,) in `services`, oldest first, and the marks of the events.
+
+    Without a `table` there are no marks.
+    """
+    parts = [
+        (corpus.items_of(s).take(users), corpus.timestamps_of(s).take(users)) for s in services
+    ]
+    if table is None:
+        return Ragged.merge_by_time(parts)[0], None
+    marks = [
+        table.of(
+            service,
+            times,
+            corpus.is_clock(service),
+            {
+                field.name: corpus.values_of(service, field.name).take(users).values
+                for field in table.fields[service]
+            },
+        )
+        for service, (_, times) in zip(services, parts, strict=True)
+    ]
+    return merge_marked(parts, marks)

@@ -67,17 +67,27 @@ def predictive_items(model: PredictiveEncoder, texts: Ragged, rows: np.ndarray) 
 
 
 def predictive_states(
-    model: PredictiveEncoder, items: torch.Tensor, histories: Ragged
+    model: PredictiveEncoder,
+    items: torch.Tensor,
+    histories: Ragged,
+    marks: np.ndarray | None = None,
 ) -> torch.Tensor:
     """Return the state (n, D) after the last event of each history, rows of which index `items`.
 
-    Of a history the newest `max_events` are read; that of an empty one is zero.
+    Of a history the newest `max_events` are read; that of an empty one is zero. `marks` (E, M) are
+    those of its E events; without them nothing is known of when they were.
     """
 
-    def encode(events: torch.Tensor, layout: Layout) -> torch.Tensor:
-        return model.last(items[events.cpu()].to(events.device), layout)
+    def encode(places: torch.Tensor, layout: Layout) -> torch.Tensor:
+        at = places.cpu().numpy()
+        events = items[torch.from_numpy(histories.values[at].astype(np.int64))].to(places.device)
+        known = None
+        if marks is not None:
+            known = torch.from_numpy(marks[at].astype(np.int64)).to(places.device)
+        return model.last(model.events(events, known), layout)
 
-    return _by_length(histories.last(model.config.max_events), model.config.width, model, encode)
+    numbered = Ragged(np.arange(len(histories.values)), histories.offsets)
+    return _by_length(numbered.last(model.config.max_events), model.config.width, model, encode)
 
 
 def _by_length(

@@ -6,6 +6,7 @@ import torch
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
+from clue.data.windows import WindowQuestions
 from clue.evaluation.encode import last_states, predictive_items, predictive_states
 from clue.evaluation.ranking import Ranks, table_ranks
 from clue.nn.decoder import NextItemDecoder
@@ -25,17 +26,15 @@ def evaluate(model: NextItemDecoder, queries: EvalQueries) -> dict[str, float]:
 
 
 def evaluate_predictive(
-    model: PredictiveEncoder, corpus: Corpus, service: int, questions: tuple[Ragged, np.ndarray]
+    model: PredictiveEncoder, corpus: Corpus, service: int, questions: WindowQuestions
 ) -> dict[str, float]:
-    """Return the same figures of a service's next items, among all of its own.
-
-    `questions` are histories of corpus items and the items that came next.
-    """
-    histories, targets = questions
+    """Return the same figures of a service's next items, among all of its own."""
+    histories, targets = questions.histories, questions.targets
+    met, columns = np.unique(histories.values, return_inverse=True)
+    inputs = predictive_items(model, corpus.item_tokens.take(met), met)
+    states = predictive_states(model, inputs, Ragged(columns, histories.offsets), questions.marks)
     items = np.flatnonzero(corpus.item_service == service)
     table = predictive_items(model, corpus.item_tokens.take(items), items)
-    columns = Ragged(np.searchsorted(items, histories.values), histories.offsets)
-    states = predictive_states(model, table, columns)
     places = torch.from_numpy(np.searchsorted(items, targets))
     losses = item_losses(states, places, table).double()
     return _figures(losses, table_ranks(states, places, table), len(items))

@@ -2,7 +2,7 @@
 
     contrastive   which user is this? the mean of the services' unit vectors, at unit length
     aligned       the same of their texts, each service by its own linear map (alignment.py)
-    predictive    what comes next? the mean of the services' last states
+    predictive    what comes next? the last state, of services that are read apart the mean
     pooled        what was met, all of it alike: a bag of the items' factors (bags.py)
     recent        the same, the newest foremost
     lexical       the words of what was met: factors of the tokens, in a bag like `pooled`
@@ -21,29 +21,22 @@ import torch
 from scipy.sparse import csr_matrix
 
 from clue.data.activity import activity, activity_names, moments
+from clue.data.marks import MarkTable
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import (
     item_vectors,
     normalised,
     predictive_items,
-    predictive_states,
     user_vectors,
 )
 from clue.inference.bags import recent_bag, uniform_bag
-from clue.inference.pooling import Amounts, Part
+from clue.inference.pooling import Amounts, Part, Service
+from clue.inference.predicted import joined_states
 from clue.nn.universal import UniversalEncoder
 from clue.train.alignment import token_counts, weighted
 
 BAGS = {"pooled": uniform_bag, "recent": recent_bag, "lexical": uniform_bag}
 BLOCKS = ("contrastive", "aligned", "predictive", "pooled", "recent", "lexical", "activity")
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service of users' events: its `row` in the model, -1 for none, and if it has a `clock`."""
-
-    row: int
-    clock: bool
 
 
 @dataclass(frozen=True)
@@ -68,9 +61,13 @@ class BlockVectors:
     """The chosen blocks of one model; `columns` are those of each in a vector, by name."""
 
     def __init__(
-        self, model: UniversalEncoder, amounts: Sequence[str], blocks: Sequence[str]
+        self,
+        model: UniversalEncoder,
+        amounts: Sequence[str],
+        blocks: Sequence[str],
+        marks: MarkTable,
     ) -> None:
-        """`amounts` are the numeric fields that activity reads.
+        """`amounts` are the numeric fields that activity reads, `marks` those of events.
 
         Raises ValueError for a block that there is not, or none.
         """
@@ -79,7 +76,7 @@ class BlockVectors:
             raise ValueError(
                 f"blocks={list(blocks)} names {unknown or 'none'}; there are {', '.join(BLOCKS)}"
             )
-        self.model, self.amounts = model, tuple(amounts)
+        self.model, self.amounts, self.marks = model, tuple(amounts), marks
         widths = {
             "contrastive": model.contrastive.config.user.embedding,
             "aligned": model.aligned_maps.shape[2],
@@ -151,7 +148,7 @@ class BlockVectors:
         """Return the chosen blocks of users, (n, E), from (items, times) of each service."""
         return self._over_all(
             self._in_services(parts, items, services, as_of, amounts),
-            partial(self._activity, parts, services, as_of, amounts),
+            self._joint(parts, items, services, as_of, amounts),
             len(parts[0][0]),
         )
 
@@ -165,12 +162,40 @@ class BlockVectors:
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the blocks (n, E) in each service alone, and what `of_users` does."""
         made = self._in_services(parts, items, services, as_of, amounts)
-        over_all = partial(self._activity, parts, services, as_of, amounts)
-        whole = self._over_all(made, over_all, len(parts[0][0]))
+        joint = self._joint(parts, items, services, as_of, amounts)
+        whole = self._over_all(made, joint, len(parts[0][0]))
         each = [np.zeros(whole.shape, np.float32) for _ in parts]
         for one, vectors in zip(made, each, strict=True):
             vectors[one.users] = one.vectors
         return each, whole
+
+    def _joint(
+        self,
+        parts: Sequence[Part],
+        items: ItemInputs,
+        services: Sequence[Service],
+        as_of: np.ndarray | None,
+        amounts: Sequence[Amounts],
+    ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """Return the blocks, of users by their numbers, that read all services at once."""
+        made = {"activity": partial(self._activity, parts, services, as_of, amounts)}
+        if self.model.predictive.config.join == "time":
+            made["predictive"] = partial(self._predicted, parts, items, services, amounts)
+        return made
+
+    def _predicted(
+        self,
+        parts: Sequence[Part],
+        items: ItemInputs,
+        services: Sequence[Service],
+        amounts: Sequence[Amounts],
+        users: np.ndarray,
+    ) -> np.ndarray:
+        """Return the predictive block of the `users` with these numbers."""
+        taken = [(histories.take(users), times.take(users)) for histories, times in parts]
+        named = [{name: each.take(users) for name, each in of.items()} for of in amounts]
+        vectors = items.vectors["predictive"]
+        return joined_states(self.model.predictive, vectors, self.marks, taken, services, named)
 
     def _in_services(
         self,
@@ -194,6 +219,10 @@ class BlockVectors:
                     vectors[:, columns] = self._activity(
                         parts[one], services[one], as_of, amounts[one], users
                     )
+                elif name == "predictive":
+                    vectors[:, columns] = self._predicted(
+                        parts[one], items, services[one], amounts[one], users
+                    )
                 elif name in BAGS:
                     bag = BAGS[name](histories, len(items.tokens))
                     vectors[:, columns] = bag.weights @ items.vectors[name].numpy()
@@ -206,13 +235,11 @@ class BlockVectors:
     def _encoded(
         self, name: str, histories: Ragged, items: ItemInputs, service: Service
     ) -> np.ndarray:
-        """Return the contrastive, aligned or predictive block of histories, none of them empty."""
+        """Return the contrastive or the aligned block of histories, none of them empty."""
         model = self.model
         if name == "contrastive":
             newest = histories.last(model.contrastive.config.user.max_events)
             return user_vectors(model.contrastive, items.vectors[name], newest).numpy()
-        if name == "predictive":
-            return predictive_states(model.predictive, items.vectors[name], histories).numpy()
         if service.row < 0:
             return np.zeros((len(histories), model.aligned_maps.shape[2]), np.float32)
         return self._documents(items, histories, service.row)
@@ -235,7 +262,10 @@ class BlockVectors:
         return activity(taken, clocks, None if as_of is None else as_of[users], known)
 
     def _over_all(
-        self, made: Sequence[InService], active: Callable[[np.ndarray], np.ndarray], users: int
+        self,
+        made: Sequence[InService],
+        joint: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+        users: int,
     ) -> np.ndarray:
         """Return the vectors (n, E) of so many `users` over all services; without events, zero."""
         count = np.zeros(users, np.int64)
@@ -254,8 +284,8 @@ class BlockVectors:
         rows = np.flatnonzero(count > 1)
         joined = whole[rows]
         for name, columns in self.columns.items():
-            if name == "activity":
-                joined[:, columns] = active(rows)
+            if name in joint:
+                joined[:, columns] = joint[name](rows)
             elif name in BAGS:
                 joined[:, columns] /= np.sqrt(squares[name][rows, None])
             elif name == "predictive":

@@ -7,6 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from clue.data.fields import Field
+from clue.data.marks import MarkTable
+
 
 @dataclass(frozen=True)
 class Known:
@@ -20,6 +23,14 @@ def fields_of(corpus: dict[str, Any]) -> dict[str, str]:
     """Return the kind of each field by name that the corpus with this manifest has, in order."""
     fields = [field for named in corpus.get("fields", {}).values() for field in named]
     return {field["name"]: field["kind"] for field in sorted(fields, key=lambda f: f["name"])}
+
+
+def mark_table(corpus: dict[str, Any]) -> MarkTable:
+    """Return the marks of the events of the corpus with this manifest."""
+    fields = corpus.get("fields", {})
+    return MarkTable(
+        [[Field.read(each) for each in fields.get(service, ())] for service in corpus["services"]]
+    )
 
 
 def known_items(file: Path) -> Known:

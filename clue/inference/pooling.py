@@ -1,6 +1,7 @@
 """A user over all services: the one place where vectors of single services become one vector."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,6 +21,14 @@ T = TypeVar("T")
 
 ALL = "all"  # the service name of the vector over all services
 BATCH = 16_384  # users whose vectors are alive at once: 64 MiB of them at E = 1,024
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of users' events: its `row` in the model, -1 for none, and if it has a `clock`."""
+
+    row: int
+    clock: bool
 
 
 def pool_services(parts: Iterable[tuple[np.ndarray, np.ndarray]], users: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from clue.data.text import content_of, encode, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
-from clue.inference.catalogue import fields_of, known_items
+from clue.inference.catalogue import fields_of, known_items, mark_table
 from clue.inference.events import numeric_fields, text_and_time
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
@@ -66,7 +66,7 @@ class UniversalEncoder:
         self.scale = model.contrastive.scale().item()
         self.fields = fields_of(source.corpus)
         amounts = [name for name, kind in self.fields.items() if kind == "numeric"]
-        self._blocks = BlockVectors(model, amounts, blocks)
+        self._blocks = BlockVectors(model, amounts, blocks, mark_table(source.corpus))
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
@@ -111,6 +111,7 @@ class UniversalEncoder:
             corpus["num_items"],
             corpus["vocab_size"],
             len(corpus["services"]),
+            mark_table(corpus).size if config.predictive.context else 1,
         )
         if seed is None:
             model.load_state_dict(source.weights())

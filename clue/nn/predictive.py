@@ -7,6 +7,7 @@ McAuley 2018, arXiv 1808.09781; text beside identity: Hou et al. 2022, UniSRec, 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,10 @@ class PredictiveConfig:
     There are `layers` of attention with `heads` that divide the `width` D, which is also that of
     the user's block; `dropout` acts on events and on the branches of each layer. `text_width` is
     that of the item's bag of tokens, `identity_dropout` the share of items of a batch whose
-    identity is left out, `lr_share` the block's part of the optimiser's rate.
+    identity is left out, `lr_share` the block's part of the optimiser's rate. `join`: a user's
+    services are a history each, whose last states are averaged, or by `time` one history, of those
+    services that share users and whose times are a clock's. With `context` an event is its item and
+    its marks (clue/data/marks.py), which are left out at the rate of identities.
     """
 
     layers: int = 2
@@ -35,6 +39,8 @@ class PredictiveConfig:
     identity_dropout: float = 0.1
     max_events: int = 50
     lr_share: float = 1.0
+    join: Literal["service", "time"] = "service"
+    context: bool = False
 
     def __post_init__(self) -> None:
         """Validate sizes and rates."""
@@ -54,7 +60,8 @@ class PackedWindows:
 
     The values of `items` are tokens, `rows` (U,) the items' rows of the catalogue, -1 for one
     outside it. The values of `histories`, `targets` (E,) and `candidates` (K,) index the U items;
-    `sizes` are the real positions of each chunk of histories.
+    `sizes` are the real positions of each chunk of histories, and `marks` (T, M) those of each
+    chunk's events, none where the model reads no context.
     """
 
     items: tuple[Chunk, ...]
@@ -63,16 +70,22 @@ class PackedWindows:
     sizes: tuple[int, ...]
     targets: Int[Tensor, " E"]
     candidates: Int[Tensor, " K"]
+    marks: tuple[Int[Tensor, "T M"], ...] = ()
 
 
 class PredictiveEncoder(nn.Module):
     """Items from text and identity, causal blocks with rotary positions, a norm."""
 
     def __init__(
-        self, config: PredictiveConfig, catalogue: int, vocab_size: int, max_tokens: int
+        self,
+        config: PredictiveConfig,
+        catalogue: int,
+        vocab_size: int,
+        max_tokens: int,
+        marks: int = 1,
     ) -> None:
         """`catalogue` V items have an identity; texts have at most `max_tokens` of the tokenizer's
-        `vocab_size` tokens.
+        `vocab_size` tokens, and of marks there are so many rows.
         """
         super().__init__()
         self.config = config
@@ -88,6 +101,9 @@ class PredictiveEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
         for module in (self.identity, self.enter, self.blocks):
             initialise(module, config.layers)
+        self.marks = nn.Embedding(marks, config.width, padding_idx=0) if config.context else None
+        if self.marks is not None:
+            nn.init.zeros_(self.marks.weight)
 
     def items(self, chunks: tuple[Chunk, ...], rows: Int[Tensor, " U"]) -> Float[Tensor, "U D"]:
         """Return the vector of each item whose tokens lie in `chunks`, its identity added."""
@@ -99,6 +115,17 @@ class PredictiveEncoder(nn.Module):
             )
         identity = self.identity(rows.clamp_min(0)) * kept[:, None]
         return self.enter(texts) + identity
+
+    def events(
+        self, items: Float[Tensor, "T D"], marks: Int[Tensor, "T M"] | None
+    ) -> Float[Tensor, "T D"]:
+        """Return each event's input: the vector of its item, its marks added where it has some."""
+        if self.marks is None or marks is None:
+            return items
+        rate = self.config.identity_dropout
+        if self.training and rate:
+            marks = marks * (torch.rand(len(marks), 1, device=marks.device) >= rate)
+        return items + self.marks(marks).sum(1)
 
     def states(self, events: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
         """Return the state after each event of histories laid out by `layout`, oldest first."""
@@ -120,10 +147,13 @@ class PredictiveEncoder(nn.Module):
         """
         items = self.items(windows.items, windows.rows)
 
-        def encode_histories(events: Tensor, layout: Layout) -> Tensor:
-            return self.states(items[events], layout)
+        encoded: list[Tensor] = []
+        for number, (chunk, size) in enumerate(zip(windows.histories, windows.sizes, strict=True)):
+            marks = windows.marks[number] if windows.marks else None
 
-        encoded = (encode_chunk(encode_histories, chunk) for chunk in windows.histories)
-        sized = zip(encoded, windows.sizes, strict=True)
-        states = torch.cat([x[:size] for x, size in sized])
+            def encode(events: Tensor, layout: Layout, marks: Tensor | None = marks) -> Tensor:
+                return self.states(self.events(items[events], marks), layout)
+
+            encoded.append(encode_chunk(encode, chunk)[:size])
+        states = torch.cat(encoded)
         return states, items[windows.candidates], items[windows.targets]

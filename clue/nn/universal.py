@@ -57,13 +57,14 @@ class UniversalEncoder(nn.Module):
         catalogue: int,
         vocab_size: int,
         services: int,
+        marks: int = 1,
     ) -> None:
-        """Of a corpus of so many items, tokens and services."""
+        """Of a corpus of so many items, tokens, services, and marks of events."""
         super().__init__()
         self.factors = factors
         self.contrastive = DualEncoder(config, vocab_size)
         self.predictive = PredictiveEncoder(
-            predictive, catalogue, vocab_size, config.item.max_tokens
+            predictive, catalogue, vocab_size, config.item.max_tokens, marks
         )
         # Of no gradient, and no buffers: DDP would send those to every process at each step.
         self.item_factors = nn.Parameter(torch.randn(catalogue, factors.items), requires_grad=False)

@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from clue.data.corpus import Corpus
+from clue.data.groups import populations
 from clue.data.ragged import Ragged
 
 Matrix = Any  # a csr_matrix, whose data SciPy's types do not know
@@ -74,18 +75,6 @@ def rotated(factors: Float[Tensor, "n k"], width: int, seed: int) -> Float[Tenso
     kept = factors[:, :width]
     basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))[0]
     return kept @ torch.from_numpy(basis[: kept.shape[1]].astype(np.float32))
-
-
-def populations(corpus: Corpus, users: np.ndarray) -> list[list[int]]:
-    """Return the services of a corpus in sets that share no user of `users`."""
-    present = np.stack(
-        [corpus.items_of(s).lengths[users] > 0 for s in range(len(corpus.services))]
-    ).astype(np.int64)
-    linked = present @ present.T > 0
-    for _ in range(len(linked)):  # paths of any length
-        linked = linked @ linked
-    sets = {tuple(np.flatnonzero(row).tolist()) for row in linked if row.any()}
-    return [list(services) for services in sorted(sets)]
 
 
 def merged(parts: list[Ragged]) -> Ragged:

@@ -63,13 +63,22 @@ def pack_windows(
     slots = sum(chunk.layout.count for chunk in items)
     rows = np.full(slots, -1)
     rows[where] = batch.rows
+    sizes = [int(batch.event_lengths[a:b].sum()) for a, b in parts.histories]
+    marks: list[torch.Tensor] = []
+    if batch.marks is not None:
+        for chunk, part in zip(
+            histories, np.split(batch.marks, np.cumsum(sizes)[:-1]), strict=True
+        ):
+            padding = len(chunk.values) - len(part)
+            marks.append(_tensor(np.pad(part, ((0, padding), (0, 0))), device))
     return PackedWindows(
         items,
         _tensor(rows, device),
         histories,
-        tuple(int(batch.event_lengths[a:b].sum()) for a, b in parts.histories),
+        tuple(sizes),
         _tensor(where[batch.targets], device),
         _tensor(where[batch.candidates], device),
+        tuple(marks),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from clue.data.corpus import Corpus
 from clue.data.negatives import SoftmaxConfig
 from clue.data.ragged import Ragged
-from clue.data.windows import ServiceWindows, WindowBatch, WindowsConfig, held_out_windows
+from clue.data.windows import ServiceWindows, WindowBatch, WindowsConfig
 from tests.conftest import TinyRun
 from tests.data.logs import Row, corpus_of, write_log
 
@@ -76,7 +76,8 @@ def test_two_processes_share_the_batch_of_one(corpus: Corpus) -> None:
 
 
 def test_held_out_are_valid_users_last_items(corpus: Corpus) -> None:
-    histories, targets = held_out_windows(corpus, 1, 1000)
+    asked = ServiceWindows(corpus, CONFIG, seed=0).held_out(1, 1000)
+    histories, targets = asked.histories, asked.targets
     users = corpus.users_in("valid")
     own = corpus.items_of(1)
     users = users[own.lengths[users] >= 2]

@@ -7,7 +7,7 @@ from torch import nn
 from clue.data.batches import Batch
 from clue.data.corpus import Corpus
 from clue.data.groups import Turns
-from clue.data.windows import ServiceWindows, WindowBatch, held_out_windows
+from clue.data.windows import ServiceWindows, WindowBatch, marks_of
 from clue.evaluation.next_item import evaluate_predictive
 from clue.nn.universal import UniversalEncoder
 from clue.run.objectives.base import Autocast
@@ -33,11 +33,19 @@ class Universal:
         """Raise ValueError where the corpus has too little for either part."""
         self.config, self.corpus = config, corpus
         self.contrastive = Contrastive(config, corpus)
-        self.windows = ServiceWindows(corpus, config.windows, seed=config.seed, users=config.users)
+        self.marks = marks_of(corpus) if config.predictive.context else None
+        self.windows = ServiceWindows(
+            corpus,
+            config.windows,
+            seed=config.seed,
+            users=config.users,
+            join=config.predictive.join,
+            marks=self.marks,
+        )
         share = config.factors.contrastive
         self.turns = Turns(np.array([share, 1 - share]), config.seed)
         self.questions = {
-            f"next {name}": held_out_windows(corpus, number, HELD_OUT)
+            f"next {name}": self.windows.held_out(number, HELD_OUT)
             for number, name in enumerate(corpus.services)
         }
         self.window_budget: Budget | None = None
@@ -57,6 +65,7 @@ class Universal:
             manifest.num_items,
             manifest.vocab_size,
             len(manifest.services),
+            self.marks.size if self.marks else 1,
         )
 
     def begin(self, core: UniversalEncoder) -> None:
@@ -140,6 +149,6 @@ class Universal:
         if torch.accelerator.is_available():
             model.to(torch.accelerator.current_accelerator())
         for number, (name, questions) in enumerate(self.questions.items()):
-            if len(questions[1]):
+            if len(questions.targets):
                 found[name] = evaluate_predictive(model.predictive, self.corpus, number, questions)
         return found

@@ -1,0 +1,72 @@
+"""What a log tells of a synthetic world's users: draws of their latents given what they did.
+
+The oracle of oracle.py knows the latents themselves, which no log of finite length tells. Here they
+are drawn from their posterior under the laws of the world, given a history: the score of these
+draws is the ceiling of a model that reads the log. Gibbs sampling (Geman & Geman 1984): which of
+the first latents, those drifted to, and popularity alone an event follows is drawn given the
+latents, and those, Dirichlet both, given the counts of topics (Griffiths & Steyvers 2004,
+"Finding scientific topics", does the same of words).
+
+n users, Q topics of I interests, S draws.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.baselines.oracle import Oracle
+from clue.data.ragged import Ragged
+
+BURN_IN, BETWEEN = 30, 3  # rounds before the first draw, and from one to the next
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Latents on the first and on the last day, both float32 (S, n, Q)."""
+
+    first: np.ndarray
+    last: np.ndarray
+
+    def at(self, moments: np.ndarray | float) -> np.ndarray:
+        """Return the posterior mean (n, Q) at `moments`, one for all or (n, 1)."""
+        return (1 - moments) * self.first.mean(0) + moments * self.last.mean(0)
+
+
+def posterior(truth: Oracle, items: Ragged, times: Ragged, count: int, seed: int) -> Draws:
+    """Return `count` draws of the latents of n users who met `items` of the corpus at `times`."""
+    world = truth.config.world
+    rng = np.random.default_rng(seed)
+    users, topics = len(items), truth.first.shape[1]
+    row = np.repeat(np.arange(users), items.lengths)
+    topic = truth.topic[items.values]
+    service = truth.corpus.item_service[items.values]
+    of_topic = np.bincount(
+        truth.corpus.item_service * topics + truth.topic, truth.popularity
+    )[service * topics + topic]
+    of_service = np.bincount(truth.corpus.item_service, truth.popularity)[service]
+    drifted = world.drift * truth.config.moments(times.values)
+    shares = np.full((2, users, topics), 1 / topics)
+    weight = np.stack([(1 - drifted) / of_topic, drifted / of_topic]) * (1 - world.noise)
+    chance = world.noise / of_service
+    first = np.empty((count, users, topics), np.float32)
+    last = np.empty_like(first)
+    for step in range(BURN_IN + BETWEEN * (count - 1) + 1):
+        own, other = weight * shares[:, row, topic]
+        point = rng.random(len(row)) * (own + other + chance)
+        for number, chosen in enumerate((point < own, (point >= own) & (point < own + other))):
+            counts = np.bincount(row[chosen] * topics + topic[chosen], minlength=users * topics)
+            shares[number] = _shares(rng, counts.reshape(users, world.interests, -1), world.focus)
+        if step >= BURN_IN and not (step - BURN_IN) % BETWEEN:
+            at = (step - BURN_IN) // BETWEEN
+            first[at] = shares[0]
+            last[at] = (1 - world.drift) * shares[0] + world.drift * shares[1]
+    return Draws(first, last)
+
+
+def _shares(rng: np.random.Generator, counts: np.ndarray, focus: float) -> np.ndarray:
+    """Return shares (n, Q) of topics, given the counts (n, I, Q / I) of those drawn from them."""
+    interest = rng.standard_gamma(focus + counts.sum(2)) + 1e-300
+    within = rng.standard_gamma(focus + counts) + 1e-300
+    each = (interest / interest.sum(1, keepdims=True))[:, :, None]
+    each = each * within / within.sum(2, keepdims=True)
+    return each.reshape(len(counts), -1)
