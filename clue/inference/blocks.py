@@ -1,7 +1,7 @@
 """The blocks of a universal vector: what is computed of users and of items, by name.
 
     contrastive   which user is this? the mean of the services' unit vectors, at unit length
-    aligned       the same of their texts, each service by its own linear map (alignment.py)
+    aligned       the same by linear maps of each service's words and items (alignment.py)
     predictive    what comes next? the mean of the services' last states
     pooled        what was met, all of it alike: factors of the items, sum / sqrt(distinct items)
     recent        the same, the newest event of a service weighing 1, the one before 1/2, then 1/3
@@ -30,7 +30,7 @@ from clue.evaluation.encode import (
 )
 from clue.inference.pooling import Amounts, Part, pool_services
 from clue.nn.universal import UniversalEncoder
-from clue.train.alignment import token_counts, weighted
+from clue.train.alignment import Alignment, documents_of
 
 Matrix = Any  # a csr_matrix, whose data SciPy's types do not know
 BLOCKS = ("contrastive", "aligned", "predictive", "pooled", "recent", "lexical", "activity")
@@ -46,9 +46,12 @@ class Service:
 
 @dataclass(frozen=True)
 class ItemInputs:
-    """What blocks read of I items: `tokens`, `services` (I,) of the model, `vectors` by block."""
+    """What blocks read of I items: `tokens`, `rows` of the catalogue, -1 for one outside it,
+    `services` (I,) of the model, `vectors` by block.
+    """
 
     tokens: Ragged
+    rows: np.ndarray
     services: np.ndarray
     vectors: Mapping[str, torch.Tensor]
 
@@ -69,9 +72,11 @@ class BlockVectors:
                 f"blocks={list(blocks)} names {unknown or 'none'}; there are {', '.join(BLOCKS)}"
             )
         self.model, self.amounts = model, tuple(amounts)
+        parts = {name: each.detach().cpu() for name, each in model.aligned.items()}
+        self._alignment = Alignment(**parts)
         widths = {
             "contrastive": model.contrastive.config.user.embedding,
-            "aligned": model.aligned_maps.shape[2],
+            "aligned": model.factors.aligned,
             "predictive": model.predictive.config.width,
             "pooled": model.item_factors.shape[1],
             "recent": model.item_factors.shape[1],
@@ -107,7 +112,7 @@ class BlockVectors:
             words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
             made = words @ model.token_factors.detach().cpu().numpy()
             inputs["lexical"] = torch.from_numpy(made)
-        return ItemInputs(tokens, services, inputs)
+        return ItemInputs(tokens, rows, services, inputs)
 
     def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.
@@ -123,7 +128,7 @@ class BlockVectors:
             texts = items.vectors["contrastive"]
             made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
         if "aligned" in self.columns:
-            made["aligned"] = np.zeros((count, self.model.aligned_maps.shape[2]), np.float32)
+            made["aligned"] = np.zeros((count, self.model.factors.aligned), np.float32)
             for service in np.unique(items.services[items.services >= 0]):
                 rows = np.flatnonzero(items.services == service)
                 made["aligned"][rows] = self._documents(items, single.take(rows), int(service))
@@ -170,7 +175,7 @@ class BlockVectors:
     def _aligned(
         self, parts: Sequence[Part], items: ItemInputs, services: Sequence[Service]
     ) -> np.ndarray:
-        nothing = np.zeros((0, self.model.aligned_maps.shape[2]), np.float32)
+        nothing = np.zeros((0, self.model.factors.aligned), np.float32)
         made: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64), nothing)]
         for (histories, _), service in zip(parts, services, strict=True):
             if service.row >= 0:
@@ -179,13 +184,9 @@ class BlockVectors:
         return pool_services(made, len(parts[0][0]))
 
     def _documents(self, items: ItemInputs, histories: Ragged, service: int) -> np.ndarray:
-        """Return the unit vectors (n, width) of histories by the map of a service of the model."""
-        model = self.model
-        counts = token_counts(items.tokens, histories, model.aligned_maps.shape[1])
-        documents = weighted(counts, model.token_weights[service].detach().cpu().numpy())
-        maps = model.aligned_maps[service].detach().cpu().numpy()
-        offsets = model.aligned_offsets[service].detach().cpu().numpy()
-        return normalised((documents @ maps - offsets).astype(np.float32))
+        """Return the unit vectors (n, width) of histories by the maps of a service of the model."""
+        documents = documents_of(items.tokens, histories, self._alignment, items.rows)
+        return normalised(self._alignment.vectors(documents, service))
 
     def _predictive(self, parts: Sequence[Part], items: torch.Tensor) -> np.ndarray:
         total = np.zeros((len(parts[0][0]), items.shape[1]), np.float32)
