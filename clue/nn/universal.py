@@ -71,9 +71,9 @@ class UniversalEncoder(nn.Module):
             torch.randn(vocab_size, factors.tokens), requires_grad=False
         )
         shapes = {  # of clue/train/alignment.py
-            "words": (services, vocab_size, factors.aligned),
+            "word_maps": (services, vocab_size, factors.aligned),
             "word_weights": (services, vocab_size),
-            "items": (catalogue, factors.aligned),
+            "item_maps": (catalogue, factors.aligned),
             "item_weights": (catalogue,),
             "offsets": (services, 2, factors.aligned),
         }

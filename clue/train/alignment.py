@@ -52,14 +52,14 @@ class Alignment:
     """How the documents of S services become aligned vectors of one width.
 
     A document's words have the inverse document frequencies `word_weights` (S, V) and the maps
-    `words` (S, V, width); its items, each of one service, `item_weights` (I,) and `items`
+    `word_maps` (S, V, width); its items, each of one service, `item_weights` (I,) and `item_maps`
     (I, width). `offsets` (S, 2, width) are the means of both halves. All is zero for a service that
     shares no user, and for an item that its users did not meet.
     """
 
-    words: Float[Tensor, "S V width"]
+    word_maps: Float[Tensor, "S V width"]
     word_weights: Float[Tensor, "S V"]
-    items: Float[Tensor, "I width"]
+    item_maps: Float[Tensor, "I width"]
     item_weights: Float[Tensor, " I"]
     offsets: Float[Tensor, "S 2 width"]
 
@@ -68,10 +68,10 @@ class Alignment:
 
         A half that nothing is known of adds nothing: the mean of it is then no offset.
         """
-        total = np.zeros((documents.words.shape[0], self.items.shape[1]), np.float32)
+        total = np.zeros((documents.words.shape[0], self.item_maps.shape[1]), np.float32)
         for counts, weights, maps, mean in (
-            (documents.words, self.word_weights[service], self.words[service], 0),
-            (documents.items, self.item_weights, self.items, 1),
+            (documents.words, self.word_weights[service], self.word_maps[service], 0),
+            (documents.items, self.item_weights, self.item_maps, 1),
         ):
             half = weighted(counts, weights.numpy())
             known = np.asarray(half.multiply(half).sum(1)).ravel() > 0
@@ -121,7 +121,7 @@ def _align_group(
     corpus: Corpus, users: np.ndarray, services: list[int], alignment: Alignment, seed: int
 ) -> None:
     """Fill in the maps of services that share `users`."""
-    width = alignment.items.shape[1]
+    width = alignment.item_maps.shape[1]
     halves: list[tuple[_Half, _Half]] = []
     whitened: list[np.ndarray] = []
     roots: list[np.ndarray] = []
@@ -150,9 +150,9 @@ def _align_group(
     parts = np.split(vectors[:, kept] * strength, ends[:-1])
     for service, (words, items), root, part in zip(services, halves, roots, parts, strict=True):
         of_words, of_items = np.split((root @ part).astype(np.float32), [words.basis.shape[1]])
-        alignment.words[service, words.columns, : len(kept)] = _tensor(words.basis @ of_words)
+        alignment.word_maps[service, words.columns, : len(kept)] = _tensor(words.basis @ of_words)
         alignment.word_weights[service, words.columns] = _tensor(words.weights)
-        alignment.items[items.columns, : len(kept)] = _tensor(items.basis @ of_items)
+        alignment.item_maps[items.columns, : len(kept)] = _tensor(items.basis @ of_items)
         alignment.item_weights[items.columns] = _tensor(items.weights)
         means = np.stack([words.scores.mean(0) @ of_words, items.scores.mean(0) @ of_items])
         alignment.offsets[service, :, : len(kept)] = _tensor(means)
@@ -170,9 +170,9 @@ def documents_of(
     item = histories.values if rows is None else rows[histories.values]
     known = item >= 0
     ones = np.ones(int(known.sum()), np.float32)
-    shape = (len(histories), len(alignment.items))
+    shape = (len(histories), len(alignment.item_maps))
     items = csr_matrix((ones, (owner[known], item[known])), shape)
-    return Documents(token_counts(item_tokens, histories, alignment.words.shape[1]), items)
+    return Documents(token_counts(item_tokens, histories, alignment.word_maps.shape[1]), items)
 
 
 def token_counts(item_tokens: Ragged, histories: Ragged, vocab: int) -> Matrix:

@@ -124,10 +124,10 @@ def test_a_service_of_other_users_has_no_map(tmp_path: Path) -> None:
     file = write_log(tmp_path / "log.parquet", rows)
     corpus = corpus_of(tmp_path / "corpus", f"events=[{file}]")
     found = align(corpus, corpus.users_in("train"), 4, seed=0)
-    assert found.words[0].abs().max() > 0
-    assert found.words[1].abs().max() > 0
-    assert found.words[2].abs().max() == 0
-    mapped = found.items.abs().amax(1) > 0
+    assert found.word_maps[0].abs().max() > 0
+    assert found.word_maps[1].abs().max() > 0
+    assert found.word_maps[2].abs().max() == 0
+    mapped = found.item_maps.abs().amax(1) > 0
     assert mapped.tolist() == (corpus.item_service < 2).tolist()
 
 
@@ -144,7 +144,7 @@ def test_an_item_of_no_catalogue_is_read_by_its_words(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alignment.vectors(same, 0), whole)
     words = weighted(known.words, alignment.word_weights[0].numpy())
     mean = alignment.offsets[0, 0].numpy()
-    expected = words @ alignment.words[0].numpy() - mean
+    expected = words @ alignment.word_maps[0].numpy() - mean
     np.testing.assert_allclose(alignment.vectors(unknown, 0), expected, atol=1e-6)
     assert np.abs(whole - expected).max() > 0.01
 
