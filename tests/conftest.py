@@ -61,6 +61,7 @@ def tiny_universal(tiny_run: TinyRun) -> TinyRun:
         *("checkpoint_every=4", "precision=fp32", "model.item.width=16", "model.item.layers=0"),
         *("model.user.width=16", "model.user.embedding=12", "model.user.max_events=48"),
         *("predictive.width=16", "predictive.text_width=8", "windows.batch=16"),
+        *("predictive.join=time", "predictive.context=true", "factors.groups=8"),
         *("factors.items=4", "factors.tokens=6", "factors.aligned=5", "factors.contrastive=.5"),
     )
     return TinyRun(tiny_run.corpus, root / "universal")

@@ -40,9 +40,9 @@ def posterior(truth: Oracle, items: Ragged, times: Ragged, count: int, seed: int
     row = np.repeat(np.arange(users), items.lengths)
     topic = truth.topic[items.values]
     service = truth.corpus.item_service[items.values]
-    of_topic = np.bincount(
-        truth.corpus.item_service * topics + truth.topic, truth.popularity
-    )[service * topics + topic]
+    of_topic = np.bincount(truth.corpus.item_service * topics + truth.topic, truth.popularity)[
+        service * topics + topic
+    ]
     of_service = np.bincount(truth.corpus.item_service, truth.popularity)[service]
     drifted = world.drift * truth.config.moments(times.values)
     shares = np.full((2, users, topics), 1 / topics)

@@ -41,15 +41,17 @@ class MarkTable:
     ) -> np.ndarray:
         """Return the marks (E, columns), int32, of a service's E events, oldest first in each row.
 
-        `values` (E,) are those of its numeric fields by name, NaN where missing; a field without
-        values is missing throughout. A service of number -1 has no fields.
+        A time may be NaN, of an event of which it is not known. `values` (E,) are those of its
+        numeric fields by name, NaN where missing; a field without values is missing throughout. A
+        service of number -1 has no fields.
         """
         marks = np.zeros((len(times.values), self.columns), np.int32)
         if clock:
-            seconds = times.values.astype(np.int64)
+            timed = np.isfinite(times.values)
+            seconds = times.values[timed].astype(np.int64)
             marks[:, 0] = gap_marks(times)
-            marks[:, 1] = FIRST_HOUR + seconds // 3_600 % HOURS
-            marks[:, 2] = FIRST_WEEKDAY + (seconds // 86_400 + THURSDAY) % WEEKDAYS
+            marks[timed, 1] = FIRST_HOUR + seconds // 3_600 % HOURS
+            marks[timed, 2] = FIRST_WEEKDAY + (seconds // 86_400 + THURSDAY) % WEEKDAYS
         named = zip(self.fields[service], self.first[service], strict=True) if service >= 0 else ()
         for column, (field, first) in enumerate(named, OF_TIME):
             missing = np.full(len(marks), np.nan, np.float32)
@@ -58,10 +60,15 @@ class MarkTable:
 
 
 def gap_marks(times: Ragged) -> np.ndarray:
-    """Return the mark (E,) of the gap before each event, 0 for the first of a row."""
-    gaps = np.diff(times.values, prepend=0.0).clip(min=0)
-    buckets = np.floor(2 * np.log2(1 + gaps / 60) + 1e-9).astype(np.int32)
-    marks = 1 + np.minimum(buckets, GAPS - 1)
+    """Return the mark (E,) of the gap before each event, 0 for the first of a row.
+
+    It is 0 too where a time is NaN, and where that of the event before is.
+    """
+    gaps = np.diff(times.values, prepend=0.0)
+    known = np.isfinite(gaps)
+    buckets = np.floor(2 * np.log2(1 + gaps[known].clip(min=0) / 60) + 1e-9).astype(np.int32)
+    marks = np.zeros(len(gaps), np.int32)
+    marks[known] = 1 + np.minimum(buckets, GAPS - 1)
     marks[times.offsets[:-1][times.lengths > 0]] = 0
     return marks
 
@@ -71,17 +78,35 @@ def merge_marked(
 ) -> tuple[Ragged, np.ndarray]:
     """Return users' (items, times) of several services as one history by time, with its marks.
 
-    The gap is then that to the event before, in whichever service.
+    The gap is then that to the event before, in whichever service. An event whose time is NaN
+    stays behind the one before it in its own service.
     """
     if len(parts) == 1:
         return parts[0][0], marks[0]
     starts = np.cumsum([0, *(len(items.values) for items, _ in parts[:-1])])
     numbered = [
-        (Ragged(start + np.arange(len(items.values)), items.offsets), times)
+        (Ragged(start + np.arange(len(items.values)), items.offsets), carried(times))
         for start, (items, times) in zip(starts, parts, strict=True)
     ]
-    order, times = Ragged.merge_by_time(numbered)
-    values = np.concatenate([items.values for items, _ in parts])
-    merged = np.concatenate(marks)[order.values]
-    merged[:, 0] = gap_marks(times)
-    return Ragged(values[order.values], order.offsets), merged
+    order, _ = Ragged.merge_by_time(numbered)
+    values, times, merged = (
+        np.concatenate(each)[order.values]
+        for each in (
+            [items.values for items, _ in parts],
+            [when.values for _, when in parts],
+            list(marks),
+        )
+    )
+    merged[:, 0] = gap_marks(Ragged(times, order.offsets))
+    return Ragged(values, order.offsets), merged
+
+
+def carried(times: Ragged) -> Ragged:
+    """Return the times with each NaN as the last known time before it in its row, or -infinity."""
+    unknown = np.isnan(times.values)
+    if not unknown.any():
+        return times
+    row = np.repeat(np.arange(len(times)), times.lengths)
+    last = np.maximum.accumulate(np.where(unknown, -1, np.arange(len(row))))
+    known = (last >= 0) & (row[last] == row)
+    return Ragged(np.where(known, times.values[last], -np.inf), times.offsets)

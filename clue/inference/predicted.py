@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from clue.data.marks import MarkTable, merge_marked
+from clue.data.marks import MarkTable, carried, merge_marked
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import predictive_states
 from clue.inference.pooling import Amounts, Part, Service
@@ -34,7 +34,8 @@ def joined_states(
         its_parts = [parts[number] for number in group]
         marks: np.ndarray | None = None
         if model.marks is None:
-            histories = Ragged.merge_by_time(its_parts)[0]
+            ordered = [(events, carried(times)) for events, times in its_parts]
+            histories = Ragged.merge_by_time(ordered)[0]
         else:
             of_events: list[np.ndarray] = []
             for number, (_, times) in zip(group, its_parts, strict=True):

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig, PackedViews
 from clue.nn.predictive import PackedWindows, PredictiveConfig, PredictiveEncoder
 
+GROUP_WIDTH = 64  # of the tokens' factors, whose sum says of which group a text is
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactorsConfig:
     """The blocks that have a closed form (clue/train/factors.py), and the share of the steps.
 
     `items` and `tokens` are the widths of the factors of items and of tokens, `aligned` that of the
-    space in which services' texts agree (clue/train/alignment.py). Of the steps of a
-    run, the share `contrastive` trains the contrastive part and the rest the predictive one.
+    space in which services agree (clue/train/alignment.py), which reads the log counts of so many
+    `groups` of texts, of none at 0. Of the steps of a run, the share `contrastive` trains the
+    contrastive part and the rest the predictive one.
     Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
     the rate that they would have: at the full one they forget the start. Off, for it did not pay:
     R@10 of food and kitchen (valid) was .067 after 100 steps with it, .075 without.
@@ -28,6 +31,7 @@ class FactorsConfig:
     items: int = 128
     tokens: int = 256
     aligned: int = 128
+    groups: int = 0
     contrastive: float = 0.2
     start: bool = False
     start_share: float = 0.1
@@ -38,6 +42,10 @@ class FactorsConfig:
             raise ValueError(
                 f"factors.items {self.items}, tokens {self.tokens} and aligned {self.aligned} are "
                 "widths; give positive counts"
+            )
+        if self.groups < 0 or self.groups == 1:
+            raise ValueError(
+                f"factors.groups is {self.groups}; give 2 or more groups, or 0 for none"
             )
         if not 0.01 <= self.contrastive <= 0.99:
             raise ValueError(
@@ -71,13 +79,23 @@ class UniversalEncoder(nn.Module):
         self.token_factors = nn.Parameter(
             torch.randn(vocab_size, factors.tokens), requires_grad=False
         )
-        self.aligned_maps = nn.Parameter(
-            torch.randn(services, vocab_size, factors.aligned), requires_grad=False
+        shapes = {  # of clue/train/alignment.py
+            "word_maps": (services, vocab_size, factors.aligned),
+            "word_weights": (services, vocab_size),
+            "item_maps": (catalogue, factors.aligned),
+            "item_weights": (catalogue,),
+            "offsets": (services, 2, factors.aligned),
+        }
+        if factors.groups:
+            shapes |= {
+                "group_words": (vocab_size, GROUP_WIDTH),
+                "group_centres": (factors.groups, GROUP_WIDTH),
+                "group_maps": (services, factors.groups, factors.aligned),
+                "group_offsets": (services, factors.aligned),
+            }
+        self.aligned = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(shape), False) for name, shape in shapes.items()}
         )
-        self.aligned_offsets = nn.Parameter(
-            torch.zeros(services, factors.aligned), requires_grad=False
-        )
-        self.token_weights = nn.Parameter(torch.ones(services, vocab_size), requires_grad=False)
 
     def forward(self, batch: PackedViews | PackedWindows) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what the loss reads of the part that the batch is for."""

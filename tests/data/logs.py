@@ -73,6 +73,31 @@ def chains(users: int, draw: np.random.Generator, *, shuffled: bool) -> list[Row
     return rows
 
 
+def hours(users: int, draw: np.random.Generator, *, shuffled: bool) -> list[Row]:
+    """Return 12 events of each user, at six or at eighteen o'clock of one day after the other.
+
+    Item i is followed by 7 i + 3 mod 31 after a morning and by 5 i + 1 mod 31 after an evening; of
+    shuffled hours nothing follows: whoever knows both chains is left with a coin.
+    """
+    rows: list[Row] = []
+    for user in range(users):
+        item = int(draw.integers(31))
+        for day in range(12):
+            evening = bool(draw.integers(2))
+            shown = bool(draw.integers(2)) if shuffled else evening
+            rows.append(
+                {
+                    "user_id": f"u{user}",
+                    "service": "shop",
+                    "item_id": f"i{item}",
+                    "timestamp": 1_700_006_400 + 86_400 * day + 3_600 * (18 if shown else 6),
+                    "text": f"item {item}",
+                }
+            )
+            item = (5 * item + 1 if evening else 7 * item + 3) % 31
+    return rows
+
+
 def config(out: Path, *overrides: str) -> PrepareConfig:
     """Return a data config with a small tokenizer, writing to `out`."""
     common = ["name=test", f"out={out}", "tokenizer.vocab_size=300"]

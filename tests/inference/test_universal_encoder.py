@@ -1,5 +1,6 @@
 """The universal encoder: one vector from texts and corpus; blocks, moments, items, folders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import clue
 from clue.data.activity import activity_names
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
+from clue.data.windows import histories_of, marks_of
+from clue.evaluation.encode import predictive_states
 from clue.inference.blocks import BLOCKS
 from clue.inference.pooling import Part
 from clue.inference.text_encoder import TextEncoder
@@ -166,11 +169,27 @@ def test_one_user_in_several_services_is_their_join(
         np.testing.assert_allclose(
             whole[user, encoder.blocks["recent"]], expected, rtol=1e-4, atol=1e-5
         )
-        of_services = [vectors[user, encoder.blocks["predictive"]] for vectors in each]
-        expected = np.sum(of_services, axis=0) / filled[:, user].sum()
-        np.testing.assert_allclose(
-            whole[user, encoder.blocks["predictive"]], expected, rtol=1e-5, atol=1e-6
-        )
+
+    # as the objective reads a history that joins services by time
+    model = encoder.model.predictive
+    histories, marks = histories_of(corpus, [0, 1, 2], users, marks_of(corpus))
+    vectors = encoder.item_inputs(corpus).vectors["predictive"]
+    expected = predictive_states(model, vectors, histories, marks).numpy()
+    np.testing.assert_allclose(whole[:, encoder.blocks["predictive"]], expected, atol=1e-5)
+
+
+def test_services_that_are_read_apart_have_their_mean(
+    tiny_universal: TinyRun, corpus: Corpus
+) -> None:
+    encoder = UniversalEncoder.load(tiny_universal.run, blocks=["predictive"])
+    model = encoder.model.predictive
+    assert model.config.join == "time"
+    model.config = replace(model.config, join="service")
+    parts = parts_of(corpus, np.arange(60))
+    each, whole = encoder.encode_services(corpus, parts)
+    count = np.sum([items.lengths > 0 for items, _ in parts], axis=0)
+    assert (count > 1).sum() > 10
+    np.testing.assert_allclose(whole, np.sum(each, axis=0) / count[:, None], atol=1e-6)
 
 
 def test_an_event_without_a_time_counts_and_has_no_moment(encoder: UniversalEncoder) -> None:

@@ -60,6 +60,27 @@ def test_chunks_and_recomputation_change_nothing() -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+def test_marks_are_added_to_their_events_in_whatever_chunks() -> None:
+    torch.manual_seed(0)
+    model = PredictiveEncoder(replace(CONFIG, context=True), 9, 20, 4, marks=7).double()
+    marks = np.array([[0, 1], [2, 3], [0, 0], [4, 5], [6, 1], [2, 2]], np.int32)
+    given = replace(batch(), marks=marks)
+    plain = model(pack_windows(batch(), Budget(1000)))[0]
+    # a mark that nobody has met yet says nothing
+    torch.testing.assert_close(model(pack_windows(given, Budget(1000)))[0], plain)
+    assert model.marks is not None
+    with torch.no_grad():
+        model.marks.weight[1:] = torch.randn(6, CONFIG.width)
+    packed = pack_windows(given, Budget(1000))
+    whole = model(packed)[0]
+    items = model.items(packed.items, packed.rows)[torch.from_numpy(given.events)]
+    slow = items + torch.stack([model.marks.weight[list(pair)].sum(0) for pair in marks])
+    torch.testing.assert_close(whole, model.states(slow, packed.histories[0].layout))
+    parts = model(pack_windows(given, Budget(3, 0.0, 1.0, 1.0)))[0]
+    torch.testing.assert_close(whole, parts, rtol=1e-12, atol=1e-12)
+    assert (whole - plain).abs().max() > 0.1
+
+
 def test_a_state_reads_no_later_event() -> None:
     model, given = encoder(), batch()
     states = model(pack_windows(given, Budget(1000)))[0]

@@ -73,10 +73,9 @@ class Universal:
         users = self.corpus.users_in("train")
         factors, seed = self.config.factors, self.config.seed
         core.item_factors.data.copy_(item_factors(self.corpus, users, factors.items, seed))
-        alignment = align(self.corpus, users, factors.aligned, seed)
-        core.aligned_maps.data.copy_(alignment.maps)
-        core.aligned_offsets.data.copy_(alignment.offsets)
-        core.token_weights.data.copy_(alignment.weights)
+        alignment = align(self.corpus, users, factors.aligned, seed, groups=factors.groups)
+        for name, weights in core.aligned.items():
+            weights.data.copy_(getattr(alignment, name))
         tables = [core.contrastive.items.token.weight, core.predictive.text.token.weight]
         width = max(factors.tokens, *(table.shape[1] for table in tables))
         tokens = token_factors(self.corpus, users, width, seed)

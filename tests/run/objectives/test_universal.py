@@ -25,7 +25,7 @@ from clue.run.pretrain_config import PretrainConfig
 from clue.train.factors import token_factors
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
-from tests.data.logs import chains, corpus_of, write_log
+from tests.data.logs import Row, chains, corpus_of, hours, write_log
 from tests.processes import spawn
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
@@ -162,25 +162,37 @@ def test_tokens_begin_at_the_factors_where_asked(config: PretrainConfig) -> None
     assert model.rate_share("contrastive.items.token.weight") == asked.factors.start_share
 
 
+def next_item_entropy(tmp_path: Path, name: str, rows: list[Row], *overrides: str) -> float:
+    """Return the cross-entropy of valid users' last items, trained on a log of one service."""
+    file = write_log(tmp_path / f"{name}.parquet", rows)
+    corpus_of(tmp_path / name, f"events=[{file}]")
+    run = load(
+        PretrainConfig,
+        None,
+        [
+            *(f"name={name}", f"corpus={tmp_path / name}", f"runs={tmp_path}", *SMALL),
+            *("steps=150", "validate_every=150", "factors.contrastive=.05"),
+            *("views.cross_service=0", "views.past_future=.5", "views.slices=.5"),
+            *("predictive.width=32", "windows.batch=60", "optimizer.lr=1e-2"),
+            *("predictive.dropout=0", "optimizer.warmup_steps=5", *overrides),
+        ],
+    )
+    assert trainer.pretrain(run)
+    return lines(run, "valid")[-1]["held_out"]["next shop"]["cross_entropy"]
+
+
 def test_a_planted_chain_is_found_and_a_shuffled_one_is_not(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    found: dict[str, float] = {}
-    for kind in ("chain", "shuffled"):
-        rows = chains(200, draw, shuffled=kind == "shuffled")
-        file = write_log(tmp_path / f"{kind}.parquet", rows)
-        corpus_of(tmp_path / kind, f"events=[{file}]")
-        run = load(
-            PretrainConfig,
-            None,
-            [
-                *(f"name={kind}", f"corpus={tmp_path / kind}", f"runs={tmp_path}", *SMALL),
-                *("steps=150", "validate_every=150", "factors.contrastive=.05"),
-                *("views.cross_service=0", "views.past_future=.5", "views.slices=.5"),
-                *("predictive.width=32", "windows.batch=60", "optimizer.lr=1e-2"),
-                *("predictive.dropout=0", "optimizer.warmup_steps=5"),
-            ],
-        )
-        assert trainer.pretrain(run)
-        found[kind] = lines(run, "valid")[-1]["held_out"]["next shop"]["cross_entropy"]
-    assert found["chain"] < 0.3
-    assert found["shuffled"] > 0.9 * np.log(31)
+    planted, shuffled = (chains(200, draw, shuffled=each) for each in (False, True))
+    assert next_item_entropy(tmp_path, "chain", planted) < 0.3
+    assert next_item_entropy(tmp_path, "shuffled", shuffled) > 0.9 * np.log(31)
+
+
+def test_a_planted_time_effect_is_found_and_a_shuffled_one_is_not(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    planted, shuffled = (hours(300, draw, shuffled=each) for each in (False, True))
+    context = ("predictive.context=true", "predictive.identity_dropout=0", "steps=250")
+    assert next_item_entropy(tmp_path, "hours", planted, *context) < 0.45
+    coin = np.log(2)  # what is left of who knows both chains and not which
+    assert next_item_entropy(tmp_path, "shuffled", shuffled, *context) > 0.9 * coin
+    assert next_item_entropy(tmp_path, "unread", planted, "steps=250") > 0.9 * coin
