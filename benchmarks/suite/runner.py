@@ -146,7 +146,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
 
 def asked_of(config: SuiteConfig) -> list[Any]:
     """Return the configs of the tasks that are asked for. ValueError where `tasks` names none."""
-    asked: list[Any] = [
+    configs: list[Any] = [
         *config.matching,
         *config.windows,
         *config.recoverability,
@@ -162,11 +162,13 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.new_service,
         *config.item_ranking,
     ]
-    names = [one.name for one in asked]
+    names = [one.name for one in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
     chosen = [
-        one for one in asked if not config.tasks or any(fnmatch(one.name, p) for p in config.tasks)
+        one
+        for one in configs
+        if not config.tasks or any(fnmatch(one.name, p) for p in config.tasks)
     ]
     if not chosen:
         raise ValueError(f"tasks={config.tasks} names no task; there are {', '.join(names)}")

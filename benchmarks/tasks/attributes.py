@@ -82,7 +82,7 @@ class AttributesTask:
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot")
 
     def __init__(self, config: AttributesConfig, corpus: Corpus) -> None:
-        """Reads the labels."""
+        """Read the labels."""
         self.name, self.family, self.config = config.name, config.family, config
         self.corpus = corpus
         self.labelled = read_labels(corpus, config.table, config.column)
@@ -159,8 +159,8 @@ class AttributesTask:
             return self._scored(_of_draws(draws, y[test]), SHOT_MEASURES, {})
         parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
         width, blocks = self.config.mlp_width, given.blocks
-        found = predict(probe, "class", *parts, width=width, blocks=blocks)
-        return self._scored(_of_classes(found.values, y[test]), MEASURES, found.chosen)
+        predicted = predict(probe, "class", *parts, width=width, blocks=blocks)
+        return self._scored(_of_classes(predicted.values, y[test]), MEASURES, predicted.chosen)
 
     def _scored(
         self,

@@ -134,7 +134,7 @@ class ClicksTask:
     probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
-        """Reads the impressions."""
+        """Read the impressions."""
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_impressions(corpus, config)
         split = corpus.split[shown.users]
@@ -170,7 +170,7 @@ class ClicksTask:
         return [*given, *rates, *beside(models, LogCounts(self.corpus))]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users; the baselines need but one probe."""
+        """Return whether it has vectors of users; the baselines need but one probe."""
         if isinstance(model, FixedScores | ClickRates):
             return probe == "linear"
         return has_vectors(model)

@@ -101,7 +101,7 @@ class WindowsTask:
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp")
 
     def __init__(self, config: WindowsConfig, corpus: Corpus) -> None:
-        """Finds the users and their labels."""
+        """Find the users and their labels."""
         self.name, self.family, self.config, self.corpus = config.name, config.label, config, corpus
         self.sales = read_sales(corpus, config.sales)
         starts = _starts(config, corpus, self.sales)
@@ -141,7 +141,7 @@ class WindowsTask:
         return [counts, *beside(models, counts)]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users."""
+        """Return whether the row has vectors of users."""
         return has_vectors(model)
 
     def _read(self, model: Model) -> list[np.ndarray]:
@@ -154,14 +154,14 @@ class WindowsTask:
         x = self._vectors(given)
         label, width = self.config.label, self.config.mlp_width
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        found = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
+        predicted = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(test.users)),
-            **_answers(label, found.values, test.labels),
+            **_answers(label, predicted.values, test.labels),
             "slice user": seen_slice(self.corpus.split[test.users]),
             "slice history": history_slice(test.past.lengths),
         }
-        return Scored(pa.table(columns), MEASURES[label], found.chosen)
+        return Scored(pa.table(columns), MEASURES[label], predicted.chosen)
 
 
 def _starts(config: WindowsConfig, corpus: Corpus, sales: Sales) -> list[float]:
@@ -193,12 +193,12 @@ def _labels(
     rows = sales.between(users, *window)
     if label == "churn":
         return (rows.lengths == 0).astype(np.int64)
-    whose = np.repeat(np.arange(len(users)), rows.lengths)
+    user = np.repeat(np.arange(len(users)), rows.lengths)
     if label == "spend":
-        return np.log1p(np.bincount(whose, sales.money[rows.values], minlength=len(users)))
-    found = np.zeros((len(users), len(sales.items)), bool)
-    found[whose, sales.item[rows.values]] = True
-    return found[:, products].astype(np.int64)
+        return np.log1p(np.bincount(user, sales.money[rows.values], minlength=len(users)))
+    bought = np.zeros((len(users), len(sales.items)), bool)
+    bought[user, sales.item[rows.values]] = True
+    return bought[:, products].astype(np.int64)
 
 
 def _answers(label: Label, values: np.ndarray, truth: np.ndarray) -> dict[str, Any]:

@@ -131,14 +131,14 @@ def slices(
     first = 1 + (uniform(*keys, 1) * (size - 1)).astype(np.int64)
     first = np.clip(first, size - max_events, max_events)
     row = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(row)) - np.repeat(window.offsets[:-1], size)
+    position = np.arange(len(row)) - np.repeat(window.offsets[:-1], size)
     seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
-    draw = uniform(*seeds, 2, place)
+    draw = uniform(*seeds, 2, position)
     order = np.lexsort((draw, row))
     rank = np.empty_like(order)
-    rank[order] = place
-    mine = rank < first[row]
-    return window.mask(mine), window.mask(~mine)
+    rank[order] = position
+    in_first = rank < first[row]
+    return window.mask(in_first), window.mask(~in_first)
 
 
 def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -> Ragged:
@@ -147,8 +147,8 @@ def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -
         return view
     size = view.lengths
     row = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(row)) - np.repeat(view.offsets[:-1], size)
+    position = np.arange(len(row)) - np.repeat(view.offsets[:-1], size)
     seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
-    draw = uniform(*seeds, place)
+    draw = uniform(*seeds, position)
     best = np.maximum.reduceat(draw, view.offsets[:-1])[row] if len(row) else draw
     return view.mask((draw >= rate) | (draw == best))

@@ -172,7 +172,7 @@ FREE = frozenset(
 
 
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
-    """Names the keys that change what is learnt and differ between the two configs."""
+    """Return the keys that change what is learnt and differ between the two configs."""
     # measurements decide when a phase ends
     free = FREE - {"validate_every", "gallery"} if now.optimizer.patience else FREE
     old, new = asdict(before), asdict(now)

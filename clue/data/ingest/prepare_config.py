@@ -190,13 +190,13 @@ def split_sql(config: PrepareConfig) -> str:
 
 def open_logs(config: PrepareConfig) -> tuple[Log, Log | None]:
     """Return the log of events and, where one is named, that of items, columns checked."""
-    columns, told = config.columns, config.delimiter
+    columns, delimiter = config.columns, config.delimiter
     service = {} if config.service else {"service": columns.service}
     split = {"split": config.split.column} if config.split.column else {}
     items = service | {"item_id": columns.item_id}
     events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
-    event_log = open_log("events", config.events, events, told)
-    return event_log, open_log("items", config.items, items, told) if config.items else None
+    event_log = open_log("events", config.events, events, delimiter)
+    return event_log, open_log("items", config.items, items, delimiter) if config.items else None
 
 
 def layout_of(config: PrepareConfig, event_log: Log, item_log: Log | None) -> Layout:

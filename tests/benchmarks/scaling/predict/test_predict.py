@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.json_files import read_prediction
 from benchmarks.scaling.fit.study import FitConfig
-from benchmarks.scaling.json_files import read_prediction
 from benchmarks.scaling.predict.predict import (
     PredictConfig,
     Target,
