@@ -18,12 +18,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from benchmarks.baselines.next_item_models import TrainedItems
-from benchmarks.baselines.representations import (
-    EncoderModel,
-    ItemMeanModel,
-    RandomModel,
-    TextModel,
-)
+from benchmarks.baselines.representations import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.external.coles import ColesConfig, ColesModel
 from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Task, TaskBaseline

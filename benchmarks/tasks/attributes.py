@@ -22,17 +22,8 @@ from benchmarks.baselines.probes import few_shot, predict
 from benchmarks.baselines.representations import FixedScores, beside, class_shares
 from benchmarks.datasets.label_tables import read_labels, rows_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix
 from benchmarks.snapshot import snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus

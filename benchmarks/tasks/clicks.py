@@ -27,12 +27,7 @@ from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import FixedScores, beside, class_shares
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.datasets.label_tables import (
-    check_times,
-    read_table,
-    rows_of,
-    service_of,
-)
+from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
     WHOLE,
@@ -42,10 +37,9 @@ from benchmarks.protocols import (
     Scored,
     TaskBaseline,
     has_vectors,
-    history_slice,
     model_of,
-    popularity_slice,
 )
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus

@@ -17,27 +17,11 @@ import pyarrow as pa
 
 from benchmarks.baselines.probes import Target, predict
 from benchmarks.baselines.representations import beside
-from benchmarks.baselines.transactions import (
-    DAY,
-    Aggregates,
-    Sales,
-    read_sales,
-    top_items,
-)
+from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import log_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 

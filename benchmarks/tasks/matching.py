@@ -17,16 +17,8 @@ from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import documents, fit_cca, item_terms, unit
 from benchmarks.metrics.calibration import refit_scale
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import views
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import MatchingPairs, contrastive_entropy, matching_pairs

@@ -41,17 +41,8 @@ from benchmarks.baselines.popularity_weight import (
 )
 from benchmarks.baselines.tfidf import unit
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-    popularity_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import concatenated, products, rank_scores

@@ -25,32 +25,12 @@ import pyarrow as pa
 
 from benchmarks.baselines.collaborative import Ease, ImplicitALS, ItemKNN
 from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
-from benchmarks.baselines.popularity import (
-    Popularity,
-    RecentPopularity,
-    Tuned,
-    catalogue,
-    columns,
-)
-from benchmarks.baselines.popularity_weight import (
-    Questions,
-    tuned_map_and_weight,
-    tuned_weight,
-)
+from benchmarks.baselines.popularity import Popularity, RecentPopularity, Tuned, catalogue, columns
+from benchmarks.baselines.popularity_weight import Questions, tuned_map_and_weight, tuned_weight
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-    popularity_slice,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, popularity_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged

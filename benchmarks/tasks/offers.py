@@ -26,14 +26,8 @@ from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.transactions import Aggregates, read_sales, top_items
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-)
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.returns import MEASURES
 from clue.atomic import sha256

@@ -25,17 +25,8 @@ from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import beside
 from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 

@@ -20,15 +20,8 @@ from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.visits import GROUPS, counted
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    history_slice,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline
+from benchmarks.query_columns import history_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 

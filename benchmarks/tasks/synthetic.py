@@ -23,11 +23,10 @@ from benchmarks.protocols import (
     Task,
     TaskBaseline,
     has_vectors,
-    history_slice,
     model_of,
     one_block,
-    popularity_slice,
 )
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import rank

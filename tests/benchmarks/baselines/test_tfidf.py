@@ -8,13 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from benchmarks.baselines.representations import TextModel
-from benchmarks.baselines.tfidf import (
-    canonical,
-    documents,
-    fit_cca,
-    item_terms,
-    popularity,
-)
+from benchmarks.baselines.tfidf import canonical, documents, fit_cca, item_terms, popularity
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import MatchingPairs, matching_pairs

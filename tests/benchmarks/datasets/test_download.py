@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.datasets.download import (
-    ATTEMPTS,
-    Publisher,
-    Source,
-    check_space,
-    fetch,
-)
+from benchmarks.datasets.download import ATTEMPTS, Publisher, Source, check_space, fetch
 from tests.benchmarks.datasets.server import Files, serve
 
 CONTENT = random.Random(0).randbytes(3_000_000)

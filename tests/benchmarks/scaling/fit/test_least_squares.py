@@ -11,12 +11,7 @@ from benchmarks.scaling.fit.newton import huber, refit
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted
 from benchmarks.scaling.validation.chinchilla import NAMES, TRUTH, mean_trap
-from benchmarks.scaling.validation.published import (
-    chinchilla,
-    expected,
-    misfitting,
-    openclip,
-)
+from benchmarks.scaling.validation.published import chinchilla, expected, misfitting, openclip
 from tests.benchmarks.scaling.data import FOLDER, needs_data
 
 
