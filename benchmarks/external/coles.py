@@ -36,17 +36,17 @@ class ColesConfig:
 
     minutes: float = 20.0
     items: int = 20_000
-    item_width: int = 64
-    service_width: int = 16
-    width: int = 256
+    item_width: int = 64  # Width of an item's vector.
+    service_width: int = 16  # Width of a service's vector.
+    width: int = 256  # Width of the recurrent state, which is the user's vector.
     slices: int = 5
     shortest: int = 2
     longest: int = 16
     batch: int = 128
-    rate: float = 1e-3
+    rate: float = 1e-3  # Adam's learning rate.
     threads: int = 1
     seeds: list[int] = field(default_factory=lambda: [0])
-    work: Path = Path("runs/coles")
+    work: Path = Path("runs/coles")  # Where its data and vectors are kept.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

@@ -67,10 +67,10 @@ class SuiteConfig:
     encoders: list[Path] = field(default_factory=list[Path])
     more_encoders: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
     untrained: list[int] = field(default_factory=lambda: [0])
-    text_dims: int = 512
-    half_life: float = 8.0
+    text_dims: int = 512  # Width of the TF-IDF + SVD baseline.
+    half_life: float = 8.0  # Events after which a baseline's weight of an old one is halved.
     coles: ColesConfig | None = None
-    resamples: int = 2000
+    resamples: int = 2000  # Bootstrap resamples of an interval.
     seed: int = 0
     tasks: list[str] = field(default_factory=list[str])
     probes: list[Probe] = field(default_factory=list[Probe])

@@ -67,7 +67,7 @@ class ClicksConfig:
     """
 
     name: str
-    impressions: Path
+    impressions: Path  # The Parquet table.
     service: str | None = None
     mlp_width: int = 2048
     cutoff: float | None = None

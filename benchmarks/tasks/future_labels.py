@@ -57,9 +57,9 @@ class WindowsConfig:
     name: str
     label: Label
     sales: Path
-    service: str = "retail"
+    service: str = "retail"  # The service of the sales.
     window_days: int = 28
-    active_days: int = 180
+    active_days: int = 180  # Asked of users who bought in so many days before the window.
     labels: int = 50
     pretrained_until: int = 1_284_595_200
     mlp_width: int = 2048

@@ -15,7 +15,7 @@ from clue.data.ragged import Ragged
 class GroupConfig:
     """Services whose users are each other's negatives; `share` is that of the batches, in parts."""
 
-    services: list[str]
+    services: list[str]  # The services of the group.
     share: float = 1.0
 
 
@@ -38,7 +38,7 @@ class ViewsConfig:
     cross_service: float = 0.5
     past_future: float = 0.25
     slices: float = 0.25
-    max_events: int = 16
+    max_events: int = 16  # Events of a view, a window of the history.
     short_future: bool = False
     event_dropout: float = 0.0
     token_dropout: float = 0.0

@@ -100,8 +100,8 @@ def test_the_floor_chooses_on_valid_pairs(tastes: Corpus) -> None:
 
 
 def test_popularity_and_text_know_training_users_alone(tmp_path: Path) -> None:
-    split = {"a": "train", "b": "train", "c": "valid", "d": "test"}
-    trained = {"a": ["red_cup", "red_cup", "blue_pan"], "b": ["blue_cup", "red_pan"]}
+    split = {**dict.fromkeys("abe", "train"), "c": "valid", "d": "test"}
+    trained = {"a": ["red_cup"] * 2, "b": ["blue_cup", "red_pan"], "e": ["blue_pan"]}
     common = [(user, "shop", item) for user, items in trained.items() for item in items]
     seen: list[tuple[list[float], np.ndarray]] = []
     for number, others in enumerate((["red_cup"], ["blue_cup"] * 5)):
@@ -116,7 +116,7 @@ def test_popularity_and_text_know_training_users_alone(tmp_path: Path) -> None:
 
 
 def test_text_vectors_of_equal_histories_are_equal_and_empty_ones_zero(tmp_path: Path) -> None:
-    items = ("red_cup", "blue_pan", "red_pan", "blue_cup")
+    items = ("red_cup", "red_pan", "blue_pan", "blue_cup")
     bought = {"a": items[:2], "b": items[:2], "c": items[2:]}
     events = [(user, "shop", item) for user, each in bought.items() for item in each]
     corpus = corpus_of(tmp_path, events, dict.fromkeys(bought, "train"))
