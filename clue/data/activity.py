@@ -11,6 +11,7 @@ import numpy as np
 from clue.data.ragged import Ragged
 
 DAY = 86_400.0
+CLOCK = 1e8  # epoch seconds of March 1973; positions stay below
 WINDOWS = (1.0, 3.0, 7.0, 14.0, 28.0, 56.0, 90.0, 180.0, 365.0)  # days
 COUNTS = ("events", "distinct items", "services", "times")
 SPANS = ("recency", "tenure", "mean gap", "last gap", "recency over mean gap")
@@ -36,11 +37,11 @@ def activity(
     """Return float32 (n, F), log(1 + x) of the numbers of `activity_names(amounts)`, of n users.
 
     `parts` are (items, times) of each service, n rows each; `clocks` says whose times are epoch
-    seconds: a service of positions counts towards what was done and not when. Gaps are between
-    distinct times; all are in days. `as_of` (n,) is the moment, the last event's time by default;
-    it must lie at or after every timed event, else ValueError. `amounts` has for each numeric field
-    the values of each service's events, NaN where missing, None where a service has no such field.
-    Of a sum below 0 (refunds) it is -log(1 - x).
+    seconds: a service of positions counts towards what was done and not when, and so does an event
+    whose time is NaN. Gaps are between distinct times; all are in days. `as_of` (n,) is the moment,
+    the last event's time by default; it must lie at or after every timed event, else ValueError.
+    `amounts` has for each numeric field the values of each service's events, NaN where missing,
+    None where a service has no such field. Of a sum below 0 (refunds) it is -log(1 - x).
     """
     users = len(parts[0][0])
     counts = [len(items.values) for items, _ in parts]
@@ -48,15 +49,15 @@ def activity(
     item = np.concatenate([items.values for items, _ in parts])
     time = np.concatenate([times.values for _, times in parts]).astype(np.float64)
     service, timed = np.repeat(np.arange(len(parts)), counts), np.repeat(clocks, counts)
-    moment = _moments(row[timed], time[timed], as_of, users)
+    timed &= ~np.isnan(time)
+    moment = moments(parts, clocks, as_of)
     age = np.where(timed, (moment[row] - time) / DAY, np.inf)
-    visits = np.unique(np.stack([row[timed], time[timed]]), axis=1)
-    visit_row = visits[0].astype(np.int64)
-    visit_age = (moment[visit_row] - visits[1]) / DAY
+    visit_row, visit_time = _distinct(row[timed], time[timed])
+    visit_age = (moment[visit_row] - visit_time) / DAY
     columns = [
         np.bincount(row, minlength=users),
-        _distinct(row, item, users),
-        _distinct(row, service, users),
+        np.bincount(_distinct(row, item)[0], minlength=users),
+        np.bincount(_distinct(row, service)[0], minlength=users),
         np.bincount(visit_row, minlength=users),
         *_spans(visit_row, visit_age, users),
     ]
@@ -74,11 +75,21 @@ def activity(
     return (np.sign(numbers) * np.log1p(np.abs(numbers))).astype(np.float32)
 
 
-def _moments(row: np.ndarray, time: np.ndarray, as_of: np.ndarray | None, users: int) -> np.ndarray:
-    latest = np.full(users, -np.inf)
-    np.maximum.at(latest, row, time)
+def moments(
+    parts: Sequence[tuple[Ragged, Ragged]], clocks: Sequence[bool], as_of: np.ndarray | None
+) -> np.ndarray:
+    """Return the moment (n,) as of which each of n users is described; 0 where nothing says.
+
+    Arguments and the error are those of `activity`.
+    """
+    latest = np.full(len(parts[0][0]), -np.inf)
+    for (_, times), clock in zip(parts, clocks, strict=True):
+        if clock:
+            rows = np.repeat(np.arange(len(times)), times.lengths)
+            np.fmax.at(latest, rows, times.values.astype(np.float64))  # NaN is no time
+    own = np.where(np.isfinite(latest), latest, 0.0)
     if as_of is None:
-        return np.where(np.isfinite(latest), latest, 0.0)
+        return own
     late = np.flatnonzero(latest > as_of)
     if len(late):
         user = int(late[0])
@@ -86,7 +97,7 @@ def _moments(row: np.ndarray, time: np.ndarray, as_of: np.ndarray | None, users:
             f"user {user} has an event at {latest[user]:g}, after as_of {as_of[user]:g}; leave "
             "later events out, or say a later moment"
         )
-    return np.where(np.isfinite(as_of), as_of, np.where(np.isfinite(latest), latest, 0.0))
+    return np.where(np.isfinite(as_of), as_of, own)
 
 
 def _spans(row: np.ndarray, age: np.ndarray, users: int) -> list[np.ndarray]:
@@ -107,7 +118,10 @@ def _spans(row: np.ndarray, age: np.ndarray, users: int) -> list[np.ndarray]:
     return [newest, oldest, mean, last, newest / np.maximum(mean, 1.0)]
 
 
-def _distinct(row: np.ndarray, value: np.ndarray, users: int) -> np.ndarray:
-    """Return the number of distinct values of each user, (n,)."""
-    pairs = np.unique(np.stack([row, value]), axis=1)
-    return np.bincount(pairs[0], minlength=users)
+def _distinct(row: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct pairs of row and value, ascending."""
+    order = np.lexsort((value, row))
+    row, value = row[order], value[order]
+    first = np.ones(len(row), bool)
+    first[1:] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
+    return row[first], value[first]

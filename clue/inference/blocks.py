@@ -1,25 +1,26 @@
 """The blocks of a universal vector: what is computed of users and of items, by name.
 
     contrastive   which user is this? the mean of the services' unit vectors, at unit length
-    aligned       the same of their texts, each service by its own linear map (alignment.py)
+    aligned       the same by linear maps of each service's words and items (alignment.py)
     predictive    what comes next? the mean of the services' last states
-    pooled        what was met, all of it alike: factors of the items, sum / sqrt(distinct items)
-    recent        the same, the newest event of a service weighing 1, the one before 1/2, then 1/3
-    lexical       the words of what was met: factors of the tokens, pooled as `pooled`
+    pooled        what was met, all of it alike: a bag of the items' factors (bags.py)
+    recent        the same, the newest foremost
+    lexical       the words of what was met: factors of the tokens, in a bag like `pooled`
     activity      how much and when, as of a moment (clue/data/activity.py)
 
-The blocks keep their own scales: unit length would lose how much a user did.
+The blocks keep their own scales: unit length would lose how much a user did. A history is encoded
+once: all blocks but activity join what was made of the services.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from clue.data.activity import activity, activity_names
+from clue.data.activity import activity, activity_names, moments
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import (
     item_vectors,
@@ -28,11 +29,12 @@ from clue.evaluation.encode import (
     predictive_states,
     user_vectors,
 )
-from clue.inference.pooling import Amounts, Part, pool_services
+from clue.inference.bags import recent_bag, uniform_bag
+from clue.inference.pooling import Amounts, Part
 from clue.nn.universal import UniversalEncoder
-from clue.train.alignment import token_counts, weighted
+from clue.train.alignment import Alignment, documents_of
 
-Matrix = Any  # a csr_matrix, whose data SciPy's types do not know
+BAGS = {"pooled": uniform_bag, "recent": recent_bag, "lexical": uniform_bag}
 BLOCKS = ("contrastive", "aligned", "predictive", "pooled", "recent", "lexical", "activity")
 
 
@@ -46,11 +48,23 @@ class Service:
 
 @dataclass(frozen=True)
 class ItemInputs:
-    """What blocks read of I items: `tokens`, `services` (I,) of the model, `vectors` by block."""
+    """What blocks read of I items: `tokens`, `rows` of the catalogue, -1 for one outside it,
+    `services` (I,) of the model, `vectors` by block.
+    """
 
     tokens: Ragged
+    rows: np.ndarray
     services: np.ndarray
     vectors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class InService:
+    """The vectors (m, E) of `users` (m,) in a service, and the `norms` (m,) of bags by block."""
+
+    users: np.ndarray
+    vectors: np.ndarray
+    norms: Mapping[str, np.ndarray]
 
 
 class BlockVectors:
@@ -69,9 +83,11 @@ class BlockVectors:
                 f"blocks={list(blocks)} names {unknown or 'none'}; there are {', '.join(BLOCKS)}"
             )
         self.model, self.amounts = model, tuple(amounts)
+        parts = {name: each.detach().cpu() for name, each in model.aligned.items()}
+        self._alignment = Alignment(**parts)
         widths = {
             "contrastive": model.contrastive.config.user.embedding,
-            "aligned": model.aligned_maps.shape[2],
+            "aligned": model.factors.aligned,
             "predictive": model.predictive.config.width,
             "pooled": model.item_factors.shape[1],
             "recent": model.item_factors.shape[1],
@@ -107,7 +123,7 @@ class BlockVectors:
             words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
             made = words @ model.token_factors.detach().cpu().numpy()
             inputs["lexical"] = torch.from_numpy(made)
-        return ItemInputs(tokens, services, inputs)
+        return ItemInputs(tokens, rows, services, inputs)
 
     def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.
@@ -123,7 +139,7 @@ class BlockVectors:
             texts = items.vectors["contrastive"]
             made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
         if "aligned" in self.columns:
-            made["aligned"] = np.zeros((count, self.model.aligned_maps.shape[2]), np.float32)
+            made["aligned"] = np.zeros((count, self.model.factors.aligned), np.float32)
             for service in np.unique(items.services[items.services >= 0]):
                 rows = np.flatnonzero(items.services == service)
                 made["aligned"][rows] = self._documents(items, single.take(rows), int(service))
@@ -138,82 +154,123 @@ class BlockVectors:
         amounts: Sequence[Amounts] = (),
     ) -> np.ndarray:
         """Return the chosen blocks of users, (n, E), from (items, times) of each service."""
-        made: dict[str, np.ndarray] = {}
-        if "contrastive" in self.columns:
-            made["contrastive"] = self._contrastive(parts, items.vectors["contrastive"])
-        if "aligned" in self.columns:
-            made["aligned"] = self._aligned(parts, items, services)
-        if "predictive" in self.columns:
-            made["predictive"] = self._predictive(parts, items.vectors["predictive"])
-        uniform, recent = bags(parts, len(items.tokens))
-        for name, bag in (("pooled", uniform), ("recent", recent), ("lexical", uniform)):
-            if name in self.columns:
-                made[name] = np.asarray(bag @ items.vectors[name].numpy(), np.float32)
-        if "activity" in self.columns:
-            each = list(amounts) or [{} for _ in parts]
-            known = {n: [f[n].values if n in f else None for f in each] for n in self.amounts}
-            clocks = [service.clock for service in services]
-            made["activity"] = activity(parts, clocks, as_of, known)
-        whole = np.concatenate([made[name] for name in self.columns], axis=1)
-        whole[np.sum([histories.lengths for histories, _ in parts], axis=0) == 0] = 0
+        return self._over_all(
+            self._in_services(parts, items, services, as_of, amounts),
+            partial(self._activity, parts, services, as_of, amounts),
+            len(parts[0][0]),
+        )
+
+    def of_services(
+        self,
+        parts: Sequence[Part],
+        items: ItemInputs,
+        services: Sequence[Service],
+        as_of: np.ndarray | None,
+        amounts: Sequence[Amounts] = (),
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the blocks (n, E) in each service alone, and what `of_users` does."""
+        made = self._in_services(parts, items, services, as_of, amounts)
+        over_all = partial(self._activity, parts, services, as_of, amounts)
+        whole = self._over_all(made, over_all, len(parts[0][0]))
+        each = [np.zeros(whole.shape, np.float32) for _ in parts]
+        for one, vectors in zip(made, each, strict=True):
+            vectors[one.users] = one.vectors
+        return each, whole
+
+    def _in_services(
+        self,
+        parts: Sequence[Part],
+        items: ItemInputs,
+        services: Sequence[Service],
+        as_of: np.ndarray | None,
+        amounts: Sequence[Amounts],
+    ) -> list[InService]:
+        """Return the vectors in each service of the users who have events there."""
+        moments(parts, [service.clock for service in services], as_of)  # refuses later events
+        made: list[InService] = []
+        for number, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
+            one = slice(number, number + 1)
+            users = np.flatnonzero(histories.lengths > 0)
+            histories = histories.take(users)
+            vectors = np.empty((len(users), self.width), np.float32)
+            norms: dict[str, np.ndarray] = {}
+            for name, columns in self.columns.items():
+                if name == "activity":
+                    vectors[:, columns] = self._activity(
+                        parts[one], services[one], as_of, amounts[one], users
+                    )
+                elif name in BAGS:
+                    bag = BAGS[name](histories, len(items.tokens))
+                    vectors[:, columns] = bag.weights @ items.vectors[name].numpy()
+                    norms[name] = bag.norm
+                else:
+                    vectors[:, columns] = self._encoded(name, histories, items, service)
+            made.append(InService(users, vectors, norms))
+        return made
+
+    def _encoded(
+        self, name: str, histories: Ragged, items: ItemInputs, service: Service
+    ) -> np.ndarray:
+        """Return the contrastive, aligned or predictive block of histories, none of them empty."""
+        model = self.model
+        if name == "contrastive":
+            newest = histories.last(model.contrastive.config.user.max_events)
+            return user_vectors(model.contrastive, items.vectors[name], newest).numpy()
+        if name == "predictive":
+            return predictive_states(model.predictive, items.vectors[name], histories).numpy()
+        if service.row < 0:
+            return np.zeros((len(histories), model.factors.aligned), np.float32)
+        return self._documents(items, histories, service.row)
+
+    def _activity(
+        self,
+        parts: Sequence[Part],
+        services: Sequence[Service],
+        as_of: np.ndarray | None,
+        amounts: Sequence[Amounts],
+        users: np.ndarray,
+    ) -> np.ndarray:
+        """Return the activity block of the `users` with these numbers."""
+        taken = [(items.take(users), times.take(users)) for items, times in parts]
+        each = amounts or [{} for _ in parts]
+        known = {
+            n: [f[n].take(users).values if n in f else None for f in each] for n in self.amounts
+        }
+        clocks = [service.clock for service in services]
+        return activity(taken, clocks, None if as_of is None else as_of[users], known)
+
+    def _over_all(
+        self, made: Sequence[InService], active: Callable[[np.ndarray], np.ndarray], users: int
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of so many `users` over all services; without events, zero."""
+        count = np.zeros(users, np.int64)
+        for one in made:
+            count[one.users] += 1
+        whole = np.zeros((users, self.width), np.float32)
+        squares = {name: np.zeros(users) for name in BAGS}
+        for one in made:
+            several = count[one.users] > 1
+            whole[one.users[~several]] = one.vectors[~several]
+            rows, vectors = one.users[several], one.vectors[several]
+            for name, norm in one.norms.items():
+                vectors[:, self.columns[name]] *= norm[several, None]
+                squares[name][rows] += norm[several] ** 2
+            whole[rows] += vectors
+        rows = np.flatnonzero(count > 1)
+        joined = whole[rows]
+        for name, columns in self.columns.items():
+            if name == "activity":
+                joined[:, columns] = active(rows)
+            elif name in BAGS:
+                joined[:, columns] /= np.sqrt(squares[name][rows, None])
+            elif name == "predictive":
+                joined[:, columns] /= count[rows, None]
+            else:
+                joined[:, columns] = normalised(joined[:, columns])
+        whole[rows] = joined
         return whole
 
-    def _contrastive(self, parts: Sequence[Part], texts: torch.Tensor) -> np.ndarray:
-        model = self.model.contrastive
-        made: list[tuple[np.ndarray, np.ndarray]] = []
-        for histories, _ in parts:
-            some = np.flatnonzero(histories.lengths > 0)
-            newest = histories.take(some).last(model.config.user.max_events)
-            made.append((some, user_vectors(model, texts, newest).numpy()))
-        return pool_services(made, len(parts[0][0]))
-
-    def _aligned(
-        self, parts: Sequence[Part], items: ItemInputs, services: Sequence[Service]
-    ) -> np.ndarray:
-        nothing = np.zeros((0, self.model.aligned_maps.shape[2]), np.float32)
-        made: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, np.int64), nothing)]
-        for (histories, _), service in zip(parts, services, strict=True):
-            if service.row >= 0:
-                some = np.flatnonzero(histories.lengths > 0)
-                made.append((some, self._documents(items, histories.take(some), service.row)))
-        return pool_services(made, len(parts[0][0]))
-
     def _documents(self, items: ItemInputs, histories: Ragged, service: int) -> np.ndarray:
-        """Return the unit vectors (n, width) of histories by the map of a service of the model."""
-        model = self.model
-        counts = token_counts(items.tokens, histories, model.aligned_maps.shape[1])
-        documents = weighted(counts, model.token_weights[service].detach().cpu().numpy())
-        maps = model.aligned_maps[service].detach().cpu().numpy()
-        offsets = model.aligned_offsets[service].detach().cpu().numpy()
-        return normalised((documents @ maps - offsets).astype(np.float32))
-
-    def _predictive(self, parts: Sequence[Part], items: torch.Tensor) -> np.ndarray:
-        total = np.zeros((len(parts[0][0]), items.shape[1]), np.float32)
-        services = np.zeros(len(total))
-        for histories, _ in parts:
-            total += predictive_states(self.model.predictive, items, histories).numpy()
-            services += histories.lengths > 0
-        return total / np.maximum(services, 1)[:, None].astype(np.float32)
-
-
-def bags(parts: Sequence[Part], items: int) -> tuple[Matrix, Matrix]:
-    """Return two matrices (n, items) of users' bags: all items alike, and the newest foremost.
-
-    In the first an item met c times has 1 + log c over the root of the number of distinct items.
-    In the second the events of a service weigh 1, 1/2, 1/3 … from the newest, over the root of the
-    sum of their squares.
-    """
-    users = len(parts[0][0])
-    row = np.concatenate([np.repeat(np.arange(users), each.lengths) for each, _ in parts])
-    item = np.concatenate([each.values for each, _ in parts])
-    rank = np.concatenate(
-        [np.repeat(e.offsets[1:], e.lengths) - np.arange(len(e.values)) for e, _ in parts]
-    )
-    uniform: Matrix = csr_matrix((np.ones(len(row)), (row, item)), (users, items))
-    uniform.data = 1 + np.log(uniform.data)
-    distinct = np.diff(uniform.indptr)
-    uniform.data /= np.repeat(np.sqrt(distinct), distinct)
-    recent: Matrix = csr_matrix((1 / rank, (row, item)), (users, items))
-    norms = np.sqrt(np.asarray(recent.multiply(recent).sum(1)).ravel())
-    recent.data /= np.repeat(norms, distinct)
-    return uniform.astype(np.float32), recent.astype(np.float32)
+        """Return the unit vectors (n, width) of histories by the maps of a service of the model."""
+        documents = documents_of(items.tokens, histories, self._alignment, items.rows)
+        return normalised(self._alignment.vectors(documents, service))

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from clue.data.activity import CLOCK
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode, read_tokenizer
@@ -183,9 +184,10 @@ class UniversalEncoder:
                 [[number[name, text] for text, _ in row] for row in histories]
             )
             times = np.array([time for row in histories for _, time in row], np.float64)
-            clock = self.clocks.get(name, True) and bool(np.isfinite(times).all())
-            each.append(Service(self._service(name), clock))
-            parts.append((items, Ragged(np.nan_to_num(times), items.offsets)))
+            if name not in self.clocks:
+                times[times < CLOCK] = np.nan
+            each.append(Service(self._service(name), self.clocks.get(name, True)))
+            parts.append((items, Ragged(times, items.offsets)))
         amounts = numeric_fields(users, services, self._blocks.amounts)
         inputs = self._blocks.item_inputs(tokens, rows, np.array(of_model, np.int64))
         return self._blocks.of_users(parts, inputs, each, as_of, amounts)
@@ -235,13 +237,7 @@ class UniversalEncoder:
         """Return the vectors (n, E) in each service alone, and what `encode_users` does."""
         inputs = self.item_inputs(corpus) if items is None else items
         services = self._services(corpus)
-        each = [
-            self._blocks.of_users([part], inputs, [services[n]], as_of, amounts[n : n + 1])
-            for n, part in enumerate(parts)
-        ]
-        if len(each) == 1:
-            return each, each[0]
-        return each, self._blocks.of_users(parts, inputs, services, as_of, amounts)
+        return self._blocks.of_services(parts, inputs, services, as_of, amounts)
 
     def encode_histories(
         self, corpus: Corpus, histories: Ragged, *, items: ItemInputs | None = None

@@ -9,7 +9,7 @@ import clue
 from clue.data.activity import activity_names
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.inference.blocks import BLOCKS, bags
+from clue.inference.blocks import BLOCKS
 from clue.inference.pooling import Part
 from clue.inference.text_encoder import TextEncoder
 from clue.inference.universal_encoder import UniversalEncoder
@@ -131,16 +131,64 @@ def test_the_moment_moves_activity_alone(encoder: UniversalEncoder, corpus: Corp
         encoder.encode_users(corpus, parts, as_of=latest - 1)
 
 
-def test_bags_by_hand() -> None:
-    first = Ragged.from_lists([[3, 1, 3], []])
-    second = Ragged.from_lists([[2], []])
-    none = Ragged(np.zeros(3), first.offsets), Ragged(np.zeros(1), second.offsets)
-    uniform, recent = bags([(first, none[0]), (second, none[1])], 4)
-    expected = np.array([0, 1, 1, 1 + np.log(2)]) / np.sqrt(3)
-    np.testing.assert_allclose(uniform.toarray(), [expected, np.zeros(4)], rtol=1e-6)
-    weights = np.array([0, 1 / 2, 1, 1 + 1 / 3])
-    expected = weights / np.linalg.norm(weights)
-    np.testing.assert_allclose(recent.toarray(), [expected, np.zeros(4)], rtol=1e-6)
+def test_one_user_in_several_services_is_their_join(
+    encoder: UniversalEncoder, corpus: Corpus
+) -> None:
+    users = np.arange(60)
+    parts = parts_of(corpus, users)
+    each, whole = encoder.encode_services(corpus, parts, amounts=amounts_of(corpus, users))
+    again = encoder.encode_users(corpus, parts, amounts=amounts_of(corpus, users))
+    np.testing.assert_array_equal(whole, again)
+    filled = np.stack([items.lengths > 0 for items, _ in parts])
+    alone, several = filled.sum(0) == 1, np.flatnonzero(filled.sum(0) > 1)
+    assert alone.any() and len(several) > 10
+    for vectors, here in zip(each, filled, strict=True):
+        assert not vectors[~here].any()
+        np.testing.assert_array_equal(vectors[here & alone], whole[here & alone])
+    # over all services at once: the events as those of one service
+    joined = [
+        Ragged.from_lists([[*a, *b, *c] for a, b, c in zip(*rows, strict=True)])
+        for rows in [[[list(items[u]) for u in users] for items, _ in parts]]
+    ]
+    factors = encoder.item_inputs(corpus).vectors["pooled"].numpy()
+    for user in several:
+        items, count = np.unique(joined[0][user], return_counts=True)
+        expected = (1 + np.log(count)) @ factors[items] / np.sqrt(len(items))
+        np.testing.assert_allclose(
+            whole[user, encoder.blocks["pooled"]], expected, rtol=1e-4, atol=1e-5
+        )
+        newest = {}
+        for histories, _ in parts:
+            for rank, item in enumerate(histories[user][::-1], 1):
+                newest[item] = newest.get(item, 0.0) + 1 / rank
+        weights = np.array(list(newest.values()))
+        expected = weights @ factors[list(newest)] / np.linalg.norm(weights)
+        np.testing.assert_allclose(
+            whole[user, encoder.blocks["recent"]], expected, rtol=1e-4, atol=1e-5
+        )
+        of_services = [vectors[user, encoder.blocks["predictive"]] for vectors in each]
+        expected = np.sum(of_services, axis=0) / filled[:, user].sum()
+        np.testing.assert_allclose(
+            whole[user, encoder.blocks["predictive"]], expected, rtol=1e-5, atol=1e-6
+        )
+
+
+def test_an_event_without_a_time_counts_and_has_no_moment(encoder: UniversalEncoder) -> None:
+    timed = {"text": "tea", "time": 1_700_000_000.0}
+    users = [{"shop": [timed, timed | {"time": 1_700_864_000.0}]}]
+    users += [{"shop": [timed, {"text": "tea"}]}, {"attic": [timed | {"time": 7.0}]}]
+    whole = encoder.encode(users, as_of=1_700_950_400.0)
+    alone = np.stack([encoder.encode(user, as_of=1_700_950_400.0) for user in users])
+    np.testing.assert_allclose(whole, alone, atol=1e-6)  # whoever shares the batch
+    names = activity_names(["amount"])
+    activity = np.expm1(whole[:, encoder.blocks["activity"]].astype(float))
+    for name, expected in {
+        "log events": [2, 2, 1],
+        "log times": [2, 1, 0],  # of a service that pretraining had not, 7 is a position
+        "log recency": [1, 11, 0],
+        "log tenure": [11, 11, 0],
+    }.items():
+        np.testing.assert_allclose(activity[:, names.index(name)], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_items_rank_by_the_predictive_block(encoder: UniversalEncoder, corpus: Corpus) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import duckdb
 
+from clue.data.activity import CLOCK
 from clue.data.ingest.validation import ROWS_PER_FILE, Log
 from clue.data.ingest.values import Column, quoted, text_sql
 
@@ -24,7 +25,6 @@ NAMES = {
     "position": "positions (numbers as they are)",
     "clock": "dates and times",
 }
-CLOCK = 1e8  # epoch seconds of March 1973; positions stay below
 # Each from 1973 to 2286, in its unit; between them lies nothing that a clock of this time shows.
 RANGES = {unit: (CLOCK * SCALES[unit], 1e10 * SCALES[unit]) for unit in ("s", "ms", "us", "ns")}
 # Years of four digits, for 12/1/10 is the year 12 to a lenient reader; no abbreviation of a zone
