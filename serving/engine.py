@@ -59,8 +59,8 @@ class Engine:
         hits: dict[int, Hits] = {}
         if wanted:
             firsts = np.stack([vectors[n][0] for n, _ in wanted])
-            found = self.index.search(firsts, [search for _, search in wanted])
-            hits = {n: hit for (n, _), hit in zip(wanted, found, strict=True)}
+            hits_of_all = self.index.search(firsts, [search for _, search in wanted])
+            hits = {n: hit for (n, _), hit in zip(wanted, hits_of_all, strict=True)}
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
             Answer(own, hits.get(n))

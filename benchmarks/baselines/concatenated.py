@@ -17,7 +17,7 @@ class Concatenated:
     """
 
     def __init__(self, name: str, parts: Sequence[Model]) -> None:
-        """Takes the seed of the first."""
+        """Take the seed of the first."""
         self.name, self.parts, self.seed = name, parts, parts[0].seed
         self.fingerprint = "+".join(part.fingerprint for part in parts)
 
