@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
-from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.protocols import (
     Measure,
