@@ -100,10 +100,10 @@ def history_of(
     for number, key in enumerate(encoder.input_keys(read)):
         if not key:
             errors.append((f"{pointer}/{number}/{encoder.reads}", "has nothing the model can read"))
-    order = np.arange(len(events))
+    order = list(range(len(events)))
     times = [event.time for event in events if event.time is not None]
     if len(times) == len(events):
-        order = np.argsort(times, kind="stable")
+        order = np.argsort(times, kind="stable").tolist()
     if isinstance(encoder, UniversalEncoder):
         return [(events[n].service, _described(events[n])) for n in order]
     return [read[n] for n in order]

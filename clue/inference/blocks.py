@@ -197,7 +197,7 @@ class BlockVectors:
                     )
                 elif name in BAGS:
                     bag = BAGS[name](Ragged(number, histories.offsets), len(distinct))
-                    # float64: the order of the items, another in texts than in a corpus, is no matter
+                    # float64: sums of texts' items and of a corpus's differ by their order
                     vectors[:, columns] = (
                         bag.weights @ items.vectors[name][distinct].double().numpy()
                     )

@@ -73,11 +73,14 @@ class Encoder(Protocol):
 
     def encode_events(
         self,
-        users: Sequence[Sequence[Event]],
+        users: Sequence[Sequence[tuple[str, Any]]],
         *,
         as_of: float | Sequence[float] | None = None,
     ) -> np.ndarray:
-        """Return the vectors (n, E) of users whose events (service, text or id) are in order."""
+        """Return the vectors (n, E) of users whose events are in order, oldest first.
+
+        An event is its service and what `encode` takes of it.
+        """
         ...
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
