@@ -1,7 +1,7 @@
 """The blocks of a universal vector: what is computed of users and of items, by name.
 
     contrastive   which user is this? the mean of the services' unit vectors, at unit length
-    aligned       the same of their texts, each service by its own linear map (alignment.py)
+    aligned       the same by linear maps of each service's words and items (alignment.py)
     predictive    what comes next? the mean of the services' last states
     pooled        what was met, all of it alike: a bag of the items' factors (bags.py)
     recent        the same, the newest foremost
@@ -32,7 +32,7 @@ from clue.evaluation.encode import (
 from clue.inference.bags import recent_bag, uniform_bag
 from clue.inference.pooling import Amounts, Part
 from clue.nn.universal import UniversalEncoder
-from clue.train.alignment import token_counts, weighted
+from clue.train.alignment import Alignment, documents_of
 
 BAGS = {"pooled": uniform_bag, "recent": recent_bag, "lexical": uniform_bag}
 BLOCKS = ("contrastive", "aligned", "predictive", "pooled", "recent", "lexical", "activity")
@@ -48,9 +48,12 @@ class Service:
 
 @dataclass(frozen=True)
 class ItemInputs:
-    """What blocks read of I items: `tokens`, `services` (I,) of the model, `vectors` by block."""
+    """What blocks read of I items: `tokens`, `rows` of the catalogue, -1 for one outside it,
+    `services` (I,) of the model, `vectors` by block.
+    """
 
     tokens: Ragged
+    rows: np.ndarray
     services: np.ndarray
     vectors: Mapping[str, torch.Tensor]
 
@@ -80,9 +83,11 @@ class BlockVectors:
                 f"blocks={list(blocks)} names {unknown or 'none'}; there are {', '.join(BLOCKS)}"
             )
         self.model, self.amounts = model, tuple(amounts)
+        parts = {name: each.detach().cpu() for name, each in model.aligned.items()}
+        self._alignment = Alignment(**parts)
         widths = {
             "contrastive": model.contrastive.config.user.embedding,
-            "aligned": model.aligned_maps.shape[2],
+            "aligned": model.factors.aligned,
             "predictive": model.predictive.config.width,
             "pooled": model.item_factors.shape[1],
             "recent": model.item_factors.shape[1],
@@ -118,7 +123,7 @@ class BlockVectors:
             words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
             made = words @ model.token_factors.detach().cpu().numpy()
             inputs["lexical"] = torch.from_numpy(made)
-        return ItemInputs(tokens, services, inputs)
+        return ItemInputs(tokens, rows, services, inputs)
 
     def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.
@@ -134,7 +139,7 @@ class BlockVectors:
             texts = items.vectors["contrastive"]
             made["contrastive"] = entered_users(self.model.contrastive, texts, single).numpy()
         if "aligned" in self.columns:
-            made["aligned"] = np.zeros((count, self.model.aligned_maps.shape[2]), np.float32)
+            made["aligned"] = np.zeros((count, self.model.factors.aligned), np.float32)
             for service in np.unique(items.services[items.services >= 0]):
                 rows = np.flatnonzero(items.services == service)
                 made["aligned"][rows] = self._documents(items, single.take(rows), int(service))
@@ -218,7 +223,7 @@ class BlockVectors:
         if name == "predictive":
             return predictive_states(model.predictive, items.vectors[name], histories).numpy()
         if service.row < 0:
-            return np.zeros((len(histories), model.aligned_maps.shape[2]), np.float32)
+            return np.zeros((len(histories), model.factors.aligned), np.float32)
         return self._documents(items, histories, service.row)
 
     def _activity(
@@ -270,10 +275,6 @@ class BlockVectors:
         return whole
 
     def _documents(self, items: ItemInputs, histories: Ragged, service: int) -> np.ndarray:
-        """Return the unit vectors (n, width) of histories by the map of a service of the model."""
-        model = self.model
-        counts = token_counts(items.tokens, histories, model.aligned_maps.shape[1])
-        documents = weighted(counts, model.token_weights[service].detach().cpu().numpy())
-        maps = model.aligned_maps[service].detach().cpu().numpy()
-        offsets = model.aligned_offsets[service].detach().cpu().numpy()
-        return normalised((documents @ maps - offsets).astype(np.float32))
+        """Return the unit vectors (n, width) of histories by the maps of a service of the model."""
+        documents = documents_of(items.tokens, histories, self._alignment, items.rows)
+        return normalised(self._alignment.vectors(documents, service))

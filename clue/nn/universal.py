@@ -70,13 +70,16 @@ class UniversalEncoder(nn.Module):
         self.token_factors = nn.Parameter(
             torch.randn(vocab_size, factors.tokens), requires_grad=False
         )
-        self.aligned_maps = nn.Parameter(
-            torch.randn(services, vocab_size, factors.aligned), requires_grad=False
+        shapes = {  # of clue/train/alignment.py
+            "word_maps": (services, vocab_size, factors.aligned),
+            "word_weights": (services, vocab_size),
+            "item_maps": (catalogue, factors.aligned),
+            "item_weights": (catalogue,),
+            "offsets": (services, 2, factors.aligned),
+        }
+        self.aligned = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(shape), False) for name, shape in shapes.items()}
         )
-        self.aligned_offsets = nn.Parameter(
-            torch.zeros(services, factors.aligned), requires_grad=False
-        )
-        self.token_weights = nn.Parameter(torch.ones(services, vocab_size), requires_grad=False)
 
     def forward(self, batch: PackedViews | PackedWindows) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return what the loss reads of the part that the batch is for."""

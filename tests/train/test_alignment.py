@@ -4,11 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.sparse import csr_matrix
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.train import alignment
-from clue.train.alignment import POWER, RIDGE, align, document_weights, token_counts, weighted
+from clue.train.alignment import (
+    ITEM_BASIS,
+    POWER,
+    RIDGE,
+    WORD_BASIS,
+    Alignment,
+    Documents,
+    align,
+    document_weights,
+    documents_of,
+    token_counts,
+    weighted,
+)
 from clue.train.factors import right_factors
 from tests.data.logs import Row, corpus_of, write_log
 
@@ -37,11 +50,9 @@ def corpus_with(tmp_path: Path, name: str, *, services: int, shuffled: bool) -> 
 
 
 def vectors(corpus: Corpus, service: int, users: np.ndarray, width: int) -> np.ndarray:
-    found = align(corpus, corpus.users_in("train"), width, seed=0)
+    alignment = align(corpus, corpus.users_in("train"), width, seed=0)
     histories = corpus.items_of(service).take(users)
-    counts = token_counts(corpus.item_tokens, histories, corpus.manifest.vocab_size)
-    documents = weighted(counts, found.weights[service].numpy())
-    return documents @ found.maps[service].numpy() - found.offsets[service].numpy()
+    return alignment.vectors(documents_of(corpus.item_tokens, histories, alignment), service)
 
 
 def recall(corpus: Corpus, one: int, other: int) -> float:
@@ -75,10 +86,17 @@ def test_two_services_have_their_canonical_directions(tmp_path: Path) -> None:
     white: list[np.ndarray] = []
     for service in (0, 1):
         histories = corpus.items_of(service).take(users)
-        counts = token_counts(corpus.item_tokens, histories, corpus.manifest.vocab_size)
-        documents = weighted(counts, document_weights(counts))
-        basis = right_factors(documents, alignment.BASIS, 0).numpy() / documents.shape[1] ** 0.5
-        x = documents @ basis
+        words = token_counts(corpus.item_tokens, histories, corpus.manifest.vocab_size)
+        row = np.repeat(np.arange(len(histories)), histories.lengths)
+        items = csr_matrix(
+            (np.ones(len(row), np.float32), (row, histories.values)), (len(users), corpus.num_items)
+        )
+        scores: list[np.ndarray] = []
+        for counts, rank in ((words, WORD_BASIS), (items, ITEM_BASIS)):
+            documents = weighted(counts, document_weights(counts))[:, np.unique(counts.indices)]
+            basis = right_factors(documents, rank, 0).numpy() / documents.shape[1] ** 0.5
+            scores.append(documents @ basis)
+        x = np.concatenate(scores, axis=1)
         x = x - x.mean(0)
         values, turn = np.linalg.eigh(x.T @ x + RIDGE * np.eye(x.shape[1]))
         white.append(x @ (turn / np.sqrt(values)) @ turn.T)
@@ -106,9 +124,41 @@ def test_a_service_of_other_users_has_no_map(tmp_path: Path) -> None:
     file = write_log(tmp_path / "log.parquet", rows)
     corpus = corpus_of(tmp_path / "corpus", f"events=[{file}]")
     found = align(corpus, corpus.users_in("train"), 4, seed=0)
-    assert found.maps[0].abs().max() > 0
-    assert found.maps[1].abs().max() > 0
-    assert found.maps[2].abs().max() == 0
+    assert found.word_maps[0].abs().max() > 0
+    assert found.word_maps[1].abs().max() > 0
+    assert found.word_maps[2].abs().max() == 0
+    mapped = found.item_maps.abs().amax(1) > 0
+    assert mapped.tolist() == (corpus.item_service < 2).tolist()
+
+
+def test_an_item_of_no_catalogue_is_read_by_its_words(tmp_path: Path) -> None:
+    corpus = corpus_with(tmp_path, "two", services=2, shuffled=False)
+    alignment = align(corpus, corpus.users_in("train"), 7, seed=0)
+    histories = corpus.items_of(0).take(np.arange(20))
+    rows = np.arange(corpus.num_items)
+    known, same, unknown = (
+        documents_of(corpus.item_tokens, histories, alignment, each)
+        for each in (None, rows, np.full(len(rows), -1))
+    )
+    whole = alignment.vectors(known, 0)
+    np.testing.assert_array_equal(alignment.vectors(same, 0), whole)
+    words = weighted(known.words, alignment.word_weights[0].numpy())
+    mean = alignment.offsets[0, 0].numpy()
+    expected = words @ alignment.word_maps[0].numpy() - mean
+    np.testing.assert_allclose(alignment.vectors(unknown, 0), expected, atol=1e-6)
+    assert np.abs(whole - expected).max() > 0.01
+
+
+def test_nothing_known_of_a_history_is_no_vector() -> None:
+    nothing = csr_matrix((1, 3), dtype=np.float32)
+    alignment = Alignment(
+        torch.ones(1, 3, 2),
+        torch.ones(1, 3),
+        torch.ones(3, 2),
+        torch.ones(3),
+        torch.ones(1, 2, 2),
+    )
+    assert alignment.vectors(Documents(nothing, nothing), 0).tolist() == [[0, 0]]
 
 
 def test_a_document_by_hand() -> None:

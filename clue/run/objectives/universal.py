@@ -65,9 +65,8 @@ class Universal:
         factors, seed = self.config.factors, self.config.seed
         core.item_factors.data.copy_(item_factors(self.corpus, users, factors.items, seed))
         alignment = align(self.corpus, users, factors.aligned, seed)
-        core.aligned_maps.data.copy_(alignment.maps)
-        core.aligned_offsets.data.copy_(alignment.offsets)
-        core.token_weights.data.copy_(alignment.weights)
+        for name, values in vars(alignment).items():
+            core.aligned[name].data.copy_(values)
         tables = [core.contrastive.items.token.weight, core.predictive.text.token.weight]
         width = max(factors.tokens, *(table.shape[1] for table in tables))
         tokens = token_factors(self.corpus, users, width, seed)
