@@ -110,7 +110,7 @@ def test_python_the_table_and_http_give_one_vector(
             # dates, each user by themselves, and a moment of their own
             as_of = datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
             bodies = [{"users": [{"events": events, "as_of": as_of}]} for events in dated]
-            answers = await asyncio.gather(*(client.post(EMBED, json=body) for body in bodies))
+            answers = [await client.post(EMBED, json=body) for body in bodies]
             alone = np.concatenate([vectors_in(each) for each in answers])
         for vectors in (python, http, alone):
             np.testing.assert_allclose(vectors, truth, rtol=1e-6, atol=1e-6)
