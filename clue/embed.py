@@ -37,11 +37,11 @@ from clue.train.distributed import init_accelerator
 class EmbedConfig:
     """What to embed with what: `corpus` or `data`, one of them; `untrained` is the control."""
 
-    checkpoint: Path
-    out: Path
+    checkpoint: Path  # A run directory (its best checkpoint), or a checkpoint.
+    out: Path  # The Parquet file to write.
     corpus: Path | None = None
     data: Path | None = None
-    before: float | None = None
+    before: float | None = None  # Only events before this time are read (epoch seconds).
     untrained: bool = False
 
     def __post_init__(self) -> None:

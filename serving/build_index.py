@@ -115,10 +115,10 @@ def _seen(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     histories = [corpus.items_of(service) for service in range(len(corpus.services))]
     owners = np.concatenate([np.repeat(np.arange(len(h)), h.lengths) for h in histories])
     values = np.concatenate([h.values for h in histories])
-    place = np.full(corpus.num_users, -1)
-    place[users] = np.arange(len(users))
-    values = values[np.argsort(place[owners], kind="stable")].astype(np.int32)
-    counts = np.bincount(place[owners], minlength=len(users))
+    row_of = np.full(corpus.num_users, -1)
+    row_of[users] = np.arange(len(users))
+    values = values[np.argsort(row_of[owners], kind="stable")].astype(np.int32)
+    counts = np.bincount(row_of[owners], minlength=len(users))
     return values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 

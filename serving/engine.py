@@ -74,8 +74,8 @@ class Engine:
         ]
         hits: dict[int, Hits] = {}
         if wanted:
-            best = self.index.search(firsts, [search for _, search in wanted])
-            hits = {n: hit for (n, _), hit in zip(wanted, best, strict=True)}
+            nearest = self.index.search(firsts, [search for _, search in wanted])
+            hits = {n: hit for (n, _), hit in zip(wanted, nearest, strict=True)}
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
             Answer(own, hits.get(n))

@@ -45,7 +45,7 @@ class ClickRates:
     def __init__(
         self, corpus: Corpus, train: Impressions, valid: Impressions, *, activity: bool
     ) -> None:
-        """Chooses the smoothing by the log loss on `valid`."""
+        """Choose the smoothing by the log loss on `valid`."""
         self.name = "item rate + activity" if activity else "item rate"
         self.blocks, self.similarity = one_block(1), slice(None)
         self.corpus, self.train, self.activity = corpus, train, activity

@@ -48,7 +48,7 @@ class ItemPopularity:
     name, seed, fingerprint = "popularity", 0, "item-popularity"
 
     def __init__(self, counts: np.ndarray) -> None:
-        """`counts` (V,) is how often each item is trained on; one is added to each."""
+        """Take how often each item is trained on, `counts` (V,); one is added to each."""
         self.chosen: dict[str, Any] = {}
         self.table: np.ndarray = np.log((counts + 1) / (counts + 1).sum())[:, None]
 
@@ -156,12 +156,12 @@ class ServiceItems:
 
 
 def _history(run: Path) -> RunHistory:
-    """A checkpoint that was moved away from its log has no lines."""
+    """Return the log; a checkpoint that was moved away from its log has no lines."""
     return read_log(run) if (run / LOG).is_file() else RunHistory()
 
 
 def _spent(history: RunHistory, clock: Literal["seconds", "processor_seconds"], step: int) -> float:
-    """The seconds of the steps up to `step`: a line holds the mean of its steps since the last."""
+    """Return the seconds of the steps up to `step`: a line is the mean of those since the last."""
     total, before = 0.0, 0
     for line in history.train:
         total += line[clock] * max(0, min(line["step"], step) - before)

@@ -34,7 +34,7 @@ class EncoderVectors:
     """A CLUE encoder on one corpus, whose items it encodes once."""
 
     def __init__(self, encoder: Encoder, corpus: Corpus) -> None:
-        """Encodes the catalogue. ValueError for a corpus of another tokenizer or catalogue."""
+        """Encode the catalogue. ValueError for a corpus of another tokenizer or catalogue."""
         self._encoder = encoder
         self._corpus = corpus
         self._items = encoder.item_inputs(corpus)
@@ -66,7 +66,7 @@ class EncoderModel:
     def __init__(
         self, name: str, path: Path, corpus: Corpus, *, seed: int, untrained: bool
     ) -> None:
-        """Reads what the checkpoint at `path` is; its weights when a vector is asked for."""
+        """Read what the checkpoint at `path` is; its weights when a vector is asked for."""
         self.name, self.seed, self.corpus = name, seed, corpus
         self.source = checkpoint.find(path)
         self.untrained = untrained
@@ -139,13 +139,9 @@ class RandomModel:
     def __init__(self, corpus: Corpus, *, width: int, seed: int) -> None:
         """`width` E."""
         self.seed, rng = seed, np.random.default_rng(seed)
+        self.blocks = one_block(width)
         self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
         self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self._users.shape[1])
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the users' vectors, whatever they did."""
@@ -164,8 +160,8 @@ class TextModel:
     def __init__(self, learn: Corpus, corpus: Corpus, *, dims: int, seed: int) -> None:
         """`dims` is the width of the SVD."""
         self.learn, self.corpus, self.dims, self.seed = learn, corpus, dims, seed
-        told = f"{learn.fingerprint} {corpus.fingerprint} {dims} {seed} {FIT_ON}"
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+        identity = f"{learn.fingerprint} {corpus.fingerprint} {dims} {seed} {FIT_ON}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     @cached_property
     def _counted(self) -> tuple[CountVectorizer, Counts] | None:
@@ -291,7 +287,7 @@ class Concatenated:
     """
 
     def __init__(self, name: str, parts: Sequence[Model]) -> None:
-        """Takes the seed of the first."""
+        """Take the seed of the first."""
         self.name, self.parts, self.seed = name, parts, parts[0].seed
         self.fingerprint = "+".join(part.fingerprint for part in parts)
 

@@ -6,10 +6,10 @@ a document are the sum of the terms of its items.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
@@ -55,7 +55,7 @@ class TextSpace:
     """TF-IDF (sublinear, unit rows) and truncated SVD, fitted on the documents (N, terms) given."""
 
     def __init__(self, fitted_on: Counts, dims: int, seed: int) -> None:
-        """Fits both; `dims` shrinks to what the documents can carry."""
+        """Fit both; `dims` shrinks to what the documents can carry."""
         # Sublinear counts beat raw ones on amazon_food_kitchen: entropy 7.03 against 7.08.
         self._tfidf = TfidfTransformer(sublinear_tf=True).fit(fitted_on)
         dims = max(1, min(dims, fitted_on.shape[1] - 1, fitted_on.shape[0] - 1))
@@ -65,28 +65,6 @@ class TextSpace:
     def __call__(self, counts: Counts) -> np.ndarray:
         """Return (rows, dims) float64, not normalised after the SVD."""
         return self._svd.transform(self._tfidf.transform(counts))
-
-
-class TextVectors:
-    """TF-IDF + SVD as a model of users and items: one space for all services of a corpus."""
-
-    def __init__(self, corpus: Corpus, terms: Counts, *, dims: int, seed: int) -> None:
-        """Fits the space on every training user's document in every service."""
-        self.scale: float | None = None
-        self.join: Literal["time", "service"] = "service"
-        self._terms = terms
-        train = corpus.users_in("train")
-        rows = [corpus.items_of(s).take(train) for s in range(len(corpus.services))]
-        filled = [documents(r, terms)[np.flatnonzero(r.lengths > 0)] for r in rows]
-        self._space = TextSpace(vstack(filled).tocsr(), dims, seed)
-
-    def histories(self, service: str, histories: Ragged) -> np.ndarray:
-        """Return unit vectors (rows, dims) of the histories; the service makes no difference."""
-        return unit(self._space(documents(histories, self._terms)))
-
-    def items(self) -> np.ndarray:
-        """Return unit vectors (num_items, dims) of the catalogue."""
-        return unit(self._space(self._terms))
 
 
 @dataclass(frozen=True)
@@ -165,5 +143,5 @@ def _inverse_root(scatter: np.ndarray, ridge: float) -> np.ndarray:
 
 def popularity(corpus: Corpus, service: int) -> np.ndarray:
     """Return how often training users met each catalogue item in a service, (I,) float64."""
-    met = corpus.items_of(service).take(corpus.users_in("train")).values
-    return np.bincount(met, minlength=corpus.num_items).astype(np.float64)
+    items = corpus.items_of(service).take(corpus.users_in("train")).values
+    return np.bincount(items, minlength=corpus.num_items).astype(np.float64)

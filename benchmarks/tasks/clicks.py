@@ -27,12 +27,7 @@ from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import FixedScores, beside, class_shares
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.datasets.label_tables import (
-    check_times,
-    read_table,
-    rows_of,
-    service_of,
-)
+from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
     WHOLE,
@@ -42,10 +37,9 @@ from benchmarks.protocols import (
     Scored,
     TaskBaseline,
     has_vectors,
-    history_slice,
     model_of,
-    popularity_slice,
 )
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -73,7 +67,7 @@ class ClicksConfig:
     """
 
     name: str
-    impressions: Path
+    impressions: Path  # The Parquet table.
     service: str | None = None
     mlp_width: int = 2048
     cutoff: float | None = None
@@ -134,7 +128,7 @@ class ClicksTask:
     probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
-        """Reads the impressions."""
+        """Read the impressions."""
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_impressions(corpus, config)
         split = corpus.split[shown.users]
@@ -170,7 +164,7 @@ class ClicksTask:
         return [*given, *rates, *beside(models, LogCounts(self.corpus))]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users; the baselines need but one probe."""
+        """Return whether it has vectors of users; the baselines need but one probe."""
         if isinstance(model, FixedScores | ClickRates):
             return probe == "linear"
         return has_vectors(model)

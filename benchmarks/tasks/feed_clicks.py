@@ -31,15 +31,8 @@ from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    popularity_slice,
-)
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.clicks import MEASURES
 from clue.atomic import sha256

@@ -26,16 +26,8 @@ from benchmarks.baselines.probes import linear
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.within import within
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus

@@ -17,16 +17,8 @@ from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import documents, fit_cca, item_terms, unit
 from benchmarks.metrics.calibration import refit_scale
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import views
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import MatchingPairs, contrastive_entropy, matching_pairs
@@ -78,7 +70,7 @@ class LinearFloor:
     name, seed = "CCA baseline", 0
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
-        """Fits nothing: `MatchingTask` does, on the training users of each pair."""
+        """Fit nothing: `MatchingTask` does, on the training users of each pair."""
         self.config, self.corpus = config, corpus
         self.fingerprint = f"cca-{config.cca_dims}-{corpus.fingerprint}"
 
@@ -90,20 +82,20 @@ class MatchingTask:
     probes: tuple[Probe, ...] = ("zero-shot",)
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
-        """Finds the galleries."""
+        """Find the galleries."""
         self.name, self.config, self.corpus = config.name, config, corpus
         wanted = {"-".join(sorted(pair, key=corpus.services.index)) for pair in config.pairs}
         held_out = np.flatnonzero(corpus.split > 0)
-        found = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
-        wanted = wanted or set(found)
-        missing = wanted - found.keys()
+        by_name = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
+        wanted = wanted or set(by_name)
+        missing = wanted - by_name.keys()
         if missing or not wanted:
             raise ValueError(
                 f"{config.name}: no two held-out users of {corpus.path} are in both services of "
-                f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(found)}"
+                f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(by_name)}"
             )
         self.oracle = config.world and TrueLatents(Oracle(config.world, corpus))
-        self.galleries = [pairs for name, pairs in found.items() if name in wanted]
+        self.galleries = [pairs for name, pairs in by_name.items() if name in wanted]
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "pairs": sorted(wanted),
@@ -128,7 +120,7 @@ class MatchingTask:
         )
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users, and to the floor.
+        """Return whether it has vectors of users, or is the floor.
 
         Not to a vector drawn for each user: it is the same from either service and matches itself.
         """
@@ -158,7 +150,7 @@ class MatchingTask:
             parts.append(self.queries(pairs, match(a, b, scale)))
         return Scored(pa.concat_tables(parts), MEASURES, chosen)
 
-    def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+    def queries(self, pairs: MatchingPairs, matched: Matched) -> pa.Table:
         """Return the lines of one gallery: from either service to the other."""
         ids = self.corpus.user_ids.take(pa.array(pairs.users))
         tables: list[pa.Table] = []
@@ -166,8 +158,8 @@ class MatchingTask:
         if one == other:
             one, other = "older half", "newer half"
         for ranks, read, service, to in (
-            (found.forward, pairs.a, one, other),
-            (found.backward, pairs.b, other, one),
+            (matched.forward, pairs.a, one, other),
+            (matched.backward, pairs.b, other, one),
         ):
             columns = {
                 "user_id": ids,
@@ -175,7 +167,7 @@ class MatchingTask:
                 "hit_1": ranks.hit(1),
                 "reciprocal": ranks.reciprocal(),
                 "share": ranks.share(),
-                "entropy": found.loss,
+                "entropy": matched.loss,
                 "slice direction": pa.array([f"{service} → {to}"] * len(ids)),
                 "slice history": history_slice(read.lengths),
             }

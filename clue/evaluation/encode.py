@@ -115,7 +115,7 @@ def _by_length(
 ) -> torch.Tensor:
     """Encode rows shortest first, chunk by chunk, and put the results back in order."""
     device = next(model.parameters()).device
-    found = torch.zeros(len(rows), width)
+    results = torch.zeros(len(rows), width)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -126,17 +126,17 @@ def _by_length(
             chunk = rows.take(places)
             values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
             encoded = encode(values, Layout.of(chunk.lengths, device))
-            found[torch.from_numpy(places)] = encoded.float().cpu()
+            results[torch.from_numpy(places)] = encoded.float().cpu()
     model.train(was_training)
-    return found
+    return results
 
 
 def by_service(events: Sequence[tuple[str, T]]) -> dict[str, list[T]]:
     """Return what was done in each service, in the order of the events (service, what)."""
-    found: dict[str, list[T]] = {}
+    services: dict[str, list[T]] = {}
     for service, what in events:
-        found.setdefault(service, []).append(what)
-    return found
+        services.setdefault(service, []).append(what)
+    return services
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -228,7 +228,7 @@ class TextEncoder:
         return self.item_inputs(corpus).numpy()
 
     def check(self, corpus: Corpus) -> None:
-        """Raises ValueError where the corpus was written with another tokenizer."""
+        """Raise ValueError where the corpus was written with another tokenizer."""
         if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
             raise ValueError(
                 f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "

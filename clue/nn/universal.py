@@ -18,7 +18,7 @@ class FactorsConfig:
     """The blocks that have a closed form (clue/train/factors.py), and the share of the steps.
 
     `items` and `tokens` are the widths of the factors of items and of tokens, `aligned` that of the
-    space in which services' texts agree (clue/train/alignment.py). Of the steps of a
+    space in which services agree (clue/train/alignment.py). Of the steps of a
     run, the share `contrastive` trains the contrastive part and the rest the predictive one.
     Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
     the rate that they would have: at the full one they forget the start. Off, for it did not pay:

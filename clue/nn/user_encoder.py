@@ -19,10 +19,10 @@ class UserEncoderConfig:
     Of the `embedding` numbers of a vector, the last `bag` are the mean of the items themselves.
     """
 
-    layers: int = 1
-    width: int = 128
-    heads: int = 4
-    dropout: float = 0.0
+    layers: int = 1  # Blocks over a history's events.
+    width: int = 128  # Width D of the blocks.
+    heads: int = 4  # Heads of attention in a layer; they divide the width.
+    dropout: float = 0.0  # Share of activations dropped in training.
     max_events: int = 32
     embedding: int = 128
     bag: int = 0

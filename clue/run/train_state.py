@@ -54,8 +54,8 @@ class TrainState:
             phases.hand_over(self.plain_stepping())
         self.progress = progress
 
-    def _of_phase(self, every: list[torch.optim.Optimizer]) -> Sequence[torch.optim.Optimizer]:
-        first, sgd = (every[:-1], every[-1]) if self.has_sgd else (every, None)
+    def _of_phase(self, optimizers: list[torch.optim.Optimizer]) -> Sequence[torch.optim.Optimizer]:
+        first, sgd = (optimizers[:-1], optimizers[-1]) if self.has_sgd else (optimizers, None)
         return phases.active(self.progress, first, sgd)
 
 

@@ -29,11 +29,11 @@ from clue.data.text import template_fields
 class Columns:
     """What the columns of the log are called."""
 
-    user_id: str = "user_id"
-    service: str = "service"
-    item_id: str = "item_id"
-    timestamp: str = "timestamp"
-    text: str = "text"
+    user_id: str = "user_id"  # The column of the user's id.
+    service: str = "service"  # The column of the service.
+    item_id: str = "item_id"  # The column of the item's id.
+    timestamp: str = "timestamp"  # The column of the time.
+    text: str = "text"  # The column of the event's or the item's text.
 
 
 @dataclass(frozen=True, kw_only=True)
