@@ -6,7 +6,7 @@ is evaluated through `Snapshot`.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import CountVectorizer
 
 from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
-from benchmarks.protocols import Model, one_block
+from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -98,8 +98,13 @@ class EncoderModel:
         return self._items
 
     @cached_property
+    def whole_items(self) -> np.ndarray:
+        """The items (num_items, E) in all blocks, of which a universal model ranks in one."""
+        return self._vectors.items()
+
+    @cached_property
     def _items(self) -> np.ndarray:
-        vectors = self._vectors.items()
+        vectors = self.whole_items
         if isinstance(self._encoder, UniversalEncoder):  # whose items rank in one block
             ranking = np.zeros_like(vectors)
             columns = self._encoder.ranking_columns
@@ -277,62 +282,3 @@ def class_shares(labels: np.ndarray, split: np.ndarray) -> np.ndarray:
     """Return each class's share among the rows of the training split, for every row, (Q, C)."""
     count = np.bincount(labels[split == 0], minlength=int(labels.max()) + 1)
     return np.tile(count / count.sum(), (len(labels), 1))
-
-
-class Concatenated:
-    """Several representations side by side, such as an embedding and hand-made features.
-
-    For probes that standardise: the parts keep their own scales, so that a user's vector does not
-    depend on whom it is asked with.
-    """
-
-    def __init__(self, name: str, parts: Sequence[Model]) -> None:
-        """Take the seed of the first."""
-        self.name, self.parts, self.seed = name, parts, parts[0].seed
-        self.fingerprint = "+".join(part.fingerprint for part in parts)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One a part by its name, or all of a part that has several, "part: block"."""
-        made: dict[str, slice] = {}
-        start = 0
-        for part in self.parts:
-            for name, columns in part.blocks.items():
-                whole = part.name if len(part.blocks) == 1 else f"{part.name}: {name}"
-                made[whole] = slice(start + columns.start, start + columns.stop)
-            start += _width(part)
-        return made
-
-    @property
-    def similarity(self) -> slice:
-        """All columns."""
-        return slice(None)
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return the parts' vectors (n, sum of widths)."""
-        return np.concatenate([part.users(past) for part in self.parts], axis=1)
-
-    def items(self) -> np.ndarray | None:
-        """Return the parts' vectors of items, zeros (num_items, width) of a part without any.
-
-        None where no part has them.
-        """
-        each = [part.items() for part in self.parts]
-        rows = next((len(items) for items in each if items is not None), None)
-        if rows is None:
-            return None
-        filled = [
-            np.zeros((rows, _width(part)), np.float32) if items is None else items
-            for part, items in zip(self.parts, each, strict=True)
-        ]
-        return np.concatenate(filled, axis=1)
-
-
-def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:
-    """Return every trained encoder with `counts` beside its vector, "CLUE + item counts"."""
-    trained = [one for one in models if isinstance(one, EncoderModel) and not one.untrained]
-    return [Concatenated(f"{one.name} + {counts.name}", [one, counts]) for one in trained]
-
-
-def _width(model: Model) -> int:
-    return max(columns.stop for columns in model.blocks.values())

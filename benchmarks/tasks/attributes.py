@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import ItemCounts, LogCounts
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import few_shot, predict
-from benchmarks.baselines.representations import FixedScores, beside, class_shares
+from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.datasets.label_tables import read_labels, rows_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.probes import Target, predict
-from benchmarks.baselines.representations import beside
 from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import log_losses

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import LogCounts
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import beside
 from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
-from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.protocols import (
     Measure,
@@ -73,8 +73,8 @@ class Popular:
 class NextItemTask:
     """The last event of every held-out user, among all items of its service, seen ones too.
 
-    Her past is all that she did before, in any service. In this world nobody tires of an item, so
-    that what was seen stays in the ranking.
+    Their past is all that they did before, in any service. In this world nobody tires of an item,
+    so that what was seen stays in the ranking.
     """
 
     version, family = 1, "next item"
