@@ -104,7 +104,7 @@ def plain_name(log: Path) -> str:
 
 
 def write_data_config(log: Path, name: str, run: Path) -> Path:
-    """Writes RUN/data.yaml, by which `clue/prepare.py` reads the log, and gives its path.
+    """Write RUN/data.yaml, by which `clue/prepare.py` reads the log, and return its path.
 
     Raises FileNotFoundError without the file and ValueError naming the columns that it lacks.
     """
@@ -233,7 +233,7 @@ def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
 
 
 def main() -> None:
-    """Reads the command line, runs the stages, prints the end."""
+    """Read the command line, run the stages, print the end."""
     sys.stdout.write(run_command(DemoConfig, demo, description=__doc__) + "\n")
 
 

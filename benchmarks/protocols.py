@@ -22,6 +22,7 @@ from benchmarks.metrics.bootstrap import (
     gauc_of,
     macro_auroc_of,
     mean_of,
+    mean_statistic,
     median_of,
     r2_of,
     ratio_of,
@@ -99,7 +100,7 @@ class Ranker(Protocol):
     fingerprint: str
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Learns from the past of all users; tunes itself on `valid` pasts and their next items.
+        """Learn from the past of all users; tune itself on `valid` pasts and their next items.
 
         `targets` (n,) are item indices of the corpus.
         """
@@ -132,7 +133,7 @@ class Measure:
     """A figure of a task, of `columns` of its queries.
 
     mean, median    (values)
-    auroc           (score, label 0/1), gauc the same within each user, weighted by her queries
+    auroc           (score, label 0/1), gauc the same within each user, weighted by their queries
     macro_auroc     (list of class scores, class number): mean one-versus-rest
     mean_auroc      (list of scores, list of labels 0/1): the mean over the labels of their AUROC
     average_precision, ece  (probability, label 0/1)
@@ -153,22 +154,21 @@ class Measure:
         if self.kind == "gauc":
             users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
             return gauc_of(columns[0], columns[1] > 0.5, users)
-        if self.kind == "mean_auroc":
-            areas = [auroc_of(s, y > 0.5) for s, y in zip(*(c.T for c in columns), strict=True)]
-            return _mean_statistic(areas)
-        if self.kind == "mean_r2":
-            return _mean_statistic(
-                [r2_of(p, y) for p, y in zip(*(c.T for c in columns), strict=True)]
-            )
         made: Mapping[str, Any] = {
             "mean": mean_of,
             "median": median_of,
             "auroc": lambda score, label: auroc_of(score, label > 0.5),
             "macro_auroc": lambda scores, label: macro_auroc_of(scores, label.astype(np.int64)),
+            "mean_auroc": lambda scores, labels: mean_statistic(
+                [auroc_of(*pair) for pair in zip(scores.T, labels.T > 0.5, strict=True)]
+            ),
             "average_precision": lambda score, label: average_precision_of(score, label > 0.5),
             "ece": ece_of,
             "ne": ne_of,
             "r2": r2_of,
+            "mean_r2": lambda predicted, true: mean_statistic(
+                [r2_of(*pair) for pair in zip(predicted.T, true.T, strict=True)]
+            ),
             "spearman": spearman_of,
             "ratio": ratio_of,
             "coverage": lambda lists, items: coverage_of(lists.astype(np.int64), int(items[0])),
@@ -227,50 +227,9 @@ class Task(Protocol):
         ...
 
 
-HISTORY = ((0, "0"), (1, "1-4"), (5, "5-19"), (20, "20-99"), (100, "100+"))
-
-
-def history_slice(lengths: np.ndarray) -> pa.Array:
-    """Return the slice of each history length (n,), for a column "slice history"."""
-    starts = np.array([start for start, _ in HISTORY])
-    names = pa.array([name for _, name in HISTORY])
-    return names.take(pa.array(np.searchsorted(starts, lengths, side="right") - 1))
-
-
-def popularity_slice(counts: np.ndarray) -> pa.Array:
-    """Return "head", "mid" or "tail" of each target's count of training events (n,).
-
-    The head holds a third of the queries' targets by count, and so do the others, ties together.
-    """
-    low, high = np.quantile(counts, [1 / 3, 2 / 3]) if len(counts) else (0, 0)
-    names = pa.array(["tail", "mid", "head"])
-    return names.take(pa.array((counts > low).astype(int) + (counts > high)))
-
-
-def seen_slice(split: np.ndarray) -> pa.Array:
-    """Return "seen" for users of the training split (n,), whom pretraining read, else "unseen"."""
-    return pa.array(["seen", "unseen"]).take(pa.array((split > 0).astype(int)))
-
-
 def _array(column: pa.ChunkedArray) -> np.ndarray:
     whole = column.combine_chunks()
     if pa.types.is_fixed_size_list(whole.type):
         width = whole.type.list_size
         return whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, width).astype(np.float64)
     return whole.to_numpy(zero_copy_only=False).astype(np.float64)
-
-
-def matrix(values: np.ndarray) -> pa.FixedSizeListArray:
-    """Return (n, k) values as a column of lists."""
-    flat = pa.array(np.ascontiguousarray(values, np.float32).ravel())
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-
-def _mean_statistic(parts: Sequence[Statistic]) -> Statistic:
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        each = np.stack([part(weights) for part in parts])
-        known = np.isfinite(each)
-        total = np.where(known, each, 0).sum(0)
-        return np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))
-
-    return statistic

@@ -61,15 +61,15 @@ class Kill:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     config = read_command_line(RobustnessConfig, sys.argv[1:], description=__doc__ or "")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
-        found = measure(config, Path(work))
+        results = measure(config, Path(work))
     config.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps(results, indent=1) + "\n"
     (config.out / "robustness.json").write_text(text, encoding="utf-8")
-    shown = {key: value for key, value in found.items() if key != "each"}
+    shown = {key: value for key, value in results.items() if key != "each"}
     sys.stdout.write(json.dumps(shown, indent=1) + "\n")
 
 
@@ -123,7 +123,7 @@ def tiny_run(work: Path, *, steps: int) -> PretrainConfig:
 
 
 def make_corpus(corpus: Path, work: Path) -> None:
-    """Writes a small synthetic world and prepares it."""
+    """Write a small synthetic world and prepare it."""
     world = SyntheticConfig(users=200, items_per_service=80, out=work / "logs")
     write_world(world, world.out)
     prepare(demo_recipe(world, corpus))
@@ -137,13 +137,13 @@ def child(task: Callable[..., object], *arguments: object) -> BaseProcess:
 
 
 def finish(process: BaseProcess) -> None:
-    """Waits for `process`. Raises AssertionError where it failed."""
+    """Wait for `process`. AssertionError where it failed."""
     process.join()
     assert process.exitcode == 0, f"the child ended with status {process.exitcode}"
 
 
 def kill_once(config: PretrainConfig, delay: float, *, inside: bool) -> Kill:
-    """Starts the run again, kills it after `delay` seconds of its life or of a save, and checks.
+    """Start the run again, kill it after `delay` seconds of its life or of a save, and check.
 
     It is killed earlier where it has taken MOST_STEPS steps.
     """
@@ -187,7 +187,7 @@ def being_written(folder: Path) -> set[tuple[str, int]]:
 
 
 def wait_until(happened: Callable[[], object], most: float = 120.0) -> None:
-    """Returns when `happened`, asked every millisecond. Raises AssertionError after `most` s."""
+    """Return when `happened`, asked every millisecond. AssertionError after `most` s."""
     end = time.monotonic() + most
     while not happened():
         assert time.monotonic() < end, f"nothing happened in {most} s"
@@ -195,7 +195,7 @@ def wait_until(happened: Callable[[], object], most: float = 120.0) -> None:
 
 
 def assert_equal(one: PretrainConfig, other: PretrainConfig) -> None:
-    """Raises AssertionError unless both runs learnt the same, to the last bit."""
+    """Raise AssertionError unless both runs learnt the same, to the last bit."""
     ends = [checkpoint.find_last(run.run) for run in (one, other)]
     assert ends[0] is not None and ends[1] is not None
     assert ends[0].step == ends[1].step == one.steps

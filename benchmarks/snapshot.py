@@ -28,7 +28,7 @@ class Snapshot:
     amounts: tuple[Mapping[str, Ragged], ...] = ()
 
     def __post_init__(self) -> None:
-        """Looks at every event."""
+        """Look at every event."""
         for service, (items, times) in zip(self.corpus.services, self.parts, strict=True):
             if len(items) != len(self.users) or not np.array_equal(items.offsets, times.offsets):
                 raise ValueError(
@@ -46,7 +46,7 @@ class Snapshot:
                 )
 
     def __len__(self) -> int:
-        """The number of users."""
+        """Return the number of users."""
         return len(self.users)
 
     @property
@@ -56,7 +56,7 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """Names what a model can read here: equal pasts of one corpus have equal digests."""
+        """The name of what a model can read here: equal pasts of one corpus have equal digests."""
         hashed = hashlib.sha256(np.ascontiguousarray(self.cutoff).tobytes())
         columns = [column for part in self.parts for column in part]
         columns += [column for named in self.amounts for column in named.values()]

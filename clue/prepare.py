@@ -40,7 +40,7 @@ from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_
 from clue.data.ingest.times import settle_units
 from clue.data.text import learn_tokenizer, read_tokenizer
 
-HELP = """Makes a corpus out of behaviour logs.
+HELP = """Make a corpus out of behaviour logs.
 
     clue prepare configs/prepare/synthetic.yaml
     clue prepare name=mine events='[logs/*.parquet]' columns.user_id=customer
@@ -172,13 +172,13 @@ def _read(
 def _number(
     db: duckdb.DuckDBPyConnection, config: PrepareConfig, layout: Layout, show: "_Progress"
 ) -> list[str]:
-    """Numbers users and items; gives the services in order. ValueError for one without events."""
+    """Give users and items numbers; return the services. ValueError for one without events."""
     rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
-    found = [service for (service,) in rows]
-    services = list(layout.templates or found)
-    empty = [service for service in services if service not in found]
-    if empty or not found:
-        raise ValueError(f"no good event of {empty or 'any service'}; the log has {found}")
+    named = [service for (service,) in rows]
+    services = list(layout.templates or named)
+    empty = [service for service in services if service not in named]
+    if empty or not named:
+        raise ValueError(f"no good event of {empty or 'any service'}; the log has {named}")
     if len(services) > MOST_SERVICES:
         raise ValueError(
             f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
@@ -262,13 +262,13 @@ class _Progress:
         self.on = on
 
     def line(self, text: str) -> None:
-        """Shows a line."""
+        """Show a line."""
         if self.on:
             tqdm.write(text, file=sys.stderr)
 
     @contextmanager
     def stage(self, name: str) -> Generator[Callable[[int], object]]:
-        """Shows `name` while the block runs; gives a function to call with the rows just done."""
+        """Show `name` while the block runs; yield a function to call with the rows just done."""
         start = time.perf_counter()
         quiet = not (self.on and sys.stderr.isatty())
         with tqdm(desc=name, unit=" rows", disable=quiet, leave=False) as bar:

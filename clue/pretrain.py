@@ -198,9 +198,9 @@ def drawn_ahead(
             yield step, batch, time.perf_counter() - began
 
 
-def due(done: int, every: int, steps: int) -> bool:
+def due(done: int, interval: int, steps: int) -> bool:
     """Return whether what comes every so many steps, and at the end, is due after `done` steps."""
-    return done % every == 0 or done == steps
+    return done % interval == 0 or done == steps
 
 
 def open_corpus(config: PretrainConfig) -> Corpus:

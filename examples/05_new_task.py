@@ -20,17 +20,8 @@ import clue
 from benchmarks.baselines.counts import ItemCounts
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.representations import EncoderModel
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.suite.results import measured
 from clue.data.corpus import Corpus

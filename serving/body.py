@@ -112,10 +112,10 @@ def parse_json(body: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
         raise _malformed("an object gives the same key twice")
-    return found
+    return tree
 
 
 def _no_constant(_: str) -> float:

@@ -2,6 +2,7 @@
 """Some processes of a test, joined over gloo: one that hangs shows where, and fails its test."""
 
 import faulthandler
+import multiprocessing
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,10 +15,13 @@ from torch import multiprocessing as mp
 # The longest of these tests takes 40 s on one busy core. Without a limit a process that waits for
 # another one does so for gloo's 30 minutes, and one that cannot end waits for ever.
 LIMIT = 600
+# A fresh interpreter imports these for 3.4 s of a core. One does, and the processes of all tests of
+# a worker are its forks; nothing runs in it, so that no thread is lost in a fork.
+multiprocessing.set_forkserver_preload(["pytest", "clue.pretrain"])
 
 
 def spawn(function: Callable[..., None], *arguments: Any, world: int) -> None:
-    """Runs `function(rank, world, *arguments)` in `world` processes, which have joined.
+    """Run `function(rank, world, *arguments)` in `world` processes, which have joined.
 
     Raises what a process raised, and TimeoutError where they have not ended in `LIMIT` seconds.
     """
@@ -25,7 +29,9 @@ def spawn(function: Callable[..., None], *arguments: Any, world: int) -> None:
     # polls a file, and no process waits for the one that holds it to be the last to end.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     work = (function, world, store.port, arguments)
-    context = mp.spawn(_one, work, nprocs=world, join=False)  # pyright: ignore[reportPrivateImportUsage]
+    context = mp.start_processes(  # pyright: ignore[reportPrivateImportUsage]
+        _one, work, nprocs=world, join=False, start_method="forkserver"
+    )
     assert context is not None
     end = time.monotonic() + LIMIT
     while not context.join(timeout=1):

@@ -16,6 +16,10 @@ from clue.prepare import with_logs_as_keys
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
 
+# Commands that end before any work run in this process, which has imported torch already: a start
+# of 3 s each would be all that they take. `runpy` warns of that.
+IMPORTED = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+
 
 def clue(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "clue.cli", *map(str, arguments)]
@@ -48,13 +52,19 @@ def test_the_commands_in_the_help_are_valid() -> None:
         load(kinds[name], None, with_logs_as_keys(keys) if name == "prepare" else keys)
 
 
+@IMPORTED
 @pytest.mark.parametrize("command", ["prepare", "export", "synthetic", "serve"])
-def test_a_command_s_help_says_its_keys(command: str) -> None:
-    done = clue(command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "Keys and their defaults:" in done.stdout
+def test_a_command_s_help_says_its_keys(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clue"])
+    with pytest.raises(SystemExit) as done:
+        cli.main([command, "--help"])
+    assert not done.value.code
+    assert "Keys and their defaults:" in capsys.readouterr().out
 
 
+@IMPORTED
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -67,12 +77,23 @@ def test_a_command_s_help_says_its_keys(command: str) -> None:
     ],
 )
 def test_a_wrong_command_ends_with_2_and_a_hint(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = clue(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
+    monkeypatch.setattr(sys, "argv", ["clue"])
+    with pytest.raises(SystemExit) as done:
+        cli.main(arguments)
+    assert done.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1
+    assert message in stderr
+
+
+def test_a_process_ends_with_the_status_of_its_command() -> None:
+    done = clue("prepair")
+    assert done.returncode == 2 and done.stderr.startswith("error: there is no command")
 
 
 def test_what_is_not_installed_names_its_extra(tmp_path: Path) -> None:
@@ -103,16 +124,13 @@ def test_a_log_needs_no_yaml(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 
 def test_options_of_the_launcher_start_processes(tiny_run: TinyRun, tmp_path: Path) -> None:
-    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
-    keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}"]
-    done = clue("embed", *keys, f"out={one}")
-    assert done.returncode == 0, done.stderr
-    machine = f"--config_file={ROOT / 'configs/accelerate/cpu2.yaml'}"
-    done = clue("embed", machine, *keys, f"out={two}")
+    out = tmp_path / "two.parquet"
+    keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={out}"]
+    done = clue("embed", f"--config_file={ROOT / 'configs/accelerate/cpu2.yaml'}", *keys)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stderr.splitlines() if "vectors" in line]
     assert len(rows) == 2  # a line a process
-    assert two.is_file()
+    assert out.is_file()
 
 
 def test_a_model_is_exported(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
-from clue.embed import EmbedConfig, embed, read_embeddings
+from clue.embed import EmbedConfig, embed, main, read_embeddings
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
 from clue.inference.universal_encoder import UniversalEncoder
@@ -216,17 +216,20 @@ def test_a_next_item_checkpoint_writes_the_same_table(tiny_items: TinyRun, tmp_p
 
 
 def test_the_command_names_an_item_outside_the_catalogue(
-    tiny_items: TinyRun, tmp_path: Path
+    tiny_items: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     events = [(user, "shop", name) for user in "abc" for name in ("spoon", "fork")]
     corpus = corpus_of(tmp_path, events, {"a": "train", "b": "valid", "c": "test"})
-    asked = [f"checkpoint={tiny_items.run}", f"corpus={corpus.path}", f"out={tmp_path / 'x'}"]
-    done = subprocess.run(
-        [sys.executable, "clue/embed.py", *asked], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-    assert "2 of its 2 items" in done.stderr and "the first of them 'fork' of 'shop'" in done.stderr
+    keys = [f"checkpoint={tiny_items.run}", f"corpus={corpus.path}", f"out={tmp_path / 'x'}"]
+    monkeypatch.setattr(sys, "argv", ["clue/embed.py", *keys])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert "2 of its 2 items" in stderr and "the first of them 'fork' of 'shop'" in stderr
 
 
 def test_the_next_day_takes_the_place_of_the_last(tiny_run: TinyRun, tmp_path: Path) -> None:

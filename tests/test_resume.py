@@ -46,7 +46,7 @@ def config(tiny_run: TinyRun, tmp_path: Path) -> PretrainConfig:
 
 
 def launch(config: PretrainConfig) -> subprocess.Popen[str]:
-    """Starts `config` on two processes with the shipped machine file."""
+    """Start `config` on two processes with the shipped machine file."""
     file = config.runs / f"{config.name}.yaml"
     file.write_text(to_yaml(config))
     command = [

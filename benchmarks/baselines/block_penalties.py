@@ -89,9 +89,9 @@ class NormalEquations:
     def weights(self, penalties: Penalties) -> np.ndarray:
         """Return the weights (F, O) of the columns as they are, zero where a block is left out."""
         factor = penalties.of_columns(self.blocks, self.width)
-        found = np.zeros_like(self._whole.cross)
-        found[factor > 0] = _solve(self._whole, penalties.alpha, factor)
-        return found
+        weights = np.zeros_like(self._whole.cross)
+        weights[factor > 0] = _solve(self._whole, penalties.alpha, factor)
+        return weights
 
     def loss(self, penalties: Penalties) -> float:
         """Return the mean squared error on rows that are not fitted on, with PRICE for blocks."""
@@ -138,13 +138,13 @@ def _best_alpha(
     equations: NormalEquations, factors: Mapping[str, float]
 ) -> tuple[float, Penalties]:
     """Return the best from the strongest alpha down, until it has become worse twice."""
-    found: list[tuple[float, Penalties]] = []
+    tried: list[tuple[float, Penalties]] = []
     for alpha in reversed(ALPHAS):
         penalties = Penalties(alpha, factors)
-        found.append((equations.loss(penalties), penalties))
-        if len(found) - found.index(min(found, key=_first)) > 2:
+        tried.append((equations.loss(penalties), penalties))
+        if len(tried) - tried.index(min(tried, key=_first)) > 2:
             break
-    return min(found, key=_first)
+    return min(tried, key=_first)
 
 
 def _moves(penalties: Penalties, name: str) -> list[Penalties]:

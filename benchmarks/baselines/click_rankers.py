@@ -26,7 +26,7 @@ class ClickLog:
     """All clicks of a service by time: users, items, and the item that the user clicked before."""
 
     def __init__(self, corpus: Corpus, number: int) -> None:
-        """`number` is that of the service. `before` is -1 at a user's first click."""
+        """Read the clicks of the service `number`. `before` is -1 at a user's first click."""
         items, times = corpus.items_of(number), corpus.timestamps_of(number)
         before = np.r_[-1, items.values[:-1]].astype(np.int64)
         before[items.offsets[:-1][items.lengths > 0]] = -1

@@ -1,5 +1,6 @@
 """Impressions of items to users, and the rival that knows how often an item is clicked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class ClickRates:
     def __init__(
         self, corpus: Corpus, train: Impressions, valid: Impressions, *, activity: bool
     ) -> None:
-        """Chooses the smoothing by the log loss on `valid`."""
+        """Choose the smoothing by the log loss on `valid`."""
         self.name = "item rate + activity" if activity else "item rate"
         self.blocks, self.similarity = one_block(1), slice(None)
         self.corpus, self.train, self.activity = corpus, train, activity
@@ -67,6 +68,18 @@ class ClickRates:
     def items(self) -> np.ndarray:
         """Return the log odds (num_items, 1) of the rates."""
         return _log_odds(self._rates(self.train, self.smoothing))[:, None]
+
+    def shown(self, parts: Sequence[Impressions]) -> list[np.ndarray]:
+        """Return how often the item of each impression is shown in training, (n,) of each part.
+
+        The first part are the training impressions, of which those of the other folds are counted.
+        """
+        fold = self.train.users % FOLDS
+        counts = np.zeros((FOLDS, self.corpus.num_items))
+        np.add.at(counts, (fold, self.train.items), 1)
+        total = counts.sum(0)
+        own = counts[fold, self.train.items]
+        return [total[self.train.items] - own, *(total[part.items] for part in parts[1:])]
 
     def training_items(self) -> np.ndarray:
         """Return those of the training impressions (n, 1), from the users of the other folds.

@@ -32,7 +32,7 @@ class ItemKNN:
         self.fingerprint = f"item-knn-{self.SHRINKAGES}-{self.NEIGHBOURS}-{filter_seen}"
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Chooses h and k."""
+        """Choose h and k."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         best = -1.0
         for shrinkage in self.SHRINKAGES:
@@ -50,7 +50,7 @@ class ItemKNN:
         self._items, self._service = fold.items, service
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the sums (b, m)."""
+        """Yield the sums (b, m)."""
         yield from self._products(rows_of(past, self._service, self._items, items), self._kept)
 
     def _products(self, met: Matrix, kept: Matrix) -> Iterator[np.ndarray]:
@@ -98,7 +98,7 @@ class Ease:
         self.fingerprint = f"ease-{limits}-{filter_seen}"
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Chooses the ridge and inverts."""
+        """Choose the ridge and invert."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         frequent = np.argsort(-fold.counts, kind="stable")
         known = np.sort(frequent[: self.TUNED_ON])
@@ -115,7 +115,7 @@ class Ease:
         self._items, self._service = fold.items, service
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the scores (b, m)."""
+        """Yield the scores (b, m)."""
         met = rows_of(past, self._service, self._items, items)
         yield from self._products(met, self._known, self._weights)
 
@@ -172,7 +172,7 @@ class ImplicitALS:
         self.fingerprint = f"ials-{grid}-{filter_seen}"
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Chooses all three."""
+        """Choose all three."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         first, *larger = self.FACTORS
         found: dict[tuple[int, float, float], float] = {}
@@ -192,7 +192,7 @@ class ImplicitALS:
         fold: Fold,
         found: dict[tuple[int, float, float], float],
     ) -> None:
-        """Notes the NDCG@10 of (factors, regularisation, alpha), and keeps the best model."""
+        """Note the NDCG@10 of (factors, regularisation, alpha), and keep the best model."""
         with threadpool_limits(limits=1):  # it warns of a BLAS with more, ten times slower
             model = AlternatingLeastSquares(*setting, num_threads=1, random_state=self.seed)
             model.fit(fold.met, show_progress=False)
@@ -201,7 +201,7 @@ class ImplicitALS:
             self._model = model
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the products (b, m) of folded-in users and items."""
+        """Yield the products (b, m) of folded-in users and items."""
         met = rows_of(past, self._service, self._items, items)
         with threadpool_limits(limits=1):
             yield from self._products(met, self._model)

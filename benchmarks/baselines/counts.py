@@ -1,7 +1,5 @@
 """What is counted of a user before there is any model: events, and events with common items."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy.sparse import csr_matrix
 
@@ -16,18 +14,14 @@ class ItemCounts:
     name, seed, similarity = "item counts", 0, slice(None)
 
     def __init__(self, corpus: Corpus, users: np.ndarray, count: int) -> None:
-        """The `count` items that `users` met most are counted."""
-        met = np.zeros(corpus.num_items, np.int64)
+        """Choose the `count` items that `users` met most."""
+        events = np.zeros(corpus.num_items, np.int64)
         for service in range(len(corpus.services)):
             values = corpus.items_of(service).take(users).values
-            met += np.bincount(values, minlength=corpus.num_items)
-        self.counted = np.argsort(-met, kind="stable")[: min(count, int((met > 0).sum()))]
+            events += np.bincount(values, minlength=corpus.num_items)
+        self.counted = np.argsort(-events, kind="stable")[: min(count, int((events > 0).sum()))]
+        self.blocks = one_block(len(self.counted) + 1)
         self.fingerprint = f"item-counts-{count}-{len(users)}-{corpus.fingerprint}"
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(len(self.counted) + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, count + 1)."""
@@ -50,12 +44,7 @@ class LogCounts:
 
     def __init__(self, corpus: Corpus) -> None:
         """Every service of the corpus has a column."""
-        self._services = len(corpus.services)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self._services + 1)
+        self.blocks = one_block(len(corpus.services) + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return a column (n, S + 1) for each service and for all together."""

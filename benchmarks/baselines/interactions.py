@@ -1,8 +1,13 @@
-"""What a linear model reads of a user and an item: [u, i, u * i] of their frozen vectors."""
+"""What a linear model reads of a user and an item: [u, i, u * i], by block how near they are."""
 
 from collections.abc import Mapping
 
 import numpy as np
+
+from benchmarks.baselines.concatenated import whole_items
+from benchmarks.protocols import Model
+
+SIMILARITY = "similarity"
 
 
 def bounded(blocks: Mapping[str, slice], width: int) -> dict[str, slice]:
@@ -10,10 +15,34 @@ def bounded(blocks: Mapping[str, slice], width: int) -> dict[str, slice]:
     return {name: slice(*columns.indices(width)[:2]) for name, columns in blocks.items()}
 
 
+def pair_features(
+    model: Model, users: np.ndarray, rows: np.ndarray, *, with_users: bool = True
+) -> tuple[np.ndarray, dict[str, slice]]:
+    """Return the features (n, F) float32 of n pairs by a frozen model, and their blocks.
+
+    `users` (n, E) are the vectors of the pairs' users, `rows` (n,) the items of the catalogue. Of a
+    model without items they are `users` alone. `with_users` false leaves u out: right where users
+    are ranked for by themselves, since u is the same for all items of a ranking.
+    """
+    items = model.items()
+    users = users.astype(np.float32)
+    if items is None:
+        return users, bounded(model.blocks, users.shape[1])
+    x, blocks = interactions(users, items, rows, model.blocks)
+    near = similarities(users, whole_items(model), rows, model.blocks)
+    blocks[SIMILARITY] = slice(x.shape[1], x.shape[1] + near.shape[1])
+    x = np.concatenate([x, near], axis=1)
+    if with_users:
+        return x, blocks
+    width = users.shape[1]
+    of_items = {name: columns for name, columns in blocks.items() if columns.start >= width}
+    return x[:, width:], {n: slice(c.start - width, c.stop - width) for n, c in of_items.items()}
+
+
 def interactions(
     users: np.ndarray, items: np.ndarray, rows: np.ndarray, blocks: Mapping[str, slice]
 ) -> tuple[np.ndarray, dict[str, slice]]:
-    """Return features (n, F) float32 of n pairs, and their blocks.
+    """Return [u, i, u * i] (n, F) float32 of n pairs, and the blocks of its columns.
 
     `users` (n, E) are the vectors of the pairs, `items` (num_items, E) those of the catalogue in
     the same space, `rows` (n,) the items of the pairs. Columns that are zero for every item are
@@ -31,3 +60,23 @@ def interactions(
         if first < last:
             made[f"{name} * item"] = slice(start + int(first), start + int(last))
     return np.concatenate([u, i, u[:, used] * i], axis=1), made
+
+
+def similarities(
+    users: np.ndarray, items: np.ndarray, rows: np.ndarray, blocks: Mapping[str, slice]
+) -> np.ndarray:
+    """Return the inner product and the cosine (n, 2 B) of n pairs in each block that items have.
+
+    A probe could sum u * i up, but not over the 1,300 columns of a universal vector, of which it
+    reads the products of one block. The cosine is 0 where either vector is.
+    """
+    made: list[np.ndarray] = []
+    for columns in blocks.values():
+        i, u = items[:, columns], users[:, columns]
+        if not (i != 0).any():
+            continue
+        product = np.einsum("ij,ij->i", u, i[rows], dtype=np.float64)
+        lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(i, axis=1)[rows]
+        cosine = np.divide(product, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+        made += [product, cosine]
+    return np.stack(made, axis=1).astype(np.float32) if made else np.zeros((len(rows), 0), "f4")

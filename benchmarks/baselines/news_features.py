@@ -67,14 +67,13 @@ class NewsFeatures:
         items: np.ndarray,
         loss: Callable[[np.ndarray], float],
     ) -> None:
-        """Choose the smoothing, the hours and the titles by the least `loss` of valid scores (n,).
+        """Choose the smoothing and the number of titles by the least `loss` of valid scores (n,).
 
         `past` is of the impressions, `row` and `items` (n,) are what they show.
         """
         moments = past.cutoff[row]
         self.chosen = {
             "item rate": least(SMOOTHING, lambda s: loss(self._rates.log_odds(items, moments, s))),
-            "popularity": least(HOURS, lambda h: loss(self._counted(items, moments, h)[1])),
             "titles": least(NEWEST, lambda k: loss(self._cosine(past, row, items, int(k)))),
         }
 
@@ -86,11 +85,7 @@ class NewsFeatures:
         return {
             "item rate": rate[:, None],
             "popularity": np.stack(
-                [
-                    *self._counted(items, moments, self.chosen["popularity"]),
-                    *self._counted(items, moments, HOURS[-1]),
-                ],
-                axis=1,
+                [each for hours in HOURS for each in self._counted(items, moments, hours)], axis=1
             ),
             "titles": self._cosine(past, row, items, int(self.chosen["titles"]))[:, None],
             "categories": self._shares(past, row, items),

@@ -48,7 +48,7 @@ class ItemPopularity:
     name, seed, fingerprint = "popularity", 0, "item-popularity"
 
     def __init__(self, counts: np.ndarray) -> None:
-        """`counts` (V,) is how often each item is trained on; one is added to each."""
+        """Take how often each item is trained on, `counts` (V,); one is added to each."""
         self.chosen: dict[str, Any] = {}
         self.table: np.ndarray = np.log((counts + 1) / (counts + 1).sum())[:, None]
 
@@ -112,19 +112,19 @@ class TrainedItems:
         They are either its own, or those of one service, of which only leave-one-out over sequences
         of one service each holds out the last event.
         """
-        mine, path = self.sequences, self.checkpoint.path
-        if services == self.services and mine == asked:
+        own, path = self.sequences, self.checkpoint.path
+        if services == self.services and own == asked:
             return
-        apart = len(self.services) == 1 or mine.join == "service"
-        if {mine.split, asked.split} != {"leave_one_out"} or not apart:
+        apart = len(self.services) == 1 or own.join == "service"
+        if {own.split, asked.split} != {"leave_one_out"} or not apart:
             raise ValueError(
-                f"{path} was trained with sequences.split={mine.split} and sequences.join="
-                f"{mine.join}, which may hold the answers for {', '.join(sorted(services))}; train "
+                f"{path} was trained with sequences.split={own.split} and sequences.join="
+                f"{own.join}, which may hold the answers for {', '.join(sorted(services))}; train "
                 "it with sequences.split=leave_one_out and sequences.join=service"
             )
-        if mine.held_out != asked.held_out:
+        if own.held_out != asked.held_out:
             raise ValueError(
-                f"{path} was trained with sequences.held_out={mine.held_out} and is asked with "
+                f"{path} was trained with sequences.held_out={own.held_out} and is asked with "
                 f"{asked.held_out}; compare models of equal sequences"
             )
 
@@ -156,12 +156,12 @@ class ServiceItems:
 
 
 def _history(run: Path) -> RunHistory:
-    """A checkpoint that was moved away from its log has no lines."""
+    """Return the log; a checkpoint that was moved away from its log has no lines."""
     return read_log(run) if (run / LOG).is_file() else RunHistory()
 
 
 def _spent(history: RunHistory, clock: Literal["seconds", "processor_seconds"], step: int) -> float:
-    """The seconds of the steps up to `step`: a line holds the mean of its steps since the last."""
+    """Return the seconds of the steps up to `step`: a line is the mean of those since the last."""
     total, before = 0.0, 0
     for line in history.train:
         total += line[clock] * max(0, min(line["step"], step) - before)

@@ -3,7 +3,6 @@
 The files are those of clue/synthetic/labels.py. N users and I items of the corpus, Q topics.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ class Oracle:
     """
 
     def __init__(self, directory: Path, corpus: Corpus) -> None:
-        """Reads them. FileNotFoundError without a world, ValueError for a corpus of another one."""
+        """Read them. FileNotFoundError without a world, ValueError for a corpus of another one."""
         file = directory / "world.yaml"
         if not file.is_file():
             raise FileNotFoundError(
@@ -38,11 +37,11 @@ class Oracle:
         self.directory, self.corpus = directory, corpus
         self.config = load(OutcomesConfig, file, raw=True)
         users, items = self.table("users"), self.table("items")
-        mine = self.rows(users["user_id"], corpus.user_ids)
-        self.first, self.last = (shares_of(users, c)[mine] for c in ("first_latents", "latents"))
-        mine = self.rows(items["item_id"], corpus.item_ids)
-        self.topic = items["topic"].to_numpy()[mine]
-        self.popularity = items["popularity"].to_numpy()[mine]
+        rows = self.rows(users["user_id"], corpus.user_ids)
+        self.first, self.last = (shares_of(users, c)[rows] for c in ("first_latents", "latents"))
+        rows = self.rows(items["item_id"], corpus.item_ids)
+        self.topic = items["topic"].to_numpy()[rows]
+        self.popularity = items["popularity"].to_numpy()[rows]
         names = ("users", "items", "outcomes", "impressions")
         self.fingerprint = "-".join(sha256(directory / f"{n}.parquet")[:8] for n in names)
 
@@ -50,16 +49,16 @@ class Oracle:
         """Return one of the world's tables."""
         return pq.read_table(self.directory / f"{name}.parquet")
 
-    def rows(self, known: pa.ChunkedArray, asked: pa.Array) -> np.ndarray:
+    def rows(self, known: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
         """Return where each of `asked` stands in `known`. ValueError for one that is not there."""
-        found = places(known, asked)
-        if (found < 0).any():
-            stranger = asked[int(np.flatnonzero(found < 0)[0])]
+        rows = places(known, ids)
+        if (rows < 0).any():
+            stranger = ids[int(np.flatnonzero(rows < 0)[0])]
             raise ValueError(
                 f"{self.corpus.path}: {stranger} is not of the world in {self.directory}; prepare "
                 "the corpus from its events"
             )
-        return found
+        return rows
 
     def item_vectors(self) -> np.ndarray:
         """Return (I, Q + 1): their product with a user's latents and a 1 is the item's probability.
@@ -69,10 +68,10 @@ class Oracle:
         service, topics = self.corpus.item_service, self.first.shape[1]
         of_topic = np.bincount(service * topics + self.topic, self.popularity)
         of_service = np.bincount(service, self.popularity)
-        noise, every = self.config.world.noise, np.arange(len(service))
+        noise, items = self.config.world.noise, np.arange(len(service))
         vectors = np.zeros((len(service), topics + 1))
         its_share = self.popularity / of_topic[service * topics + self.topic]
-        vectors[every, self.topic] = (1 - noise) * its_share
+        vectors[items, self.topic] = (1 - noise) * its_share
         vectors[:, -1] = noise * self.popularity / of_service[service]
         return 1e6 * vectors
 
@@ -89,13 +88,13 @@ class Oracle:
         by_chance = np.bincount(self.topic[here], self.popularity[here], topics)
         by_chance *= noise / by_chance.sum()
         first, last = self.first[users], self.last[users]
-        found = np.empty((len(users), len(users)))
+        likelihood = np.empty((len(users), len(users)))
         for row in range(len(users)):
             topic = self.topic[items[row]]
             moment = self.config.moments(times[row])
             share = latents_at(first[:, topic], last[:, topic], moment)
-            found[row] = np.log((1 - noise) * share + by_chance[topic] + 1e-12).sum(axis=1)
-        return found
+            likelihood[row] = np.log((1 - noise) * share + by_chance[topic] + 1e-12).sum(axis=1)
+        return likelihood
 
 
 class TrueLatents:
@@ -104,13 +103,9 @@ class TrueLatents:
     name, seed, similarity = ORACLE, 0, slice(None)
 
     def __init__(self, truth: Oracle) -> None:
-        """Reads nothing more."""
+        """Read nothing more."""
         self.truth, self.fingerprint = truth, f"latents-{truth.fingerprint}"
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self.truth.first.shape[1] + 1)
+        self.blocks = one_block(truth.first.shape[1] + 1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, Q + 1), the latents at `past.cutoff` and a 1."""
@@ -139,8 +134,8 @@ def last_events(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarr
         some = np.flatnonzero(items.lengths > 0)
         newest[number, some] = times.values[_ends(times)[some]]
         item[number, some] = items.values[_ends(items)[some]]
-    service, every = newest.argmax(axis=0), np.arange(len(users))
-    return service, item[service, every], newest[service, every]
+    service, rows = newest.argmax(axis=0), np.arange(len(users))
+    return service, item[service, rows], newest[service, rows]
 
 
 def _ends(rows: Ragged) -> np.ndarray:

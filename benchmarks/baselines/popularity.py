@@ -105,7 +105,7 @@ def rows_of(past: Snapshot, service: str, known: np.ndarray, items: np.ndarray) 
 
 
 def some(rows: int, width: int) -> Iterator[slice]:
-    """Yields which of so many rows of scores to make next, CELLS numbers at a time."""
+    """Yield which of so many rows of scores to make next, CELLS numbers at a time."""
     step = max(1, CELLS // width)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
@@ -122,17 +122,17 @@ class Popularity:
     name, seed, fingerprint = "popularity", 0, "popularity"
 
     def __init__(self) -> None:
-        """Knows nothing yet."""
+        """Know nothing yet."""
         self.chosen: dict[str, Any] = {}
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Counts."""
+        """Count."""
         self._items = catalogue(train.corpus, service)
         met = columns(train, service, self._items).values
         self._counts = np.bincount(met, minlength=len(self._items)).astype(np.float64)
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the counts (b, m)."""
+        """Yield the counts (b, m)."""
         yield from _alike(self._counts[np.searchsorted(self._items, items)], len(past))
 
 
@@ -151,7 +151,7 @@ class RecentPopularity:
         self.fingerprint = f"recent-popularity-{self.DAYS}-{filter_seen}"
 
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
-        """Chooses N and counts. ValueError where there is no event to count."""
+        """Choose N and count. ValueError where there is no event to count."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         met, times = train.parts[train.corpus.services.index(service)]
         if not len(times.values):
@@ -167,5 +167,5 @@ class RecentPopularity:
         self._items = fold.items
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the counts (b, m)."""
+        """Yield the counts (b, m)."""
         yield from _alike(self._counts[np.searchsorted(self._items, items)], len(past))

@@ -59,8 +59,8 @@ class Rates:
         The mean is that of all rows before the moment, with half a one in one row more.
         """
         count, ones = self._each.before(keys, moments)
-        every, total = self._all.before(np.zeros(len(keys), np.int64), moments)
-        mean = (total + 0.5) / (every + 1)
+        all_rows, total = self._all.before(np.zeros(len(keys), np.int64), moments)
+        mean = (total + 0.5) / (all_rows + 1)
         rate = (ones + smoothing * mean) / (count + smoothing)
         return np.log(rate / (1 - rate))
 

@@ -6,7 +6,7 @@ is evaluated through `Snapshot`.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import CountVectorizer
 
 from benchmarks.baselines.tfidf import PATTERN, Counts, TextSpace, documents, unit
-from benchmarks.protocols import Model, one_block
+from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -34,7 +34,7 @@ class EncoderVectors:
     """A CLUE encoder on one corpus, whose items it encodes once."""
 
     def __init__(self, encoder: Encoder, corpus: Corpus) -> None:
-        """Encodes the catalogue. ValueError for a corpus of another tokenizer or catalogue."""
+        """Encode the catalogue. ValueError for a corpus of another tokenizer or catalogue."""
         self._encoder = encoder
         self._corpus = corpus
         self._items = encoder.item_inputs(corpus)
@@ -66,7 +66,7 @@ class EncoderModel:
     def __init__(
         self, name: str, path: Path, corpus: Corpus, *, seed: int, untrained: bool
     ) -> None:
-        """Reads what the checkpoint at `path` is; its weights when a vector is asked for."""
+        """Read what the checkpoint at `path` is; its weights when a vector is asked for."""
         self.name, self.seed, self.corpus = name, seed, corpus
         self.source = checkpoint.find(path)
         self.untrained = untrained
@@ -98,8 +98,13 @@ class EncoderModel:
         return self._items
 
     @cached_property
+    def whole_items(self) -> np.ndarray:
+        """The items (num_items, E) in all blocks, of which a universal model ranks in one."""
+        return self._vectors.items()
+
+    @cached_property
     def _items(self) -> np.ndarray:
-        vectors = self._vectors.items()
+        vectors = self.whole_items
         if isinstance(self._encoder, UniversalEncoder):  # whose items rank in one block
             ranking = np.zeros_like(vectors)
             columns = self._encoder.ranking_columns
@@ -139,13 +144,9 @@ class RandomModel:
     def __init__(self, corpus: Corpus, *, width: int, seed: int) -> None:
         """`width` E."""
         self.seed, rng = seed, np.random.default_rng(seed)
+        self.blocks = one_block(width)
         self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
         self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self._users.shape[1])
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the users' vectors, whatever they did."""
@@ -164,8 +165,8 @@ class TextModel:
     def __init__(self, learn: Corpus, corpus: Corpus, *, dims: int, seed: int) -> None:
         """`dims` is the width of the SVD."""
         self.learn, self.corpus, self.dims, self.seed = learn, corpus, dims, seed
-        told = f"{learn.fingerprint} {corpus.fingerprint} {dims} {seed} {FIT_ON}"
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+        identity = f"{learn.fingerprint} {corpus.fingerprint} {dims} {seed} {FIT_ON}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     @cached_property
     def _counted(self) -> tuple[CountVectorizer, Counts] | None:
@@ -281,62 +282,3 @@ def class_shares(labels: np.ndarray, split: np.ndarray) -> np.ndarray:
     """Return each class's share among the rows of the training split, for every row, (Q, C)."""
     count = np.bincount(labels[split == 0], minlength=int(labels.max()) + 1)
     return np.tile(count / count.sum(), (len(labels), 1))
-
-
-class Concatenated:
-    """Several representations side by side, such as an embedding and hand-made features.
-
-    For probes that standardise: the parts keep their own scales, so that a user's vector does not
-    depend on whom it is asked with.
-    """
-
-    def __init__(self, name: str, parts: Sequence[Model]) -> None:
-        """Takes the seed of the first."""
-        self.name, self.parts, self.seed = name, parts, parts[0].seed
-        self.fingerprint = "+".join(part.fingerprint for part in parts)
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One a part by its name, or all of a part that has several, "part: block"."""
-        made: dict[str, slice] = {}
-        start = 0
-        for part in self.parts:
-            for name, columns in part.blocks.items():
-                whole = part.name if len(part.blocks) == 1 else f"{part.name}: {name}"
-                made[whole] = slice(start + columns.start, start + columns.stop)
-            start += _width(part)
-        return made
-
-    @property
-    def similarity(self) -> slice:
-        """All columns."""
-        return slice(None)
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        """Return the parts' vectors (n, sum of widths)."""
-        return np.concatenate([part.users(past) for part in self.parts], axis=1)
-
-    def items(self) -> np.ndarray | None:
-        """Return the parts' vectors of items, zeros (num_items, width) of a part without any.
-
-        None where no part has them.
-        """
-        each = [part.items() for part in self.parts]
-        rows = next((len(items) for items in each if items is not None), None)
-        if rows is None:
-            return None
-        filled = [
-            np.zeros((rows, _width(part)), np.float32) if items is None else items
-            for part, items in zip(self.parts, each, strict=True)
-        ]
-        return np.concatenate(filled, axis=1)
-
-
-def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:
-    """Return every trained encoder with `counts` beside its vector, "CLUE + item counts"."""
-    trained = [one for one in models if isinstance(one, EncoderModel) and not one.untrained]
-    return [Concatenated(f"{one.name} + {counts.name}", [one, counts]) for one in trained]
-
-
-def _width(model: Model) -> int:
-    return max(columns.stop for columns in model.blocks.values())

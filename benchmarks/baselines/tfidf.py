@@ -6,10 +6,10 @@ a document are the sum of the terms of its items.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
@@ -55,7 +55,7 @@ class TextSpace:
     """TF-IDF (sublinear, unit rows) and truncated SVD, fitted on the documents (N, terms) given."""
 
     def __init__(self, fitted_on: Counts, dims: int, seed: int) -> None:
-        """Fits both; `dims` shrinks to what the documents can carry."""
+        """Fit both; `dims` shrinks to what the documents can carry."""
         # Sublinear counts beat raw ones on amazon_food_kitchen: entropy 7.03 against 7.08.
         self._tfidf = TfidfTransformer(sublinear_tf=True).fit(fitted_on)
         dims = max(1, min(dims, fitted_on.shape[1] - 1, fitted_on.shape[0] - 1))
@@ -67,30 +67,8 @@ class TextSpace:
         return self._svd.transform(self._tfidf.transform(counts))
 
 
-class TextVectors:
-    """TF-IDF + SVD as a model of users and items: one space for all services of a corpus."""
-
-    def __init__(self, corpus: Corpus, terms: Counts, *, dims: int, seed: int) -> None:
-        """Fits the space on every training user's document in every service."""
-        self.scale: float | None = None
-        self.join: Literal["time", "service"] = "service"
-        self._terms = terms
-        train = corpus.users_in("train")
-        rows = [corpus.items_of(s).take(train) for s in range(len(corpus.services))]
-        filled = [documents(r, terms)[np.flatnonzero(r.lengths > 0)] for r in rows]
-        self._space = TextSpace(vstack(filled).tocsr(), dims, seed)
-
-    def histories(self, service: str, histories: Ragged) -> np.ndarray:
-        """Return unit vectors (rows, dims) of the histories; the service makes no difference."""
-        return unit(self._space(documents(histories, self._terms)))
-
-    def items(self) -> np.ndarray:
-        """Return unit vectors (num_items, dims) of the catalogue."""
-        return unit(self._space(self._terms))
-
-
 @dataclass(frozen=True)
-class LinearFloor:
+class CcaMaps:
     """Canonical correlations between the documents of two services, the tuned linear baseline.
 
     `vectors_a` and `vectors_b` give unit rows whose dot product scores a pair.
@@ -116,30 +94,30 @@ class LinearFloor:
 
 def fit_cca(
     train: MatchingPairs, valid: MatchingPairs, terms: Counts, *, dims: int, seed: int
-) -> LinearFloor:
-    """Return the floor fitted on training pairs, its ridge and weighting chosen on valid pairs.
+) -> CcaMaps:
+    """Return the maps fitted on training pairs, its ridge and weighting chosen on valid pairs.
 
     The choice is the lowest contrastive entropy among the valid users alone, at its best scale.
     On amazon_food_kitchen (1,897 users) it is ridge 10 and power 1.5: R@10 .057 / .059, median rank
-    14.2 %, entropy 6.89. The floor quoted before, ridge 100 and power 0.5, has .051 / .054, 16.2 %
+    14.2 %, entropy 6.89. What was quoted before, ridge 100 and power 0.5, has .051 / .054, 16.2 %
     and 7.02.
     """
     a, b = documents(train.a, terms), documents(train.b, terms)
     space_a, space_b = TextSpace(a, dims, seed), TextSpace(b, dims, seed)
     x, y = space_a(a), space_b(b)
     valid_a, valid_b = documents(valid.a, terms), documents(valid.b, terms)
-    best: tuple[float, LinearFloor] | None = None
+    best: tuple[float, CcaMaps] | None = None
     for ridge in RIDGES:
         left, right, strength = canonical(x, y, ridge)
         for power in POWERS:
             weight = strength**power
             maps = left * weight, right * weight
             centers = x.mean(0), y.mean(0)
-            floor = LinearFloor(space_a, space_b, *centers, *maps, ridge, power)
-            u, v = floor.vectors_a(valid_a), floor.vectors_b(valid_b)
+            fitted = CcaMaps(space_a, space_b, *centers, *maps, ridge, power)
+            u, v = fitted.vectors_a(valid_a), fitted.vectors_b(valid_b)
             loss = float(contrastive_entropy(u, v, refit_scale(u, v)).mean())
             if best is None or loss < best[0]:
-                best = loss, floor
+                best = loss, fitted
     assert best is not None
     return best[1]
 
@@ -165,5 +143,5 @@ def _inverse_root(scatter: np.ndarray, ridge: float) -> np.ndarray:
 
 def popularity(corpus: Corpus, service: int) -> np.ndarray:
     """Return how often training users met each catalogue item in a service, (I,) float64."""
-    met = corpus.items_of(service).take(corpus.users_in("train")).values
-    return np.bincount(met, minlength=corpus.num_items).astype(np.float64)
+    items = corpus.items_of(service).take(corpus.users_in("train")).values
+    return np.bincount(items, minlength=corpus.num_items).astype(np.float64)

@@ -99,8 +99,8 @@ def refuse_refunds(table: pa.Table, file: Path) -> None:
 def top_items(sales: Sales, cutoff: float, count: int) -> np.ndarray:
     """Return the numbers of the `count` items with the most buyers before `cutoff`."""
     early = sales.time < cutoff
-    whose = np.repeat(np.arange(len(sales.offsets) - 1), np.diff(sales.offsets))[early]
-    pairs = np.unique(np.stack([whose, sales.item[early]]), axis=1)
+    user = np.repeat(np.arange(len(sales.offsets) - 1), np.diff(sales.offsets))[early]
+    pairs = np.unique(np.stack([user, sales.item[early]]), axis=1)
     buyers = np.bincount(pairs[1], minlength=len(sales.items))
     return np.argsort(-buyers, kind="stable")[:count]
 
@@ -113,12 +113,8 @@ class Aggregates:
     def __init__(self, sales: Sales, products: np.ndarray) -> None:
         """`products` (k,) are the items that are counted one by one."""
         self.sales, self.products = sales, products
+        self.blocks = one_block(COUNTED + len(products))
         self.fingerprint = f"aggregates-{len(products)}-{sales.source[:16]}"
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(COUNTED + len(self.products))
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return (n, 16 + k) logs of counts of the sales before each user's moment."""
@@ -138,32 +134,32 @@ def counted(sales: Sales, rows: Ragged, cutoff: np.ndarray, products: np.ndarray
     ValueError for a line at `cutoff` or after it.
     """
     n, line = len(rows), rows.values
-    whose = np.repeat(np.arange(n), rows.lengths)
-    age = (cutoff[whose] - sales.time[line]) / DAY
+    user = np.repeat(np.arange(n), rows.lengths)
+    age = (cutoff[user] - sales.time[line]) / DAY
     if len(line) and not (age.min() > 0 and age.max() < np.inf):
         raise ValueError(
             f"a sale {age.min():g} days before its user's moment: aggregates read sales before a "
             "finite moment alone, the others are what the task asks for"
         )
-    _, first = np.unique(np.stack([whose, sales.invoice[line]]), axis=1, return_index=True)
+    _, first = np.unique(np.stack([user, sales.invoice[line]]), axis=1, return_index=True)
     is_first = np.zeros(len(line), bool)
     is_first[first] = True
     newest, oldest = np.full(n, np.inf), np.zeros(n)
-    np.minimum.at(newest, whose, age)
-    np.maximum.at(oldest, whose, age)
+    np.minimum.at(newest, user, age)
+    np.maximum.at(oldest, user, age)
     columns = [np.where(rows.lengths > 0, newest, 0), oldest]
     for days in WINDOWS:
         near = age <= days
-        columns.append(np.bincount(whose[near & is_first], minlength=n))
-        columns.append(np.bincount(whose[near], minlength=n))
-        columns.append(np.bincount(whose[near], sales.money[line][near], minlength=n))
+        columns.append(np.bincount(user[near & is_first], minlength=n))
+        columns.append(np.bincount(user[near], minlength=n))
+        columns.append(np.bincount(user[near], sales.money[line][near], minlength=n))
     columns.append(columns[-1] / np.maximum(columns[-3], 1))
-    distinct = np.unique(np.stack([whose, sales.item[line]]), axis=1)
+    distinct = np.unique(np.stack([user, sales.item[line]]), axis=1)
     columns.append(np.bincount(distinct[0], minlength=n))
-    place = np.full(len(sales.items), len(products))
-    place[products] = np.arange(len(products))
+    column_of = np.full(len(sales.items), len(products))
+    column_of[products] = np.arange(len(products))
     bought = np.zeros((n, len(products) + 1))
-    np.add.at(bought, (whose, place[sales.item[line]]), 1)
+    np.add.at(bought, (user, column_of[sales.item[line]]), 1)
     return np.log1p(np.concatenate([np.stack(columns, axis=1), bought[:, :-1]], axis=1)).astype(
         np.float32
     )

@@ -24,24 +24,24 @@ def counted(past: Snapshot, number: int) -> dict[str, np.ndarray]:
     items, times = past.parts[number]
     if not (items.lengths > 0).all() or not np.isfinite(past.cutoff).all():
         raise ValueError("visits are counted of users with a click before a finite moment")
-    whose = np.repeat(np.arange(len(past)), times.lengths)
-    age = past.cutoff[whose] - times.values
+    user = np.repeat(np.arange(len(past)), times.lengths)
+    age = past.cutoff[user] - times.values
     newest, oldest = age[times.offsets[1:] - 1], age[times.offsets[:-1]]
     first = np.ones(len(age), bool)  # of a session
-    first[1:] = (age[:-1] - age[1:] > GAP) | (whose[1:] != whose[:-1])
+    first[1:] = (age[:-1] - age[1:] > GAP) | (user[1:] != user[:-1])
 
     def within(days: float, kept: np.ndarray) -> np.ndarray:
-        return np.bincount(whose[kept & (age <= days * DAY)], minlength=len(past))
+        return np.bincount(user[kept & (age <= days * DAY)], minlength=len(past))
 
-    new_item = _first_of(whose, items.values, -age)
-    new_day = _first_of(whose, np.floor(age / DAY), -age)
+    new_item = _first_of(user, items.values, -age)
+    new_day = _first_of(user, np.floor(age / DAY), -age)
     anything = np.ones(len(age), bool)
     hour = 2 * np.pi * (times.values[times.offsets[1:] - 1] % DAY) / DAY
     starts = np.flatnonzero(first)
     between = np.r_[np.inf, age[starts[:-1]] - age[starts[1:]]]  # since the session before
-    same = np.r_[False, whose[starts][1:] == whose[starts][:-1]]
-    sessions = np.bincount(whose[starts], minlength=len(past))
-    summed = np.bincount(whose[starts[same]], between[same], minlength=len(past))
+    same = np.r_[False, user[starts][1:] == user[starts][:-1]]
+    sessions = np.bincount(user[starts], minlength=len(past))
+    summed = np.bincount(user[starts[same]], between[same], minlength=len(past))
     last = np.cumsum(sessions) - 1
     last_gap = np.where(same[last], between[last], 0)
     in_last = times.offsets[1:] - starts[last]
@@ -66,10 +66,10 @@ def counted(past: Snapshot, number: int) -> dict[str, np.ndarray]:
     }
 
 
-def _first_of(whose: np.ndarray, what: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _first_of(user: np.ndarray, what: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Return which rows (n,) are the newest of their user and thing, the greatest in `order`."""
-    rows = np.lexsort((-order, what, whose))
-    new = np.r_[True, (whose[rows][1:] != whose[rows][:-1]) | (what[rows][1:] != what[rows][:-1])]
-    found = np.zeros(len(whose), bool)
-    found[rows[new]] = True
-    return found
+    rows = np.lexsort((-order, what, user))
+    new = np.r_[True, (user[rows][1:] != user[rows][:-1]) | (what[rows][1:] != what[rows][:-1])]
+    newest = np.zeros(len(user), bool)
+    newest[rows[new]] = True
+    return newest

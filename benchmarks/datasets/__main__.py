@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.datasets import amazon, mind, movielens, synerise
-from benchmarks.datasets.download import Place, check_space, fetch
-from benchmarks.datasets.log_tables import Recipe, write_config, write_tables
+from benchmarks.datasets.download import Publisher, check_space, fetch
+from benchmarks.datasets.log_tables import Recipe, summary, write_config, write_tables
 from clue.atomic import write_text
 from clue.config import run_command, user_errors
 
@@ -74,7 +74,7 @@ def run(config: DataConfig, *, pause: float = 2.0) -> Path:
     """Return the data YAML of the set, made. See `fetch` and `write_tables` for what they raise."""
     out = config.out or Path("data") / config.name
     recipe = recipe_of(config, out)
-    place = Place(
+    publisher = Publisher(
         sources=recipe.sources,
         raw=out / "raw",
         page=recipe.page,
@@ -82,18 +82,17 @@ def run(config: DataConfig, *, pause: float = 2.0) -> Path:
         mirror=config.mirror,
         token=config.token,
     )
-    place.raw.mkdir(parents=True, exist_ok=True)
+    publisher.raw.mkdir(parents=True, exist_ok=True)
     sys.stderr.write(f"{config.name}, for its terms see {recipe.page}\n")
-    sys.stderr.write(f"{check_space(place, recipe.growth)}\n")
-    lock = place.raw / "lock.json"
+    sys.stderr.write(f"{check_space(publisher, recipe.growth)}\n")
+    lock = publisher.raw / "lock.json"
     recorded = json.loads(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
-    known = fetch(place, recorded, pause=pause)
+    known = fetch(publisher, recorded, pause=pause)
     rows = write_tables(recipe, out, config.memory_limit)
     # Only now: a file that makes no set, say half of one put there by hand, must not be the first.
     write_text(lock, json.dumps(recorded | known, indent=2) + "\n")
     file = write_config(recipe, out, config.name.replace("-", "_"))
-    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-    sys.stdout.write(f"{out}: {counts}; next: python clue/prepare.py {file}\n")
+    sys.stdout.write(summary(out, rows, file))
     return file
 
 
@@ -104,7 +103,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     argv = sys.argv[1:]
     if not {"--help", "-h"} & set(argv):
         with user_errors():

@@ -14,11 +14,10 @@ meta_CATEGORY.jsonl.gz: one object a line; parent_asin, title and categories are
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.log_tables import Recipe, csv_sql
+from benchmarks.datasets.log_tables import CSV, Recipe, check_names, csv_sql
 from clue.data.ingest.values import quoted
 
 BASE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023"
@@ -58,12 +57,7 @@ RATINGS = {
 
 def recipe(out: Path, categories: Sequence[str]) -> Recipe:
     """Return the recipe of these categories; ValueError for one that there is not, or twice."""
-    for number, name in enumerate(categories):
-        if name not in CATEGORIES:
-            near = get_close_matches(name, CATEGORIES, n=1) or [", ".join(CATEGORIES)]
-            raise ValueError(f"categories: no {name!r} in Amazon Reviews 2023; there is {near[0]}")
-        if name in categories[:number]:
-            raise ValueError(f"categories: {name} is named twice; name it once")
+    check_names("categories", categories, CATEGORIES, "Amazon Reviews 2023")
     return Recipe(
         page="https://amazon-reviews-2023.github.io/",
         sources=[one for name in categories for one in _sources(name)],
@@ -86,9 +80,8 @@ def _sources(category: str) -> list[Source]:
 
 
 def _filled(sql: str, out: Path, category: str) -> str:
-    dialect = {"header": "true", "delim": "','", "quote": "'\"'", "escape": "'\"'"}
     return sql.format(
         service=quoted(category),
-        ratings=csv_sql(out / "raw" / f"{category}.csv.gz", RATINGS, **dialect),
+        ratings=csv_sql(out / "raw" / f"{category}.csv.gz", RATINGS, **CSV),
         meta=quoted(str(out / "raw" / f"meta_{category}.jsonl.gz")),
     )

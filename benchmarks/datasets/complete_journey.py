@@ -23,9 +23,10 @@ from pathlib import Path
 
 import duckdb
 
+from benchmarks.datasets.log_tables import summary, write_queries
 from clue.config import run_command
 
-FOLDER = "complete_journey"
+FOLDER, PREPARE = "complete_journey", "configs/prepare/complete_journey_pretrain.yaml"
 QUERIES = {
     "events": """
         SELECT 'cj:' || user_id AS user_id, service, item_id, timestamp,
@@ -77,29 +78,16 @@ class CompleteJourneyConfig:
 
 def write_complete_journey(config: CompleteJourneyConfig) -> dict[str, int]:
     """Return the number of rows of each table written. FileNotFoundError without the folder."""
-    folder = config.data / FOLDER
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; data= names the directory of the sets")
-    config.out.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, int] = {}
-    with duckdb.connect() as db:
-        for name, query in QUERIES.items():
-            db.execute(f"CREATE TABLE {name} AS {query.format(folder=folder, **asdict(config))}")
-            rows[name] = db.table(name).shape[0]
-            file = config.out / f"{name}.parquet"
-            db.execute(f"COPY {name} TO '{file}.partial' (FORMAT parquet, COMPRESSION zstd)")
-            file.with_name(f"{file.name}.partial").replace(file)
-    return rows
+    filled = {"folder": config.data / FOLDER, **asdict(config)}
+    queries = {name: query.format(**filled) for name, query in QUERIES.items()}
+    return write_queries(queries, [config.data / FOLDER], config.out)
 
 
 def main() -> None:
     """Run the command line."""
 
     def report(config: CompleteJourneyConfig) -> str:
-        rows = write_complete_journey(config)
-        counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        next_step = "python clue/prepare.py configs/prepare/complete_journey_pretrain.yaml"
-        return f"{config.out}: {counts}; next: {next_step}\n"
+        return summary(config.out, write_complete_journey(config), PREPARE)
 
     also = (duckdb.Error,)
     sys.stdout.write(run_command(CompleteJourneyConfig, report, description=__doc__, also=also))

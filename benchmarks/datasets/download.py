@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Publisher:
     """Where files come from and go to.
 
     `page` is the publisher's own page, `hint` what else to know when a file does not come. `mirror`
@@ -68,48 +68,50 @@ class Place:
         return request
 
 
-def check_space(place: Place, growth: float) -> str:
+def check_space(publisher: Publisher, growth: float) -> str:
     """Return a line of what is to be downloaded and what the disk must hold.
 
     `growth` is the bytes that tables and unpacked files take for each byte downloaded. Raises
     OSError where the disk has less, ConnectionError where a file is neither here nor in reach.
     """
     whole = left = unknown = 0
-    for source in place.sources:
-        file, part = place.raw / source.name, place.raw / f"{source.name}.part"
-        size = file.stat().st_size if file.is_file() else _size(place, source)
+    for source in publisher.sources:
+        file, part = publisher.raw / source.name, publisher.raw / f"{source.name}.part"
+        size = file.stat().st_size if file.is_file() else _size(publisher, source)
         unknown += size is None
         whole += size or 0
         if not file.is_file():
             left += max(0, (size or 0) - (part.stat().st_size if part.is_file() else 0))
-    needed, free = left + int(growth * whole), shutil.disk_usage(place.raw).free
+    needed, free = left + int(growth * whole), shutil.disk_usage(publisher.raw).free
     more = f" and {unknown} files of unknown size" if unknown else ""
     line = f"{_gb(left)}{more} to download, {_gb(needed)} of disk needed, {_gb(free)} free"
     if needed > free:
-        raise OSError(f"{place.raw.parent}: {line}; make room, or give out= on a larger disk")
+        raise OSError(f"{publisher.raw.parent}: {line}; make room, or give out= on a larger disk")
     return line
 
 
-def fetch(place: Place, recorded: Mapping[str, Any], *, pause: float = 2.0) -> dict[str, Any]:
-    """Brings every file that is not there; gives what is now known of each, for the lock.
+def fetch(
+    publisher: Publisher, recorded: Mapping[str, Any], *, pause: float = 2.0
+) -> dict[str, Any]:
+    """Bring every file that is missing; return what is now known of each, for the lock.
 
     `recorded` is the lock: what was known of the files when they first made a set. Raises
     ConnectionError, with what to do by hand, where a file does not come, and ValueError for one
     whose checksum is wrong. Waits `pause` seconds before the second try, then twice as long.
     """
     known: dict[str, Any] = {}
-    for source in place.sources:
-        file = place.raw / source.name
+    for source in publisher.sources:
+        file = publisher.raw / source.name
         if file.is_file():
             sys.stderr.write(f"{file} is there\n")
-            digest = _checked(place, source, file, recorded)
+            digest = _checked(publisher, source, file, recorded)
         else:
-            part = place.raw / f"{source.name}.part"
-            _download(place, source, part, pause)
-            digest = _checked(place, source, part, recorded)
+            part = publisher.raw / f"{source.name}.part"
+            _download(publisher, source, part, pause)
+            digest = _checked(publisher, source, part, recorded)
             sync(part)
             part.replace(file)
-            sync(place.raw)
+            sync(publisher.raw)
             _state(part).unlink()
         known[source.name] = {
             "bytes": file.stat().st_size,
@@ -120,34 +122,34 @@ def fetch(place: Place, recorded: Mapping[str, Any], *, pause: float = 2.0) -> d
     return known
 
 
-def _download(place: Place, source: Source, part: Path, pause: float) -> None:
+def _download(publisher: Publisher, source: Source, part: Path, pause: float) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _receive(place, source, part)
+            _receive(publisher, source, part)
             return
         except BROKEN as error:
             if isinstance(error, HTTPError):
                 error.close()  # it is an open reply as well
             final = isinstance(error, HTTPError) and error.code not in BUSY
             if final or attempt == ATTEMPTS:
-                raise ConnectionError(_by_hand(place, source, error)) from None
-            sys.stderr.write(f"{place.url(source)}: {error}; try {attempt + 1} of {ATTEMPTS}\n")
+                raise ConnectionError(_by_hand(publisher, source, error)) from None
+            sys.stderr.write(f"{publisher.url(source)}: {error}; try {attempt + 1} of {ATTEMPTS}\n")
         time.sleep(pause * 2 ** (attempt - 1))
 
 
-def _receive(place: Place, source: Source, part: Path) -> None:
-    """Makes `part` whole, or longer; raises one of `BROKEN` where the connection breaks."""
+def _receive(publisher: Publisher, source: Source, part: Path) -> None:
+    """Make `part` whole, or longer; raise one of `BROKEN` where the connection breaks."""
     have, state = _had(part)
     if have and have == state["bytes"]:
         return
     # If-Range: the rest of the same file, or, where it has changed, the whole of the new one.
     ask = {"Range": f"bytes={have}-", "If-Range": state["validator"]} if have else {}
-    with urlopen(place.request(source, **ask), timeout=TIMEOUT) as reply:
+    with urlopen(publisher.request(source, **ask), timeout=TIMEOUT) as reply:
         start = have if reply.status == 206 else 0
         if start and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise HTTPException(f"asked from byte {start}: {reply.headers.get('Content-Range')}")
         total = _total(reply, start)
-        state = {"url": place.url(source), "validator": _validator(reply), "bytes": total}
+        state = {"url": publisher.url(source), "validator": _validator(reply), "bytes": total}
         if not start:
             part.unlink(missing_ok=True)  # before its new description, not after
             write_text(_state(part), json.dumps(state))
@@ -195,9 +197,9 @@ def _validator(reply: HTTPResponse) -> str | None:
     return tag if tag and not tag.startswith("W/") else reply.headers.get("Last-Modified")
 
 
-def _size(place: Place, source: Source) -> int | None:
+def _size(publisher: Publisher, source: Source) -> int | None:
     """Return the bytes of a file at its address, None where the server does not say."""
-    request = place.request(source)
+    request = publisher.request(source)
     request.method = "HEAD"
     try:
         with urlopen(request, timeout=TIMEOUT) as reply:
@@ -206,10 +208,10 @@ def _size(place: Place, source: Source) -> int | None:
         error.close()
         return None  # some refuse HEAD; what is wrong, if anything, GET will say
     except BROKEN as error:
-        raise ConnectionError(_by_hand(place, source, error)) from None
+        raise ConnectionError(_by_hand(publisher, source, error)) from None
 
 
-def _checked(place: Place, source: Source, file: Path, recorded: Mapping[str, Any]) -> str:
+def _checked(publisher: Publisher, source: Source, file: Path, recorded: Mapping[str, Any]) -> str:
     """Return the sha256 of a file; ValueError, and the file set aside, where it is another one."""
     digest, first = sha256(file), recorded.get(source.name, {}).get("sha256")
     with file.open("rb") as opened:
@@ -219,26 +221,29 @@ def _checked(place: Place, source: Source, file: Path, recorded: Mapping[str, An
     elif first and digest != first:
         wrong = (
             f"its sha256 is {digest}, that of the first download was {first}; the publisher has "
-            f"changed it or it is damaged. To take the new one, delete {place.raw / 'lock.json'} "
-            "and run again"
+            "changed it or it is damaged. To take the new one, delete "
+            f"{publisher.raw / 'lock.json'} and run again"
         )
     else:
         return digest
-    aside = place.raw / f"{source.name}.refused"
+    aside = publisher.raw / f"{source.name}.refused"
     file.replace(aside)
     _state(file).unlink(missing_ok=True)
     raise ValueError(f"{source.name} is refused and kept as {aside}: {wrong}")
 
 
-def _by_hand(place: Place, source: Source, error: Exception) -> str:
+def _by_hand(publisher: Publisher, source: Source, error: Exception) -> str:
     """Return message for a file that does not come: which, why, and how to bring all by hand."""
     reason = error.reason if isinstance(error, URLError) else error
     status = f"HTTP {error.code} " if isinstance(error, HTTPError) else ""
-    absent = [one for one in place.sources if not (place.raw / one.name).is_file()]
-    lines = [f"{place.url(source)} does not come: {status}{reason}"]
+    absent = [one for one in publisher.sources if not (publisher.raw / one.name).is_file()]
+    lines = [f"{publisher.url(source)} does not come: {status}{reason}"]
     lines += ["run the same command again to go on, or download by hand and then run it:"]
-    lines += [f"  {one.url} -> {place.raw / one.name}" for one in absent]
-    lines += [f"the publisher's page: {place.page}", *([place.hint] if place.hint else [])]
+    lines += [f"  {one.url} -> {publisher.raw / one.name}" for one in absent]
+    lines += [
+        f"the publisher's page: {publisher.page}",
+        *([publisher.hint] if publisher.hint else []),
+    ]
     return "\n".join(lines)
 
 

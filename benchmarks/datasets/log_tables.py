@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,8 @@ from clue.atomic import sync, write_text
 from clue.data.ingest.values import quoted
 from clue.data.ingest.writer import connect
 
+# What `csv_sql` is told of files with a header, commas, and double quotes, doubled inside.
+CSV = {"header": "true", "delim": "','", "quote": "'\"'", "escape": "'\"'"}
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 
 
@@ -94,6 +97,44 @@ def write_config(recipe: Recipe, out: Path, name: str) -> Path:
     return file
 
 
+def write_queries(queries: Mapping[str, str], folders: Sequence[Path], out: Path) -> dict[str, int]:
+    """Return the rows of each query's table, written into `out`; "raw" is for the others alone.
+
+    A query may read the tables before it. FileNotFoundError where one of the `folders` is missing.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}; data= names the directory of the sets")
+    out.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, int] = {}
+    with duckdb.connect() as db:
+        for name, query in queries.items():
+            db.execute(f"CREATE TABLE {name} AS {query}")
+            if name != "raw":
+                file = out / f"{name}.parquet"
+                db.execute(f"COPY {name} TO '{file}.partial' (FORMAT parquet, COMPRESSION zstd)")
+                file.with_name(f"{file.name}.partial").replace(file)
+                rows[name] = db.table(name).shape[0]
+    return rows
+
+
+def summary(out: Path, rows: Mapping[str, int], config: Path | str) -> str:
+    """Return the line that a command ends with: what it wrote, and what reads it."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    return f"{out}: {counts}; next: python clue/prepare.py {config}\n"
+
+
+def check_names(what: str, names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Raise ValueError for one of `names` that is not `known`, or is named twice."""
+    for number, name in enumerate(names):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"there is {near[0]}" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"{what}: no {name!r} in {where}; {hint}")
+        if name in names[:number]:
+            raise ValueError(f"{what}: {name} is named twice; name it once")
+
+
 def work_of(out: Path) -> Path:
     """Return the directory for what is unpacked and spilt; it is removed at the end."""
     return out / ".work"
@@ -120,7 +161,7 @@ def _write(db: duckdb.DuckDBPyConnection, name: str, sql: str, out: Path) -> int
 
 
 def _unpack(archive: Path, members: Sequence[str], into: Path) -> None:
-    """Writes the members of these names, wherever in the archive they lie, into `into`."""
+    """Write the members of these names, wherever in the archive they lie, into `into`."""
     into.mkdir()
     wanted = set(members)
     try:

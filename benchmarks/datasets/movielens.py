@@ -12,7 +12,7 @@ the publisher, which decides between ratings of the same second.
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.log_tables import Recipe, csv_sql, work_of
+from benchmarks.datasets.log_tables import CSV, Recipe, csv_sql, work_of
 
 MD5 = {
     "ml-1m": "c4d9eecfca2ab87c1945afe126590906",
@@ -70,14 +70,13 @@ def recipe_csv(out: Path, name: str) -> Recipe:
     holds a comma, doubled inside.
     """
     files = work_of(out) / f"{name}.zip"
-    dialect = {"header": "true", "delim": "','", "quote": "'\"'", "escape": "'\"'"}
     return Recipe(
         page=f"https://grouplens.org/datasets/movielens/{name.removeprefix('ml-')}/",
         sources=[_source(name)],
         members={f"{name}.zip": ["ratings.csv", "movies.csv"]},
         tables={
-            "events": EVENTS.format(ratings=csv_sql(files / "ratings.csv", RATINGS, **dialect)),
-            "items": ITEMS.format(movies=csv_sql(files / "movies.csv", MOVIES, **dialect)),
+            "events": EVENTS.format(ratings=csv_sql(files / "ratings.csv", RATINGS, **CSV)),
+            "items": ITEMS.format(movies=csv_sql(files / "movies.csv", MOVIES, **CSV)),
         },
         growth=6,
         prepare={},

@@ -21,6 +21,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.datasets import click_logs
+from benchmarks.datasets.log_tables import summary, write_queries
 from clue.config import run_command
 
 TARGETS = ("beauty", "sports", "toys", "movies")  # services whose last two items are asked for
@@ -123,36 +124,16 @@ def write_sources(config: SourcesConfig) -> dict[str, int]:
         *("online_retail_ii", "steam_purchase_play"),
         *("kuairand_pure", "mind_sample", "globo_clicks"),
     ]
-    for name in folders:
-        if not (config.data / name).is_dir():
-            raise FileNotFoundError(
-                f"no folder {config.data / name}; data= names the directory of the sets"
-            )
-    config.out.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, int] = {}
-    with duckdb.connect() as db:
-        for name, query in QUERIES.items():
-            filled = query.format(
-                **asdict(config), new=NEW, targets=TARGETS, globo_end=click_logs.GLOBO_END
-            )
-            db.execute(f"CREATE TABLE {name} AS {filled}")
-            if name == "raw":
-                continue
-            rows[name] = db.table(name).shape[0]
-            file = config.out / f"{name}.parquet"
-            db.execute(f"COPY {name} TO '{file}.partial' (FORMAT parquet, COMPRESSION zstd)")
-            file.with_name(f"{file.name}.partial").replace(file)
-    return rows
+    filled = {**asdict(config), "new": NEW, "targets": TARGETS, "globo_end": click_logs.GLOBO_END}
+    queries = {name: query.format(**filled) for name, query in QUERIES.items()}
+    return write_queries(queries, [config.data / name for name in folders], config.out)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
 
     def report(config: SourcesConfig) -> str:
-        rows = write_sources(config)
-        counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        universal = "configs/prepare/universal.yaml"
-        return f"{config.out}: {counts}; next: python clue/prepare.py {universal}\n"
+        return summary(config.out, write_sources(config), "configs/prepare/universal.yaml")
 
     also = (duckdb.Error,)
     sys.stdout.write(run_command(SourcesConfig, report, description=__doc__, also=also))

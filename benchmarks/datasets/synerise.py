@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.datasets.download import Source
-from benchmarks.datasets.log_tables import Recipe, work_of
+from benchmarks.datasets.log_tables import Recipe, check_names, work_of
 from clue.data.ingest.values import quoted
 
 ARCHIVE = "synerise_dataset.tar.gz"
@@ -53,11 +53,7 @@ OTHER_ITEMS = """
 
 def recipe(out: Path, services: Sequence[str]) -> Recipe:
     """Return recipe of these kinds of events; ValueError for one that there is not, or twice."""
-    for number, name in enumerate(services):
-        if name not in ITEM:
-            raise ValueError(f"services: no {name!r} in the log; there are {', '.join(ITEM)}")
-        if name in services[:number]:
-            raise ValueError(f"services: {name} is named twice; name it once")
+    check_names("services", services, list(ITEM), "the log")
     url = f"https://data.recsys.synerise.com/dataset/{ARCHIVE}"
     products = [PRODUCTS] if any(ITEM[name] == "sku" for name in services) else []
     return Recipe(

@@ -8,7 +8,6 @@ and the vectors back. All lie in WORK/DIGEST, a folder for each setting, corpus 
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,17 @@ class ColesConfig:
 
     minutes: float = 20.0
     items: int = 20_000
-    item_width: int = 64
-    service_width: int = 16
-    width: int = 256
+    item_width: int = 64  # Width of an item's vector.
+    service_width: int = 16  # Width of a service's vector.
+    width: int = 256  # Width of the recurrent state, which is the user's vector.
     slices: int = 5
     shortest: int = 2
     longest: int = 16
     batch: int = 128
-    rate: float = 1e-3
+    rate: float = 1e-3  # Adam's learning rate.
     threads: int = 1
     seeds: list[int] = field(default_factory=lambda: [0])
-    work: Path = Path("runs/coles")
+    work: Path = Path("runs/coles")  # Where its data and vectors are kept.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -66,42 +65,39 @@ class ColesModel:
     name, similarity = "CoLES", slice(None)
 
     def __init__(self, config: ColesConfig, learn: Corpus, corpus: Corpus, *, seed: int) -> None:
-        """Learns from `learn` and reads pasts of `corpus`.
+        """Learn from `learn` and read pasts of `corpus`.
 
         Raises FileNotFoundError where the rival cannot be installed, ArmFailed where it fails.
         """
         self.config, self.corpus, self.seed = config, corpus, seed
+        self.blocks = one_block(config.width)
         self._items, self._services = known(learn, corpus)
         self.work = trained(config, learn, seed)
-        told = f"{sha256(self.work / 'model.pt')} {learn.fingerprint} {corpus.fingerprint}"
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(self.config.width)
+        identity = f"{sha256(self.work / 'model.pt')} {learn.fingerprint} {corpus.fingerprint}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return unit vectors (n, width), as the loss reads them, each embedded once."""
         log = exported(past, self._items, self._services)
-        told = hashlib.sha256()
+        hashed = hashlib.sha256()
         for column in log.values():
-            told.update(column.tobytes())
-        kept = self.work / "vectors" / f"{told.hexdigest()[:32]}.npy"
+            hashed.update(column.tobytes())
+        kept = self.work / "vectors" / f"{hashed.hexdigest()[:32]}.npy"
         if not kept.is_file():
             kept.parent.mkdir(exist_ok=True)
-            asked = kept.with_suffix(".npz")
-            np.savez(asked, **log)  # pyright: ignore[reportArgumentType]
-            places = {"work": self.work, "histories": asked, "out": kept}
-            spec = {name: str(place.resolve()) for name, place in places.items()}
+            histories = kept.with_suffix(".npz")
+            np.savez(histories, **log)  # pyright: ignore[reportArgumentType]
+            places = {"work": self.work, "histories": histories, "out": kept}
+            spec = {name: str(path.resolve()) for name, path in places.items()}
             work_on("embed", {**spec, "threads": self.config.threads}, self.work)
-            asked.unlink()
-        found = np.load(kept)
-        if found.shape[:1] != (len(past),) or not np.isfinite(found).all():
+            histories.unlink()
+        vectors = np.load(kept)
+        if vectors.shape[:1] != (len(past),) or not np.isfinite(vectors).all():
             raise ValueError(
-                f"{kept} holds {found.shape} for {len(past)} users, or NaN; delete it and run again"
+                f"{kept} holds {vectors.shape} for {len(past)} users, or NaN; delete it and run "
+                "again"
             )
-        return unit(found).astype(np.float32)
+        return unit(vectors).astype(np.float32)
 
     def items(self) -> np.ndarray | None:
         """Return None: an item has a vector of another space than a user's."""
@@ -131,11 +127,13 @@ def exported(past: Snapshot, items: np.ndarray, services: np.ndarray) -> dict[st
     """
     histories = Ragged.merge_by_time(list(past.parts))[0]
     owner = past.corpus.item_service[histories.values]
-    place = np.arange(len(histories.values)) - np.repeat(histories.offsets[:-1], histories.lengths)
+    position = np.arange(len(histories.values)) - np.repeat(
+        histories.offsets[:-1], histories.lengths
+    )
     return {
         "item": items[histories.values].astype(np.int32),
         "service": services[owner].astype(np.int32),
-        "event_time": place.astype(np.int32),
+        "event_time": position.astype(np.int32),
         "offsets": histories.offsets.astype(np.int64),
     }
 
@@ -147,8 +145,8 @@ def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
     """
     spec: dict[str, Any] = {**asdict(config), "seed": seed, "learn": learn.fingerprint}
     del spec["work"], spec["seeds"]
-    told = json.dumps([spec, *LIFESTREAM.packages], sort_keys=True)
-    work = config.work / hashlib.sha256(told.encode()).hexdigest()[:12]
+    identity = json.dumps([spec, *LIFESTREAM.packages], sort_keys=True)
+    work = config.work / hashlib.sha256(identity.encode()).hexdigest()[:12]
     if (work / "model.pt").is_file():
         return work
     work.mkdir(parents=True, exist_ok=True)

@@ -138,7 +138,7 @@ def budget_of(spec: dict[str, Any]) -> Any:
 
 
 def train(spec: dict[str, Any]) -> None:
-    """Trains until the budget is spent; nothing is chosen by a validation set, as published."""
+    """Train until the budget is spent; nothing is chosen by a validation set, as published."""
     from ptls.frames.coles import CoLESModule
     from ptls.frames.coles.losses import ContrastiveLoss
     from ptls.frames.coles.sampling_strategies import HardNegativePairSelector
@@ -171,8 +171,8 @@ def train(spec: dict[str, Any]) -> None:
         callbacks=[budget_of(spec)],
     )
     trainer.fit(module, data_of(spec, log, numbers))
-    told = {name: version(name) for name in PACKAGES}
-    (work / "versions.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    versions = {name: version(name) for name in PACKAGES}
+    (work / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
     kept = {"spec": spec, "sizes": sizes, "numbers": torch.from_numpy(numbers)}
     partly = work / "model.pt.partial"
     torch.save({**kept, "state": encoder.state_dict()}, partly)
@@ -180,7 +180,7 @@ def train(spec: dict[str, Any]) -> None:
 
 
 def embed(spec: dict[str, Any]) -> None:
-    """Writes float32 (histories, width): the state after the last event, zeros without any."""
+    """Write float32 (histories, width): the state after the last event, zeros without any."""
     from ptls.data_load.padded_batch import PaddedBatch
 
     torch.set_num_threads(spec["threads"])
@@ -194,16 +194,16 @@ def embed(spec: dict[str, Any]) -> None:
         torch.from_numpy(log["offsets"][:-1]),
         torch.from_numpy(np.diff(log["offsets"])),
     )
-    found = torch.zeros(len(lengths), kept["spec"]["width"])
+    states = torch.zeros(len(lengths), kept["spec"]["width"])
     with torch.inference_mode():
         for rows in batches(lengths):
-            place = torch.arange(int(lengths[rows].max()))
-            inside = place < lengths[rows, None]
-            where = torch.where(inside, starts[rows, None] + place, 0)
+            position = torch.arange(int(lengths[rows].max()))
+            inside = position < lengths[rows, None]
+            where = torch.where(inside, starts[rows, None] + position, 0)
             padded = {name: column[where] * inside for name, column in columns.items()}
-            found[rows] = encoder(PaddedBatch(padded, lengths[rows]))
+            states[rows] = encoder(PaddedBatch(padded, lengths[rows]))
     partly = Path(spec["out"]).with_suffix(".partial.npy")
-    np.save(partly, found.numpy())
+    np.save(partly, states.numpy())
     partly.replace(spec["out"])
 
 

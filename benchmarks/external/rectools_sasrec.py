@@ -86,8 +86,8 @@ class RectoolsSasrec:
                 "sequences.split=leave_one_out and sequences.held_out=2"
             )
         self.items = len(sequences.catalogue)
-        told = [spec, self.items, sequences.catalogue.corpus.fingerprint, *RECTOOLS.packages]
-        self.fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        identity = [spec, self.items, sequences.catalogue.corpus.fingerprint, *RECTOOLS.packages]
+        self.fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.work = config.work / self.fingerprint[:12]
 
     @cached_property
@@ -109,8 +109,8 @@ class RectoolsSasrec:
         check(self.parts["valid"], marked(best["valid"], best["items"], best["known"]), epoch)
         about = json.loads((self.work / "about.json").read_text(encoding="utf-8"))
         states, table = marked(best["test"], best["items"], best["known"])
-        asked = self.parts["test"].histories
-        rows = {asked[row].tobytes(): row for row in range(len(asked))}
+        histories = self.parts["test"].histories
+        rows = {histories[row].tobytes(): row for row in range(len(histories))}
         chosen = {**about, "best": epoch, "curve": curve}
         return {"states": states, "table": table, "rows": rows, "chosen": chosen}
 

@@ -33,7 +33,7 @@ class Curve(Callback):
     """Measures every epoch on the validation events; the clock runs in training alone."""
 
     def __init__(self, spec: dict[str, Any], log: Any) -> None:
-        """Takes the log (a DataFrame): user, item, order, part; a user's events in their order."""
+        """Take the log (a DataFrame): user, item, order, part; a user's events in their order."""
         self.work, self.minutes, self.length = Path(spec["work"]), spec["minutes"], spec["length"]
         self.batch, self.best = spec["batch"], -1.0
         # The model's id of each item; 0 is its padding and says that it does not know the item.
@@ -47,17 +47,17 @@ class Curve(Callback):
         )  # the log is in the order of users
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learns which items the model knows, and by which id."""
+        """Learn which items the model knows, and by which id."""
         prepared: Any = pl_module.data_preparator
         known = prepared.get_known_item_ids().astype(np.int64)
         self.ids[known] = prepared.get_known_items_sorted_internal_ids()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clocks."""
+        """Start the clocks."""
         self.began = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clocks, measures, writes the line and the vectors of a new best epoch."""
+        """Stop the clocks, measure, write the line and the vectors of a new best epoch."""
         self.seconds += time.perf_counter() - self.began[0]
         self.processor += time.process_time() - self.began[1]
         model = pl_module.torch_model.eval()
@@ -102,15 +102,15 @@ class Curve(Callback):
         scores[:, unknown] = UNKNOWN
         known = ~unknown[self.targets]
         loss = torch.nn.functional.cross_entropy(scores[known], self.targets[known])
-        found = {"loss": float(loss)}
+        figures = {"loss": float(loss)}
         kept = measures(scores, self.targets)
         own = scores.gather(1, self.targets[:, None])
         for row, history in enumerate(self.histories[0]):
             scores[row, history] = -torch.inf
         scores.scatter_(1, self.targets[:, None], own)
         for seen, named in (("kept", kept), ("left out", measures(scores, self.targets))):
-            found |= {f"{name} seen {seen}": value for name, value in named.items()}
-        return found
+            figures |= {f"{name} seen {seen}": value for name, value in named.items()}
+        return figures
 
     def _keep(
         self, epoch: int, valid: torch.Tensor, test: torch.Tensor, items: torch.Tensor
@@ -142,7 +142,7 @@ def measures(scores: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Trains on the events of part 0 and nothing else; the rest is as the module says."""
+    """Train on the events of part 0 and nothing else; the rest is as the module says."""
     torch.set_num_threads(spec["threads"])
     seed_everything(spec["seed"])
     work = Path(spec["work"])

@@ -55,16 +55,16 @@ def summary(values: np.ndarray, drawn: np.ndarray) -> list[Interval]:
 
     A resample in which a statistic is not defined (no AUROC without both classes) is left out.
     """
-    found: list[Interval] = []
+    intervals: list[Interval] = []
     for value, draws in zip(values, drawn, strict=True):
         known = draws[np.isfinite(draws)]
         low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        found.append(Interval(float(value), float(low), float(high)))
-    return found
+        intervals.append(Interval(float(value), float(low), float(high)))
+    return intervals
 
 
 def _resampled_weights(users: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    distinct, whose = np.unique(users, return_inverse=True)
+    distinct, user = np.unique(users, return_inverse=True)
     count = len(distinct)
     generator = np.random.default_rng(seed)
     at_once = max(1, CELLS // max(count, len(users)))
@@ -73,7 +73,7 @@ def _resampled_weights(users: np.ndarray, resamples: int, seed: int) -> Iterator
         drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         weights = times.astype(np.float64)
-        yield weights if len(users) == count else weights[:, whose]
+        yield weights if len(users) == count else weights[:, user]
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -93,9 +93,7 @@ def ratio_of(numerator: np.ndarray, denominator: np.ndarray) -> Statistic:
     """
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        below = weights @ denominator
-        undefined = np.full(len(weights), np.nan)
-        return np.divide(weights @ numerator, below, out=undefined, where=below > 0)
+        return divided(weights @ numerator, weights @ denominator)
 
     return statistic
 
@@ -107,12 +105,12 @@ def coverage_of(lists: np.ndarray, catalogue: int) -> Statistic:
     """
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        found = np.empty(len(weights))
+        shares = np.empty(len(weights))
         for row, drawn in enumerate(weights > 0):
-            there = np.zeros(catalogue, bool)
-            there[lists[drawn]] = True
-            found[row] = there.sum() / catalogue
-        return found
+            listed = np.zeros(catalogue, bool)
+            listed[lists[drawn]] = True
+            shares[row] = listed.sum() / catalogue
+        return shares
 
     return statistic
 
@@ -156,10 +154,7 @@ def auroc_of(scores: np.ndarray, positive: np.ndarray) -> Statistic:
         zeros = np.cumsum(ordered - ones, axis=1)
         below = np.concatenate([np.zeros((len(zeros), 1)), zeros], axis=1)
         won = (below[:, first] + below[:, last]) / 2
-        pairs = ones.sum(1) * zeros[:, -1]
-        area = np.full(len(pairs), np.nan)
-        np.divide((ones * won).sum(1), pairs, out=area, where=pairs > 0)
-        return area
+        return divided((ones * won).sum(1), ones.sum(1) * zeros[:, -1])
 
     return statistic
 
@@ -176,12 +171,10 @@ def average_precision_of(scores: np.ndarray, positive: np.ndarray) -> Statistic:
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         ordered = weights[:, order]
-        found = np.cumsum(ordered * is_positive, axis=1)[:, last]
+        positives = np.cumsum(ordered * is_positive, axis=1)[:, last]
         taken = np.cumsum(ordered, axis=1)[:, last]
-        precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
-        total = found[:, -1]
-        area = (np.diff(found, axis=1, prepend=0) * precision).sum(1)
-        return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+        precision = np.divide(positives, taken, out=np.zeros_like(positives), where=taken > 0)
+        return divided((np.diff(positives, axis=1, prepend=0) * precision).sum(1), positives[:, -1])
 
     return statistic
 
@@ -191,47 +184,54 @@ def macro_auroc_of(scores: np.ndarray, labels: np.ndarray) -> Statistic:
 
     A class that no drawn query has is left out of the mean.
     """
-    areas = [auroc_of(scores[:, c], labels == c) for c in range(scores.shape[1])]
+    return mean_statistic([auroc_of(scores[:, c], labels == c) for c in range(scores.shape[1])])
+
+
+def mean_statistic(parts: Sequence[Statistic]) -> Statistic:
+    """Return the mean of statistics over those of them that are defined, NaN where none is."""
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        each = np.stack([area(weights) for area in areas], axis=1)
+        each = np.stack([part(weights) for part in parts])
         known = np.isfinite(each)
-        mean = np.full(len(each), np.nan)
-        np.divide(np.where(known, each, 0).sum(1), known.sum(1), out=mean, where=known.any(1))
-        return mean
+        return divided(np.where(known, each, 0).sum(0), known.sum(0))
 
     return statistic
 
 
+def divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the quotients (R,), NaN where the denominator is not above 0."""
+    undefined = np.full(len(numerator), np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+
+
 def gauc_of(scores: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Statistic:
-    """Return the statistic "AUROC within each user, weighted by her queries".
+    """Return the statistic "AUROC within each user, weighted by their queries".
 
     `users` (Q,) says whose each query is; only users with both classes count (Zhou et al. 2018,
     "Deep Interest Network", section 5.3, with impressions as weights).
     """
     order = np.lexsort((scores, users))
-    whose, score, good = users[order], scores[order], positive[order].astype(np.float64)
-    starts = np.flatnonzero(np.r_[True, whose[1:] != whose[:-1]])
-    count = np.diff(np.r_[starts, len(whose)])
-    # ranks within a user, ties at their mean: the area is that of the mean rank of her positives
+    user, score, good = users[order], scores[order], positive[order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    count = np.diff(np.r_[starts, len(user)])
+    # ranks within a user, ties at their mean: the area is that of the mean rank of their positives
     group = np.repeat(np.arange(len(starts)), count)
-    new = np.r_[True, (score[1:] != score[:-1]) | (whose[1:] != whose[:-1])]
+    new = np.r_[True, (score[1:] != score[:-1]) | (user[1:] != user[:-1])]
     tie = np.cumsum(new) - 1
-    place = np.arange(len(whose)) - starts[group] + 1.0
-    rank = (np.bincount(tie, place) / np.bincount(tie))[tie]
+    position = np.arange(len(user)) - starts[group] + 1.0
+    rank = (np.bincount(tie, position) / np.bincount(tie))[tie]
     ones = np.bincount(group, good)
     zeros = count - ones
     both = (ones > 0) & (zeros > 0)
     area = np.zeros(len(starts))
     summed = np.bincount(group, rank * good)
     area[both] = (summed - ones * (ones + 1) / 2)[both] / (ones * zeros)[both]
-    # A user's queries are drawn together, so that her weight is that of any of them.
+    # A user's queries are drawn together, so that the weight is that of any of them.
     first, weight = order[starts], np.where(both, count, 0).astype(np.float64)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         drawn = weights[:, first] * weight
-        total = drawn.sum(1)
-        return np.divide(drawn @ area, total, out=np.full(len(total), np.nan), where=total > 0)
+        return divided(drawn @ area, drawn.sum(1))
 
     return statistic
 
@@ -243,9 +243,7 @@ def r2_of(predicted: np.ndarray, true: np.ndarray) -> Statistic:
     def statistic(weights: np.ndarray) -> np.ndarray:
         count = weights.sum(1)
         mean = weights @ true / count
-        spread = weights @ true**2 - count * mean**2
-        error = weights @ squared
-        return 1 - np.divide(error, spread, out=np.full(len(count), np.nan), where=spread > 0)
+        return 1 - divided(weights @ squared, weights @ true**2 - count * mean**2)
 
     return statistic
 
@@ -263,7 +261,6 @@ def spearman_of(predicted: np.ndarray, true: np.ndarray) -> Statistic:
         mean_x, mean_y = weights @ x / count, weights @ y / count
         covariance = weights @ (x * y) / count - mean_x * mean_y
         spread = (weights @ x**2 / count - mean_x**2) * (weights @ y**2 / count - mean_y**2)
-        root = np.sqrt(np.maximum(spread, 0))
-        return np.divide(covariance, root, out=np.full(len(count), np.nan), where=root > 0)
+        return divided(covariance, np.sqrt(np.maximum(spread, 0)))
 
     return statistic

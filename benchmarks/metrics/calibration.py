@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import entr, logsumexp
 from scipy.stats import rankdata
 
-from benchmarks.metrics.bootstrap import Statistic
+from benchmarks.metrics.bootstrap import Statistic, divided
 
 BINS = 15
 CELLS = 16_000_000  # scores kept per direction: 128 MB of float64
@@ -25,9 +25,9 @@ def ece_of(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:
     Equal probabilities share a bin. Resamples keep the bins of the whole, and the error of a
     resample is larger than that of the whole by its own noise.
     """
-    place = ((rankdata(probabilities) - 0.5) * BINS / len(probabilities)).astype(int)
+    bin_of = ((rankdata(probabilities) - 0.5) * BINS / len(probabilities)).astype(int)
     # In a bin, the weight times the difference of two means is the weighted sum of differences.
-    differences = np.eye(BINS)[place] * (probabilities - labels)[:, None]
+    differences = np.eye(BINS)[bin_of] * (probabilities - labels)[:, None]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         return np.abs(weights @ differences).sum(1) / weights.sum(1)
@@ -47,8 +47,7 @@ def ne_of(losses: np.ndarray, labels: np.ndarray) -> Statistic:
         count = weights.sum(1)
         rate = np.clip(weights @ labels / count, 0, 1)
         entropy = entr(rate) + entr(1 - rate)
-        loss = weights @ losses / count
-        return np.divide(loss, entropy, out=np.full(len(count), np.nan), where=entropy > 0)
+        return divided(weights @ losses / count, entropy)
 
     return statistic
 
@@ -77,8 +76,8 @@ def refit_scale(a: np.ndarray, b: np.ndarray, queries: np.ndarray | None = None)
         return float(np.mean([(logsumexp(scale * s, axis=1) - scale * o).mean() for s, o in both]))
 
     bounds = (np.log(SCALES[0]), np.log(SCALES[1]))
-    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
-    return float(np.exp(found.x))
+    minimum: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def class_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

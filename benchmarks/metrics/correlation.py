@@ -8,6 +8,7 @@ from benchmarks.metrics.bootstrap import (
     Interval,
     Statistic,
     bootstrap,
+    divided,
     spearman_of,
     summary,
 )
@@ -27,8 +28,7 @@ def kendall_of(x: np.ndarray, y: np.ndarray) -> Statistic:
             np.einsum("ri,ij,rj->r", weights, table, weights)
             for table in (right * up, right**2, up**2)
         )
-        root = np.sqrt(first * second)
-        return np.divide(both, root, out=np.full(len(root), np.nan), where=root > 0)
+        return divided(both, np.sqrt(first * second))
 
     return statistic
 
@@ -51,10 +51,10 @@ def correlations(
             "pretrain with keep_every, which keeps them"
         )
     better = -np.array([loss for loss, _ in points])
-    found: dict[str, dict[str, Interval]] = {}
+    by_task: dict[str, dict[str, Interval]] = {}
     for task, lower in lower_is_better.items():
         values = np.array([each[task] for _, each in points]) * (-1 if lower else 1)
         both = [kendall_of(better, values), spearman_of(better, values)]
         drawn = bootstrap(both, np.arange(len(points)), resamples=resamples, seed=seed)
-        found[task] = dict(zip(("kendall", "spearman"), summary(*drawn), strict=True))
-    return found
+        by_task[task] = dict(zip(("kendall", "spearman"), summary(*drawn), strict=True))
+    return by_task

@@ -21,7 +21,7 @@ def within(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> dict[
     ones = np.bincount(row, label, minlength=len(count))
     if not ((ones > 0) & (ones < count)).all():
         raise ValueError("an impression has no clicked item, or no other; leave it out")
-    place = np.arange(len(row)) - offsets[row]
+    position = np.arange(len(row)) - offsets[row]
     new = np.r_[True, (score[1:] != score[:-1]) | (row[1:] != row[:-1])]
     tie = np.cumsum(new) - 1
     size = np.bincount(tie)
@@ -31,13 +31,13 @@ def within(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> dict[
         mean = np.bincount(tie, gain) / size
         return np.bincount(row, label * mean[tie], minlength=len(count))
 
-    rank = gained(place + 1.0)  # the sum of the clicked items' expected ranks
-    found = {
+    rank = gained(position + 1.0)  # the sum of the clicked items' expected ranks
+    measures = {
         "auc": 1 - (rank - ones * (ones + 1) / 2) / (ones * (count - ones)),
-        "mrr": gained(1 / (place + 1)) / ones,
+        "mrr": gained(1 / (position + 1)) / ones,
     }
     for k in (5, 10):
         ideal = np.r_[0, np.cumsum(1 / np.log2(np.arange(k) + 2))]
-        gain = np.where(place < k, 1 / np.log2(place + 2), 0)
-        found[f"ndcg_{k}"] = gained(gain) / ideal[np.minimum(ones.astype(int), k)]
-    return found
+        gain = np.where(position < k, 1 / np.log2(position + 2), 0)
+        measures[f"ndcg_{k}"] = gained(gain) / ideal[np.minimum(ones.astype(int), k)]
+    return measures

@@ -178,9 +178,9 @@ def loss_scatter(
         taken: list[np.ndarray] = []  # where names stand, in points
         text: Any = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
         for at in [0, len(points) - 1, *range(1, len(points) - 1)]:
-            place = axis.transData.transform((x[at], y[at]))
-            if all((np.abs(place - other) > (34, 16)).any() for other in taken):
-                taken.append(place)
+            position = axis.transData.transform((x[at], y[at]))
+            if all((np.abs(position - other) > (34, 16)).any() for other in taken):
+                taken.append(position)
                 axis.annotate(plain(points[at][0]), (x[at], y[at]), color=SOFT, size=8, **text)
     return figure
 
@@ -232,7 +232,7 @@ def plain(name: str, most: int = NAME) -> str:
 
 @contextmanager
 def _style(**more: Any) -> Generator[None]:
-    """The style of all figures, and silence about characters that matplotlib's font lacks."""
+    """Set the style of all figures, and silence about characters that the font lacks."""
     style: Any = {**STYLE, **more}
     with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")

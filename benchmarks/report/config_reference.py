@@ -27,86 +27,20 @@ CONFIGS: dict[str, type[Any]] = {
     "sweep": SweepConfig,
 }
 SENTENCE = re.compile(r"(?<=[.;]) +(?=[A-Z`])")
-# Keys whose names say nearly all: what their dataclasses leave unsaid.
+# What neither the docstring nor a comment behind the field has room for.
 PLAIN: dict[str, str] = {
     "task": "Which task of the world.",
     "label": "Which label.",
     "name": "A plain name, of which files and folders are called.",
     "out": "Where what is made is written.",
     "seed": "Of all that is drawn.",
-    "ClicksConfig.impressions": "The Parquet table.",
-    "ColesConfig.item_width": "Width of an item's vector.",
-    "ColesConfig.rate": "Adam's learning rate.",
-    "ColesConfig.service_width": "Width of a service's vector.",
-    "ColesConfig.width": "Width of the recurrent state, which is the user's vector.",
-    "ColesConfig.work": "Where its data and vectors are kept.",
-    "Columns.item_id": "The column of the item's id.",
-    "Columns.service": "The column of the service.",
-    "Columns.text": "The column of the event's or the item's text.",
-    "Columns.timestamp": "The column of the time.",
-    "Columns.user_id": "The column of the user's id.",
-    "DecoderConfig.heads": "Heads of attention in a layer; they divide the width.",
-    "DecoderConfig.layers": "How many blocks.",
     "DecoderConfig.positions": "A learned vector for each position, or rotary embeddings.",
-    "DecoderConfig.width": "Width D of the model and of the user's vector.",
-    "DualEncoderConfig.initial_scale": "What cosines are multiplied by at the first step; learned.",
-    "EmbedConfig.before": "Only events before this time are read (epoch seconds).",
-    "EmbedConfig.checkpoint": "A run directory (its best checkpoint), or a checkpoint.",
-    "EmbedConfig.out": "The Parquet file to write.",
-    "Grid.batches": "Batches to try.",
     "Grid.role": "`fit`, `held_out` (never fitted: what a law must predict) or `check` (neither).",
-    "Grid.seeds": "Seeds to try.",
-    "FieldConfig.kind": "A number, one of a set of texts, or true or false.",
-    "GroupConfig.services": "The services of the group.",
-    "ItemEncoderConfig.dropout": "Share of activations dropped in training.",
-    "ItemEncoderConfig.heads": "Heads of attention in a layer; they divide the width.",
-    "ItemEncoderConfig.layers": "Blocks over an item's tokens.",
-    "ItemEncoderConfig.width": "Width of an item's vector.",
     "LossConfig.kind": "Symmetric InfoNCE, or SigLIP's sigmoid loss, which needs a bias.",
-    "OptimizerConfig.betas": "AdamW's decay rates of the two moments.",
-    "OptimizerConfig.clip": "The greatest norm of the gradient; a longer one is shortened to it.",
-    "OptimizerConfig.eps": "AdamW's addend to the denominator.",
-    "OptimizerConfig.warmup_steps": "Steps in which the rate rises to its peak in a line.",
-    "PrepareConfig.ignore_services": "Services whose events are passed over.",
-    "PrepareConfig.max_item_tokens": "Tokens kept of an item's text, the first ones.",
-    "PrepareConfig.name": "Of the corpus, corpora/NAME.",
     "PrepareConfig.on_bad_row": "Stop at a row that cannot be read, or leave it out and count it.",
-    "PrepareConfig.overwrite": "Whether a corpus that is there already is replaced.",
-    "PretrainConfig.corpus": "The directory that `clue/prepare.py` wrote.",
-    "PretrainConfig.name": "Of the run, runs/NAME.",
-    "PretrainConfig.runs": "The directory of all runs.",
-    "PretrainConfig.steps": "Optimiser steps of the run.",
     "PretrainConfig.trackers": "Where figures go beside `log.jsonl`.",
     "SequencesConfig.split": "Held out are each user's last events, or all from a moment on.",
-    "Shares.test": "Share of users held out for test.",
-    "Shares.valid": "Share of users held out for validation.",
-    "ServiceConfig.template": "Text of an item with its columns in braces, `{title} by {author}`.",
-    "SplitConfig.column": "The column whose value says a user's part.",
-    "SplitConfig.test": "Values of the column that mean test.",
-    "SplitConfig.train": "Values of the column that mean training.",
-    "SplitConfig.valid": "Values of the column that mean validation.",
-    "SuiteConfig.half_life": "Events after which a baseline's weight of an old one is halved.",
-    "SuiteConfig.resamples": "Bootstrap resamples of an interval.",
-    "SuiteConfig.text_dims": "Width of the TF-IDF + SVD baseline.",
-    "SweepConfig.out": "Where tables are written, OUT/NAME.",
-    "SweepConfig.overrides": "Keys of the pretraining config, for all points.",
-    "SweepConfig.runs": "Where the runs are written.",
-    "SyntheticConfig.days": "Days that the logs span.",
-    "SyntheticConfig.interests": "Interests Q of the world; a user has shares of them.",
-    "SyntheticConfig.items_per_service": "Items of each service.",
-    "SyntheticConfig.out": "The directory of the logs.",
-    "SyntheticConfig.seed": "Of the world and its users.",
     "SyntheticConfig.services": "Names of the services.",
-    "SyntheticConfig.users": "How many users.",
-    "TokenizerConfig.path": "A `tokenizer.json`; none: one is learned from the items' texts.",
-    "TokenizerConfig.vocab_size": "Tokens V of the tokenizer that is learned.",
-    "UserEncoderConfig.dropout": "Share of activations dropped in training.",
-    "UserEncoderConfig.heads": "Heads of attention in a layer; they divide the width.",
-    "UserEncoderConfig.layers": "Blocks over a history's events.",
-    "UserEncoderConfig.width": "Width D of the blocks.",
-    "ViewsConfig.max_events": "Events of a view, a window of the history.",
-    "WindowsConfig.active_days": "Asked of users who bought in so many days before the window.",
-    "WindowsConfig.service": "The service of the sales.",
 }
 
 
@@ -166,8 +100,14 @@ def meanings(cls: type[Any]) -> dict[str, str]:
     return texts
 
 
+def comments(cls: type[Any]) -> dict[str, str]:
+    """Return the comment behind each field of a config that has one, on its line."""
+    lines = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.MULTILINE)
+    return dict(lines)
+
+
 def _section(prefix: str, cls: type[Any]) -> str:
-    hints, said = get_type_hints(cls), meanings(cls)
+    hints, said = get_type_hints(cls), meanings(cls) | comments(cls)
     summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
     lines = [f"### `{prefix}`\n"] if prefix else []
     lines += [re.split(r"(?<=\.) ", summary)[0], "", "| key | type | default | meaning |"]

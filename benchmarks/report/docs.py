@@ -148,12 +148,12 @@ def scaling(root: Path, name: str) -> str:
 def robustness(root: Path) -> str:
     """Return what the kills came to, in one sentence."""
     file = root / "results" / "robustness" / "robustness.json"
-    found = json.loads(file.read_text(encoding="utf-8"))
-    end = "equal" if found["equals_the_undisturbed_run_bitwise"] else "NOT equal"
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    end = "equal" if tree["equals_the_undisturbed_run_bitwise"] else "NOT equal"
     return (
-        f"{found['kills']} kills with -9, {found['inside_save']} of them inside the save: "
-        f"{found['torn_or_lost_checkpoints']} checkpoints torn or lost, at most "
-        f"{found['most_steps_lost']} step lost at a time, the end bitwise {end} to that of an "
+        f"{tree['kills']} kills with -9, {tree['inside_save']} of them inside the save: "
+        f"{tree['torn_or_lost_checkpoints']} checkpoints torn or lost, at most "
+        f"{tree['most_steps_lost']} step lost at a time, the end bitwise {end} to that of an "
         f"undisturbed run."
     )
 
@@ -163,7 +163,7 @@ def _json(root: Path, folder: str, name: str) -> Any:
 
 
 def _place(file: Path) -> tuple[object, ...]:
-    """Sorts a package's own files before its folders, and its __init__.py first of all."""
+    """Sort a package's own files before its folders, and its __init__.py first of all."""
     *folders, name = file.parts
     return (*((True, folder) for folder in folders), (False, name != "__init__.py", name))
 

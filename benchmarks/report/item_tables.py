@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.baselines.next_item_models import CLOCK
 from benchmarks.external.rectools_sasrec import seconds_to
+from benchmarks.metrics import format
 from benchmarks.metrics.bootstrap import Interval
 from benchmarks.metrics.format import show, signed
 from benchmarks.report.charts import Line, Panel, line_panels, save
@@ -105,15 +106,14 @@ def item_tables(out: Path) -> list[ItemTable]:
 
 def markdown(table: ItemTable) -> str:
     """Return a task as Markdown; what has many conditions has a line for each of them."""
-    lines = _by_model(table) if table.kind == "leave one out" else _by_condition(table)
-    lines.insert(1, ["---"] * len(lines[0]))
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head, *lines = _by_model(table) if table.kind == "leave one out" else _by_condition(table)
+    rows = format.markdown(head, lines)
     users = next(iter(table.models.values()))[0].users
     return f"**{table.name}** ({users:,} users). {NOTES[table.kind]}\n\n{rows}"
 
 
 def _by_condition(table: ItemTable) -> list[list[str]]:
-    """A line for each measure and condition, a column for each model and each pair."""
+    """Return a line for each measure and condition, a column for each model and each pair."""
     gains = [f"{pair.model} - {pair.minus}" for pair in table.pairs]
     lines = [["measure", "at", *table.models, *gains]]
     for measure in table.shown:
@@ -128,7 +128,7 @@ def _by_condition(table: ItemTable) -> list[list[str]]:
 
 
 def _by_model(table: ItemTable) -> list[list[str]]:
-    """A line for each model and each pair, a column for each measure, the conditions one by one."""
+    """Return a line for each model and pair, a column for each measure, by condition."""
     measures = list(dict.fromkeys(parts(name)[0] for name in table.shown))
     times = seconds(table)
     head = ["seen items", "row", *measures, *times]
@@ -153,8 +153,8 @@ def seconds(table: ItemTable) -> dict[str, dict[str, str]]:
 
     Equal is the higher of the lowest validation losses of the models with a curve: all reached it.
     """
-    found = {model: each[0].chosen.get("curve") for model, each in table.models.items()}
-    curves = {model: curve for model, curve in found.items() if curve}
+    logged = {model: each[0].chosen.get("curve") for model, each in table.models.items()}
+    curves = {model: curve for model, curve in logged.items() if curve}
     if not curves:
         return {}
     whole = {model: f"{curve[-1][CLOCK]:,.0f}" for model, curve in curves.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.metrics import format
 from benchmarks.metrics.format import number, p_value, signed
 from benchmarks.suite.significance import PairedDifference
 from benchmarks.suite.summary import OURS, Row, TaskTable, compared, mean_gain, ranks
@@ -51,7 +52,7 @@ def markdown(board: Leaderboard, against: Mapping[str, PairedDifference]) -> str
     """Return the leaderboard as Markdown; `against` has the best baseline of each task."""
     head = ["task", "measure", *board.models, "best other row"]
     head += [f"{OURS} - best baseline", "p (Holm)"]
-    lines = [head, ["---"] * len(head)]
+    lines: list[list[str]] = []
     for table in board.tables:
         cells: list[str] = []
         for number_, cell in enumerate(board.cells(table)):
@@ -68,4 +69,4 @@ def markdown(board: Leaderboard, against: Mapping[str, PairedDifference]) -> str
         lines.append([f"mean rank ({board.common} tasks)", "", *board.mean_ranks, *blank])
         lines.append(["Borda", "", *board.borda, *blank])
     lines.append([f"mean normalised gain ({board.gain_tasks} tasks)", "", *board.gains, *blank])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return format.markdown(head, lines) + "\n"

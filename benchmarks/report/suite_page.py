@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.metrics.bootstrap import Interval
 from benchmarks.report.charts import inline, loss_scatter, scatter
 from benchmarks.report.leaderboard import Leaderboard, markdown, shade
 from benchmarks.report.rendering import write_page
@@ -83,9 +82,9 @@ def tau(tree: dict[str, Any] | None) -> list[tuple[str, Markup, str]]:
         points = [(step.removeprefix("step "), *point) for step, *point in points]
         title = f"{name}: {task['measure']}"
         chart = loss_scatter(points, x_label="entropy, nats, lower →", y_label=task["measure"])
-        kendall = Interval(**{k: _nan(task["kendall"][k]) for k in ("value", "low", "high")})
+        kendall, spearman = (results.read_interval(task[each]) for each in ("kendall", "spearman"))
         note = f"tau {kendall.value:.2f} [{kendall.low:.2f} {kendall.high:.2f}], "
-        note += f"Spearman {_nan(task['spearman']['value']):.2f}"
+        note += f"Spearman {spearman.value:.2f}"
         cards.append((title, inline(chart, title), note.replace("nan", "unknown")))
     return cards
 
@@ -93,8 +92,8 @@ def tau(tree: dict[str, Any] | None) -> list[tuple[str, Markup, str]]:
 def geometry(tree: dict[str, Any] | None) -> dict[str, tuple[list[str], int]]:
     """Return of each model the means over its seeds of FIGURES, as texts, and its width."""
     seeds: dict[str, list[dict[str, Any]]] = {}
-    for found in (tree or {}).values():
-        seeds.setdefault(found["model"], []).append(found)
+    for figures in (tree or {}).values():
+        seeds.setdefault(figures["model"], []).append(figures)
     rows: dict[str, tuple[list[str], int]] = {}
     for model, each in seeds.items():
         values = [[s[name] for s in each if s[name] is not None] for name in FIGURES]
@@ -130,10 +129,6 @@ def made(scores: Sequence[TaskResult], resamples: int) -> dict[str, str]:
 
 def _read(file: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from benchmarks.json_files import write_json
 from benchmarks.metrics.bootstrap import Interval, interval, mean_of
 from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.report.charts import Line, Panel, line_panels, save
 from benchmarks.scaling.fit.run_table import Runs, digest, read_runs
 from benchmarks.scaling.fit.selection import best_rate
-from benchmarks.scaling.json_files import write_json
 from benchmarks.scaling.sweep.query_scores import QueryScores, query_scores
 from clue.config import run_command
 

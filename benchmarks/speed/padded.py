@@ -72,7 +72,7 @@ def _through(blocks: nn.ModuleList, x: Tensor, real: Tensor) -> Tensor:
 
 def pad(values: Tensor, lengths: Tensor) -> Tensor:
     """Return flat rows of these lengths (N,) as (N, longest), zeros behind each."""
-    place = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-    padded = values.new_zeros(place.shape)
-    padded[place] = values
+    position = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    padded = values.new_zeros(position.shape)
+    padded[position] = values
     return padded

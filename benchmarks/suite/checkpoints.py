@@ -8,7 +8,6 @@ entropy on valid users, at the fixed number of negatives of the run's galleries,
 A run keeps its checkpoints with pretraining's keep_every.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.baselines.representations import EncoderModel
+from benchmarks.json_files import write_json
 from benchmarks.metrics.correlation import correlations
 from benchmarks.suite import results
 from benchmarks.suite import runner as suite
@@ -44,24 +44,25 @@ class CheckpointsConfig:
 
 def measure(config: CheckpointsConfig) -> Path:
     """Return the path of tau.json, having made the results that are missing."""
-    asked = load(suite.SuiteConfig, config.suite)
-    asked = replace(asked, tasks=config.tasks, out=config.out, resamples=config.resamples)
-    corpus = Corpus.open(asked.corpus)
-    losses = losses_of(config.run, asked.pretrain_corpus, config.seed)
+    suite_config = load(suite.SuiteConfig, config.suite)
+    suite_config = replace(
+        suite_config, tasks=config.tasks, out=config.out, resamples=config.resamples
+    )
+    corpus = Corpus.open(suite_config.corpus)
+    losses = losses_of(config.run, suite_config.pretrain_corpus, config.seed)
     models = {step: model_of(config.run, corpus, step, config.seed) for step in losses}
     wanted = [
         (task, model, probe)
-        for task in suite.tasks_of(asked, corpus)
+        for task in suite.tasks_of(suite_config, corpus)
         for model in models.values()
         if (probe := next((p for p in task.probes if task.supports(model, p)), None)) is not None
     ]
-    suite.fill(asked, wanted)
+    suite.fill(suite_config, wanted)
     keys = {(task.name, model.name, model.seed, probe) for task, model, probe in wanted}
     file = config.out / "tau.json"
     made = [result for result in results.read(config.out) if result.key in keys]
     by_name = {model.name: losses[step] for step, model in models.items()}
-    tree = results.finite(tau(made, by_name, resamples=config.resamples))
-    file.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(file, tau(made, by_name, resamples=config.resamples))
     return file
 
 
@@ -109,7 +110,7 @@ def tau(made: Sequence[TaskResult], losses: dict[str, float], *, resamples: int)
         values[result.model][result.task] = result.values[result.main].value
     points = [(loss, values[name]) for name, loss in losses.items()]
     lower = {name: one.measures[one.main].lower_is_better for name, one in tasks.items()}
-    found = correlations(points, lower, resamples=resamples)
+    taus = correlations(points, lower, resamples=resamples)
     return {
         "checkpoints": [
             {"name": name, "loss": loss, "values": values[name]} for name, loss in losses.items()
@@ -118,7 +119,7 @@ def tau(made: Sequence[TaskResult], losses: dict[str, float], *, resamples: int)
             name: {
                 "measure": result.main,
                 "lower_is_better": lower[name],
-                **{kind: asdict(each) for kind, each in found[name].items()},
+                **{kind: asdict(each) for kind, each in taus[name].items()},
             }
             for name, result in tasks.items()
         },
@@ -126,7 +127,7 @@ def tau(made: Sequence[TaskResult], losses: dict[str, float], *, resamples: int)
 
 
 def main() -> None:
-    """Reads the command line, measures, says where the correlations are."""
+    """Read the command line, measure, say where the correlations are."""
     written = run_command(CheckpointsConfig, measure, description=__doc__)
     sys.stdout.write(f"correlations: {written}\n")
 

@@ -16,10 +16,11 @@ import numpy as np
 from scipy.stats import skew
 
 from benchmarks.baselines.tfidf import unit
+from benchmarks.json_files import plain
 from benchmarks.protocols import Model
 from benchmarks.snapshot import snapshot_at
-from benchmarks.suite.results import finite
 from benchmarks.suite.user_map import Groups, flat_map, groups_of
+from clue.atomic import write_text
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import MatchingPairs, matching_pairs
 
@@ -95,34 +96,35 @@ def geometry_of(vectors: np.ndarray, a: np.ndarray, b: np.ndarray) -> Geometry:
 
 
 def write(out: Path, models: Sequence[Model], corpus: Corpus) -> None:
-    """Writes OUT/geometry.json of the models and OUT/map.json of the first one.
+    """Write OUT/geometry.json of the models and OUT/map.json of the first one.
 
     A model that is there with the same fingerprint, on the same corpus, is not measured again.
     """
+    out.mkdir(parents=True, exist_ok=True)
     groups = groups_of(corpus, None, None)
     pairs = _pairs(corpus)
     file = out / "geometry.json"
-    there: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    found: dict[str, Any] = {}
+    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    measured: dict[str, Any] = {}
     for number, model in enumerate(models):
         key = f"{model.name}.{model.seed}"
         made_of = f"{corpus.fingerprint} {model.fingerprint}"
         drawn = number > 0 or (out / "map.json").is_file()
-        if drawn and there.get(key, {}).get("made_of") == made_of:
-            found[key] = there[key]
+        if drawn and known.get(key, {}).get("made_of") == made_of:
+            measured[key] = known[key]
             continue
         sys.stderr.write(f"geometry: {model.name} {model.seed}\n")
         vectors = model.users(snapshot_at(corpus, groups.users))[:, model.similarity]
         a, b = _both(model, corpus, pairs)
         figures = asdict(geometry_of(vectors, a, b))
-        found[key] = {"model": model.name, "seed": model.seed, "made_of": made_of, **figures}
+        measured[key] = {"model": model.name, "seed": model.seed, "made_of": made_of, **figures}
         if number == 0:
-            _write(out / "map.json", map_of(model, groups, vectors))
-    _write(file, found)
+            write_text(out / "map.json", json.dumps(map_of(model, groups, vectors)) + "\n")
+    write_text(file, json.dumps(plain(measured), allow_nan=False) + "\n")
 
 
 def map_of(model: Model, groups: Groups, vectors: np.ndarray) -> dict[str, Any]:
-    """Return two coordinates of each user, in thousandths, and her group, for the report's map."""
+    """Return two coordinates of each user, in thousandths, and their group, for the report."""
     points = flat_map(vectors)
     low, high = points.min(0), points.max(0)
     placed = np.round((points - low) / np.where(high > low, high - low, 1) * 1000).astype(int)
@@ -146,7 +148,7 @@ def _pairs(corpus: Corpus) -> list[MatchingPairs]:
 def _both(
     model: Model, corpus: Corpus, pairs: Sequence[MatchingPairs]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors of one service and of the other, all pairs of services one after another."""
+    """Return the vectors of one service and of the other, all pairs of services in turn."""
     sides: list[list[np.ndarray]] = [[], []]
     for pair in pairs:
         for side, service in zip(sides, (pair.service_a, pair.service_b), strict=True):
@@ -156,10 +158,3 @@ def _both(
         return np.zeros((0, 1)), np.zeros((0, 1))
     a, b = (np.concatenate(side) for side in sides)
     return a, b
-
-
-def _write(file: Path, tree: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(finite(tree), allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(file)

@@ -6,14 +6,15 @@ OUT/paired.jsonl.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
-from benchmarks.suite.results import TaskResult, finite
+from benchmarks.json_files import plain
+from benchmarks.metrics.bootstrap import Interval, summary
+from benchmarks.suite.results import TaskResult, read_interval, resampled
 from clue.atomic import write_text
 
 
@@ -59,12 +60,7 @@ def _drawn(seeds: Sequence[TaskResult], resamples: int, seed: int) -> tuple[np.n
                 f"{result.out}: {result.key}: its queries are not at hand; run the suite again"
             )
         queries = pq.read_table(result.queries)
-        users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-        statistics = [measure.statistic(queries) for measure in result.measures.values()]
-        value, draws = bootstrap(statistics, users, resamples=resamples, seed=seed)
-        for at, measure in enumerate(result.measures.values()):
-            if measure.kind == "coverage":
-                draws[at] = centred(value[at], draws[at])
+        value, draws = resampled(result.measures, queries, resamples, seed)
         values.append(value)
         drawn.append(draws)
     return np.mean(values, axis=0), np.mean(drawn, axis=0)
@@ -72,7 +68,7 @@ def _drawn(seeds: Sequence[TaskResult], resamples: int, seed: int) -> tuple[np.n
 
 def write(out: Path, made: Sequence[Pair]) -> None:
     """Write OUT/paired.jsonl."""
-    lines = [json.dumps(finite(asdict(pair)), ensure_ascii=False) for pair in made]
+    lines = [json.dumps(plain(pair), ensure_ascii=False) for pair in made]
     write_text(out / "paired.jsonl", "".join(f"{line}\n" for line in lines))
 
 
@@ -82,9 +78,6 @@ def read(out: Path) -> list[Pair]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     made: list[Pair] = []
     for tree in map(json.loads, lines):
-        deltas = {
-            name: Interval(**{k: float("nan") if v is None else v for k, v in each.items()})
-            for name, each in tree.pop("deltas").items()
-        }
+        deltas = {name: read_interval(each) for name, each in tree.pop("deltas").items()}
         made.append(Pair(**tree, deltas=deltas))
     return made

@@ -23,7 +23,7 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     def run(self, name: str, command: str) -> None:
-        """Prints the documented `command` and runs it; SystemExit with its name where it fails."""
+        """Print the documented `command` and run it; SystemExit with its name where it fails."""
         command = on_this_machine(command)
         sys.stderr.write(f"\n== {name}\n$ {command}\n")
         words = shlex.split(command)
@@ -50,7 +50,7 @@ class Stages:
 
 
 def prepare(commands: Mapping[str, str], runs: Sequence[Path]) -> list[str]:
-    """Runs, in order, each command whose output is missing; gives the outputs that were made.
+    """Run, in order, each command whose output is missing; return the outputs that were made.
 
     `commands` are by the file or directory that the command writes last: one that is there is
     complete. One in RUN/checkpoints is asked for where RUN is among the `runs` that are measured,
@@ -58,18 +58,18 @@ def prepare(commands: Mapping[str, str], runs: Sequence[Path]) -> list[str]:
     SystemExit with the command where it fails,
     ValueError where it ends well and leaves no such output.
     """
-    asked: list[str] = []
+    outputs: list[str] = []
     for output in reversed(list(commands)):
         path = Path(output)
-        named = (commands[each].split() for each in asked)
+        named = (commands[each].split() for each in outputs)
         wanted = any(run in path.parents for run in runs) or any(
             word.endswith(f"={path.parents[1]}") for words in named for word in words
         )
         if "checkpoints" not in path.parts or wanted:
-            asked.insert(0, output)
-    missing = [output for output in asked if not Path(output).exists()]
-    if asked:
-        sys.stderr.write(f"{len(asked)} outputs, {len(asked) - len(missing)} there\n")
+            outputs.insert(0, output)
+    missing = [output for output in outputs if not Path(output).exists()]
+    if outputs:
+        sys.stderr.write(f"{len(outputs)} outputs, {len(outputs) - len(missing)} there\n")
     stages = Stages()
     for output in missing:
         stages.run(output, commands[output])

@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.json_files import plain
 from benchmarks.metrics.bootstrap import Interval, bootstrap, centred, summary
 from benchmarks.protocols import Measure, Model, Probe, Scored, Task, TaskBaseline
 from clue.atomic import write_text
@@ -147,10 +148,10 @@ def measured(
         labels = np.array(queries[column].to_pylist())
         for label in np.unique(labels):
             part = queries.filter(pa.array(labels == label))
-            found = _intervals({name: main}, part, resamples, seed)[name]
-            if np.isfinite(found.value):
+            interval = _intervals({name: main}, part, resamples, seed)[name]
+            if np.isfinite(interval.value):
                 slices.setdefault(column.removeprefix(SLICE), {})[str(label)] = (
-                    found,
+                    interval,
                     part.num_rows,
                 )
     return values, slices
@@ -159,13 +160,20 @@ def measured(
 def _intervals(
     measures: Mapping[str, Measure], queries: pa.Table, resamples: int, seed: int
 ) -> dict[str, Interval]:
+    return dict(zip(measures, summary(*resampled(measures, queries, resamples, seed)), strict=True))
+
+
+def resampled(
+    measures: Mapping[str, Measure], queries: pa.Table, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the value of each measure (M,), and those of resampled users (M, resamples)."""
     users = queries["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     statistics = [measure.statistic(queries) for measure in measures.values()]
     values, drawn = bootstrap(statistics, users, resamples=resamples, seed=seed)
     for at, measure in enumerate(measures.values()):
         if measure.kind == "coverage":
             drawn[at] = centred(values[at], drawn[at])
-    return dict(zip(measures, summary(values, drawn), strict=True))
+    return values, drawn
 
 
 def write(result: TaskResult, queries: pa.Table) -> None:
@@ -206,9 +214,9 @@ def _locked(out: Path) -> Generator[None]:
 
 
 def _line(result: TaskResult) -> str:
-    tree = {"format": FORMAT, **asdict(result)}
+    tree = {"format": FORMAT, **plain(result)}
     del tree["out"]
-    return json.dumps(finite(tree), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(tree, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _parsed(line: str, file: Path, number: int) -> TaskResult:
@@ -220,27 +228,17 @@ def _parsed(line: str, file: Path, number: int) -> TaskResult:
     for measure in tree["measures"].values():
         measure["columns"] = tuple(measure["columns"])
     tree["measures"] = {name: Measure(**fields) for name, fields in tree["measures"].items()}
-    tree["values"] = {name: _interval(fields) for name, fields in tree["values"].items()}
+    tree["values"] = {name: read_interval(fields) for name, fields in tree["values"].items()}
     tree["slices"] = {
-        name: {label: (_interval(fields), count) for label, (fields, count) in each.items()}
+        name: {label: (read_interval(fields), count) for label, (fields, count) in each.items()}
         for name, each in tree["slices"].items()
     }
     return TaskResult(**tree, out=file.parent)
 
 
-def _interval(fields: Mapping[str, float | None]) -> Interval:
+def read_interval(fields: Mapping[str, float | None]) -> Interval:
+    """Return the interval of a JSON object, whose nulls are NaN."""
     return Interval(**{k: float("nan") if v is None else v for k, v in fields.items()})
-
-
-def finite(value: Any) -> Any:
-    """Return the same with None for every number that JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {key: finite(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(below) for below in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def commit() -> str:

@@ -18,12 +18,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from benchmarks.baselines.next_item_models import TrainedItems
-from benchmarks.baselines.representations import (
-    EncoderModel,
-    ItemMeanModel,
-    RandomModel,
-    TextModel,
-)
+from benchmarks.baselines.representations import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.external.coles import ColesConfig, ColesModel
 from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Task, TaskBaseline
@@ -72,10 +67,10 @@ class SuiteConfig:
     encoders: list[Path] = field(default_factory=list[Path])
     more_encoders: dict[str, list[Path]] = field(default_factory=dict[str, list[Path]])
     untrained: list[int] = field(default_factory=lambda: [0])
-    text_dims: int = 512
-    half_life: float = 8.0
+    text_dims: int = 512  # Width of the TF-IDF + SVD baseline.
+    half_life: float = 8.0  # Events after which a baseline's weight of an old one is halved.
     coles: ColesConfig | None = None
-    resamples: int = 2000
+    resamples: int = 2000  # Bootstrap resamples of an interval.
     seed: int = 0
     tasks: list[str] = field(default_factory=list[str])
     probes: list[Probe] = field(default_factory=list[Probe])
@@ -146,7 +141,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
 
 def asked_of(config: SuiteConfig) -> list[Any]:
     """Return the configs of the tasks that are asked for. ValueError where `tasks` names none."""
-    asked: list[Any] = [
+    configs: list[Any] = [
         *config.matching,
         *config.windows,
         *config.recoverability,
@@ -162,11 +157,13 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.new_service,
         *config.item_ranking,
     ]
-    names = [one.name for one in asked]
+    names = [one.name for one in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")
     chosen = [
-        one for one in asked if not config.tasks or any(fnmatch(one.name, p) for p in config.tasks)
+        one
+        for one in configs
+        if not config.tasks or any(fnmatch(one.name, p) for p in config.tasks)
     ]
     if not chosen:
         raise ValueError(f"tasks={config.tasks} names no task; there are {', '.join(names)}")

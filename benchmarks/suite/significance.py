@@ -72,24 +72,24 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def compare_to(
-    found: Sequence[TaskTable], choose: Callable[[TaskTable], Row | None]
+    tables: Sequence[TaskTable], choose: Callable[[TaskTable], Row | None]
 ) -> list[PairedDifference]:
     """Return ours minus the baseline that is chosen on each task, corrected over these tasks."""
     each = [
         paired_difference(table, table.rows[OURS], baseline)
-        for table in found
+        for table in tables
         if OURS in table.rows and (baseline := choose(table)) is not None
     ]
     corrected = holm([one.p for one in each])
     return [replace(one, holm=p) for one, p in zip(each, corrected, strict=True)]
 
 
-def significance(found: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
+def significance(tables: Sequence[TaskTable]) -> dict[str, list[PairedDifference]]:
     """Return the claims "beats …" that some task can decide."""
     made = {
-        "untrained": compare_to(found, lambda table: table.rows.get(CONTROL)),
-        "the best baseline": compare_to(found, lambda table: table.best_baseline),
+        "untrained": compare_to(tables, lambda table: table.rows.get(CONTROL)),
+        "the best baseline": compare_to(tables, lambda table: table.best_baseline),
     }
     for name, pattern in FAMILIES.items():
-        made[name] = compare_to(found, lambda table, pattern=pattern: table.best(pattern))
+        made[name] = compare_to(tables, lambda table, pattern=pattern: table.best(pattern))
     return {f"beats {name}": each for name, each in made.items() if each}

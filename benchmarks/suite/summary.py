@@ -92,8 +92,8 @@ class TaskTable:
     @property
     def oracle(self) -> Row | None:
         """The row that reads the truth, if there is one."""
-        found = [row for name, row in self.rows.items() if name.startswith(ORACLE)]
-        return max(found, key=lambda row: self.sign * row.value, default=None)
+        rows = [row for name, row in self.rows.items() if name.startswith(ORACLE)]
+        return max(rows, key=lambda row: self.sign * row.value, default=None)
 
     def best(self, pattern: str) -> Row | None:
         """Return the best of the baselines whose name matches."""
@@ -120,8 +120,8 @@ def tables(results: Sequence[TaskResult], *, resamples: int, seed: int = 0) -> l
     by_task: dict[str, list[TaskResult]] = {}
     for result in results:
         by_task.setdefault(result.task, []).append(result)
-    found = [_table(each, resamples, seed) for each in by_task.values()]
-    return sorted(found, key=lambda table: (table.family, table.name))
+    made = [_table(each, resamples, seed) for each in by_task.values()]
+    return sorted(made, key=lambda table: (table.family, table.name))
 
 
 def _table(results: Sequence[TaskResult], resamples: int, seed: int) -> TaskTable:
@@ -143,7 +143,7 @@ def _table(results: Sequence[TaskResult], resamples: int, seed: int) -> TaskTabl
 
 
 def _drawn(results: Sequence[TaskResult], resamples: int, seed: int) -> dict[Key, np.ndarray]:
-    """The resamples (R,) of each result with queries; all see the same draws of users."""
+    """Return the resamples (R,) of each result with queries; all see the same draws of users."""
     statistics: dict[Key, Statistic] = {}
     users: pa.ChunkedArray | None = None
     for result in results:
@@ -175,8 +175,8 @@ def _row(model: str, results: Sequence[TaskResult], drawn: dict[Key, np.ndarray]
         return Row(results, widest(each), "widest seed", None)
     stacked = np.stack([drawn[result.key] for result in results])
     draws = two_level(stacked, seed=zlib.crc32(f"{seed} {model}".encode()))
-    found = summary(np.array([value]), draws[None])[0]
-    return Row(results, found, "seeds and users" if len(results) > 1 else "users", draws)
+    interval = summary(np.array([value]), draws[None])[0]
+    return Row(results, interval, "seeds and users" if len(results) > 1 else "users", draws)
 
 
 def widest(each: Sequence[Interval]) -> Interval:
@@ -201,32 +201,32 @@ def two_level(drawn: np.ndarray, *, seed: int) -> np.ndarray:
     return mean + np.sqrt(count / (count - 1)) * (again - mean)
 
 
-def compared(found: Sequence[TaskTable]) -> tuple[list[str], list[TaskTable]]:
+def compared(tables: Sequence[TaskTable]) -> tuple[list[str], list[TaskTable]]:
     """Return the models to rank over all tasks, and the tasks that all of them have.
 
     They are those with COMMON of our tasks or more: representations that are given to every task.
     """
-    ours = [table for table in found if OURS in table.rows]
+    ours = [table for table in tables if OURS in table.rows]
     names = list(dict.fromkeys(row.model for table in ours for row in table.ranked))
     kept = [n for n in names if sum(n in t.rows for t in ours) >= COMMON * len(ours)]
     return kept, [table for table in ours if all(name in table.rows for name in kept)]
 
 
-def ranks(found: Sequence[TaskTable], models: Sequence[str]) -> dict[str, tuple[float, float]]:
+def ranks(tables: Sequence[TaskTable], models: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Return the mean rank over the tasks and the Borda points of each model, ties at their mean.
 
     A model has on each task as many points as models stand below it. All tasks have all models.
     """
-    if not found:
+    if not tables:
         return {}
-    values = np.array([[-t.sign * t.rows[name].value for name in models] for t in found])
+    values = np.array([[-t.sign * t.rows[name].value for name in models] for t in tables])
     each = rankdata(values, axis=1)
     points = (len(models) - each).sum(0)
     return dict(zip(models, zip(each.mean(0).tolist(), points.tolist(), strict=True), strict=True))
 
 
-def mean_gain(found: Sequence[TaskTable], model: str) -> tuple[float, int]:
+def mean_gain(tables: Sequence[TaskTable], model: str) -> tuple[float, int]:
     """Return a model's mean normalised gain over the tasks that have one, and their number."""
-    gains = [table.gain(table.rows[model]) for table in found if model in table.rows]
+    gains = [table.gain(table.rows[model]) for table in tables if model in table.rows]
     known = [gain for gain in gains if np.isfinite(gain)]
     return (float(np.mean(known)) if known else float("nan")), len(known)

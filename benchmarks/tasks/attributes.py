@@ -16,23 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import ItemCounts, LogCounts
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import few_shot, predict
-from benchmarks.baselines.representations import FixedScores, beside, class_shares
+from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.datasets.label_tables import read_labels, rows_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix
 from benchmarks.snapshot import snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -82,7 +74,7 @@ class AttributesTask:
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot")
 
     def __init__(self, config: AttributesConfig, corpus: Corpus) -> None:
-        """Reads the labels."""
+        """Read the labels."""
         self.name, self.family, self.config = config.name, config.family, config
         self.corpus = corpus
         self.labelled = read_labels(corpus, config.table, config.column)
@@ -159,8 +151,8 @@ class AttributesTask:
             return self._scored(_of_draws(draws, y[test]), SHOT_MEASURES, {})
         parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
         width, blocks = self.config.mlp_width, given.blocks
-        found = predict(probe, "class", *parts, width=width, blocks=blocks)
-        return self._scored(_of_classes(found.values, y[test]), MEASURES, found.chosen)
+        predicted = predict(probe, "class", *parts, width=width, blocks=blocks)
+        return self._scored(_of_classes(predicted.values, y[test]), MEASURES, predicted.chosen)
 
     def _scored(
         self,

@@ -3,10 +3,12 @@
 The click of games (Steam) is a game that was bought and then played. Users of the training split
 fit the probe, valid ones choose it, those of test are scored. `u` is the user's vector as of the
 impression, or of all their events where impressions have no time; `i` is the model's own vector of
-the item; a model without items has [u] alone. The item's click rate among the training impressions
-is known to every rival of rates, so that the probes know it beside every vector.
+the item, and beside [u, i, u * i] stands how near the two are in each block (interactions.py); a
+model without items has [u] alone. What is counted of an item is known to every rival of rates, so
+that the probes know it beside every vector: its click rate among the training impressions, how
+often it was shown there, and its events before the moment.
 
-    linear        [u, i, u * i] and the rate, a penalty for each block
+    linear        [u, i, u * i] and what is counted of the item, a penalty for each block
     vector alone  [u, i, u * i]
     mlp           as linear
 """
@@ -21,18 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.click_rates import ClickRates, Impressions
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import LogCounts
-from benchmarks.baselines.interactions import bounded, interactions
+from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import FixedScores, beside, class_shares
+from benchmarks.baselines.rates import Timeline
+from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.baselines.tfidf import popularity
-from benchmarks.datasets.label_tables import (
-    check_times,
-    read_table,
-    rows_of,
-    service_of,
-)
+from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import (
     WHOLE,
@@ -42,10 +41,9 @@ from benchmarks.protocols import (
     Scored,
     TaskBaseline,
     has_vectors,
-    history_slice,
     model_of,
-    popularity_slice,
 )
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -73,7 +71,7 @@ class ClicksConfig:
     """
 
     name: str
-    impressions: Path
+    impressions: Path  # The Parquet table.
     service: str | None = None
     mlp_width: int = 2048
     cutoff: float | None = None
@@ -130,11 +128,11 @@ def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
 class ClicksTask:
     """Impressions of held-out users; see `ClicksConfig`."""
 
-    version, family = 3, "click"  # 3: the item's rate beside every vector, blocks
+    version, family = 4, "click"  # 4: counts of the item, and similarities in each block
     probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
-        """Reads the impressions."""
+        """Read the impressions."""
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_impressions(corpus, config)
         split = corpus.split[shown.users]
@@ -170,7 +168,7 @@ class ClicksTask:
         return [*given, *rates, *beside(models, LogCounts(self.corpus))]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users; the baselines need but one probe."""
+        """Return whether it has vectors of users; the baselines need but one probe."""
         if isinstance(model, FixedScores | ClickRates):
             return probe == "linear"
         return has_vectors(model)
@@ -186,6 +184,23 @@ class ClicksTask:
         """The rates that every probe but "vector alone" reads."""
         return ClickRates(self.corpus, self.parts[0], self.parts[1], activity=False)
 
+    @cached_property
+    def _counts(self) -> list[np.ndarray]:
+        """Logarithms (n, 2) of how often each part's items were shown in training, and of events.
+
+        Of a training user's impression the others' are counted, as its rate is theirs; the events
+        are those of training users before the moment.
+        """
+        corpus, users = self.corpus, self.corpus.users_in("train")
+        read = snapshot_at(corpus, users, services=self.services).parts
+        met = np.concatenate([items.values for items, _ in read])
+        times = np.concatenate([times.values for _, times in read])
+        events = Timeline(met, times, np.ones(len(met)))
+        return [
+            np.log1p(np.stack([shown, events.before(part.items, part.cutoff)[0]], axis=1))
+            for part, shown in zip(self.parts, self.rate.shown(self.parts), strict=True)
+        ]
+
     def _rates_of(self, rates: ClickRates) -> list[np.ndarray]:
         """Return the log odds (n, 1) of the items of each part."""
         others = [rates.items()[part.items] for part in self.parts[1:]]
@@ -193,16 +208,9 @@ class ClicksTask:
 
     def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
         """Return [u, i, u * i] (n, F) of the impressions of each part, or [u], and its blocks."""
-        items, found = model.items(), list[np.ndarray]()
-        blocks: Mapping[str, slice] = WHOLE
-        for part in self.parts:
-            past, row = self._past(part)
-            x = model.users(past)[row].astype(np.float32)
-            blocks = bounded(model.blocks, x.shape[1])
-            if items is not None:
-                x, blocks = interactions(x, items, part.items, blocks)
-            found.append(x)
-        return found, blocks
+        each = [(part.items, *self._past(part)) for part in self.parts]
+        read = [pair_features(model, model.users(past)[row], items) for items, past, row in each]
+        return [x for x, _ in read], read[0][1]
 
     def _read_rates(self, model: ClickRates) -> list[np.ndarray]:
         """Return [u, i, u * i] (n, 3), i being no rate of the user's own clicks in training."""
@@ -221,11 +229,10 @@ class ClicksTask:
         if probe == "vector alone":
             return x, blocks if len(model.blocks) > 1 else WHOLE
         width = x[0].shape[1]
-        known = [
-            np.concatenate([part, rate.astype(np.float32)], axis=1)
-            for part, rate in zip(x, self._rates_of(self.rate), strict=True)
-        ]
-        return known, {**blocks, "item rate": slice(width, width + 1)}
+        counted = zip(x, self._rates_of(self.rate), self._counts, strict=True)
+        known = [np.concatenate(each, axis=1, dtype=np.float32) for each in counted]
+        more = {"item rate": slice(width, width + 1), "item counts": slice(width + 1, width + 3)}
+        return known, {**blocks, **more}
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""

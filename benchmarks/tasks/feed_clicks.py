@@ -8,8 +8,10 @@ Everything is read as of that moment: the vectors, and the rates and counts of i
 the impressions before it, those of test users among them. No impression that is asked about is in
 a rate or in a past.
 
-    linear        [u, i, u * i] and the item's rate before the moment, which item-rate rivals have
-    vector alone  [u, i, u * i]
+    linear        [u, i, u * i] and how near the two are in each block (interactions.py), and what
+                  the rivals count of an item before the moment, whoever the user is: rates, how
+                  often and how lately it was shown and clicked
+    vector alone  the same without what is counted
     lightgbm      the rival of counts and attributes, tuned on the valid users
 """
 
@@ -25,21 +27,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.baselines.feature_rows import FeatureRows, answers
-from benchmarks.baselines.interactions import bounded, interactions
+from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.rates import Rates, Timeline
 from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    popularity_slice,
-)
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.clicks import MEASURES
 from clue.atomic import sha256
@@ -47,6 +42,8 @@ from clue.data.corpus import Corpus
 
 DAY = 86_400.0
 LABELS = ("clicked", "long_view")
+ITEM = ("item rate", "item counts")  # what is known of an item whoever the user is
+WINDOWS = (1.0, 3.0, 7.0)  # days before the moment in which an item is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +105,7 @@ def read_shown(corpus: Corpus, config: FeedClicksConfig) -> Shown:
 class FeedClicksTask:
     """Impressions of held-out users from a moment on; see `FeedClicksConfig`."""
 
-    version, family = 1, "click"
+    version, family = 2, "click"  # 2: counts of the item, and similarities in each block
     probes: tuple[Probe, ...] = ("linear", "vector alone", "lightgbm")
 
     def __init__(self, config: FeedClicksConfig, corpus: Corpus) -> None:
@@ -142,11 +139,12 @@ class FeedClicksTask:
         """Return the prior, rates of items and users, counts, trees, and counts beside CLUE."""
         share = self.labels[0].mean()
         prior = np.tile([1 - share, share], (len(self.labels[2]), 1))
-        rates, counts = ("item rate", "user rate"), ("item rate", "user rate", "activity")
+        rates, counts = ("item rate", "user rate"), (*ITEM, "user rate", "user counts")
         trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [
             FixedScores("prior", prior, self.recipe["impressions"][:8]),
             FeatureRows("item rate", rates[:1], "linear"),
+            FeatureRows("item rate + counts", ITEM, "linear"),
             FeatureRows("user rate", rates[1:], "linear"),
             FeatureRows("item + user rate", rates, "linear"),
             FeatureRows("aggregates", counts, "linear"),
@@ -190,24 +188,31 @@ class FeedClicksTask:
             name: rates.log_odds(keys[name], self.config.opens, self.smoothing[name])[:, None]
             for name, rates in self.rates.items()
         }
-        return {**made, "activity": self._activity(part), "attributes": self._attributes(part)}
-
-    def _activity(self, part: Shown) -> np.ndarray:
-        """Return counts and rates (n, 22) of the user and the item before the moment."""
-        opens, before, found = self.config.opens, self.before, list[np.ndarray]()
-        for of, keys in ((before.users, part.users), (before.items, part.items)):
-            for rows in (np.flatnonzero(before.in_tab), np.arange(len(before.users))):
-                for name in LABELS:
-                    ones = before.labels[name][rows]
-                    timeline = Timeline(of[rows], before.times[rows], ones)
-                    found += [*map(np.log1p, timeline.before(keys, opens))]
-                    rates = Rates(of[rows], before.times[rows], ones)
-                    found.append(rates.log_odds(keys, opens, 10.0))
-            last = np.full(self.corpus.num_users + self.corpus.num_items, -np.inf)
-            np.maximum.at(last, of, before.times)
-            found.append(np.log1p(np.minimum((opens - last[keys]) / DAY, 30)))
         past, row = self._past(part)
-        found.append(np.log1p(past.lengths)[row])
+        made["item counts"] = self._counts(self.before.items, part.items)
+        users = self._counts(self.before.users, part.users)
+        made["user counts"] = np.concatenate([users, np.log1p(past.lengths)[row, None]], axis=1)
+        return {**made, "attributes": self._attributes(part)}
+
+    def _counts(self, of: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Return counts, rates and ages (n, 20) before the moment of `keys` (n,) among `of`.
+
+        `of` are the users or the items of the impressions before it.
+        """
+        opens, before, found = self.config.opens, self.before, list[np.ndarray]()
+        for rows in (np.flatnonzero(before.in_tab), np.arange(len(of))):
+            for name in LABELS:
+                ones = before.labels[name][rows]
+                timeline = Timeline(of[rows], before.times[rows], ones)
+                found += [*map(np.log1p, timeline.before(keys, opens))]
+                found.append(Rates(of[rows], before.times[rows], ones).log_odds(keys, opens, 10.0))
+        whole = Timeline(of, before.times, before.labels[self.config.label])
+        for days in WINDOWS:
+            found += [*map(np.log1p, whole.between(keys, opens - days * DAY, opens))]
+        for extreme, start in ((np.maximum, -np.inf), (np.minimum, opens)):  # newest, oldest
+            at = np.full(self.corpus.num_users + self.corpus.num_items, start)
+            extreme.at(at, of, before.times)
+            found.append(np.log1p(np.minimum((opens - at[keys]) / DAY, 30)))
         return np.stack(found, axis=1)
 
     def _attributes(self, part: Shown) -> np.ndarray:
@@ -239,21 +244,15 @@ class FeedClicksTask:
 
     def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
         """Return [u, i, u * i] of the impressions of each part (n, F) or [u], and their blocks."""
-        items, found, blocks = model.items(), list[np.ndarray](), dict[str, slice]()
-        for part in self.parts:
-            past, row = self._past(part)
-            x = model.users(past)[row].astype(np.float32)
-            blocks = bounded(model.blocks, x.shape[1])
-            if items is not None:
-                x, blocks = interactions(x, items, part.items, model.blocks)
-            found.append(x)
-        return found, blocks
+        each = [(part.items, *self._past(part)) for part in self.parts]
+        read = [pair_features(model, model.users(past)[row], items) for items, past, row in each]
+        return [x for x, _ in read], read[0][1]
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
         if isinstance(model, FixedScores):
             return self._scored(model.answers, {})
-        rows = FeatureRows.of(model, ("item rate",) if probe == "linear" else ())
+        rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
         labels = self.labels[0], self.labels[1]
         found = answers(rows, probe, self.columns, self._vectors, labels)
         used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}

@@ -15,29 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.probes import Target, predict
-from benchmarks.baselines.representations import beside
-from benchmarks.baselines.transactions import (
-    DAY,
-    Aggregates,
-    Sales,
-    read_sales,
-    top_items,
-)
+from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import log_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 
@@ -73,9 +57,9 @@ class WindowsConfig:
     name: str
     label: Label
     sales: Path
-    service: str = "retail"
+    service: str = "retail"  # The service of the sales.
     window_days: int = 28
-    active_days: int = 180
+    active_days: int = 180  # Asked of users who bought in so many days before the window.
     labels: int = 50
     pretrained_until: int = 1_284_595_200
     mlp_width: int = 2048
@@ -101,7 +85,7 @@ class WindowsTask:
     probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp")
 
     def __init__(self, config: WindowsConfig, corpus: Corpus) -> None:
-        """Finds the users and their labels."""
+        """Find the users and their labels."""
         self.name, self.family, self.config, self.corpus = config.name, config.label, config, corpus
         self.sales = read_sales(corpus, config.sales)
         starts = _starts(config, corpus, self.sales)
@@ -141,7 +125,7 @@ class WindowsTask:
         return [counts, *beside(models, counts)]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users."""
+        """Return whether the row has vectors of users."""
         return has_vectors(model)
 
     def _read(self, model: Model) -> list[np.ndarray]:
@@ -154,14 +138,14 @@ class WindowsTask:
         x = self._vectors(given)
         label, width = self.config.label, self.config.mlp_width
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        found = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
+        predicted = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(test.users)),
-            **_answers(label, found.values, test.labels),
+            **_answers(label, predicted.values, test.labels),
             "slice user": seen_slice(self.corpus.split[test.users]),
             "slice history": history_slice(test.past.lengths),
         }
-        return Scored(pa.table(columns), MEASURES[label], found.chosen)
+        return Scored(pa.table(columns), MEASURES[label], predicted.chosen)
 
 
 def _starts(config: WindowsConfig, corpus: Corpus, sales: Sales) -> list[float]:
@@ -193,12 +177,12 @@ def _labels(
     rows = sales.between(users, *window)
     if label == "churn":
         return (rows.lengths == 0).astype(np.int64)
-    whose = np.repeat(np.arange(len(users)), rows.lengths)
+    user = np.repeat(np.arange(len(users)), rows.lengths)
     if label == "spend":
-        return np.log1p(np.bincount(whose, sales.money[rows.values], minlength=len(users)))
-    found = np.zeros((len(users), len(sales.items)), bool)
-    found[whose, sales.item[rows.values]] = True
-    return found[:, products].astype(np.int64)
+        return np.log1p(np.bincount(user, sales.money[rows.values], minlength=len(users)))
+    bought = np.zeros((len(users), len(sales.items)), bool)
+    bought[user, sales.item[rows.values]] = True
+    return bought[:, products].astype(np.int64)
 
 
 def _answers(label: Label, values: np.ndarray, truth: np.ndarray) -> dict[str, Any]:

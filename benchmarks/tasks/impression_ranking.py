@@ -3,10 +3,13 @@
 A past is what the user clicked before the impression. What is counted of an item, its click rate,
 its clicks and its age, is counted of the impressions before that moment alone, of all users.
 Training users' impressions fit the probe, on all clicked items and `negatives` others for each, as
-is usual for MIND; valid ones choose it, and all items of test users' impressions are ranked.
+is usual for MIND; valid ones choose it, and all items of test users' impressions are ranked. What
+is the same for all items of an impression, u itself, cannot rank them and is left out.
 
-    linear        [u, i, u * i] with the item's rate and popularity before the moment
-    vector alone  [u, i, u * i]
+    linear        [i, u * i] and how near the two are in each block (interactions.py), and what the
+                  rivals count of an item before the moment, whoever the user is: its rate, how
+                  often it was shown and clicked in the last hours, its age
+    vector alone  the same without what is counted
     zero-shot     the items by their dot product with the user's vector
 """
 
@@ -20,22 +23,14 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.baselines.feature_rows import FeatureRows
-from benchmarks.baselines.interactions import bounded, interactions
+from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.news_features import GROUPS, NewsFeatures
 from benchmarks.baselines.probes import linear
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.within import within
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -46,7 +41,7 @@ MEASURES = {
     "NDCG@5": Measure("mean", ("ndcg_5",)),
     "NDCG@10": Measure("mean", ("ndcg_10",)),
 }
-POPULARITY = ("item rate", "popularity")  # what is known of an item whoever the user is
+ITEM = ("item rate", "popularity", "age")  # what is known of an item whoever the user is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +127,7 @@ def read_impressions(corpus: Corpus, config: ImpressionRankingConfig) -> Impress
 class ImpressionRankingTask:
     """Impressions of held-out users; see `ImpressionRankingConfig`."""
 
-    version, family = 1, "impression ranking"
+    version, family = 2, "impression ranking"  # 2: windows, age and similarities at every vector
     probes: tuple[Probe, ...] = ("linear", "vector alone", "zero-shot")
 
     def __init__(self, config: ImpressionRankingConfig, corpus: Corpus) -> None:
@@ -214,15 +209,14 @@ class ImpressionRankingTask:
         return [self.features.columns(past, part.row, part.items) for part, past in each]
 
     def _read(self, model: Model) -> tuple[list[np.ndarray], Mapping[str, slice]]:
-        """Return [u, i, u * i] of what the probe reads of each part (n, F) or [u], and blocks."""
-        items, found, blocks = model.items(), list[np.ndarray](), dict[str, slice]()
-        for part, past, kept in zip(self.parts, self.pasts, self.fitted_on, strict=True):
-            x = model.users(past)[part.row[kept]].astype(np.float32)
-            blocks = bounded(model.blocks, x.shape[1])
-            if items is not None:
-                x, blocks = interactions(x, items, part.items[kept], model.blocks)
-            found.append(x)
-        return found, blocks
+        """Return [i, u * i] of what the probe reads of each part (n, F) or [u], and blocks."""
+        read = [
+            pair_features(
+                model, model.users(past)[part.row[kept]], part.items[kept], with_users=False
+            )
+            for part, past, kept in zip(self.parts, self.pasts, self.fitted_on, strict=True)
+        ]
+        return [x for x, _ in read], read[0][1]
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split.
@@ -231,7 +225,7 @@ class ImpressionRankingTask:
         """
         if probe == "zero-shot":
             return self._zero_shot(model_of(model))
-        rows = FeatureRows.of(model, POPULARITY if probe == "linear" else ())
+        rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
         vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
         read = [
             {name: values[kept] for name, values in made.items()}
@@ -241,7 +235,9 @@ class ImpressionRankingTask:
         y = [part.clicked[kept] for part, kept in zip(self.parts, self.fitted_on, strict=True)]
         parts = (x[0], y[0]), (x[1], y[1]), x[2]
         found = linear(*parts, "class", rows.blocks(self.columns[0], blocks))
-        tuned = {name: self.features.chosen[name] for name in rows.groups if name in GROUPS[:3]}
+        tuned = {
+            name: self.features.chosen[name] for name in rows.groups if name in self.features.chosen
+        }
         return self._scored(found.values[:, 1], {**found.chosen, **tuned})
 
     def _zero_shot(self, model: Model) -> Scored:

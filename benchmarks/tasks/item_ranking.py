@@ -121,11 +121,11 @@ class ItemRankingTask:
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return popularity, and RecTools' SASRec where it is asked for."""
-        found: list[Any] = [ItemPopularity(self.sequences.counts())]
+        rows: list[Any] = [ItemPopularity(self.sequences.counts())]
         if self.config.rectools is not None:
             settings = self.config.rectools
-            found += [RectoolsSasrec(settings, self.sequences, seed=s) for s in settings.seeds]
-        return found
+            rows += [RectoolsSasrec(settings, self.sequences, seed=s) for s in settings.seeds]
+        return rows
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether it scores items, those of the task's services among them."""

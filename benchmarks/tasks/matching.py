@@ -17,16 +17,8 @@ from benchmarks.baselines.oracle import Oracle, TrueLatents, entropy
 from benchmarks.baselines.representations import RandomModel
 from benchmarks.baselines.tfidf import documents, fit_cca, item_terms, unit
 from benchmarks.metrics.calibration import refit_scale
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import views
 from clue.data.corpus import Corpus
 from clue.evaluation.matching import MatchingPairs, contrastive_entropy, matching_pairs
@@ -72,13 +64,13 @@ class MatchingConfig:
         return MatchingTask(self, corpus)
 
 
-class LinearFloor:
+class CcaBaseline:
     """The canonical correlations of each pair of services, tuned; it has no vector of a user."""
 
     name, seed = "CCA baseline", 0
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
-        """Fits nothing: `MatchingTask` does, on the training users of each pair."""
+        """Fit nothing: `MatchingTask` does, on the training users of each pair."""
         self.config, self.corpus = config, corpus
         self.fingerprint = f"cca-{config.cca_dims}-{corpus.fingerprint}"
 
@@ -90,20 +82,20 @@ class MatchingTask:
     probes: tuple[Probe, ...] = ("zero-shot",)
 
     def __init__(self, config: MatchingConfig, corpus: Corpus) -> None:
-        """Finds the galleries."""
+        """Find the galleries."""
         self.name, self.config, self.corpus = config.name, config, corpus
         wanted = {"-".join(sorted(pair, key=corpus.services.index)) for pair in config.pairs}
         held_out = np.flatnonzero(corpus.split > 0)
-        found = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
-        wanted = wanted or set(found)
-        missing = wanted - found.keys()
+        by_name = {p.name: p for p in matching_pairs(corpus, held_out, max_events=EVERY)}
+        wanted = wanted or set(by_name)
+        missing = wanted - by_name.keys()
         if missing or not wanted:
             raise ValueError(
                 f"{config.name}: no two held-out users of {corpus.path} are in both services of "
-                f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(found)}"
+                f"{', '.join(sorted(missing)) or 'any pair'}; pairs there are {', '.join(by_name)}"
             )
         self.oracle = config.world and TrueLatents(Oracle(config.world, corpus))
-        self.galleries = [pairs for name, pairs in found.items() if name in wanted]
+        self.galleries = [pairs for name, pairs in by_name.items() if name in wanted]
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "pairs": sorted(wanted),
@@ -116,7 +108,7 @@ class MatchingTask:
         """Return the oracle of a synthetic world, and the CCA baseline."""
         oracle = [self.oracle] if self.oracle else []
         cca = self.config.cca_dims and self._can_fit()
-        return [*oracle, *([LinearFloor(self.config, self.corpus)] if cca else [])]
+        return [*oracle, *([CcaBaseline(self.config, self.corpus)] if cca else [])]
 
     def _can_fit(self) -> bool:
         """Return whether training and valid users have every pair: a tiny log may lack them."""
@@ -128,13 +120,13 @@ class MatchingTask:
         )
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users, and to the floor.
+        """Return whether it has vectors of users, or is the CCA baseline.
 
         Not to a vector drawn for each user: it is the same from either service and matches itself.
         """
         if isinstance(model, RandomModel):
             return False
-        return has_vectors(model) or isinstance(model, LinearFloor)
+        return has_vectors(model) or isinstance(model, CcaBaseline)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return two queries for each user of each pair: from either service to the other."""
@@ -144,8 +136,8 @@ class MatchingTask:
             if isinstance(model, TrueLatents):
                 parts.append(self.queries(pairs, _true_ranks(model.truth, pairs)))
                 continue
-            if isinstance(model, LinearFloor):
-                a, b, chosen[pairs.name] = self._floor(pairs)
+            if isinstance(model, CcaBaseline):
+                a, b, chosen[pairs.name] = self._cca(pairs)
             else:
                 given = model_of(model)
                 a, b = (
@@ -158,7 +150,7 @@ class MatchingTask:
             parts.append(self.queries(pairs, match(a, b, scale)))
         return Scored(pa.concat_tables(parts), MEASURES, chosen)
 
-    def queries(self, pairs: MatchingPairs, found: Matched) -> pa.Table:
+    def queries(self, pairs: MatchingPairs, matched: Matched) -> pa.Table:
         """Return the lines of one gallery: from either service to the other."""
         ids = self.corpus.user_ids.take(pa.array(pairs.users))
         tables: list[pa.Table] = []
@@ -166,8 +158,8 @@ class MatchingTask:
         if one == other:
             one, other = "older half", "newer half"
         for ranks, read, service, to in (
-            (found.forward, pairs.a, one, other),
-            (found.backward, pairs.b, other, one),
+            (matched.forward, pairs.a, one, other),
+            (matched.backward, pairs.b, other, one),
         ):
             columns = {
                 "user_id": ids,
@@ -175,14 +167,14 @@ class MatchingTask:
                 "hit_1": ranks.hit(1),
                 "reciprocal": ranks.reciprocal(),
                 "share": ranks.share(),
-                "entropy": found.loss,
+                "entropy": matched.loss,
                 "slice direction": pa.array([f"{service} → {to}"] * len(ids)),
                 "slice history": history_slice(read.lengths),
             }
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
-    def _floor(self, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    def _cca(self, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         corpus, terms = self.corpus, item_terms(self.corpus)
         train, valid = (
             next(
@@ -192,10 +184,10 @@ class MatchingTask:
             )
             for part in ("train", "valid")
         )
-        floor = fit_cca(train, valid, terms, dims=self.config.cca_dims, seed=0)
+        maps = fit_cca(train, valid, terms, dims=self.config.cca_dims, seed=0)
         texts = documents(pairs.a, terms), documents(pairs.b, terms)
-        chosen = {"ridge": floor.ridge, "power": floor.power}
-        return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen
+        chosen = {"ridge": maps.ridge, "power": maps.power}
+        return maps.vectors_a(texts[0]), maps.vectors_b(texts[1]), chosen
 
 
 def _true_ranks(truth: Oracle, pairs: MatchingPairs) -> Matched:

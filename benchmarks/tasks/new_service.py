@@ -41,17 +41,8 @@ from benchmarks.baselines.popularity_weight import (
 )
 from benchmarks.baselines.tfidf import unit
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-    popularity_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import concatenated, products, rank_scores
@@ -108,7 +99,7 @@ class NewServiceTask:
     probes: tuple[Probe, ...] = (POPULAR, "zero-shot", "centred", *SHARES)
 
     def __init__(self, config: NewServiceConfig, corpus: Corpus) -> None:
-        """Finds who is asked and who can be labelled."""
+        """Find who is asked and who can be labelled."""
         self.name, self.config, self.corpus = config.name, config, corpus
         self.items = catalogue(corpus, config.service)
         number = corpus.services.index(config.service)
@@ -116,18 +107,18 @@ class NewServiceTask:
         counts = np.stack([corpus.items_of(n).lengths for n in range(len(corpus.services))])
         both = np.flatnonzero((counts[number] > 0) & (counts.sum(0) > counts[number]))
         held_out = corpus.split[both] > 0
-        self.pool, self.asked = both[~held_out], both[held_out]
-        if not len(self.pool) or not len(self.asked):
+        self.pool, self.test_users = both[~held_out], both[held_out]
+        if not len(self.pool) or not len(self.test_users):
             raise ValueError(
-                f"{config.name}: {len(self.pool)} training and {len(self.asked)} held-out users "
-                f"are in {config.service} and elsewhere; the task needs some of both"
+                f"{config.name}: {len(self.pool)} training and {len(self.test_users)} held-out "
+                f"users are in {config.service} and elsewhere; the task needs some of both"
             )
-        self.targets = self._first_met(self.asked)
+        self.targets = self._first_met(self.test_users)
         self.recipe: Mapping[str, Any] = {
             "corpus": corpus.fingerprint,
             "service": config.service,
             "seed": config.seed,
-            "asked": len(self.asked),
+            "asked": len(self.test_users),
             "labelled": len(self.pool),
             "draws": DRAWS,
             "items": len(self.items),
@@ -149,7 +140,7 @@ class NewServiceTask:
     @cached_property
     def elsewhere(self) -> Snapshot:
         """The past of those asked, in all other services."""
-        return snapshot_at(self.corpus, self.asked, services=self.others)
+        return snapshot_at(self.corpus, self.test_users, services=self.others)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user asked, or for each and draw: where their first item is."""
@@ -210,20 +201,20 @@ class NewServiceTask:
         for half, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
             if len(rows) >= FEW:
                 counts = self._counts(np.setdiff1d(counted, self.pool[half]))
-                asked = Questions(self._first_met(self.pool[half]), None, counts)
-                gains += gains_of(pool.scores(other, half), asked)
+                questions = Questions(self._first_met(self.pool[half]), None, counts)
+                gains += gains_of(pool.scores(other, half), questions)
         return weights(pool.scores(rows, rows), self._counts(counted))[best_of(gains)]
 
     def _counts(self, users: np.ndarray) -> np.ndarray:
         """Return the number of events of each item of the service (m,) among `users`."""
-        met = snapshot_at(self.corpus, users, services=[self.config.service])
-        places = columns(met, self.config.service, self.items).values
+        events = snapshot_at(self.corpus, users, services=[self.config.service])
+        places = columns(events, self.config.service, self.items).values
         return np.bincount(places, minlength=len(self.items))
 
     def _first_met(self, users: np.ndarray) -> np.ndarray:
         """Return the place in the catalogue of what each user met first there, (n,)."""
-        met = self.corpus.items_of(self.corpus.services.index(self.config.service))
-        return np.searchsorted(self.items, met.values[met.offsets[users]])
+        events = self.corpus.items_of(self.corpus.services.index(self.config.service))
+        return np.searchsorted(self.items, events.values[events.offsets[users]])
 
     def _popularity(self, ranker: Popularity, probe: Probe) -> Scored:
         service, blocks = self.config.service, list[Iterator[np.ndarray]]()
@@ -246,13 +237,13 @@ class NewServiceTask:
     def _mean_met(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return the unit mean (n, D) of the vectors `items` (m, D) of what each user met there."""
         past = snapshot_at(self.corpus, users, services=[self.config.service])
-        met = columns(past, self.config.service, self.items)
-        return unit(matrix(met, len(self.items)) @ items)
+        interacted = columns(past, self.config.service, self.items)
+        return unit(matrix(interacted, len(self.items)) @ items)
 
     def _answers(self, blocks: Sequence[Iterator[np.ndarray]], chosen: Mapping[str, Any]) -> Scored:
         ranks = concatenated([rank_scores(each, self.targets) for each in blocks])
         counts = self._counts(self.corpus.users_in("train"))
-        ids = self.corpus.user_ids.take(pa.array(self.asked))
+        ids = self.corpus.user_ids.take(pa.array(self.test_users))
         columns_of = {
             "user_id": ids,
             "slice history": history_slice(self.elsewhere.lengths),

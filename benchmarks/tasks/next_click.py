@@ -33,16 +33,8 @@ from benchmarks.baselines.click_rankers import (
 )
 from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps, tuned_map
 from benchmarks.datasets.label_tables import service_of
-from benchmarks.protocols import (
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-    seen_slice,
-)
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import MEASURES
 from clue.data.corpus import Corpus

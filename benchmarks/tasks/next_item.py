@@ -25,32 +25,12 @@ import pyarrow as pa
 
 from benchmarks.baselines.collaborative import Ease, ImplicitALS, ItemKNN
 from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
-from benchmarks.baselines.popularity import (
-    Popularity,
-    RecentPopularity,
-    Tuned,
-    catalogue,
-    columns,
-)
-from benchmarks.baselines.popularity_weight import (
-    Questions,
-    tuned_map_and_weight,
-    tuned_weight,
-)
+from benchmarks.baselines.popularity import Popularity, RecentPopularity, Tuned, catalogue, columns
+from benchmarks.baselines.popularity_weight import Questions, tuned_map_and_weight, tuned_weight
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    model_of,
-    popularity_slice,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, popularity_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
@@ -97,7 +77,7 @@ class NextItemTask:
     probes: tuple[Probe, ...] = ("linear", "zero-shot", "zero-shot + popularity", "fitted")
 
     def __init__(self, config: NextItemConfig, corpus: Corpus) -> None:
-        """Finds users, their valid and test items, and who is asked."""
+        """Find users, their valid and test items, and who is asked."""
         self.name, self.config, self.corpus = config.name, config, corpus
         self.items = catalogue(corpus, config.service)
         number = corpus.services.index(config.service)
@@ -224,7 +204,7 @@ class NextItemTask:
         return self._answers(lambda: weight(products(users, of_service)), chosen)
 
     def _fitted(self, ranker: Tuned) -> Scored:
-        """Fits a copy of the ranker, whose matrices go with it."""
+        """Fit a copy of the ranker, whose matrices go with it."""
         valid = self.before_valid.some(self.asked)
         ranker.fit(self.training, valid, self.valid_items[self.asked], self.config.service)
         return self._answers(lambda: ranker.scores(self.before_test, self.items), ranker.chosen)
@@ -241,7 +221,7 @@ class NextItemTask:
         return past, Questions(targets, seen, self.counts)
 
     def _linear(self, model: Model, users: np.ndarray, catalogue: np.ndarray) -> Scored:
-        """Learns the valid items of training users; what is chosen is chosen on valid users."""
+        """Learn the valid items of training users; what is chosen is chosen on valid users."""
         train = np.flatnonzero(self.corpus.split[self.users] == 0)
         used = item_columns(catalogue)
         items = catalogue[self.items][:, used]

@@ -26,14 +26,8 @@ from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.transactions import Aggregates, read_sales, top_items
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-)
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.returns import MEASURES
 from clue.atomic import sha256
@@ -101,20 +95,20 @@ def read_offers(corpus: Corpus, config: OffersConfig) -> Offers:
     users = rows_of(table["user_id"], corpus.user_ids.to_pylist(), f"{file}: user_id", corpus)
     times = table["timestamp"].to_numpy()
     check_times(corpus, config.service, times, f"{file}: timestamp")
-    found = Offers(
+    offers = Offers(
         users=users,
         times=times,
         kinds=table["kind"].combine_chunks().dictionary_encode().indices.to_numpy(),
         redeemed=table["redeemed"].to_numpy().astype(np.int64),
         redeemed_at=table["redeemed_at"].to_numpy(),
     )
-    early = np.flatnonzero((found.redeemed > 0) & (found.redeemed_at < found.times))
+    early = np.flatnonzero((offers.redeemed > 0) & (offers.redeemed_at < offers.times))
     if len(early):
         raise ValueError(
-            f"{file}: row {early[0] + 1} was redeemed at {found.redeemed_at[early[0]]:.0f}, before "
-            f"it was sent at {found.times[early[0]]:.0f}; both are epoch seconds"
+            f"{file}: row {early[0] + 1} was redeemed at {offers.redeemed_at[early[0]]:.0f}, "
+            f"before it was sent at {offers.times[early[0]]:.0f}; both are epoch seconds"
         )
-    return found.some(np.flatnonzero(users >= 0))
+    return offers.some(np.flatnonzero(users >= 0))
 
 
 class OffersTask:
@@ -177,15 +171,15 @@ class OffersTask:
     @cached_property
     def columns(self) -> list[dict[str, np.ndarray]]:
         """The columns of each of COUNTS for the offers of each part, (n, k)."""
-        every = self.offers
-        first = float(every.times.min())
+        offers = self.offers
+        first = float(offers.times.min())
         aggregates = Aggregates(self.sales, top_items(self.sales, first, self.config.products))
-        sent = Timeline(every.users, every.times, every.redeemed)
-        taken = every.some(np.flatnonzero(every.redeemed))
+        sent = Timeline(offers.users, offers.times, offers.redeemed)
+        taken = offers.some(np.flatnonzero(offers.redeemed))
         redeemed = Timeline(taken.users, taken.redeemed_at, taken.redeemed)
         return [
             {
-                "kind": np.eye(int(every.kinds.max()) + 1)[part.kinds],
+                "kind": np.eye(int(offers.kinds.max()) + 1)[part.kinds],
                 "earlier offers": np.log1p(
                     np.stack(
                         [each.before(part.users, part.times)[0] for each in (sent, redeemed)],
@@ -207,8 +201,8 @@ class OffersTask:
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ("kind",) if probe == "linear" else ())
         labels = self.parts[0].redeemed, self.parts[1].redeemed
-        found = answers(rows, probe, self.columns, self._vectors, labels)
-        return self._scored(found.values, found.chosen)
+        predicted = answers(rows, probe, self.columns, self._vectors, labels)
+        return self._scored(predicted.values, predicted.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
         test = self.parts[2]

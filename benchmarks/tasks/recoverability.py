@@ -20,22 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import LogCounts
 from benchmarks.baselines.probes import predict
-from benchmarks.baselines.representations import beside
 from benchmarks.baselines.transactions import DAY, Aggregates, Sales, read_sales, top_items
 from benchmarks.datasets.label_tables import service_of
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    has_vectors,
-    history_slice,
-    matrix,
-    model_of,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.query_columns import history_slice, matrix
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 
@@ -118,8 +109,8 @@ class RecoverabilityTask:
         chosen: dict[str, Any] = {}
         for name, y in self.quantities.items():
             parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
-            found = predict(probe, "number", *parts, width=0, blocks=given.blocks)
-            predicted[name], chosen[name] = found.values, dict(found.chosen)
+            result = predict(probe, "number", *parts, width=0, blocks=given.blocks)
+            predicted[name], chosen[name] = result.values, dict(result.chosen)
         truth = {name: y[test] for name, y in self.quantities.items()}
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(self.past.users[test])),
@@ -138,7 +129,7 @@ def quantities(past: Snapshot, service: int, sales: Sales | None) -> dict[str, n
     """Return log(1 + x) (n,) of each quantity of n users who all have an event before `cutoff`."""
     _, times = past.parts[service]
     first, last = times.values[times.offsets[:-1]], times.values[times.offsets[1:] - 1]
-    found = {
+    amounts = {
         "recency": (past.cutoff - last) / DAY,
         "count": times.lengths.astype(np.float64),
         "tenure": (past.cutoff - first) / DAY,
@@ -147,5 +138,5 @@ def quantities(past: Snapshot, service: int, sales: Sales | None) -> dict[str, n
         rows = sales.between(past.users, -np.inf, past.cutoff)
         user = np.repeat(np.arange(len(past)), rows.lengths)
         spent = np.bincount(user, sales.money[rows.values], minlength=len(past))
-        found["spend"] = spent.astype(np.float64)
-    return {name: np.log1p(values) for name, values in found.items()}
+        amounts["spend"] = spent.astype(np.float64)
+    return {name: np.log1p(values) for name, values in amounts.items()}

@@ -20,15 +20,8 @@ from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.baselines.visits import GROUPS, counted
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import (
-    Measure,
-    Model,
-    Probe,
-    Scored,
-    TaskBaseline,
-    history_slice,
-    seen_slice,
-)
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline
+from benchmarks.query_columns import history_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 
@@ -121,11 +114,11 @@ class ReturnsTask:
         """Return the active ones of `users` (U,) at a moment."""
         config, number = self.config, service_of(self.corpus, self.config.service)
         times = self.corpus.timestamps_of(number)
-        whose = np.repeat(np.arange(len(times)), times.lengths)
+        user = np.repeat(np.arange(len(times)), times.lengths)
 
         def some_between(start: float, end: float) -> np.ndarray:
             inside = (times.values >= start) & (times.values < end)
-            return np.bincount(whose[inside], minlength=len(times)) > 0
+            return np.bincount(user[inside], minlength=len(times)) > 0
 
         active = np.flatnonzero(users & some_between(moment - config.active_days * DAY, moment))
         shuffled = np.random.default_rng(0).permutation(len(active))[: config.most]
@@ -169,8 +162,8 @@ class ReturnsTask:
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ())
         labels = self.parts[0].labels, self.parts[1].labels
-        found = answers(rows, probe, self.columns, self._vectors, labels)
-        return self._scored(found.values, found.chosen)
+        predicted = answers(rows, probe, self.columns, self._vectors, labels)
+        return self._scored(predicted.values, predicted.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
         test = self.parts[2]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
-from benchmarks.baselines.representations import Concatenated
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.protocols import (
     Measure,
@@ -23,11 +23,10 @@ from benchmarks.protocols import (
     Task,
     TaskBaseline,
     has_vectors,
-    history_slice,
     model_of,
     one_block,
-    popularity_slice,
 )
+from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from clue.evaluation.ranking import rank
@@ -57,15 +56,10 @@ class Popular:
     name, seed, similarity = "popularity", 0, slice(None)
 
     def __init__(self, corpus: Corpus) -> None:
-        """Counts the training users' events."""
-        self.fingerprint = f"popularity-{corpus.fingerprint}"
+        """Count the training users' events."""
+        self.fingerprint, self.blocks = f"popularity-{corpus.fingerprint}", one_block(1)
         services = range(len(corpus.services))
         self.counts = np.sum([popularity(corpus, s) for s in services], axis=0)[:, None]
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """One, the whole vector."""
-        return one_block(1)
 
     def users(self, past: Snapshot) -> np.ndarray:
         """Return the same for everybody, (n, 1)."""
@@ -79,15 +73,15 @@ class Popular:
 class NextItemTask:
     """The last event of every held-out user, among all items of its service, seen ones too.
 
-    Her past is all that she did before, in any service. In this world nobody tires of an item, so
-    that what was seen stays in the ranking.
+    Their past is all that they did before, in any service. In this world nobody tires of an item,
+    so that what was seen stays in the ranking.
     """
 
     version, family = 1, "next item"
     probes: tuple[Probe, ...] = ("zero-shot",)
 
     def __init__(self, name: str, truth: Oracle) -> None:
-        """Finds the last events of those who have one before it."""
+        """Find the last events of those who have one before it."""
         self.name, self.truth, self.corpus = name, truth, truth.corpus
         users = np.flatnonzero(self.corpus.split > 0)
         services = range(len(self.corpus.services))
@@ -106,7 +100,7 @@ class NextItemTask:
         return [TrueLatents(self.truth), Popular(self.corpus)]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Says yes to every model that has vectors of users and of items."""
+        """Return whether the row has vectors of users and of items."""
         return has_vectors(model) and not isinstance(model, Concatenated)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
@@ -120,13 +114,13 @@ class NextItemTask:
             rows = np.flatnonzero(self.service == number)
             catalogue = np.flatnonzero(self.corpus.item_service == number)
             target = self.target[rows]
-            found = rank(users[rows], items[catalogue], np.searchsorted(catalogue, target))
+            ranks = rank(users[rows], items[catalogue], np.searchsorted(catalogue, target))
             past = self.past.some(rows)
             columns = {
                 "user_id": self.corpus.user_ids.take(pa.array(past.users)),
-                "ndcg_10": found.ndcg(10),
-                "hit_10": found.hit(10),
-                "reciprocal": found.reciprocal(),
+                "ndcg_10": ranks.ndcg(10),
+                "hit_10": ranks.hit(10),
+                "reciprocal": ranks.reciprocal(),
                 "slice service": pa.array([service] * len(rows)),
                 "slice history": history_slice(past.lengths),
                 "slice popularity": popularity_slice(popularity(self.corpus, number)[target]),

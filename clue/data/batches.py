@@ -62,12 +62,12 @@ class Histories:
 
     def items(self, positions: np.ndarray) -> np.ndarray:
         """Return the catalogue item at each flat position."""
-        found = np.empty(len(positions), np.int64)
+        values = np.empty(len(positions), np.int64)
         service = np.searchsorted(self.shifts, positions, side="right") - 1
         for number, part in enumerate(self.parts):
             here = service == number
-            found[here] = part.values[positions[here] - self.shifts[number]]
-        return found
+            values[here] = part.values[positions[here] - self.shifts[number]]
+        return values
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ class PairSampler:
         self.check(world)
         share = self.batch // world
         users, kinds = self._draw(step)
-        mine = slice(rank * share, (rank + 1) * share)
-        rows = np.arange(self.batch)[mine]
-        a, b = self._views(users[mine], kinds[mine], rows, step)
+        local = slice(rank * share, (rank + 1) * share)
+        rows = np.arange(self.batch)[local]
+        a, b = self._views(users[local], kinds[local], rows, step)
         rate = self.views.event_dropout
         a = drop_events(a, rate, (self.seed, step, 6, rows))
         b = drop_events(b, rate, (self.seed, step, 7, rows))
-        return self._pack(a, b, users[mine], step)
+        return self._pack(a, b, users[local], step)
 
     def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the user and the kind of each row of the whole batch, in shuffled order.
@@ -148,9 +148,9 @@ class PairSampler:
             if not share:
                 continue
             pool = self.pools[kind]
-            epoch, place = divmod(step, len(pool) // share)
+            epoch, position = divmod(step, len(pool) // share)
             order = np.random.default_rng((self.seed, KINDS.index(kind), epoch)).permutation(pool)
-            users.append(order[place * share : (place + 1) * share])
+            users.append(order[position * share : (position + 1) * share])
         kinds = np.repeat(np.arange(len(KINDS)), [self.shares[kind] for kind in KINDS])
         shuffle = np.random.default_rng((self.seed, len(KINDS), step)).permutation(self.batch)
         return np.concatenate(users)[shuffle], kinds[shuffle]
@@ -164,13 +164,13 @@ class PairSampler:
         seconds: list[Ragged] = []
         places: list[np.ndarray] = []
         for number, kind in enumerate(KINDS):
-            place = np.flatnonzero(kinds == number)
-            if not len(place):
+            chosen = np.flatnonzero(kinds == number)
+            if not len(chosen):
                 continue
-            keys = (self.seed, step, number, rows[place])
+            keys = (self.seed, step, number, rows[chosen])
             least = 1 if kind == "cross_service" else 2
-            one, other = self._services(users[place], least, keys)
-            starts, lengths = self._where(one, users[place])
+            one, other = self._services(users[chosen], least, keys)
+            starts, lengths = self._where(one, users[chosen])
             match kind:
                 case "past_future":
                     short = self.views.short_future
@@ -179,10 +179,10 @@ class PairSampler:
                     a, b = slices(starts, lengths, limit, keys)
                 case _:
                     a = cross_service(starts, lengths, limit, (*keys, 3))
-                    b = cross_service(*self._where(other, users[place]), limit, (*keys, 4))
+                    b = cross_service(*self._where(other, users[chosen]), limit, (*keys, 4))
             firsts.append(a)
             seconds.append(b)
-            places.append(place)
+            places.append(chosen)
         back = np.argsort(np.concatenate(places))
         return Ragged.concat(firsts).take(back), Ragged.concat(seconds).take(back)
 

@@ -96,11 +96,11 @@ class Corpus:
         self.item_content: np.ndarray = items["content"].to_numpy()
         self.item_tokens = _ragged(items["tokens"])
         self._histories = [_map(history_file(path, service)) for service in self.services]
-        found = (len(self.user_ids), len(self.item_ids), {len(h) for h in self._histories})
-        if found != (self.num_users, self.num_items, {self.num_users}):
+        sizes = (len(self.user_ids), len(self.item_ids), {len(h) for h in self._histories})
+        if sizes != (self.num_users, self.num_items, {self.num_users}):
             raise ValueError(
                 f"{path}: manifest.json promises {self.num_users} users, {self.num_items} items; "
-                f"the files hold {found}; prepare the corpus again with overwrite=true"
+                f"the files hold {sizes}; prepare the corpus again with overwrite=true"
             )
 
     @classmethod

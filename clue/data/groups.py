@@ -79,9 +79,9 @@ class Turns:
 
     def at(self, step: int) -> tuple[int, int]:
         """Return whose turn step `step` is, and how many turns they had before."""
-        cycle, place = divmod(step, CYCLE)
-        owner = int(self.order[place])
-        before = int((self.order[:place] == owner).sum())
+        cycle, position = divmod(step, CYCLE)
+        owner = int(self.order[position])
+        before = int((self.order[:position] == owner).sum())
         return owner, cycle * int(self.counts[owner]) + before
 
 

@@ -151,11 +151,11 @@ class Sequences:
     def questions(self, part: Literal["valid", "test"]) -> EvalQueries:
         """Return the held-out events of a part, with all that lies before them."""
         at = self.valid_at if part == "valid" else self.test_at
-        asked = np.flatnonzero(at >= 0)
-        starts, size = self.rows.offsets[asked], at[asked]
+        known = np.flatnonzero(at >= 0)
+        starts, size = self.rows.offsets[known], at[known]
         places = Ragged.slices(starts, size)
         histories = Ragged(self.rows.values[places.values], places.offsets)
-        return EvalQueries(self.users[asked], histories, self.rows.values[starts + size])
+        return EvalQueries(self.users[known], histories, self.rows.values[starts + size])
 
     def training(self) -> Ragged:
         """Return the part of each sequence that is trained on."""
@@ -218,13 +218,13 @@ class WindowSampler:
         """
         self.max_events, self.batch, self.seed = max_events, batch, seed
         self.values = training.values
-        asked = np.maximum(training.lengths - 1, 0)
-        parts = -(-asked // max_events)
+        num_targets = np.maximum(training.lengths - 1, 0)
+        parts = -(-num_targets // max_events)
         self.sequence = np.repeat(np.arange(len(parts)), parts)  # (W,) of each window
         first = np.concatenate([[0], np.cumsum(parts)[:-1]])
         self.number = np.arange(len(self.sequence)) - first[self.sequence]
-        self.starts, self.asked = training.offsets[:-1], asked
-        self.slack = parts * max_events - asked
+        self.starts, self.num_targets = training.offsets[:-1], num_targets
+        self.slack = parts * max_events - num_targets
         self.per_epoch = len(self.sequence) // batch
         self._kept: tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
         if not self.per_epoch:
@@ -237,10 +237,10 @@ class WindowSampler:
         """Return start and length of all W windows: where in `values`, and how many are asked."""
         sequence, slack = self.sequence, self.slack[self.sequence]
         # a shifted grid covers as much with as many windows while the shift is within the slack
-        whole = self.asked[sequence] > self.max_events
+        whole = self.num_targets[sequence] > self.max_events
         shift = np.where(whole, (uniform(self.seed, epoch, sequence) * (slack + 1)), 0)
         begin = self.number * self.max_events - shift.astype(np.int64)
-        end = np.minimum(begin + self.max_events, self.asked[sequence])
+        end = np.minimum(begin + self.max_events, self.num_targets[sequence])
         begin = np.maximum(begin, 0)
         return self.starts[sequence] + begin, end - begin
 
@@ -263,16 +263,16 @@ class WindowSampler:
         What fills no batch at an epoch's end is left out, and differs from epoch to epoch.
         """
         self.check(world)
-        epoch, place = divmod(step, self.per_epoch)
+        epoch, position = divmod(step, self.per_epoch)
         starts, lengths, order = self._shuffled(epoch)
-        chosen = order[place * self.batch : (place + 1) * self.batch]
+        chosen = order[position * self.batch : (position + 1) * self.batch]
         share = self.batch // world
-        mine = chosen[rank * share : (rank + 1) * share]
-        mine = mine[np.argsort(lengths[mine], kind="stable")]
-        places = Ragged.slices(starts[mine], lengths[mine]).values
+        local = chosen[rank * share : (rank + 1) * share]
+        local = local[np.argsort(lengths[local], kind="stable")]
+        places = Ragged.slices(starts[local], lengths[local]).values
         return SequenceBatch(
             items=self.values[places].astype(np.int64),
             targets=self.values[places + 1].astype(np.int64),
-            lengths=lengths[mine],
+            lengths=lengths[local],
             total=int(lengths[chosen].sum()),
         )

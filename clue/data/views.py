@@ -15,7 +15,7 @@ from clue.data.ragged import Ragged
 class GroupConfig:
     """Services whose users are each other's negatives; `share` is that of the batches, in parts."""
 
-    services: list[str]
+    services: list[str]  # The services of the group.
     share: float = 1.0
 
 
@@ -38,7 +38,7 @@ class ViewsConfig:
     cross_service: float = 0.5
     past_future: float = 0.25
     slices: float = 0.25
-    max_events: int = 16
+    max_events: int = 16  # Events of a view, a window of the history.
     short_future: bool = False
     event_dropout: float = 0.0
     token_dropout: float = 0.0
@@ -131,14 +131,14 @@ def slices(
     first = 1 + (uniform(*keys, 1) * (size - 1)).astype(np.int64)
     first = np.clip(first, size - max_events, max_events)
     row = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(row)) - np.repeat(window.offsets[:-1], size)
+    position = np.arange(len(row)) - np.repeat(window.offsets[:-1], size)
     seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
-    draw = uniform(*seeds, 2, place)
+    draw = uniform(*seeds, 2, position)
     order = np.lexsort((draw, row))
     rank = np.empty_like(order)
-    rank[order] = place
-    mine = rank < first[row]
-    return window.mask(mine), window.mask(~mine)
+    rank[order] = position
+    in_first = rank < first[row]
+    return window.mask(in_first), window.mask(~in_first)
 
 
 def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -> Ragged:
@@ -147,8 +147,8 @@ def drop_events(view: Ragged, rate: float, keys: tuple[np.ndarray | int, ...]) -
         return view
     size = view.lengths
     row = np.repeat(np.arange(len(size)), size)
-    place = np.arange(len(row)) - np.repeat(view.offsets[:-1], size)
+    position = np.arange(len(row)) - np.repeat(view.offsets[:-1], size)
     seeds = tuple(k if isinstance(k, int) else k[row] for k in keys)
-    draw = uniform(*seeds, place)
+    draw = uniform(*seeds, position)
     best = np.maximum.reduceat(draw, view.offsets[:-1])[row] if len(row) else draw
     return view.mask((draw >= rate) | (draw == best))

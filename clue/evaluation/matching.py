@@ -67,7 +67,7 @@ def matching_pairs(
     users = np.random.default_rng(0).permutation(users)
     if len(corpus.services) == 1:
         return _halves(corpus, users, max_events, most)
-    found: list[MatchingPairs] = []
+    pairs: list[MatchingPairs] = []
     for one, other in combinations(range(len(corpus.services)), 2):
         histories = corpus.items_of(one), corpus.items_of(other)
         both = users[(histories[0].lengths[users] > 0) & (histories[1].lengths[users] > 0)]
@@ -76,8 +76,8 @@ def matching_pairs(
             continue
         a, b = (history.take(both).last(max_events) for history in histories)
         names = corpus.services[one], corpus.services[other]
-        found.append(MatchingPairs("-".join(names), *names, both, a, b))
-    return found
+        pairs.append(MatchingPairs("-".join(names), *names, both, a, b))
+    return pairs
 
 
 def _halves(corpus: Corpus, users: np.ndarray, max_events: int, most: int) -> list[MatchingPairs]:
@@ -169,8 +169,8 @@ def selection_score(metrics: dict[str, dict[str, float]], by: Literal["loss", "n
     """
     if by == "loss":
         return mean_entropy(metrics)
-    found = [figures["ndcg_at_10"] for figures in metrics.values() if "ndcg_at_10" in figures]
-    return -sum(found) / len(found) if found else math.inf
+    values = [figures["ndcg_at_10"] for figures in metrics.values() if "ndcg_at_10" in figures]
+    return -sum(values) / len(values) if values else math.inf
 
 
 def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
@@ -179,5 +179,5 @@ def mean_entropy(metrics: dict[str, dict[str, float]]) -> float:
     It is the calibrated contrastive entropy, or the cross-entropy of the next item.
     """
     keys = "calibrated_entropy", "cross_entropy"
-    found = [figures[key] for figures in metrics.values() for key in keys if key in figures]
-    return sum(found) / len(found) if found else math.inf
+    values = [figures[key] for figures in metrics.values() for key in keys if key in figures]
+    return sum(values) / len(values) if values else math.inf

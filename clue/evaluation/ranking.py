@@ -150,12 +150,12 @@ def losses(
     queries: np.ndarray, candidates: np.ndarray, targets: np.ndarray, seen: Ragged | None = None
 ) -> np.ndarray:
     """Return each target's cross-entropy in nats (Q,) among the candidates that `rank` ranks."""
-    found = np.empty(len(queries))
+    nats = np.empty(len(queries))
     for block, scores in _hidden(products(queries, candidates), seen, targets):
         own = scores[np.arange(len(scores)), targets[block]]
         most = scores.max(1)
-        found[block] = np.log(np.exp(scores - most[:, None]).sum(1)) + most - own
-    return found
+        nats[block] = np.log(np.exp(scores - most[:, None]).sum(1)) + most - own
+    return nats
 
 
 def top(
@@ -173,12 +173,12 @@ def top_scores(blocks: Iterable[np.ndarray], k: int, seen: Ragged | None = None)
 
     The blocks are written to.
     """
-    found: list[np.ndarray] = []
+    lists: list[np.ndarray] = []
     for _, scores in _hidden(blocks, seen, None):
         chosen = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(scores, chosen, 1), axis=1, kind="stable")
-        found.append(np.take_along_axis(chosen, order, 1))
-    return np.concatenate(found) if found else np.zeros((0, k), np.int64)
+        lists.append(np.take_along_axis(chosen, order, 1))
+    return np.concatenate(lists) if lists else np.zeros((0, k), np.int64)
 
 
 def _hidden(

@@ -24,10 +24,10 @@ from clue.data.activity import activity, activity_names, moments
 from clue.data.marks import MarkTable
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import (
-    item_vectors,
+    entered_items,
+    entered_users,
     normalised,
     predictive_items,
-    user_vectors,
 )
 from clue.inference.bags import recent_bag, uniform_bag
 from clue.inference.pooling import Amounts, Part, Service
@@ -107,7 +107,7 @@ class BlockVectors:
         model = self.model
         inputs: dict[str, torch.Tensor] = {}
         if "contrastive" in self.columns:
-            inputs["contrastive"] = item_vectors(model.contrastive, tokens)
+            inputs["contrastive"] = entered_items(model.contrastive, tokens)
         if "predictive" in self.columns:
             inputs["predictive"] = predictive_items(model.predictive, tokens, rows)
         if {"pooled", "recent"} & self.columns.keys():
@@ -134,7 +134,7 @@ class BlockVectors:
         made["activity"] = np.zeros((count, len(activity_names(self.amounts))), np.float32)
         if "contrastive" in self.columns:
             texts = items.vectors["contrastive"]
-            made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
+            made["contrastive"] = entered_users(self.model.contrastive, texts, single).numpy()
         if "aligned" in self.columns:
             made["aligned"] = np.zeros((count, self.model.factors.aligned), np.float32)
             for service in np.unique(items.services[items.services >= 0]):
@@ -213,10 +213,11 @@ class BlockVectors:
         """Return the vectors in each service of the users who have events there."""
         moments(parts, [service.clock for service in services], as_of)  # refuses later events
         made: list[InService] = []
-        for number, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
-            one = slice(number, number + 1)
+        for n, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
+            one = slice(n, n + 1)
             users = np.flatnonzero(histories.lengths > 0)
             histories = histories.take(users)
+            distinct, number = np.unique(histories.values, return_inverse=True)
             vectors = np.empty((len(users), self.width), np.float32)
             norms: dict[str, np.ndarray] = {}
             for name, columns in self.columns.items():
@@ -229,8 +230,11 @@ class BlockVectors:
                         parts[one], items, services[one], amounts[one], users
                     )
                 elif name in BAGS:
-                    bag = BAGS[name](histories, len(items.tokens))
-                    vectors[:, columns] = bag.weights @ items.vectors[name].numpy()
+                    bag = BAGS[name](Ragged(number, histories.offsets), len(distinct))
+                    # float64: sums of texts' items and of a corpus's differ by their order
+                    vectors[:, columns] = (
+                        bag.weights @ items.vectors[name][distinct].double().numpy()
+                    )
                     norms[name] = bag.norm
                 else:
                     vectors[:, columns] = self._encoded(name, histories, items, service)
@@ -244,7 +248,7 @@ class BlockVectors:
         model = self.model
         if name == "contrastive":
             newest = histories.last(model.contrastive.config.user.max_events)
-            return user_vectors(model.contrastive, items.vectors[name], newest).numpy()
+            return entered_users(model.contrastive, items.vectors[name], newest).numpy()
         if service.row < 0:
             return np.zeros((len(histories), model.factors.aligned), np.float32)
         return self._documents(items, histories, service.row)
@@ -296,11 +300,13 @@ class BlockVectors:
             elif name == "predictive":
                 joined[:, columns] /= count[rows, None]
             else:
-                joined[:, columns] = normalised(joined[:, columns])
+                length = self.model.factors.aligned_length if name == "aligned" else 1.0
+                joined[:, columns] = normalised(joined[:, columns]) * length
         whole[rows] = joined
         return whole
 
     def _documents(self, items: ItemInputs, histories: Ragged, service: int) -> np.ndarray:
-        """Return the unit vectors (n, width) of histories by the maps of a service of the model."""
+        """Return the vectors (n, width) of histories by the maps of a service of the model."""
         documents = documents_of(items.tokens, histories, self._alignment, items.rows)
-        return normalised(self._alignment.vectors(documents, service))
+        vectors = normalised(self._alignment.vectors(documents, service))
+        return vectors * self.model.factors.aligned_length

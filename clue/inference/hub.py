@@ -74,7 +74,7 @@ class ModelFolder:
 
     @property
     def fingerprint(self) -> str:
-        """Names the model: equal weights, tokenizer and catalogue give equal vectors."""
+        """The name of the model: equal weights, tokenizer and catalogue give equal vectors."""
         return fingerprint_of(self.sha256)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -145,23 +145,23 @@ def read_folder(path: Path) -> ModelFolder:
         if record["model_type"] != "clue" or record["format"] != FORMAT:
             raise ValueError(f"model_type {record['model_type']}, format {record['format']}")
         config = TypeAdapter(PretrainConfig).validate_python(record["config"])
-        found = ModelFolder(
+        folder = ModelFolder(
             path, record["step"], record["metrics"], record["sha256"], config, record["corpus"]
         )
-        _ = found.fingerprint
+        _ = folder.fingerprint
     except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{file} describes no model that this version of CLUE reads ({reason}); export the "
             "model again, or bring CLUE to the version that wrote it"
         ) from None
-    for name, expected in found.sha256.items():
+    for name, expected in folder.sha256.items():
         if not (path / name).is_file() or sha256(path / name) != expected:
             raise ValueError(
                 f"{path / name} is damaged: its sha256 is not the recorded one; export or download "
                 "the model again"
             )
-    return found
+    return folder
 
 
 def download(name: str) -> Path:

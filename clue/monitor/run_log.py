@@ -237,8 +237,8 @@ class RunLog:
             return [*said, "  stopped early; the same command goes on from there"]
         pointer = config.run / "best"
         if status.best is not None and pointer.is_file():
-            place = config.run / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
-            said.append(f"  best held-out {status.best}: {place}")
+            path = config.run / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
+            said.append(f"  best held-out {status.best}: {path}")
         return [
             *said,
             f"  next: clue embed checkpoint={config.run} "
@@ -287,13 +287,13 @@ def installed(trackers: Sequence[str]) -> Sequence[str]:
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
     """Return the leaves of nested dicts by dotted key; what is no number or text becomes text."""
-    found: dict[str, int | float | str | bool] = {}
+    leaves: dict[str, int | float | str | bool] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            found |= flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+            leaves |= flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
-            found[prefix + key] = value if isinstance(value, int | float | str) else str(value)
-    return found
+            leaves[prefix + key] = value if isinstance(value, int | float | str) else str(value)
+    return leaves
 
 
 def _finite(value: Any) -> Any:

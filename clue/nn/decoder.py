@@ -27,9 +27,9 @@ class DecoderConfig:
     is dropped at the lowest layer's rate.
     """
 
-    layers: int = 2
-    width: int = 64
-    heads: int = 2
+    layers: int = 2  # How many blocks.
+    width: int = 64  # Width D of the model and of the user's vector.
+    heads: int = 2  # Heads of attention in a layer; they divide the width.
     dropout: list[float] = field(default_factory=lambda: [0.3, 0.1])
     positions: Literal["learned", "rotary"] = "learned"
     max_events: int = 50

@@ -26,7 +26,7 @@ class DualEncoderConfig:
     user: UserEncoderConfig = field(default_factory=UserEncoderConfig)
     # At CLIP's 1/.07 untrained vectors cost 9.1 nats where chance is 7.6, and training first
     # collapses them to one: 100 steps lost on amazon_food_kitchen at batch 2,048.
-    initial_scale: float = 5.0
+    initial_scale: float = 5.0  # What cosines are multiplied by at the first step; learned.
     initial_bias: float | None = None
 
 

@@ -13,10 +13,10 @@ from clue.nn.transformer import Block, initialise
 class ItemEncoderConfig:
     """Shape of the item encoder; `max_tokens` W is the longest text that it can read."""
 
-    layers: int = 1
-    width: int = 128
-    heads: int = 4
-    dropout: float = 0.0
+    layers: int = 1  # Blocks over an item's tokens.
+    width: int = 128  # Width of an item's vector.
+    heads: int = 4  # Heads of attention in a layer; they divide the width.
+    dropout: float = 0.0  # Share of activations dropped in training.
     max_tokens: int = 32
 
 

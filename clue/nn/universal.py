@@ -20,8 +20,10 @@ class FactorsConfig:
     """The blocks that have a closed form (clue/train/factors.py), and the share of the steps.
 
     `items` and `tokens` are the widths of the factors of items and of tokens, `aligned` that of the
-    space in which services agree (clue/train/alignment.py), which reads the log counts of so many
-    `groups` of texts, of none at 0. Of the steps of a run, the share `contrastive` trains the
+    space in which services agree (clue/train/alignment.py): by `basis` directions of a service's
+    words and a quarter as many of its items, and by the log counts of so many `groups` of texts,
+    of none at 0. The aligned block has `aligned_length`, and the contrastive one length 1: in the
+    cosine of both the one weighs by its square, the other by 1. Of the steps of a run, the share `contrastive` trains the
     contrastive part and the rest the predictive one.
     Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
     the rate that they would have: at the full one they forget the start. Off, for it did not pay:
@@ -31,7 +33,9 @@ class FactorsConfig:
     items: int = 128
     tokens: int = 256
     aligned: int = 128
+    basis: int = 512
     groups: int = 0
+    aligned_length: float = 1.0
     contrastive: float = 0.2
     start: bool = False
     start_share: float = 0.1
@@ -42,6 +46,11 @@ class FactorsConfig:
             raise ValueError(
                 f"factors.items {self.items}, tokens {self.tokens} and aligned {self.aligned} are "
                 "widths; give positive counts"
+            )
+        if self.basis < 4 or self.aligned_length <= 0:
+            raise ValueError(
+                f"factors.basis {self.basis} must be at least 4, and aligned_length "
+                f"{self.aligned_length} positive"
             )
         if self.groups < 0 or self.groups == 1:
             raise ValueError(

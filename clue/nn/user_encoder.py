@@ -19,10 +19,10 @@ class UserEncoderConfig:
     Of the `embedding` numbers of a vector, the last `bag` are the mean of the items themselves.
     """
 
-    layers: int = 1
-    width: int = 128
-    heads: int = 4
-    dropout: float = 0.0
+    layers: int = 1  # Blocks over a history's events.
+    width: int = 128  # Width D of the blocks.
+    heads: int = 4  # Heads of attention in a layer; they divide the width.
+    dropout: float = 0.0  # Share of activations dropped in training.
     max_events: int = 32
     embedding: int = 128
     bag: int = 0
@@ -72,16 +72,28 @@ class UserEncoder(nn.Module):
         Events are oldest first; places count from the newest, so that a history cut at
         `max_events` and the whole one agree on "the last", "the one before".
         """
-        x = self.dropout(self.enter(events)) + self.recency(layout.recency)
+        return self.read(*self.entered(events), layout)
+
+    def entered(
+        self, items: Float[Tensor, "E D"]
+    ) -> tuple[Float[Tensor, "E W"], Float[Tensor, "E B"] | None]:
+        """Return what `read` takes of each item: its projection, and its part of the bag if any."""
+        each = None if self.bag is None else functional.normalize(self.bag(items).float(), dim=-1)
+        return self.enter(items), each
+
+    def read(
+        self, items: Float[Tensor, "E W"], each: Float[Tensor, "E B"] | None, layout: Layout
+    ) -> Float[Tensor, "N E2"]:
+        """Return the vectors of histories from what was `entered` of each event."""
+        x = self.dropout(items) + self.recency(layout.recency)
         for block in self.blocks:
             x = block(x, layout)
         counts = layout.offsets.diff().clamp_min(1)  # a sequence of fixed shapes may be empty
         levels = (2 * counts.double().log2() + 1e-9).long()
         users = self.leave(self.norm(layout.means(x) + self.activity(levels)))
         mixed = functional.normalize(users.float(), dim=-1)
-        if self.bag is None:
+        if each is None:
             return mixed
-        each = functional.normalize(self.bag(events).float(), dim=-1)
         bag = functional.normalize(layout.means(each / (1 + layout.recency)[:, None]), dim=-1)
         return torch.cat([mixed, bag], dim=-1) * 0.5**0.5
 

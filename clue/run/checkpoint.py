@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """Names the model: equal weights, tokenizer and catalogue give equal vectors."""
+        """The name of the model: equal weights, tokenizer and catalogue give equal vectors."""
         return fingerprint_of(self.sha256)
 
     @property
@@ -116,8 +116,8 @@ def save(
     Raises OSError where the disk refuses it; the checkpoints before it are then as they were.
     """
     folder = config.run / "checkpoints"
-    place = folder / f"step_{step:08d}"
-    beside = folder / f".writing-{place.name}"
+    path = folder / f"step_{step:08d}"
+    beside = folder / f".writing-{path.name}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for leftover in [*folder.glob(".writing-*"), *folder.glob(".pruned-*")]:  # of a kill
@@ -129,13 +129,13 @@ def save(
         (beside / "checkpoint.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         for file in beside.iterdir():
             sync(file)
-        beside.rename(place)
+        beside.rename(path)
         sync(folder)
         _settle(config)
     except (OSError, SafetensorError) as error:  # safetensors gives a full disk its own error
         shutil.rmtree(beside, ignore_errors=True)
-        raise _refused(config.run, place, state, error) from error
-    return Checkpoint(place, step, metrics, sums, progress, config.best_by)
+        raise _refused(config.run, path, state, error) from error
+    return Checkpoint(path, step, metrics, sums, progress, config.best_by)
 
 
 def find(path: Path) -> Checkpoint:
@@ -151,7 +151,7 @@ def find(path: Path) -> Checkpoint:
         raise FileNotFoundError(
             f"no checkpoint in {path}; give a run directory (runs/NAME) or one of its checkpoints"
         )
-    return _verified(_best([_record(place) for place in places]).path)
+    return _verified(_best([_record(each) for each in places]).path)
 
 
 def find_last(run: Path) -> Checkpoint | None:
@@ -161,18 +161,18 @@ def find_last(run: Path) -> Checkpoint | None:
     there are checkpoints and none is whole. Not for two processes at the same time.
     """
     damaged: list[tuple[Path, ValueError]] = []
-    for place in _places(run):
+    for path in _places(run):
         try:
-            found = _verified(place)
+            verified = _verified(path)
         except ValueError as error:
-            damaged.append((place, error))
+            damaged.append((path, error))
             continue
         for broken, reason in damaged:
             aside = broken.with_name(f"damaged-{broken.name}")
             shutil.rmtree(aside, ignore_errors=True)
             broken.rename(aside)
-            sys.stderr.write(f"{reason}; it is {aside} now, going on from {place.name}\n")
-        return found
+            sys.stderr.write(f"{reason}; it is {aside} now, going on from {path.name}\n")
+        return verified
     if damaged:
         raise ValueError(
             f"none of the {len(damaged)} checkpoints in {run / 'checkpoints'} is whole "
@@ -183,7 +183,7 @@ def find_last(run: Path) -> Checkpoint | None:
 
 def best_score(run: Path) -> float:
     """Return that of the run's best checkpoint, infinite without any."""
-    return min((found.selection_score for found in _records(run)), default=float("inf"))
+    return min((record.selection_score for record in _records(run)), default=float("inf"))
 
 
 def _write(beside: Path, config: PretrainConfig, corpus: Corpus, state: StateDict) -> None:
@@ -219,14 +219,14 @@ def _settle(config: PretrainConfig) -> None:
             shutil.rmtree(gone)
 
 
-def _refused(run: Path, place: Path, state: StateDict, error: Exception) -> OSError:
+def _refused(run: Path, path: Path, state: StateDict, error: Exception) -> OSError:
     """Return error of a checkpoint that the disk refused: what it needs, has, and what to do."""
     slots = [value for value in state.optimizer.values() if isinstance(value, torch.Tensor)]
     tensors = [*state.weights.values(), *(state.trained or {}).values(), *slots]
     needed, free = sum(tensor.nbytes for tensor in tensors), shutil.disk_usage(run).free
     before = _places(run)
     return OSError(
-        f"{place} could not be written: {error}; it needs {needed:,} bytes and {free:,} are free; "
+        f"{path} could not be written: {error}; it needs {needed:,} bytes and {free:,} are free; "
         "free some space, then the same command "
         + (f"goes on from {before[0].name}" if before else "begins again: there is none before it")
     )
@@ -239,13 +239,13 @@ def _places(run: Path) -> list[Path]:
 
 def _records(run: Path) -> list[Checkpoint]:
     """Return what the readable checkpoints of a run say of themselves, newest first, unverified."""
-    found: list[Checkpoint] = []
-    for place in _places(run):
+    records: list[Checkpoint] = []
+    for path in _places(run):
         try:
-            found.append(_record(place))
+            records.append(_record(path))
         except ValueError:  # damaged: it stays, for find_last to name
             continue
-    return found
+    return records
 
 
 def _best(records: list[Checkpoint]) -> Checkpoint:
@@ -259,22 +259,22 @@ def _record(path: Path) -> Checkpoint:
         read = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
         progress = Progress(**read.get("progress", {}))  # of before there were phases: the first
         by = read.get("best_by", "loss")
-        found = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress, by)
-        _ = found.fingerprint, found.selection_score
+        record = Checkpoint(path, read["step"], read["metrics"], read["sha256"], progress, by)
+        _ = record.fingerprint, record.selection_score
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'checkpoint.json'} is damaged ({error!r}); delete {path} and resume, or use "
             "another checkpoint"
         ) from error
-    return found
+    return record
 
 
 def _verified(path: Path) -> Checkpoint:
-    found = _record(path)
-    for name, expected in found.sha256.items():
+    record = _record(path)
+    for name, expected in record.sha256.items():
         if not (path / name).is_file() or sha256(path / name) != expected:
             raise ValueError(
                 f"{path / name} is damaged: its sha256 is not the recorded one; delete {path} and "
                 "resume, or use another checkpoint"
             )
-    return found
+    return record

@@ -51,9 +51,9 @@ class PretrainConfig:
     `compile` compiles the encoders where shapes are fixed: on CUDA in bf16.
     """
 
-    name: str = "demo"
-    corpus: Path = Path("corpora/demo")
-    runs: Path = Path("runs")
+    name: str = "demo"  # Of the run, runs/NAME.
+    corpus: Path = Path("corpora/demo")  # The directory that `clue/prepare.py` wrote.
+    runs: Path = Path("runs")  # The directory of all runs.
     seed: int = 0
     users: int = 0
     objective: Literal["contrastive", "next_item", "universal"] = "contrastive"
@@ -68,7 +68,7 @@ class PretrainConfig:
     factors: FactorsConfig = field(default_factory=FactorsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 256
-    steps: int = 400
+    steps: int = 400  # Optimiser steps of the run.
     gallery: int = GALLERY
     validate_every: int = 50
     checkpoint_every: int = 100
@@ -172,7 +172,7 @@ FREE = frozenset(
 
 
 def changed(before: PretrainConfig, now: PretrainConfig) -> list[str]:
-    """Names the keys that change what is learnt and differ between the two configs."""
+    """Return the keys that change what is learnt and differ between the two configs."""
     # measurements decide when a phase ends
     free = FREE - {"validate_every", "gallery"} if now.optimizer.patience else FREE
     old, new = asdict(before), asdict(now)

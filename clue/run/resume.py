@@ -49,12 +49,12 @@ def stable_checkpoint(config: PretrainConfig, corpus: Corpus) -> Checkpoint:
     """
     trunk = config.trunk
     assert trunk is not None
-    found: list[tuple[int, Path]] = []
+    kept: list[tuple[int, Path]] = []
     for path in trunk.glob("checkpoints/step_*"):
-        found.append((int(path.name.removeprefix("step_")), path))
-    if not found:
+        kept.append((int(path.name.removeprefix("step_")), path))
+    if not kept:
         raise ValueError(f"trunk={trunk} has no checkpoint; give the directory of a run")
-    theirs = checkpoint.find(max(found)[1]).config
+    theirs = checkpoint.find(max(kept)[1]).config
     differing = [key for key in changed(theirs, config) if key not in ("name", "steps")]
     if differing:
         raise ValueError(
@@ -63,11 +63,11 @@ def stable_checkpoint(config: PretrainConfig, corpus: Corpus) -> Checkpoint:
         )
     ends = (decay_start(config.optimizer, steps) for steps in (config.steps, theirs.steps))
     limit = min(ends)
-    stable = [place for place in found if place[0] <= limit]
+    stable = [each for each in kept if each[0] <= limit]
     if not stable:
         raise ValueError(
             f"trunk={trunk} has no checkpoint at or before step {limit}, where a decay begins: its "
-            f"first is of step {min(found)[0]}; raise steps, or train the trunk with a smaller "
+            f"first is of step {min(kept)[0]}; raise steps, or train the trunk with a smaller "
             "checkpoint_every and keep its checkpoints"
         )
     start = checkpoint.find(max(stable)[1])

@@ -40,10 +40,10 @@ class SyntheticConfig:
     `spending` has the laws of amounts and channels; the rest of the world does not depend on them.
     """
 
-    users: int = 4000
+    users: int = 4000  # How many users.
     services: list[str] = field(default_factory=lambda: ["shop", "news", "films"])
-    items_per_service: int = 1200
-    interests: int = 8
+    items_per_service: int = 1200  # Items of each service.
+    interests: int = 8  # Interests Q of the world; a user has shares of them.
     mean_events: float = 20.0
     activity: float = 0.8
     absent: float = 0.15
@@ -51,10 +51,10 @@ class SyntheticConfig:
     noise: float = 0.1
     popularity: float = 0.8
     focus: float = 0.3
-    days: int = 180
+    days: int = 180  # Days that the logs span.
     spending: SpendingConfig = field(default_factory=SpendingConfig)
-    seed: int = 0
-    out: Path = Path("data/synthetic")
+    seed: int = 0  # Of the world and its users.
+    out: Path = Path("data/synthetic")  # The directory of the logs.
 
 
 @dataclass(frozen=True)

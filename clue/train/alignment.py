@@ -37,7 +37,6 @@ from clue.data.ragged import Ragged
 from clue.train.factors import Matrix, right_factors
 from clue.train.text_groups import TextGroups, text_groups
 
-WORD_BASIS, ITEM_BASIS = 512, 128  # directions of a service's words and items
 RIDGE = 10.0  # of the scatter matrices; 3 to 10 suit all pairs of ten services
 POWER = 1.5  # of the correlations, as weights of the directions; 1 to 3 do
 
@@ -103,11 +102,18 @@ class Alignment:
 
 
 def align(
-    corpus: Corpus, users: np.ndarray, width: int, seed: int, *, groups: int = 0
+    corpus: Corpus,
+    users: np.ndarray,
+    width: int,
+    seed: int,
+    *,
+    basis: int = 512,
+    groups: int = 0,
 ) -> Alignment:
     """Return the alignment of a corpus's services by those of `users` (n,) who are in several.
 
-    Documents have the log counts of so many `groups` of texts, of none at 0.
+    Of a service's words `basis` directions are read and of its items a quarter as many, and beside
+    them the log counts of so many `groups` of texts, of none at 0.
     """
     services, vocab = len(corpus.services), corpus.manifest.vocab_size
     counted = text_groups(corpus, users, groups, seed) if groups else None
@@ -133,7 +139,7 @@ def align(
         several = present.sum(0) >= 2
         linked = [s for s, row in zip(group, present, strict=True) if (row & several).any()]
         if len(linked) >= 2:
-            _align_group(corpus, users[several], linked, alignment, seed)
+            _align_group(corpus, users[several], linked, alignment, basis, seed)
     return alignment
 
 
@@ -170,9 +176,9 @@ class _Whitened:
     root: np.ndarray
 
     @classmethod
-    def of(cls, documents: Documents, here: np.ndarray, seed: int) -> "_Whitened":
-        words = _Half.of(documents.words, WORD_BASIS, seed)
-        items = _Half.of(documents.items, ITEM_BASIS, seed)
+    def of(cls, documents: Documents, here: np.ndarray, basis: int, seed: int) -> "_Whitened":
+        words = _Half.of(documents.words, basis, seed)
+        items = _Half.of(documents.items, basis // 4, seed)
         none = np.zeros((len(here), 0), np.float32)
         counts = none if documents.groups is None else documents.groups
         scores = np.concatenate([words.scores, items.scores, counts], axis=1)
@@ -205,7 +211,12 @@ class _Whitened:
 
 
 def _align_group(
-    corpus: Corpus, users: np.ndarray, services: list[int], alignment: Alignment, seed: int
+    corpus: Corpus,
+    users: np.ndarray,
+    services: list[int],
+    alignment: Alignment,
+    basis: int,
+    seed: int,
 ) -> None:
     """Fill in the maps of services that share `users`."""
     width = alignment.item_maps.shape[1]
@@ -214,7 +225,7 @@ def _align_group(
         histories = corpus.items_of(service).take(users)
         here = np.flatnonzero(histories.lengths > 0)
         documents = documents_of(corpus.item_tokens, histories.take(here), alignment)
-        each.append(_Whitened.of(documents, here, seed))
+        each.append(_Whitened.of(documents, here, basis, seed))
     ranks = [len(one.root) for one in each]
     ends = np.cumsum(ranks)
     both = np.concatenate([one.rows(len(users)) for one in each], axis=1).astype(np.float64)

@@ -35,6 +35,6 @@ class Average:
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Goes on from a saved average."""
+        """Go on from a saved average."""
         for name, average in self.weights.items():
             average.copy_(sharded_like(average, weights[name]))

@@ -11,7 +11,7 @@ BF16_WIDTH = 192
 
 
 def uses_bf16(precision: Literal["auto", "bf16", "fp32"], width: int) -> bool:
-    """Says whether a model of this width computes in bf16: as asked, or where that is faster."""
+    """Return whether a model of this width computes in bf16: as asked, or where that is faster."""
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
@@ -21,7 +21,7 @@ def uses_bf16(precision: Literal["auto", "bf16", "fp32"], width: int) -> bool:
 
 
 def bf16_pays(flags: list[str], width: int) -> bool:
-    """Says whether a CPU with these flags trains a model of this width faster in bf16.
+    """Return whether a CPU with these flags trains a model of this width faster in bf16.
 
     With AMX always; with AVX512-BF16 alone from BF16_WIDTH on: below it the casts cost more than
     the products save.

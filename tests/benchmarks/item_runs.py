@@ -27,7 +27,7 @@ def two_services(directory: Path, *, items: int = 30) -> Corpus:
 def saved_run(
     runs: Path, name: str, corpus: Corpus, sequences: SequencesConfig, *, width: int = 8
 ) -> Path:
-    """Writes the run's only checkpoint, of weights drawn by its name's length and the width."""
+    """Write the run's only checkpoint, of weights drawn by its name's length and the width."""
     config = PretrainConfig(
         name=name,
         runs=runs,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.protocols import Measure, Scored, history_slice
+from benchmarks.protocols import Measure, Scored
+from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite import results
 from benchmarks.suite.results import TaskResult

@@ -30,7 +30,7 @@ EVENTS: list[Row] = [
 
 
 def write_log(file: Path, rows: Sequence[Row]) -> Path:
-    """Writes rows in the format of the file's suffix; None is an empty field or JSON null."""
+    """Write rows in the format of the file's suffix; None is an empty field or JSON null."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     if file.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), file)
@@ -105,7 +105,7 @@ def config(out: Path, *overrides: str) -> PrepareConfig:
 
 
 def corpus_of(out: Path, *overrides: str) -> Corpus:
-    """Prepares a corpus and opens it."""
+    """Prepare a corpus and open it."""
     return Corpus.open(prepare(config(out, *overrides), progress=False))
 
 

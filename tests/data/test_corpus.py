@@ -20,7 +20,7 @@ from clue.data.ragged import Ragged
 
 
 def write(path: Path, users: int, events_each: int, service: str = "shop") -> None:
-    """Writes a corpus of one item whose users did it `events_each` times."""
+    """Write a corpus of one item whose users did it `events_each` times."""
     path.mkdir()
     offsets = np.arange(users + 1, dtype=np.int64) * events_each
     items = Ragged(np.zeros(offsets[-1], dtype=np.int32), offsets)

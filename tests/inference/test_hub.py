@@ -190,15 +190,15 @@ def test_a_model_comes_from_the_hub(tiny_run: TinyRun, server: str, tmp_path: Pa
 def test_without_a_network_one_line_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:
     code = (
         "try:\n    {}\nexcept OSError as error:\n    print(type(error).__name__, error)\n"
-        "else:\n    print('nothing was raised')"
+        "else:\n    print('nothing was raised')\n"
     )
-    nowhere = "http://127.0.0.1:1"
-    done = python(code.format('clue.load("org/model")'), nowhere, tmp_path)
-    assert done.stdout.startswith("FileNotFoundError no model 'org/model'"), done.stderr
     push = f'clue.load({str(tiny_run.run)!r}).push_to_hub("org/model")'
-    done = python(code.format(push), nowhere, tmp_path)
-    assert done.stdout.startswith("OSError the Hugging Face Hub did not take"), done.stderr
-    assert "hf auth login" in done.stdout and done.stdout.count("\n") == 1
+    both = code.format('clue.load("org/model")') + code.format(push)
+    done = python(both, "http://127.0.0.1:1", tmp_path)
+    loaded, pushed = done.stdout.splitlines()
+    assert loaded.startswith("FileNotFoundError no model 'org/model'"), done.stderr
+    assert pushed.startswith("OSError the Hugging Face Hub did not take"), done.stderr
+    assert "hf auth login" in pushed
 
 
 def test_a_mistyped_path_is_no_name(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:

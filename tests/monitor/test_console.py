@@ -13,14 +13,7 @@ from termios import TIOCSWINSZ
 import pytest
 from rich.console import Console as Terminal
 
-from clue.monitor.console import (
-    RunStatus,
-    Validation,
-    duration,
-    recall_text,
-    sparkline,
-    view,
-)
+from clue.monitor.console import RunStatus, Validation, duration, recall_text, sparkline, view
 from clue.monitor.throughput import Throughput
 from tests.conftest import ROOT, TinyRun
 

@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def config(tiny_run: TinyRun, tmp_path: Path) -> PretrainConfig:
-    """Runs under tmp_path; nothing is trained here."""
+    """Run under tmp_path; nothing is trained here."""
     return PretrainConfig(name="kept", corpus=tiny_run.corpus, runs=tmp_path)
 
 

@@ -54,14 +54,14 @@ def with_batcher(
 
 
 async def queued(batcher: Batcher[int, int], query: int, cost: int = 1) -> "asyncio.Task[int]":
-    """Submits and returns once the query waits (or is being answered)."""
+    """Submit and return once the query waits (or is being answered)."""
     task = asyncio.ensure_future(batcher.submit(query, cost))
     await asyncio.sleep(0)
     return task
 
 
 async def busy(batcher: Batcher[int, int], recorder: Recorder) -> "asyncio.Task[int]":
-    """Submits a first query and returns once the thread holds it."""
+    """Submit a first query and return once the thread holds it."""
     task = await queued(batcher, 1)
     assert await asyncio.to_thread(recorder.entered.wait, 5)
     return task

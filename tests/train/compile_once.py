@@ -14,7 +14,7 @@ from tests.train.varlen import fixed_budget, varlen
 
 
 def main() -> None:
-    """Compares each compiled step with the eager one."""
+    """Compare each compiled step with the eager one."""
     attention.varlen_attn = varlen
     model = small_model()
     model.items.compile(dynamic=False, backend="aot_eager")

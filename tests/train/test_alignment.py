@@ -10,10 +10,8 @@ from scipy.sparse import csr_matrix
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.train.alignment import (
-    ITEM_BASIS,
     POWER,
     RIDGE,
-    WORD_BASIS,
     Alignment,
     Documents,
     align,
@@ -92,7 +90,7 @@ def test_two_services_have_their_canonical_directions(tmp_path: Path) -> None:
             (np.ones(len(row), np.float32), (row, histories.values)), (len(users), corpus.num_items)
         )
         scores: list[np.ndarray] = []
-        for counts, rank in ((words, WORD_BASIS), (items, ITEM_BASIS)):
+        for counts, rank in ((words, 512), (items, 128)):
             documents = weighted(counts, document_weights(counts))[:, np.unique(counts.indices)]
             basis = right_factors(documents, rank, 0).numpy() / documents.shape[1] ** 0.5
             scores.append(documents @ basis)

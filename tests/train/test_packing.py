@@ -18,7 +18,7 @@ from tests.train.varlen import fixed_budget, varlen
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the stand-in in the place of the CUDA kernel."""
+    """Put the stand-in in the place of the CUDA kernel."""
     monkeypatch.setattr(attention, "varlen_attn", varlen)
 
 

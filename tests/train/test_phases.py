@@ -113,7 +113,7 @@ class Run:
         return active(self.progress, self.first, self.sgd)
 
     def train(self, begin: int, end: int) -> None:
-        """Takes steps `begin` to `end`, measuring after every second one."""
+        """Take steps `begin` to `end`, measuring after every second one."""
         for step in range(begin, end):
             set_learning_rate(self.optimizers, rate(self.progress, self.config, step, 100))
             generator = torch.Generator().manual_seed(step)

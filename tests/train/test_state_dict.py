@@ -139,7 +139,7 @@ def dropping_out(config: PretrainConfig, runs: Path) -> PretrainConfig:
 
 
 def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
-    """Takes the steps under DDP and FSDP2; resumes a run of two, and ends one of one process."""
+    """Take the steps under DDP and FSDP2; resume a run of two, and end one of one process."""
     with pytest.MonkeyPatch.context() as patch:
         here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         for name, value in here.items():

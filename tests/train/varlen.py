@@ -83,7 +83,7 @@ def varlen(
     *_: object,
     window_size: tuple[int, int],
 ) -> torch.Tensor:
-    """Takes what `torch.nn.attention.varlen.varlen_attn` takes, for attention both ways."""
+    """Take what `torch.nn.attention.varlen.varlen_attn` takes, for attention both ways."""
     assert window_size == (-1, -1)
     return attend(q, k, v, offsets)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.json_files import plain, write_json
 from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.scaling.fit import figures
 from benchmarks.scaling.fit.isoflop import Cost, optima, parabolas, power
@@ -18,7 +19,6 @@ from benchmarks.scaling.fit.run_table import DAY, Runs, digest, read_runs
 from benchmarks.scaling.fit.selection import edge_rates, main_grid, noise
 from benchmarks.scaling.fit.sensitivity import choices, ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
-from benchmarks.scaling.json_files import plain, write_json
 from clue.config import run_command
 
 FORMAT = 1

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.json_files import hashed, write_json
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
 from benchmarks.scaling.fit.run_table import read_runs
-from benchmarks.scaling.json_files import hashed, write_json
 from clue.config import run_command
 
 SAME = 0.02  # relative difference up to which a rate, rounded to be written, is the plan's

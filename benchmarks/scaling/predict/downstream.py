@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.baselines.representations import EncoderModel
+from benchmarks.json_files import write_json
 from benchmarks.metrics.correlation import correlations
 from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.protocols import Task
 from benchmarks.scaling.fit.run_table import Runs, read_runs
-from benchmarks.scaling.json_files import write_json
 from benchmarks.suite import runner as suites
 from clue.config import load, run_command
 from clue.data.corpus import Corpus

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
+from benchmarks.json_files import write_json
 from benchmarks.scaling.fit.downstream_scores import Form, expected, read_scores
 from benchmarks.scaling.fit.isoflop import Cost, optima, power
 from benchmarks.scaling.fit.law_intervals import Band
@@ -22,7 +23,6 @@ from benchmarks.scaling.fit.law_summary import EPOCHS, band, described, table_fl
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
 from benchmarks.scaling.fit.sensitivity import ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
-from benchmarks.scaling.json_files import write_json
 from clue.config import run_command
 
 MISS = 0.2  # of the cost's formula among the runs, above which the plan says so

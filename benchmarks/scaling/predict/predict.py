@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.json_files import hashed, plain, read_prediction, write_json
 from benchmarks.scaling.fit.law_summary import about, band, described, table_flags
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
-from benchmarks.scaling.json_files import hashed, plain, read_prediction, write_json
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.config import load, run_command
 

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.json_files import hashed, read_prediction, write_json
 from benchmarks.metrics.format import markdown
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
 from benchmarks.scaling.fit.run_table import Runs, read_runs
-from benchmarks.scaling.json_files import hashed, read_prediction, write_json
 from benchmarks.scaling.predict.predict import PredictConfig, Target
 from clue.config import run_command
 

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.external import machine
+from benchmarks.json_files import read_prediction
 from benchmarks.metrics.format import aligned
-from benchmarks.scaling.json_files import read_prediction
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
 from benchmarks.scaling.sweep.progress import Board, work_left

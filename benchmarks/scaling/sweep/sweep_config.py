@@ -76,9 +76,9 @@ class Grid:
     sizes: list[str] = field(default_factory=list[str])
     budgets: list[float]
     users: list[int] = field(default_factory=list[int])
-    batches: list[int] = field(default_factory=list[int])
+    batches: list[int] = field(default_factory=list[int])  # Batches to try.
     lengths: list[int] = field(default_factory=list[int])
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] = field(default_factory=lambda: [0])  # Seeds to try.
     role: Role = "fit"
     least_steps: int = 0
     most_steps: int = 0
@@ -115,7 +115,7 @@ class SweepConfig:
 
     name: str
     pretrain: Path
-    overrides: list[str] = field(default_factory=list[str])
+    overrides: list[str] = field(default_factory=list[str])  # Pretraining keys of all points.
     unit: Unit = "flops"
     schedule: Literal["trunk", "own"] = "trunk"
     sizes: dict[str, Size]
@@ -128,8 +128,8 @@ class SweepConfig:
     jobs: int = 0
     threads: int = 0
     dry: bool = False
-    runs: Path = Path("runs/scaling")
-    out: Path = Path("results/scaling")
+    runs: Path = Path("runs/scaling")  # Where the runs are written.
+    out: Path = Path("results/scaling")  # Where tables are written, OUT/NAME.
 
     def __post_init__(self) -> None:
         """Refuse unknown sizes, and shares that leave no room for each other."""

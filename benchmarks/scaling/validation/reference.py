@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.json_files import write_json
 from benchmarks.metrics.format import markdown as table
 from benchmarks.scaling.fit.isoflop import error_frontier
 from benchmarks.scaling.fit.law_summary import band
 from benchmarks.scaling.fit.laws import RepeatedLaw
 from benchmarks.scaling.fit.sensitivity import fitted
-from benchmarks.scaling.json_files import write_json
 from benchmarks.scaling.validation.chinchilla import TRUTH, chinchilla_study
 from benchmarks.scaling.validation.coverage import compute_design, coverage, surface_design
 from benchmarks.scaling.validation.published import expected, misfitting, openclip

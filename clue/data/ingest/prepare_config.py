@@ -18,7 +18,8 @@ from clue.data.ingest.writer import HASH
 from clue.data.text import LEAST_VOCAB, read_tokenizer
 
 MOST_DELIMITER = 4  # characters, DuckDB's limit
-RESERVED = ("items", "timestamps")  # what the histories' own columns are called
+# what the histories' own columns are called, and what an event has beside its fields
+RESERVED = ("items", "timestamps", "service", "text", "item_id", "time", "timestamp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class FieldConfig:
     its rows.
     """
 
-    kind: FieldKind
+    kind: FieldKind  # A number, one of a set of texts, or true or false.
     column: str | None = None
 
     @model_validator(mode="before")
@@ -51,7 +52,7 @@ class ServiceConfig:
     `price: numeric` is short for `price: {kind: numeric, column: price}`.
     """
 
-    template: str | None = None
+    template: str | None = None  # Text of an item, its columns in braces: `{title} by {author}`.
     fields: dict[str, FieldConfig] = field(default_factory=dict[str, FieldConfig])
 
 
@@ -59,18 +60,18 @@ class ServiceConfig:
 class Shares:
     """The shares of users, by hash of their id, held out for validation and test."""
 
-    valid: float = 0.1
-    test: float = 0.1
+    valid: float = 0.1  # Share of users held out for validation.
+    test: float = 0.1  # Share of users held out for test.
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
     """The split of the users: by the values of a column where one is named, or else by hash."""
 
-    column: str | None = None
-    train: list[str] = field(default_factory=list[str])
-    valid: list[str] = field(default_factory=list[str])
-    test: list[str] = field(default_factory=list[str])
+    column: str | None = None  # The column whose value says a user's part.
+    train: list[str] = field(default_factory=list[str])  # Values of the column that mean training.
+    valid: list[str] = field(default_factory=list[str])  # Values that mean validation.
+    test: list[str] = field(default_factory=list[str])  # Values of the column that mean test.
     hash: Shares = field(default_factory=Shares)
 
 
@@ -78,8 +79,8 @@ class SplitConfig:
 class TokenizerConfig:
     """A byte-level BPE learned from the items' texts, or the tokenizer in the file `path`."""
 
-    vocab_size: int = 8192
-    path: Path | None = None
+    vocab_size: int = 8192  # Tokens V of the tokenizer that is learned.
+    path: Path | None = None  # A `tokenizer.json`; none: one is learned from the items' texts.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class PrepareConfig:
     service: `price: numeric` is short for `price: {kind: numeric, column: price}`.
     """
 
-    name: str
+    name: str  # Of the corpus, corpora/NAME.
     events: list[PathPattern]
     items: list[PathPattern] = field(default_factory=list[PathPattern])
     out: Path | None = None
@@ -106,16 +107,16 @@ class PrepareConfig:
     service: str | None = None
     services: dict[str, ServiceConfig] = field(default_factory=dict[str, ServiceConfig])
     fields: dict[str, FieldConfig] = field(default_factory=dict[str, FieldConfig])
-    ignore_services: list[str] = field(default_factory=list[str])
+    ignore_services: list[str] = field(default_factory=list[str])  # Services that are passed over.
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    max_item_tokens: int = 32
+    max_item_tokens: int = 32  # Tokens kept of an item's text, the first ones.
     time_unit: Unit | None = None
     time_format: str | None = None
     null_values: list[str] = field(default_factory=lambda: list(NULL_VALUES))
     delimiter: str | None = None
     on_bad_row: Literal["error", "drop"] = "error"
-    overwrite: bool = False
+    overwrite: bool = False  # Whether a corpus that is there already is replaced.
     memory_limit: str = "2GB"
     seed: int = 0
 
@@ -190,13 +191,13 @@ def split_sql(config: PrepareConfig) -> str:
 
 def open_logs(config: PrepareConfig) -> tuple[Log, Log | None]:
     """Return the log of events and, where one is named, that of items, columns checked."""
-    columns, told = config.columns, config.delimiter
+    columns, delimiter = config.columns, config.delimiter
     service = {} if config.service else {"service": columns.service}
     split = {"split": config.split.column} if config.split.column else {}
     items = service | {"item_id": columns.item_id}
     events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
-    event_log = open_log("events", config.events, events, told)
-    return event_log, open_log("items", config.items, items, told) if config.items else None
+    event_log = open_log("events", config.events, events, delimiter)
+    return event_log, open_log("items", config.items, items, delimiter) if config.items else None
 
 
 def layout_of(config: PrepareConfig, event_log: Log, item_log: Log | None) -> Layout:

@@ -105,12 +105,12 @@ def scan(db: duckdb.DuckDBPyConnection, file: LogFile, names: Sequence[str]) -> 
     A column that JSON lines lack is NULL, of other files it is left out. Raises ValueError for a
     column of a type that is not read.
     """
-    there = columns_of(file)
-    own = [n for n in names if n not in file.partitions and (n in there or file.format == "json")]
+    present = columns_of(file)
+    own = [n for n in names if n not in file.partitions and (n in present or file.format == "json")]
     folders = {
         name: Column("NULL" if value is None else quoted(value), "text")
         for name, value in file.partitions.items()
-        if name in names and (name not in there or name not in own)
+        if name in names and (name not in present or name not in own)
     }
     copy = _readable(file)
     path = file.path if copy is None else Path(copy.name)

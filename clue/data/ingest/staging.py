@@ -29,11 +29,11 @@ from clue.data.text import template_fields
 class Columns:
     """What the columns of the log are called."""
 
-    user_id: str = "user_id"
-    service: str = "service"
-    item_id: str = "item_id"
-    timestamp: str = "timestamp"
-    text: str = "text"
+    user_id: str = "user_id"  # The column of the user's id.
+    service: str = "service"  # The column of the service.
+    item_id: str = "item_id"  # The column of the item's id.
+    timestamp: str = "timestamp"  # The column of the time.
+    text: str = "text"  # The column of the event's or the item's text.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +155,8 @@ def stage_events(
         checks += [("unknown_split_value", f"part IS NULL OR part NOT IN ({parts})", "part")]
     if with_text:
         checks += [("empty_text", "text IS NULL", "item_id")]
-    for place, each in enumerate(layout.fields):
-        column, name = source.column(each.column), column_name(place)
+    for index, each in enumerate(layout.fields):
+        column, name = source.column(each.column), column_name(index)
         reads[name] = value_sql(column, each.kind, layout.null_values)
         checks.append(check_sql(each, name, column, layout.null_values))
     _insert(db, log, number, _select(source, reads, checks), layout)

@@ -196,21 +196,21 @@ def _convert(db: duckdb.DuckDBPyConnection, groups: Sequence[str], unit: str) ->
 
 
 def _refuse_mixtures(log: Log, units: Mapping[str, Mapping[str, int]]) -> None:
-    for service, found in units.items():
-        clocks = [unit for unit in found if unit != "position"]
-        if "position" in found and clocks:
+    for service, file_of in units.items():
+        clocks = [unit for unit in file_of if unit != "position"]
+        if "position" in file_of and clocks:
             raise ValueError(
                 f"the times of {service} are {NAMES['position']} in "
-                f"{log.files[found['position']]}, {NAMES[clocks[0]]} in "
-                f"{log.files[found[clocks[0]]]}: they have no common order; give both files the "
+                f"{log.files[file_of['position']]}, {NAMES[clocks[0]]} in "
+                f"{log.files[file_of[clocks[0]]]}: they have no common order; give both files the "
                 "same, or say time_unit="
             )
 
 
 def _in_words(units: Mapping[str, Mapping[str, int]]) -> str:
     services: dict[str, list[str]] = {}
-    for service, found in units.items():
-        for unit in found:
+    for service, file_of in units.items():
+        for unit in file_of:
             services.setdefault(unit, []).append(service)
     parts = [f"{NAMES[unit]} in {', '.join(names)}" for unit, names in services.items()]
     line = f"times: {'; '.join(parts)}"

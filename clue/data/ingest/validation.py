@@ -63,7 +63,7 @@ class BadRows:
 
 
 def flag_split_conflicts(db: duckdb.DuckDBPyConnection) -> None:
-    """Marks all rows of users with two different values in the split column as bad."""
+    """Mark all rows of users with two different values in the split column as bad."""
     db.execute(
         "UPDATE events SET reason = 'user_in_two_splits', value = parts FROM ("
         "SELECT user_id AS who, user_id || ': ' || min(part) || ' and ' || max(part) AS parts "
@@ -73,7 +73,7 @@ def flag_split_conflicts(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def build_catalogue(db: duckdb.DuckDBPyConnection, claims: str) -> None:
-    """Makes `catalogue` (service, item_id, text): every item with the first text claimed for it.
+    """Make `catalogue` (service, item_id, text): every item with the first text claimed for it.
 
     `claims` is the table whose rows say what an item's text is: "items", or "events" where the log
     holds the texts itself. Events whose item is not in the catalogue are marked as bad.
@@ -129,11 +129,11 @@ def explain(bad: Sequence[BadRows]) -> str:
 
 
 def _rejected(log: Log) -> list[BadRows]:
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for number, rows in log.rejected.items():
         for row, reason, text in rows:
-            found.setdefault(reason, []).append(f"{log.files[number]} row {row}: {text!r}")
-    return [BadRows(reason, len(all_), all_[:EXAMPLES]) for reason, all_ in found.items()]
+            by_reason.setdefault(reason, []).append(f"{log.files[number]} row {row}: {text!r}")
+    return [BadRows(reason, len(all_), all_[:EXAMPLES]) for reason, all_ in by_reason.items()]
 
 
 def _flagged(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:

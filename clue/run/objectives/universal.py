@@ -73,7 +73,9 @@ class Universal:
         users = self.corpus.users_in("train")
         factors, seed = self.config.factors, self.config.seed
         core.item_factors.data.copy_(item_factors(self.corpus, users, factors.items, seed))
-        alignment = align(self.corpus, users, factors.aligned, seed, groups=factors.groups)
+        alignment = align(
+            self.corpus, users, factors.aligned, seed, basis=factors.basis, groups=factors.groups
+        )
         for name, weights in core.aligned.items():
             weights.data.copy_(getattr(alignment, name))
         tables = [core.contrastive.items.token.weight, core.predictive.text.token.weight]

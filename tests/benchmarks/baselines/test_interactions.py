@@ -1,8 +1,10 @@
 """Features of a user and an item by hand, with an item space narrower than the user's vector."""
 
 import numpy as np
+import pytest
 
-from benchmarks.baselines.interactions import interactions
+from benchmarks.baselines.interactions import interactions, pair_features, similarities
+from tests.benchmarks.tasks.given import Given
 
 
 def test_columns_that_no_item_has_are_left_out_of_items_and_products() -> None:
@@ -20,3 +22,26 @@ def test_columns_that_no_item_has_are_left_out_of_items_and_products() -> None:
         "b * item": slice(8, 9),
         "c * item": slice(9, 11),
     }
+
+
+def test_how_near_a_pair_is_stands_once_for_each_block_that_items_have() -> None:
+    users = np.array([[9.0, 3, 4, 1, 0], [9, 0, 0, 2, 2]])
+    items = np.array([[0.0, 6, 8, 0, 5], [0, 3, 4, 0, 0]])
+    blocks = {"none": slice(0, 1), "one": slice(1, 3), "two": slice(3, 5)}
+    near = similarities(users, items, np.array([0, 0]), blocks)
+    assert near == pytest.approx(np.array([[50, 1, 0, 0], [0, 0, 10, 0.5**0.5]]))
+
+
+def test_without_the_user_remain_the_item_the_product_and_how_near_they_are() -> None:
+    rng = np.random.default_rng(0)
+    model = Given(rng.normal(size=(4, 3)), rng.normal(size=(5, 3)))
+    rows = np.array([4, 0, 1, 1])
+    whole, blocks = pair_features(model, model.vectors, rows)
+    some, named = pair_features(model, model.vectors, rows, with_users=False)
+    assert np.array_equal(some, whole[:, 3:]) and whole.shape == (4, 11)
+    assert named == {"item": slice(0, 3), "vector * item": slice(3, 6), "similarity": slice(6, 8)}
+    starts = {"vector": 0, "item": 3, "vector * item": 6, "similarity": 9}
+    assert {name: columns.start for name, columns in blocks.items()} == starts
+    alone, one = pair_features(Given(model.vectors, None), model.vectors, rows)
+    assert np.array_equal(alone, model.vectors.astype(np.float32))
+    assert one == {"vector": slice(0, 3)}

@@ -17,13 +17,7 @@ from benchmarks.baselines.collaborative import (
     place_in_row,
     shrunk_cosines,
 )
-from benchmarks.baselines.popularity import (
-    Fold,
-    Popularity,
-    RecentPopularity,
-    Tuned,
-    catalogue,
-)
+from benchmarks.baselines.popularity import Fold, Popularity, RecentPopularity, Tuned, catalogue
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus

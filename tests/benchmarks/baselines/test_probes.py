@@ -9,14 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.baselines import probes
-from benchmarks.baselines.probes import (
-    Target,
-    few_shot,
-    mlp,
-    predict,
-    ridge,
-    shots,
-)
+from benchmarks.baselines.probes import Target, few_shot, mlp, predict, ridge, shots
 from benchmarks.metrics.bootstrap import auroc_of, interval, r2_of
 from benchmarks.protocols import Probe
 

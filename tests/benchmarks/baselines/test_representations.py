@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.counts import ItemCounts, LogCounts
-from benchmarks.baselines.representations import Concatenated, RandomModel
+from benchmarks.baselines.representations import RandomModel
 from benchmarks.protocols import has_vectors, model_of, one_block
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from benchmarks.baselines.tfidf import (
-    TextVectors,
-    canonical,
-    documents,
-    fit_cca,
-    item_terms,
-    popularity,
-)
+from benchmarks.baselines.representations import TextModel
+from benchmarks.baselines.tfidf import canonical, documents, fit_cca, item_terms, popularity
+from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
-from clue.data.ragged import Ragged
 from clue.evaluation.matching import MatchingPairs, matching_pairs
 from clue.evaluation.ranking import rank
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
@@ -49,7 +43,7 @@ def test_identifiers_of_single_items_are_terms_where_there_is_nothing_else(tmp_p
     events = [(f"u{n}", "shop", f"id{n}{k}") for n in range(6) for k in range(2)]
     corpus = corpus_of(tmp_path, events, {f"u{n}": "train" for n in range(6)})
     assert item_terms(corpus).shape == (12, 12)
-    assert np.isfinite(TextVectors(corpus, item_terms(corpus), dims=64, seed=0).items()).all()
+    assert not TextModel(corpus, corpus, dims=64, seed=0).has_terms
 
 
 def test_canonical_correlations_of_a_rotated_copy_are_one_and_of_noise_are_none() -> None:
@@ -106,25 +100,28 @@ def test_the_floor_chooses_on_valid_pairs(tastes: Corpus) -> None:
 
 
 def test_popularity_and_text_know_training_users_alone(tmp_path: Path) -> None:
-    split = {"a": "train", "b": "train", "c": "valid", "d": "test"}
-    common = [("a", "shop", "red_cup"), ("a", "shop", "red_cup"), ("b", "shop", "blue_cup")]
+    split = {**dict.fromkeys("abe", "train"), "c": "valid", "d": "test"}
+    trained = {"a": ["red_cup"] * 2, "b": ["blue_cup", "red_pan"], "e": ["blue_pan"]}
+    common = [(user, "shop", item) for user, items in trained.items() for item in items]
     seen: list[tuple[list[float], np.ndarray]] = []
     for number, others in enumerate((["red_cup"], ["blue_cup"] * 5)):
         held_out = [(user, "shop", item) for user in ("c", "d") for item in others]
         corpus = corpus_of(tmp_path / str(number), [*common, *held_out], split)
-        counts = popularity(corpus, 0)
-        text = TextVectors(corpus, item_terms(corpus), dims=2, seed=0)
-        seen.append(
-            ([float(counts[i]) for i in np.argsort(corpus.item_ids.to_pylist())], text.items())
-        )
-    assert seen[0][0] == seen[1][0] == [1.0, 2.0]
+        order = np.argsort(corpus.item_ids.to_pylist())
+        text = TextModel(corpus, corpus, dims=2, seed=0).items()
+        seen.append((popularity(corpus, 0)[order].tolist(), text[order]))
+    assert seen[0][0] == seen[1][0] == [1.0, 1.0, 2.0, 1.0]  # blue cup, blue pan, red cup, red pan
     assert seen[0][1] == pytest.approx(seen[1][1])
+    assert not np.allclose(seen[0][1][0], seen[0][1][2])  # cups of two colours differ
 
 
-def test_text_vectors_of_equal_histories_are_equal_and_empty_ones_zero(tastes: Corpus) -> None:
-    text = TextVectors(tastes, item_terms(tastes), dims=16, seed=0)
-    histories = Ragged(np.array([0, 1, 0, 1]), np.array([0, 2, 4, 4]))
-    found = text.histories("food", histories)
+def test_text_vectors_of_equal_histories_are_equal_and_empty_ones_zero(tmp_path: Path) -> None:
+    items = ("red_cup", "red_pan", "blue_pan", "blue_cup")
+    bought = {"a": items[:2], "b": items[:2], "c": items[2:]}
+    events = [(user, "shop", item) for user, each in bought.items() for item in each]
+    corpus = corpus_of(tmp_path, events, dict.fromkeys(bought, "train"))
+    past = snapshot_at(corpus, np.arange(3), np.array([np.inf, np.inf, 0.0]))
+    found = TextModel(corpus, corpus, dims=2, seed=0).users(past)
     assert found[0] == pytest.approx(found[1])
     assert found[2].tolist() == [0.0] * found.shape[1]
     assert np.linalg.norm(found[:2], axis=1) == pytest.approx([1, 1])

@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.datasets.download import (
-    ATTEMPTS,
-    Place,
-    Source,
-    check_space,
-    fetch,
-)
+from benchmarks.datasets.download import ATTEMPTS, Publisher, Source, check_space, fetch
 from tests.benchmarks.datasets.server import Files, serve
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -25,14 +19,14 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-def place_of(tmp_path: Path, served: Files, md5: str | None = MD5) -> Place:
+def place_of(tmp_path: Path, served: Files, md5: str | None = MD5) -> Publisher:
     raw = tmp_path / "set" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     source = Source(name="log.zip", url=f"{served.url}/log.zip", md5=md5)
-    return Place(sources=[source], raw=raw, page="https://example.org/set")
+    return Publisher(sources=[source], raw=raw, page="https://example.org/set")
 
 
-def names(place: Place) -> list[str]:
+def names(place: Publisher) -> list[str]:
     return sorted(file.name for file in place.raw.iterdir())
 
 
@@ -179,7 +173,7 @@ def test_no_network_names_the_address_and_the_place_of_every_absent_file(tmp_pat
     raw = tmp_path / "set" / "raw"
     raw.mkdir(parents=True)
     base = f"http://127.0.0.1:{closed_port()}"
-    place = Place(
+    place = Publisher(
         sources=[Source(name=f"{n}.zip", url=f"{base}/{n}.zip") for n in ("a", "b", "c")],
         raw=raw,
         page="https://example.org/set",

@@ -12,12 +12,7 @@ import torch
 
 from benchmarks.external import coles, coles_worker, environments
 from benchmarks.external.coles import ColesConfig, ColesModel, exported, known
-from benchmarks.external.coles_worker import (
-    batches,
-    numbered,
-    read_histories,
-    vocabulary,
-)
+from benchmarks.external.coles_worker import batches, numbered, read_histories, vocabulary
 from benchmarks.external.environments import ArmFailed, RivalMissing
 from benchmarks.snapshot import snapshot_at
 from benchmarks.suite.runner import SuiteConfig

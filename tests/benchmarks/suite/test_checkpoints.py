@@ -10,11 +10,7 @@ import pytest
 
 from benchmarks.suite.checkpoints import CheckpointsConfig, losses_of, measure
 from clue.data.corpus import Corpus
-from clue.evaluation.matching import (
-    evaluate_matching,
-    matching_pairs,
-    mean_entropy,
-)
+from clue.evaluation.matching import evaluate_matching, matching_pairs, mean_entropy
 from clue.inference.text_encoder import TextEncoder
 from tests.conftest import TinyRun
 

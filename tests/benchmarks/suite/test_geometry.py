@@ -11,13 +11,7 @@ from benchmarks.baselines.tfidf import unit
 from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot
 from benchmarks.suite import geometry
-from benchmarks.suite.geometry import (
-    alignment,
-    effective_rank,
-    geometry_of,
-    hubness,
-    uniformity,
-)
+from benchmarks.suite.geometry import alignment, effective_rank, geometry_of, hubness, uniformity
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
 
 

@@ -21,14 +21,7 @@ from benchmarks.suite.significance import (
     significance,
     two_sided,
 )
-from benchmarks.suite.summary import (
-    TaskTable,
-    compared,
-    mean_gain,
-    ranks,
-    tables,
-    two_level,
-)
+from benchmarks.suite.summary import TaskTable, compared, mean_gain, ranks, tables, two_level
 from tests.benchmarks.conftest import Suite
 
 

@@ -15,10 +15,7 @@ from benchmarks.baselines.probes import few_shot
 from benchmarks.metrics.bootstrap import interval
 from benchmarks.protocols import WHOLE, Scored
 from benchmarks.snapshot import Snapshot, snapshot_at
-from benchmarks.tasks.attributes import (
-    AttributesConfig,
-    AttributesTask,
-)
+from benchmarks.tasks.attributes import AttributesConfig, AttributesTask
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts
 

@@ -104,12 +104,13 @@ def test_the_features_are_user_item_and_their_product(corpus: Corpus, tmp_path: 
     users, items, table = planted(corpus)
     task = task_of(corpus, tmp_path, table)
     features, blocks = task._features(Given(users, items))
-    assert blocks == {
-        n: slice(3 * k, 3 * k + 3) for k, n in enumerate(["vector", "item", "vector * item"])
-    }
+    named = {n: slice(3 * k, 3 * k + 3) for k, n in enumerate(["vector", "item", "vector * item"])}
+    assert blocks == {**named, "similarity": slice(9, 11)}
     for part, x in zip(task.parts, features, strict=True):
         u, i = users[part.users], items[part.items]
-        assert x == pytest.approx(np.c_[u, i, u * i], abs=1e-5)
+        inner = (u * i).sum(1)
+        cosine = inner / np.linalg.norm(u, axis=1) / np.linalg.norm(i, axis=1)
+        assert x == pytest.approx(np.c_[u, i, u * i, inner, cosine], abs=1e-5)
         assert set(corpus.item_service[part.items]) == {corpus.services.index("games")}
     whose = [set(part.users.tolist()) for part in task.parts]
     assert [len(each) for each in whose] == [150, 75, 75] and not set.intersection(*whose)
@@ -246,9 +247,12 @@ def test_the_rate_of_an_item_is_beside_every_vector_but_where_it_stands_alone(
     # The rates are those of the rival: of training rows from the users of the other folds.
     (x, *others), blocks = task._inputs(noise, "linear")
     rates = task.rate
-    assert blocks == {"vector": slice(0, 40), "item rate": slice(40, 41)}
+    more = {"item rate": slice(40, 41), "item counts": slice(41, 43)}
+    assert blocks == {"vector": slice(0, 40), **more}
     assert x[:, 40] == pytest.approx(rates.training_items()[:, 0])
     for part, each in zip(task.parts[1:], others, strict=True):
         assert each[:, 40] == pytest.approx(rates.items()[part.items][:, 0])
+        shown = np.bincount(task.parts[0].items, minlength=corpus.num_items)[part.items]
+        assert each[:, 41] == pytest.approx(np.log1p(shown))
     assert task.score(noise, "linear").chosen["smoothing"] == rates.smoothing
     assert "smoothing" not in task.score(noise, "vector alone").chosen

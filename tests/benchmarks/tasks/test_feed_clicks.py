@@ -87,7 +87,7 @@ def test_a_taste_is_found_in_the_product_and_a_shuffled_one_is_not(
     compared = [
         figures(coins, m, p)["AUC"] for m in rows for p in coins.probes if coins.supports(m, p)
     ]
-    assert len(compared) == 8
+    assert len(compared) == 9
     assert all(0.44 < area < 0.56 for area in compared)
 
 
@@ -136,7 +136,7 @@ def test_nothing_that_is_asked_for_is_in_a_feature(corpus: Corpus, tmp_path: Pat
     assert compared > 10_000
     # The same flip is seen where the moment lies behind it, and so would be a leak.
     leaked = [columns(f, opens=OPENS + 900) for f in (0 * asked.astype(int), asked.astype(int))]
-    assert not np.array_equal(leaked[0][2]["activity"], leaked[1][2]["activity"])
+    assert not np.array_equal(leaked[0][2]["item counts"], leaked[1][2]["item counts"])
 
 
 def test_pasts_end_at_the_moment(corpus: Corpus, tmp_path: Path) -> None:

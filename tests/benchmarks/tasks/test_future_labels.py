@@ -10,13 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.baselines.transactions import (
-    DAY,
-    Aggregates,
-    counted,
-    read_sales,
-    top_items,
-)
+from benchmarks.baselines.transactions import DAY, Aggregates, counted, read_sales, top_items
 from benchmarks.protocols import WHOLE, Measure
 from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.future_labels import WindowsConfig, WindowsTask

@@ -75,11 +75,11 @@ def test_held_out_users_of_both_are_asked_for_their_first_item(
 ) -> None:
     lab = corpus.services.index("lab")
     ids = np.array(corpus.user_ids.to_pylist())
-    assert task.asked.tolist() == np.flatnonzero(corpus.split > 0).tolist()
+    assert task.test_users.tolist() == np.flatnonzero(corpus.split > 0).tolist()
     assert task.pool.tolist() == np.flatnonzero((corpus.split == 0) & (ids >= "u020")).tolist()
-    for user, target in zip(task.asked, task.targets, strict=True):
+    for user, target in zip(task.test_users, task.targets, strict=True):
         assert task.items[target] == corpus.items_of(lab)[user][0]
-    assert task.elsewhere.lengths.tolist() == [3] * len(task.asked)
+    assert task.elsewhere.lengths.tolist() == [3] * len(task.test_users)
     assert not len(task.elsewhere.parts[lab][0].values)
 
 
@@ -117,10 +117,10 @@ def test_labelled_users_teach_a_map_that_no_zero_shot_knows(
     # Popularity may order the items of a taste, which are alike to the map.
     assert hits(task, model, "10 %") == pytest.approx(10 / EACH, abs=0.02)
     scored = task.score(model, "10 %")
-    assert scored.queries.num_rows == DRAWS * len(task.asked)
+    assert scored.queries.num_rows == DRAWS * len(task.test_users)
     assert len(scored.chosen["strengths"]) == DRAWS
-    assert scored.queries["user_id"][: len(task.asked)].equals(
-        scored.queries["user_id"][len(task.asked) : 2 * len(task.asked)]
+    assert scored.queries["user_id"][: len(task.test_users)].equals(
+        scored.queries["user_id"][len(task.test_users) : 2 * len(task.test_users)]
     )
 
 
@@ -134,7 +134,7 @@ def test_popularity_counts_all_training_users_or_the_labelled_ones_alone(
         "5 %": [task.pool[rows] for rows in task._draws("5 %")],
     }
     assert [len(users) for users in labelled["5 %"]] == [11] * DRAWS  # of 220
-    asked = len(task.asked)
+    asked = len(task.test_users)
     for probe, draws in labelled.items():
         found = task.score(popularity, probe).queries["hit_10"].to_numpy()
         assert len(found) == asked * len(draws)

@@ -8,13 +8,7 @@ import pytest
 
 from benchmarks.suite.results import measured
 from benchmarks.tasks.conditions import Answers
-from benchmarks.tasks.stress import (
-    cold_start,
-    corrupted,
-    corruption,
-    long_tail,
-    popularity_groups,
-)
+from benchmarks.tasks.stress import cold_start, corrupted, corruption, long_tail, popularity_groups
 from clue.data.ragged import Ragged
 from clue.data.sequences import EvalQueries
 from tests.benchmarks.tasks.ring import Constant, Ring, questions, ragged, walk

@@ -84,7 +84,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def bytes_parquet(file: Path, rows: list[Row], column: str) -> None:
-    """Writes Parquet whose `column` of the fourth row is not UTF-8, as a string and unchecked."""
+    """Write Parquet whose `column` of the fourth row is not UTF-8, as a string and unchecked."""
     table = pa.Table.from_pylist([dict(row) for row in rows])
     raw = [str(value).encode() for value in table[column].to_pylist()]
     raw[3] = b"caf\xe9"

@@ -14,11 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clue.train.losses import tiles
-from clue.train.losses.contrastive import (
-    HardNegatives,
-    Identity,
-    contrastive_loss,
-)
+from clue.train.losses.contrastive import HardNegatives, Identity, contrastive_loss
 from tests.processes import spawn
 from tests.train.losses.test_contrastive import (
     ALL,

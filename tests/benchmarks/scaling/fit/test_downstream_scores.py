@@ -8,12 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.scaling.fit.downstream_scores import (
-    Form,
-    Points,
-    expected,
-    read_scores,
-)
+from benchmarks.scaling.fit.downstream_scores import Form, Points, expected, read_scores
 
 LOSSES = np.linspace(3, 5, 8)
 

@@ -11,18 +11,13 @@ from benchmarks.scaling.fit.newton import huber, refit
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted
 from benchmarks.scaling.validation.chinchilla import NAMES, TRUTH, mean_trap
-from benchmarks.scaling.validation.published import (
-    chinchilla,
-    expected,
-    misfitting,
-    openclip,
-)
+from benchmarks.scaling.validation.published import chinchilla, expected, misfitting, openclip
 from tests.benchmarks.scaling.data import FOLDER, needs_data
 
 
 @pytest.fixture(scope="module")
 def noisy() -> Sample:
-    """Runs at sizes and lengths like Chinchilla's, drawn from the published coefficients."""
+    """Run at sizes and lengths like Chinchilla's, drawn from the published coefficients."""
     draw = np.random.default_rng(1)
     flops = 10 ** draw.uniform(18.5, 21.5, 120)
     size = np.sqrt(flops / 120) * np.exp(draw.normal(0, 0.8, 120))

@@ -8,13 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.scaling.fit.run_table import (
-    digest,
-    fit_rows,
-    from_table,
-    read_parquet,
-    read_runs,
-)
+from benchmarks.scaling.fit.run_table import digest, fit_rows, from_table, read_parquet, read_runs
 from benchmarks.scaling.fit.selection import Sample
 from benchmarks.scaling.fit.sensitivity import fitted
 from tests.benchmarks.scaling.tables import row, rows, runs, table, write

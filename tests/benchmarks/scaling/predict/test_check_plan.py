@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.json_files import plain
 from benchmarks.scaling.fit.study import FitConfig
-from benchmarks.scaling.json_files import plain
 from benchmarks.scaling.predict.check_plan import CheckConfig, check, sentence
 from benchmarks.scaling.predict.plan import PlanConfig, plan
 from tests.benchmarks.scaling.tables import row, rows, surface, write

@@ -7,13 +7,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.json_files import read_prediction
 from benchmarks.scaling.fit.study import FitConfig
-from benchmarks.scaling.json_files import read_prediction
-from benchmarks.scaling.predict.predict import (
-    PredictConfig,
-    Target,
-    predict,
-)
+from benchmarks.scaling.predict.predict import PredictConfig, Target, predict
 from benchmarks.scaling.predict.verify import table, verify
 from benchmarks.scaling.sweep.grid import lay_out
 from benchmarks.scaling.sweep.sweep_config import Grid

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.scaling.json_files import hashed
+from benchmarks.json_files import hashed
 from benchmarks.scaling.sweep import launch
 from benchmarks.scaling.sweep import run as command
 from benchmarks.scaling.sweep.cost import batch_flops

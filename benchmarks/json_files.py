@@ -1,4 +1,4 @@
-"""Files of a study: JSON without NaN, and predictions, which show whether they were changed."""
+"""JSON without NaN, and files of predictions, which show whether they were changed."""
 
 import hashlib
 import json

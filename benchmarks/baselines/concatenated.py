@@ -1,0 +1,89 @@
+"""Several representations side by side: a trained encoder and the counts that it must not need."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.baselines.representations import EncoderModel
+from benchmarks.protocols import Model
+from benchmarks.snapshot import Snapshot
+
+
+class Concatenated:
+    """Several representations side by side, such as an embedding and hand-made features.
+
+    For probes that standardise: the parts keep their own scales, so that a user's vector does not
+    depend on whom it is asked with.
+    """
+
+    def __init__(self, name: str, parts: Sequence[Model]) -> None:
+        """Take the seed of the first."""
+        self.name, self.parts, self.seed = name, parts, parts[0].seed
+        self.fingerprint = "+".join(part.fingerprint for part in parts)
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One a part by its name, or all of a part that has several, "part: block"."""
+        made: dict[str, slice] = {}
+        start = 0
+        for part in self.parts:
+            for name, columns in part.blocks.items():
+                whole = part.name if len(part.blocks) == 1 else f"{part.name}: {name}"
+                made[whole] = slice(start + columns.start, start + columns.stop)
+            start += _width(part)
+        return made
+
+    @property
+    def similarity(self) -> slice:
+        """All columns."""
+        return slice(None)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return the parts' vectors (n, sum of widths)."""
+        return np.concatenate([part.users(past) for part in self.parts], axis=1)
+
+    def items(self) -> np.ndarray | None:
+        """Return the parts' vectors of items, zeros (num_items, width) of a part without any.
+
+        None where no part has them.
+        """
+        return self._filled([part.items() for part in self.parts])
+
+    def whole_items(self) -> np.ndarray | None:
+        """Return the same of the parts' `whole_items`."""
+        return self._filled(
+            [None if part.items() is None else whole_items(part) for part in self.parts]
+        )
+
+    def _filled(self, each: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        rows = next((len(items) for items in each if items is not None), None)
+        if rows is None:
+            return None
+        filled = [
+            np.zeros((rows, _width(part)), np.float32) if items is None else items
+            for part, items in zip(self.parts, each, strict=True)
+        ]
+        return np.concatenate(filled, axis=1)
+
+
+def whole_items(model: Model) -> np.ndarray:
+    """Return a model's items (num_items, E) in all columns that it has of them.
+
+    `Model.items` has those alone that rank by an inner product. ValueError for a model without.
+    """
+    if isinstance(model, EncoderModel):
+        return model.whole_items
+    items = model.whole_items() if isinstance(model, Concatenated) else model.items()
+    if items is None:
+        raise ValueError(f"{model.name} has no vectors of items; ask it for users alone")
+    return items
+
+
+def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:
+    """Return every trained encoder with `counts` beside its vector, "CLUE + item counts"."""
+    trained = [one for one in models if isinstance(one, EncoderModel) and not one.untrained]
+    return [Concatenated(f"{one.name} + {counts.name}", [one, counts]) for one in trained]
+
+
+def _width(model: Model) -> int:
+    return max(columns.stop for columns in model.blocks.values())
