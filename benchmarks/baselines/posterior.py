@@ -1,22 +1,29 @@
 """What a log tells of a synthetic world's users: draws of their latents given what they did.
 
 The oracle of oracle.py knows the latents themselves, which no log of finite length tells. Here they
-are drawn from their posterior under the laws of the world, given a history: the score of these
-draws is the ceiling of a model that reads the log. Gibbs sampling (Geman & Geman 1984): which of
-the first latents, those drifted to, and popularity alone an event follows is drawn given the
-latents, and those, Dirichlet both, given the counts of topics (Griffiths & Steyvers 2004,
-"Finding scientific topics", does the same of words).
+are drawn from their posterior under the laws of the world, given a history, and the answers are the
+means over the draws: what is best for a model that reads the log, were it told the laws.
+
+Gibbs sampling (Geman & Geman 1984): which of the first latents, those drifted to, and popularity
+alone an event follows is drawn given the latents, and those, Dirichlet both, given the counts of
+topics (Griffiths & Steyvers 2004, "Finding scientific topics", does the same of words).
 
 n users, Q topics of I interests, S draws.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.baselines.oracle import Oracle
+from benchmarks.protocols import one_block
+from benchmarks.snapshot import Snapshot
 from clue.data.ragged import Ragged
+from clue.synthetic.labels import attribute_probability, stop_probability
 
+LOG_ORACLE = "oracle of the log"
+DRAWS = 60
 BURN_IN, BETWEEN = 30, 3  # rounds before the first draw, and from one to the next
 
 
@@ -70,3 +77,60 @@ def _shares(rng: np.random.Generator, counts: np.ndarray, focus: float) -> np.nd
     each = (interest / interest.sum(1, keepdims=True))[:, :, None]
     each = each * within / within.sum(2, keepdims=True)
     return each.reshape(len(counts), -1)
+
+
+class LogOracle:
+    """The oracle that reads a log: its answers to each of the world's questions.
+
+    It knows the laws and all of the items, and of a user what a model may read.
+    """
+
+    name, seed, similarity = LOG_ORACLE, 0, slice(None)
+
+    def __init__(self, truth: Oracle) -> None:
+        """Read nothing more."""
+        self.truth, self.fingerprint = truth, f"posterior-{DRAWS}-{truth.fingerprint}"
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """One, the whole vector."""
+        return one_block(self.truth.first.shape[1] + 1)
+
+    def draws(self, past: Snapshot) -> Draws:
+        """Return draws of the latents of users with such pasts."""
+        items, times = Ragged.merge_by_time(past.parts)
+        return posterior(self.truth, items, times, DRAWS, seed=0)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return (n, Q + 1), the mean latents at `past.cutoff` and a 1, as `TrueLatents` does."""
+        moments = self.truth.config.moments(past.cutoff)[:, None]
+        return np.concatenate([self.draws(past).at(moments), np.ones((len(past), 1))], axis=1)
+
+    def items(self) -> np.ndarray:
+        """Return the items' vectors (I, Q + 1)."""
+        return self.truth.item_vectors()
+
+    def attributes(self, past: Snapshot) -> np.ndarray:
+        """Return the probabilities (n, C) of the classes of the attribute."""
+        draws, config = self.draws(past), self.truth.config
+        each = [
+            attribute_probability(config, (first + last) / 2)
+            for first, last in zip(draws.first, draws.last, strict=True)
+        ]
+        return np.mean(each, axis=0)
+
+    def churn(self, past: Snapshot) -> np.ndarray:
+        """Return the probabilities (n, 2) of staying and of stopping, of pasts before the window.
+
+        How many events a user has on all days is what they had by then, by the days.
+        """
+        draws, config = self.draws(past), self.truth.config
+        counts = np.stack([items.lengths for items, _ in past.parts], axis=1) / (1 - config.window)
+        counts[~counts.any(1), 0] = 1  # of whom nothing is known
+        at = 1 - config.window
+        each = [
+            stop_probability(config, counts, (1 - at) * first + at * last)
+            for first, last in zip(draws.first, draws.last, strict=True)
+        ]
+        stops = np.mean(each, axis=0)
+        return np.stack([1 - stops, stops], axis=1)

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import ItemCounts, LogCounts
-from benchmarks.baselines.oracle import ORACLE
+from benchmarks.baselines.oracle import ORACLE, Oracle
+from benchmarks.baselines.posterior import LogOracle
 from benchmarks.baselines.probes import few_shot, predict
 from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.datasets.label_tables import read_labels, rows_of
@@ -49,7 +50,8 @@ class AttributesConfig:
     ML-1M's users 1,000 say .834 (AUROC), 300 .784 and 100 .733; with 0 it counts events by service
     and nothing of what. `mlp_width` is that of the published probe. Events from `cutoff` (epoch
     seconds) on are not read. `probability` is a column of the table that holds what the label was
-    drawn from, the probability of "true" or a list of those of the classes 0, 1 ...
+    drawn from, the probability of "true" or a list of those of the classes 0, 1 ... `world` is the
+    directory of the synthetic world that the labels are of: what a log tells of them is then a row.
     `family` is the task's kind in the tables.
     """
 
@@ -60,6 +62,7 @@ class AttributesConfig:
     mlp_width: int = 2048
     cutoff: float = np.inf
     probability: str | None = None
+    world: Path | None = None
     family: Literal["attribute", "churn"] = "attribute"
 
     def build(self, corpus: Corpus) -> "AttributesTask":
@@ -110,6 +113,8 @@ class AttributesTask:
         )
         prior = class_shares(self.labelled.labels, split[users])
         oracle = [self._oracle(config.probability)] if config.probability else []
+        if config.world is not None:
+            oracle.append(self._of_the_log(Oracle(config.world, self.corpus)))
         fixed = FixedScores("prior", prior, self.corpus.fingerprint)
         return [*oracle, counts, *beside(models, counts), fixed]
 
@@ -128,6 +133,16 @@ class AttributesTask:
             lists = values.flatten().to_numpy().reshape(len(values), -1)
             each = lists[:, [int(name) for name in self.labelled.classes]]
         return FixedScores(ORACLE, each, f"{column}-{sha256(self.config.table)[:8]}")
+
+    def _of_the_log(self, truth: Oracle) -> FixedScores:
+        """Return what the log tells of the test users, whose labels are of the synthetic world."""
+        reader = LogOracle(truth)
+        test = self.parts[2]
+        past = self.past.some(test)
+        each = reader.churn(past) if self.config.family == "churn" else reader.attributes(past)
+        answers = np.zeros((len(self.labelled.users), each.shape[1]))
+        answers[test] = each
+        return FixedScores(reader.name, answers, f"{self.config.family}-{reader.fingerprint}")
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Whether the model has vectors of users; the oracle and the prior need but one probe."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.oracle import Oracle, TrueLatents, last_events
+from benchmarks.baselines.posterior import LogOracle
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.protocols import (
     Measure,
@@ -96,8 +97,8 @@ class NextItemTask:
         }
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
-        """Return the oracle and popularity."""
-        return [TrueLatents(self.truth), Popular(self.corpus)]
+        """Return the oracles of the latents and of the log, and popularity."""
+        return [TrueLatents(self.truth), LogOracle(self.truth), Popular(self.corpus)]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether the row has vectors of users and of items."""

@@ -23,8 +23,8 @@ class FactorsConfig:
     space in which services agree (clue/train/alignment.py): by `basis` directions of a service's
     words and a quarter as many of its items, and by the log counts of so many `groups` of texts,
     of none at 0. The aligned block has `aligned_length`, and the contrastive one length 1: in the
-    cosine of both the one weighs by its square, the other by 1. Of the steps of a run, the share `contrastive` trains the
-    contrastive part and the rest the predictive one.
+    cosine of both the one weighs by its square, the other by 1. Of the steps of a run, the share
+    `contrastive` trains the contrastive part and the rest the predictive one.
     Where `start`, both parts' tables of tokens begin at the factors, and learn at `start_share` of
     the rate that they would have: at the full one they forget the start. Off, for it did not pay:
     R@10 of food and kitchen (valid) was .067 after 100 steps with it, .075 without.

@@ -104,7 +104,7 @@ def make_outcomes(config: OutcomesConfig) -> Outcomes:
     first, last = (shares_of(world.users, name) for name in ("first_latents", "latents"))
     user = places(world.users["user_id"], world.events["user_id"])
     counts = _counts(config, world, user)
-    hazard = _stop_probability(config, counts, latents_at(first, last, 1 - config.window))
+    hazard = stop_probability(config, counts, latents_at(first, last, 1 - config.window))
     churned = _generator(config, 1).random(len(hazard)) < hazard
     of_class, attribute = _attributes(config, (first + last) / 2)
     times = world.events["timestamp"].to_numpy()
@@ -197,9 +197,7 @@ def _counts(config: OutcomesConfig, world: World, user: np.ndarray) -> np.ndarra
     return np.bincount(user * shape[1] + service, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def _stop_probability(
-    config: OutcomesConfig, counts: np.ndarray, latents: np.ndarray
-) -> np.ndarray:
+def stop_probability(config: OutcomesConfig, counts: np.ndarray, latents: np.ndarray) -> np.ndarray:
     """Return the probability of stopping of every user, (N,)."""
     rate = np.log(counts.sum(axis=1) / (counts > 0).sum(axis=1))
     engaged = (rate - rate.mean()) / max(rate.std(), 1e-9)
@@ -207,13 +205,22 @@ def _stop_probability(
     return _chance(config.stop + config.engagement * engaged + config.interest * interest)
 
 
+def attribute_probability(config: OutcomesConfig, latents: np.ndarray) -> np.ndarray:
+    """Return the probabilities (N, C) of the classes, of mean `latents` (N, Q)."""
+    return _classes(_generator(config, 2), config, latents)
+
+
 def _attributes(config: OutcomesConfig, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the class probabilities (N, C) and the class (N,) of every user."""
     rng = _generator(config, 2)
+    probabilities = _classes(rng, config, latents)
+    return probabilities, draw_rows(rng, probabilities, np.arange(len(latents)))
+
+
+def _classes(rng: np.random.Generator, config: OutcomesConfig, latents: np.ndarray) -> np.ndarray:
     matrix = config.sharpness * rng.standard_normal((latents.shape[1], config.classes))
     weights = np.exp(latents @ matrix)
-    probabilities = weights / weights.sum(axis=1, keepdims=True)
-    return probabilities, draw_rows(rng, probabilities, np.arange(len(latents)))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _impressions(
