@@ -144,7 +144,9 @@ def test_a_corpus_of_positions_has_no_moments(
     np.testing.assert_array_equal(early, whole)  # before all events, if these were moments
     activity = whole[:, encoder.blocks["activity"]]
     known = activity.any(axis=0)
-    names = [name for name, one in zip(activity_names(["amount"]), known, strict=True) if one]
+    names = [
+        name for name, one in zip(activity_names(["amount"]), known.tolist(), strict=True) if one
+    ]
     assert names == ["log events", "log distinct items", "log services"]
 
 
