@@ -143,10 +143,8 @@ def test_a_corpus_of_positions_has_no_moments(
     early = encoder.encode_users(corpus, parts, as_of=np.zeros(30))
     np.testing.assert_array_equal(early, whole)  # before all events, if these were moments
     activity = whole[:, encoder.blocks["activity"]]
-    known = activity.any(axis=0)
-    names = [
-        name for name, one in zip(activity_names(["amount"]), known.tolist(), strict=True) if one
-    ]
+    named = activity_names(["amount"])
+    names = [named[column] for column in np.flatnonzero(activity.any(axis=0)).tolist()]
     assert names == ["log events", "log distinct items", "log services"]
 
 
