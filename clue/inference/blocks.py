@@ -29,7 +29,7 @@ from clue.evaluation.encode import (
     normalised,
     predictive_items,
 )
-from clue.inference.bags import recent_bag, uniform_bag
+from clue.inference.bags import Bag, recent_bag, uniform_bag
 from clue.inference.pooling import Amounts, Part, Service
 from clue.inference.predicted import joined_states
 from clue.nn.universal import UniversalEncoder
@@ -220,6 +220,7 @@ class BlockVectors:
             distinct, number = np.unique(histories.values, return_inverse=True)
             vectors = np.empty((len(users), self.width), np.float32)
             norms: dict[str, np.ndarray] = {}
+            bags: dict[Callable[[Ragged, int], Bag], Bag] = {}
             for name, columns in self.columns.items():
                 if name == "activity":
                     vectors[:, columns] = self._activity(
@@ -230,7 +231,10 @@ class BlockVectors:
                         parts[one], items, services[one], amounts[one], users
                     )
                 elif name in BAGS:
-                    bag = BAGS[name](Ragged(number, histories.offsets), len(distinct))
+                    rule = BAGS[name]
+                    if rule not in bags:
+                        bags[rule] = rule(Ragged(number, histories.offsets), len(distinct))
+                    bag = bags[rule]
                     # float64: sums of texts' items and of a corpus's differ by their order
                     vectors[:, columns] = (
                         bag.weights @ items.vectors[name][distinct].double().numpy()

@@ -88,7 +88,12 @@ def task_of(asks: str, directory: Path, corpus: Corpus) -> Task:
         case "attribute":
             law = "attribute_probability"
             config = AttributesConfig(
-                name=asks, table=table, column="attribute", probability=law, bag=0
+                name=asks,
+                table=table,
+                column="attribute",
+                probability=law,
+                bag=0,
+                world=directory,
             )
         case "next item":
             config = SyntheticTaskConfig(name=asks, world=directory)

@@ -1,0 +1,82 @@
+"""The oracle of the log: exact where the posterior has a closed form, and nearer than counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.baselines.oracle import Oracle
+from benchmarks.baselines.posterior import LogOracle, posterior
+from benchmarks.snapshot import snapshot_at
+from clue.data.corpus import Corpus
+from clue.data.ingest.prepare_config import PrepareConfig, ServiceConfig
+from clue.data.ragged import Ragged
+from clue.prepare import prepare
+from clue.synthetic.labels import OutcomesConfig, latents_at, shares_of, write_outcomes
+from clue.synthetic.world import SyntheticConfig
+
+SERVICES = ("shop", "news", "films")
+
+
+def truth_of(folder: Path, **laws: float) -> Oracle:
+    log = SyntheticConfig(
+        users=400, items_per_service=80, interests=4, mean_events=10, out=folder / "world", **laws
+    )
+    write_outcomes(OutcomesConfig(world=log))
+    config = PrepareConfig(
+        name="world",
+        out=folder / "corpus",
+        events=[str(log.out / "events.parquet")],
+        items=[str(log.out / "items.parquet")],
+        services={name: ServiceConfig(template="{title}") for name in SERVICES},
+    )
+    return Oracle(log.out, Corpus.open(prepare(config, progress=False)))
+
+
+def test_one_event_without_noise_or_drift_has_a_closed_form(tmp_path: Path) -> None:
+    truth = truth_of(tmp_path, drift=0.0, noise=0.0)
+    focus, topics = truth.config.world.focus, truth.first.shape[1]
+    inside = topics // 4
+    event = Ragged.from_lists([[0]])
+    draws = posterior(truth, event, Ragged(np.zeros(1), event.offsets), 6_000, seed=0)
+    # Dirichlet of one count: (focus + 1) / (focus x k + 1) of the topic's own interest and of the
+    # topic in it, focus / (focus x k + 1) of each other
+    own, other = ((focus + hit) / (4 * focus + 1) for hit in (1, 0))
+    within, beside = ((focus + hit) / (inside * focus + 1) for hit in (1, 0))
+    expected = np.full(topics, other / inside)
+    topic = int(truth.topic[0])
+    start = topic // inside * inside
+    expected[start : start + inside] = own * beside
+    expected[topic] = own * within
+    assert expected.sum() == pytest.approx(1)
+    np.testing.assert_allclose(draws.first.mean(0)[0], expected, atol=0.015)
+
+
+def test_what_a_log_tells_lies_between_the_prior_and_the_truth(tmp_path: Path) -> None:
+    truth = truth_of(tmp_path)
+    users = np.flatnonzero(truth.corpus.split > 0)
+    past = snapshot_at(truth.corpus, users)
+    reader = LogOracle(truth)
+    draws = reader.draws(past)
+    np.testing.assert_allclose(draws.last.sum(2), 1, rtol=1e-4)
+    exact = latents_at(truth.first[users], truth.last[users], 0.5)
+    counts = np.zeros(exact.shape)
+    for items, _ in past.parts:
+        row = np.repeat(np.arange(len(users)), items.lengths)
+        np.add.at(counts, (row, truth.topic[items.values]), 1)
+    smoothed = (counts + 0.1) / (counts + 0.1).sum(1, keepdims=True)
+    error, of_counts = (np.square(each - exact).sum(1).mean() for each in (draws.at(0.5), smoothed))
+    prior = np.square(1 / exact.shape[1] - exact).sum(1).mean()
+    assert error < 0.95 * of_counts < 0.5 * prior
+    table = pq.read_table(truth.directory / "outcomes.parquet")
+    ids = truth.corpus.user_ids.take(pa.array(users))
+    law = shares_of(table, "attribute_probability")[truth.rows(table["user_id"], ids)]
+    answers = reader.attributes(past)
+    np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-6)
+    assert np.square(answers - law).mean() < 0.5 * np.square(law.mean(0) - law).mean()
+    window = truth.config.window_start
+    stops = reader.churn(snapshot_at(truth.corpus, users, window))[:, 1]
+    hazard = table["churn_probability"].to_numpy()[truth.rows(table["user_id"], ids)]
+    assert np.corrcoef(stops, hazard)[0, 1] > 0.7
