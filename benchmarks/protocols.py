@@ -133,7 +133,7 @@ class Measure:
     """A figure of a task, of `columns` of its queries.
 
     mean, median    (values)
-    auroc           (score, label 0/1), gauc the same within each user, weighted by her queries
+    auroc           (score, label 0/1), gauc the same within each user, weighted by their queries
     macro_auroc     (list of class scores, class number): mean one-versus-rest
     mean_auroc      (list of scores, list of labels 0/1): the mean over the labels of their AUROC
     average_precision, ece  (probability, label 0/1)

@@ -26,10 +26,9 @@ from tqdm import tqdm
 from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig
-from clue.data.ragged import Ragged
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
-from clue.inference.pooling import ALL, BATCH, Part
+from clue.inference.pooling import ALL, BATCH, histories_of
 from clue.prepare import prepare
 from clue.train.distributed import init_accelerator
 
@@ -150,20 +149,16 @@ def rows_of(
     before: float | None,
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
-    parts: list[Part] = []
-    amounts: list[dict[str, Ragged]] = []
-    for number in range(len(corpus.services)):
-        times = corpus.timestamps_of(number).take(users)
-        histories = corpus.items_of(number).take(users)
-        early = times.values < (np.inf if before is None else before)
-        parts.append((histories.mask(early), times.mask(early)))
-        amounts.append(
-            {
-                field.name: corpus.values_of(number, field.name).take(users).mask(early)
-                for field in corpus.fields_of(number)
-                if field.kind == "numeric"
-            }
-        )
+    parts, amounts = histories_of(corpus, users)
+    early = [times.values < (np.inf if before is None else before) for _, times in parts]
+    parts = [
+        (items.mask(kept), times.mask(kept))
+        for (items, times), kept in zip(parts, early, strict=True)
+    ]
+    amounts = [
+        {name: values.mask(kept) for name, values in named.items()}
+        for named, kept in zip(amounts, early, strict=True)
+    ]
     moment = None if before is None else np.full(len(users), before)
     by_service, pooled = encoder.encode_services(
         corpus, parts, as_of=moment, amounts=amounts, items=items

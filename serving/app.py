@@ -17,9 +17,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic_core import to_json
 
 from clue.inference import encoder as inference
+from clue.inference.universal_encoder import UniversalEncoder
 from serving.batcher import Batcher, BatcherStopped, QueueFull
 from serving.body import BodyLimit, StrictRoute
-from serving.engine import Answer, Engine, Query, cost_of
+from serving.engine import Answer, Engine, Query, chosen, columns_of, cost_of
 from serving.generation import BrokenIndex
 from serving.index import Index
 from serving.problems import Problem, ProblemBody, install
@@ -96,7 +97,7 @@ def load(settings: Settings) -> Live | Problem:
     Gives the Problem that every request gets instead when one of these fails.
     """
     try:
-        encoder = inference.load_for_similarity(settings.checkpoint)
+        encoder = inference.load(settings.checkpoint)
     except (OSError, ValueError) as error:
         log.error("checkpoint %s: %s", settings.checkpoint, error)
         return _not_ready("the checkpoint cannot be loaded; the log says why")
@@ -109,7 +110,7 @@ def load(settings: Settings) -> Live | Problem:
         log.error("index %s: %s", settings.index, error)
         return _not_ready("the index cannot be loaded; the log says why")
     prints = {"model": encoder.fingerprint, "index_model": index.model_fingerprint}
-    if prints["model"] != prints["index_model"] or encoder.width != index.width:
+    if prints["model"] != prints["index_model"]:
         log.error("the index was built by another model: %s", prints)
         detail = "the index was built by another model; build it again with this checkpoint"
         return _not_ready(detail, fingerprints=prints)
@@ -167,6 +168,11 @@ async def models(live: Ready) -> Response:
         "services": encoder.services,
         "max_events": encoder.max_events,
         "reads": encoder.reads,
+        "blocks": columns_of(encoder.blocks),
+        "similarity": (encoder.similarity_columns.start, encoder.similarity_columns.stop),
+        "ranking": (encoder.ranking_columns.start, encoder.ranking_columns.stop),
+        "fields": encoder.fields if isinstance(encoder, UniversalEncoder) else {},
+        "clocks": encoder.clocks if isinstance(encoder, UniversalEncoder) else {},
         "max_item_tokens": encoder.max_item_tokens,
     }
     generation = {
@@ -193,21 +199,23 @@ async def models(live: Ready) -> Response:
 
 @router.post("/users/embed", response_model=EmbedAnswer)
 async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Response:
-    """Return one unit vector per user, over all services together."""
-    query = embed_query(body, live.engine.encoder, live.settings)
+    """Return one vector per user, over all services together, of the wanted blocks."""
+    encoder = live.engine.encoder
+    query = embed_query(body, encoder, live.settings)
     answer = await ask(live, request, query)
-    vectors = answer.vectors.tolist()
+    vectors, blocks = chosen(answer.vectors, encoder.blocks, body.blocks)
     data = [
         {"user_id": user.user_id, "vector": vector}
-        for user, vector in zip(body.users, vectors, strict=True)
+        for user, vector in zip(body.users, vectors.tolist(), strict=True)
     ]
-    strangers = unseen(query.histories, live.engine.encoder.services)
-    return _json({**live.stamp(), "data": data, "unseen_services": strangers})
+    strangers = unseen(query.histories, encoder.services)
+    made = {**live.stamp(), "data": data, "blocks": blocks, "unseen_services": strangers}
+    return _json(made)
 
 
 @router.post("/items/search", response_model=ItemsAnswer)
 async def search_items(body: SearchItemsRequest, request: Request, live: Ready) -> Response:
-    """Return the catalogue items nearest to a user."""
+    """Return the catalogue items that fit a user best, by the columns in which items rank."""
     index = live.engine.index
     answer = await ask(live, request, items_query(body, live.engine, live.settings))
     assert answer.hits is not None
@@ -220,7 +228,7 @@ async def search_items(body: SearchItemsRequest, request: Request, live: Ready) 
 
 @router.post("/users/similar", response_model=UsersAnswer)
 async def similar_users(body: SimilarUsersRequest, request: Request, live: Ready) -> Response:
-    """Return the users of the index nearest to a user."""
+    """Return the users of the index most like a user, by the columns that compare users."""
     index = live.engine.index
     answer = await ask(live, request, users_query(body, live.engine, live.settings))
     assert answer.hits is not None

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from clue.config import run_command
 from clue.data.corpus import Corpus
-from clue.inference.encoder import Encoder, load_for_similarity
+from clue.evaluation.encode import normalised
+from clue.inference.encoder import Encoder, load
+from clue.inference.pooling import BATCH, histories_of
 from serving.generation import Contents, check, content_of, publish, writing
 
 
@@ -38,7 +41,7 @@ def build(config: BuildConfig) -> str:
     """
     with writing(config.out, overwrite=config.overwrite):
         corpus = Corpus.open(config.corpus)
-        encoder = load_for_similarity(config.checkpoint, config.device)
+        encoder = load(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
         return publish(config.out, contents)
@@ -47,15 +50,17 @@ def build(config: BuildConfig) -> str:
 def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     """Return the vectors of all items and of all users, each user over all services together.
 
-    A user's vector is that of the encoder's `encode_events`. Users without any event have none and
-    are left out. Raises ValueError for a corpus of another tokenizer or catalogue.
+    A user's vector is that of the encoder's `encode_events`, as of the user's last event. Users
+    without any event have none and are left out. Raises ValueError for a corpus of another
+    tokenizer or catalogue.
     """
     items = encoder.item_inputs(corpus)
-    parts = [(corpus.items_of(n), corpus.timestamps_of(n)) for n in range(len(corpus.services))]
-    whole = encoder.encode_users(corpus, parts, items=items)
     users = corpus.user_ids.to_numpy(zero_copy_only=False).argsort(kind="stable")
-    users = users[whole[users].any(axis=1)]
+    events = [corpus.items_of(service).lengths for service in range(len(corpus.services))]
+    users = users[np.sum(events, axis=0)[users] > 0]
+    vectors, states = user_vectors(encoder, corpus, users, items)
     seen_values, seen_offsets = _seen(corpus, users)
+    item_vectors = encoder.encode_catalogue(corpus, items=items)[:, encoder.ranking_columns]
     services = corpus.item_service
     names = [corpus.services[number] for number in services]
     ids: list[str] = corpus.item_ids.to_pylist()
@@ -72,12 +77,33 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
         item_service=np.ascontiguousarray(services),
         item_content=_hashes(names, keys),
         item_key=_hashes(names, ids),
-        item_vectors=encoder.encode_catalogue(corpus, items=items),
+        item_vectors=np.ascontiguousarray(item_vectors),
         user_ids=corpus.user_ids.take(pa.array(users)),
-        user_vectors=whole[users],
+        user_vectors=vectors,
+        user_states=states,
         seen_values=seen_values,
         seen_offsets=seen_offsets,
     )
+
+
+def user_vectors(
+    encoder: Encoder, corpus: Corpus, users: np.ndarray, items: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the unit vectors (n, S) of `users`, and the states (n, R) by which items rank.
+
+    Of an encoder without blocks the two are one. `items` are `encoder.item_inputs(corpus)`.
+    """
+    vectors: list[np.ndarray] = []
+    states: list[np.ndarray] = []
+    for start in range(0, max(len(users), 1), BATCH):
+        parts, amounts = histories_of(corpus, users[start : start + BATCH])
+        whole = encoder.encode_users(corpus, parts, amounts=amounts, items=items)
+        if not encoder.blocks:
+            vectors.append(whole)
+            continue
+        vectors.append(normalised(whole[:, encoder.similarity_columns]))
+        states.append(whole[:, encoder.ranking_columns])
+    return np.concatenate(vectors), np.concatenate(states) if states else None
 
 
 def _hashes(services: Sequence[str], what: Sequence[str]) -> np.ndarray:

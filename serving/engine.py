@@ -1,41 +1,51 @@
 """What the model thread does with a batch: encode all its users at once, then search."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import torch
 
+from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
+from clue.inference.events import Described, text_of
 from serving.generation import is_unit
 from serving.index import Hits, Index, Search
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
 SEARCH_TOKENS = 64
 
-History = Sequence[tuple[str, str]]  # (service, text or item id), oldest first
+# (service, text or item id, or a mapping of all that is known of the event), oldest first
+History = Sequence[tuple[str, Described]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Query:
-    """Users to encode or one ready unit vector (E,), and what to search with the first vector."""
+    """Users to encode, or one `vector` of what the index compares, and a search with the first.
+
+    `as_of` are the users' moments, infinite or none for that of the last event.
+    """
 
     histories: Sequence[History] = ()
+    as_of: Sequence[float] = ()
     vector: np.ndarray | None = None
     search: Search | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Unit vectors (n, E) of the query's users, and the hits when it searched."""
+    """The vectors (n, E) of the query's users, and the hits when it searched."""
 
     vectors: np.ndarray
     hits: Hits | None
 
 
 class BadVector(RuntimeError):
-    """The model gave a vector that is not finite and of length one: a fault, never an answer."""
+    """The model gave a vector that is none: a fault, never an answer.
+
+    It is not finite or, without blocks, not of length one.
+    """
 
 
 class Engine:
@@ -54,13 +64,18 @@ class Engine:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         vectors = self._vectors(queries)
-        good = [bool(is_unit(own).all()) for own in vectors]
+        good = [self._is_good(own) for own in vectors]
         wanted = [(n, query.search) for n, query in enumerate(queries) if good[n] and query.search]
+        firsts = [
+            searched(self.encoder, vectors[n][0], search.kind)
+            if queries[n].vector is None
+            else vectors[n][0]
+            for n, search in wanted
+        ]
         hits: dict[int, Hits] = {}
         if wanted:
-            firsts = np.stack([vectors[n][0] for n, _ in wanted])
-            hits_of_all = self.index.search(firsts, [search for _, search in wanted])
-            hits = {n: hit for (n, _), hit in zip(wanted, hits_of_all, strict=True)}
+            nearest = self.index.search(firsts, [search for _, search in wanted])
+            hits = {n: hit for (n, _), hit in zip(wanted, nearest, strict=True)}
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
             Answer(own, hits.get(n))
@@ -69,9 +84,18 @@ class Engine:
             for n, own in enumerate(vectors)
         ]
 
+    def _is_good(self, vectors: np.ndarray) -> bool:
+        check = np.isfinite if self.encoder.blocks else is_unit
+        return bool(check(vectors).all())
+
     def _vectors(self, queries: Sequence[Query]) -> list[np.ndarray]:
         users = [history for query in queries for history in query.histories]
-        encoded = self.encoder.encode_events(users) if users else np.empty((0, 0), np.float32)
+        as_of = [
+            moment for query in queries for moment in query.as_of or [np.inf] * len(query.histories)
+        ]
+        encoded = np.empty((0, 0), np.float32)
+        if users:
+            encoded = self.encoder.encode_events(users, as_of=as_of)
         vectors: list[np.ndarray] = []
         start = 0
         for query in queries:
@@ -83,12 +107,37 @@ class Engine:
         return vectors
 
 
+def searched(encoder: Encoder, vector: np.ndarray, kind: str) -> np.ndarray:
+    """Return the part of a vector (E,) that a search for "items" or "users" compares."""
+    if kind == "items":
+        return vector[encoder.ranking_columns]
+    return normalised(vector[None, encoder.similarity_columns])[0]
+
+
+def chosen(
+    vectors: np.ndarray, blocks: Mapping[str, slice], names: Sequence[str] | None
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Return the `names` among the blocks of vectors (n, E), all without, and their columns."""
+    if names is None:
+        return vectors, columns_of(blocks)
+    parts = {name: vectors[:, columns] for name, columns in blocks.items() if name in names}
+    ends = np.cumsum([part.shape[1] for part in parts.values()]).tolist()
+    places = zip(parts, [0, *ends], ends, strict=False)
+    whole = np.concatenate(list(parts.values()), axis=1)
+    return whole, {name: (start, stop) for name, start, stop in places}
+
+
+def columns_of(blocks: Mapping[str, slice]) -> dict[str, tuple[int, int]]:
+    """Return the first column of each block and the one after its last."""
+    return {name: (columns.start, columns.stop) for name, columns in blocks.items()}
+
+
 def cost_of(query: Query, encoder: Encoder) -> int:
     """Estimate a query's work in tokens; byte-level BPE makes a token of about four bytes.
 
     An item id is one token.
     """
     most = 1 if encoder.reads == "item_id" else encoder.max_item_tokens
-    read = (what for history in query.histories for _, what in history)
+    read = (text_of(event) for history in query.histories for _, event in history)
     tokens = sum(min(1 + len(what) // 4, most) for what in read)
     return tokens + (SEARCH_TOKENS if query.search else 0)

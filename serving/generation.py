@@ -59,13 +59,15 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """I items and N users of one corpus as one model of width E sees them.
+    """I items and N users of one corpus as one model sees them.
 
-    `item_vectors` (I, E) and `user_vectors` (N, E) are unit float32 rows; `item_service` (I,)
-    indexes `services`; `item_content` (I,) is `content_of` service and what the model reads (the
-    encoder's `input_keys`), `item_key` (I,) of service and item id. `templates` say how the texts
-    of a service were made. `user_ids` is sorted by UTF-8 bytes; user n has seen the items
-    `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
+    `user_vectors` (N, S) are unit float32 rows, by whose cosine users are compared. Items rank by
+    the inner product of `item_vectors` (I, R) and a user's `user_states` (N, R); without those, of
+    a model whose vectors are one, items are unit rows and users' vectors are their states.
+    `item_service` (I,) indexes `services`; `item_content` (I,) is `content_of` service and what the
+    model reads (the encoder's `input_keys`), `item_key` (I,) of service and item id. `templates`
+    say how the texts of a service were made. `user_ids` is sorted by UTF-8 bytes; user n has seen
+    the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
     """
 
     model_fingerprint: str
@@ -83,6 +85,7 @@ class Contents:
     user_vectors: np.ndarray
     seen_values: np.ndarray
     seen_offsets: np.ndarray
+    user_states: np.ndarray | None = None
 
 
 def content_of(service: str, what: str) -> int:
@@ -186,16 +189,22 @@ def is_unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def check(contents: Contents) -> None:
-    """Raise BrokenIndex unless the counts agree and every vector is finite and of length one."""
-    kinds = (
-        ("item", contents.item_vectors, len(contents.item_ids)),
-        ("user", contents.user_vectors, len(contents.user_ids)),
-    )
-    for kind, vectors, count in kinds:
-        if vectors.shape != (count, contents.item_vectors.shape[1]) or vectors.dtype != np.float32:
-            raise BrokenIndex(f"{kind} vectors: {vectors.dtype} {vectors.shape} for {count} ids")
-        if not is_unit(vectors).all():
-            raise BrokenIndex(f"a {kind} vector is not finite or not of length one")
+    """Raise BrokenIndex unless counts and widths agree and every vector is as `Contents` says."""
+    states = contents.user_states
+    width = contents.user_vectors.shape[-1]
+    ranking = width if states is None else states.shape[-1]
+    kinds = [
+        ("user", contents.user_vectors, (len(contents.user_ids), width), True),
+        ("item", contents.item_vectors, (len(contents.item_ids), ranking), states is None),
+    ]
+    if states is not None:
+        kinds.append(("state", states, (len(contents.user_ids), ranking), False))
+    for kind, vectors, shape, unit in kinds:
+        if vectors.shape != shape or vectors.dtype != np.float32:
+            raise BrokenIndex(f"{kind} vectors: {vectors.dtype} {vectors.shape}, not {shape}")
+        if not (is_unit(vectors) if unit else np.isfinite(vectors)).all():
+            length = " and of length one" if unit else ""
+            raise BrokenIndex(f"a {kind} vector is not finite{length}")
     users, offsets = len(contents.user_ids), len(contents.seen_offsets)
     if offsets != users + 1:
         raise BrokenIndex(f"{users} users need {users + 1} offsets, found {offsets}")
@@ -212,6 +221,8 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         "seen_values": contents.seen_values,
         "seen_offsets": contents.seen_offsets,
     }
+    if contents.user_states is not None:
+        arrays["user_states"] = contents.user_states
     blobs: dict[str, bytes] = {
         "items.arrow": _arrow({"item_id": contents.item_ids, "text": contents.item_texts}),
         "users.arrow": _arrow({"user_id": contents.user_ids}),
@@ -224,7 +235,7 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         corpus_name=contents.corpus_name,
         templates=contents.templates,
         services=contents.services,
-        width=contents.item_vectors.shape[1],
+        width=contents.user_vectors.shape[1],
         num_items=len(contents.item_ids),
         num_users=len(contents.user_ids),
         files={name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()},

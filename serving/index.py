@@ -26,14 +26,17 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Rows (int64) and scores (float32, cosine), best first; equal scores by row."""
+    """Rows (int64) and scores (float32, inner product), best first; equal scores by row."""
 
     rows: np.ndarray
     scores: np.ndarray
 
 
 class Index:
-    """Items and users of one generation, searchable by unit vectors of width E.
+    """Items and users of one generation, searchable by vectors of what `Contents` compares.
+
+    A search for users has a unit vector of `width`, one for items a state of `ranking_width`; where
+    `is_cosine` the two are one and the same.
 
     Each service has a FAISS index of its own, so that "the best of one service" needs no filter and
     "the best of all" merges a few short lists. Search is exact: at 200,000 vectors of width 256 it
@@ -47,13 +50,16 @@ class Index:
         self.corpus_fingerprint = contents.corpus_fingerprint
         self.corpus_name = contents.corpus_name
         self.services = tuple(contents.services)
-        self.width = int(contents.item_vectors.shape[1])
+        self.width = int(contents.user_vectors.shape[1])
+        self.ranking_width = int(contents.item_vectors.shape[1])
+        self.is_cosine = contents.user_states is None
         self.num_items = len(contents.item_ids)
         self.num_users = len(contents.user_ids)
         self._item_ids = contents.item_ids
         self._item_texts = contents.item_texts
         self._item_service = contents.item_service
         self._user_ids = contents.user_ids
+        self._user_states = contents.user_states
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
         self.templates = contents.templates
@@ -72,21 +78,26 @@ class Index:
         """Return the current generation in `out`; raises as `generation.read` does."""
         return cls(*read(out))
 
-    def search(self, vectors: np.ndarray, searches: Sequence[Search]) -> list[Hits]:
-        """Return for each row of `vectors` (n, E) the hits of the search beside it.
+    def search(self, vectors: Sequence[np.ndarray], searches: Sequence[Search]) -> list[Hits]:
+        """Return for each of `vectors` the hits of the search beside it.
 
         A result is shorter than `k` only when fewer remain. Raises ValueError for a wrong width, a
-        vector that is not finite and of length one, or k below 1: FAISS would answer these
-        with rows of -1, or not at all.
+        vector that is not finite and, for a cosine, of length one, or k below 1: FAISS would answer
+        these with rows of -1, or not at all.
         """
-        self._require(vectors, searches)
+        if len(vectors) != len(searches):
+            raise ValueError(f"{len(searches)} searches need as many vectors, got {len(vectors)}")
+        for vector, search in zip(vectors, searches, strict=True):
+            self._require(vector, search)
         parts: list[list[Hits]] = [[] for _ in searches]
         for shard, service in [(self._users, -1), *((s, i) for i, s in enumerate(self._items))]:
             wanted = [n for n, search in enumerate(searches) if _reads(search, service)]
             if wanted and len(shard.rows):
                 # Excluded rows may be the very best, so as many more are asked for.
                 deep = max(searches[n].k + len(searches[n].exclude) for n in wanted)
-                for n, hits in zip(wanted, shard.nearest(vectors[wanted], deep), strict=True):
+                for n, hits in zip(
+                    wanted, shard.nearest(np.stack([vectors[n] for n in wanted]), deep), strict=True
+                ):
                     parts[n].append(hits)
         return [_best(found, search) for found, search in zip(parts, searches, strict=True)]
 
@@ -101,8 +112,12 @@ class Index:
         return self._user_ids[row].as_py()
 
     def user_vector(self, row: int) -> np.ndarray:
-        """Return the unit vector (E,) of a user row."""
+        """Return the unit vector (width,) of a user row."""
         return np.asarray(self._users.faiss.reconstruct(row))
+
+    def user_state(self, row: int) -> np.ndarray:
+        """Return the vector (ranking_width,) by which items rank for a user row."""
+        return self.user_vector(row) if self._user_states is None else self._user_states[row]
 
     def seen_by(self, row: int) -> np.ndarray:
         """Return the item rows in a user's history."""
@@ -121,16 +136,19 @@ class Index:
         service = self.services[self._item_service[row]]
         return self._item_ids[row].as_py(), service, self._item_texts[row].as_py()
 
-    def _require(self, vectors: np.ndarray, searches: Sequence[Search]) -> None:
-        if vectors.shape != (len(searches), self.width) or vectors.dtype != np.float32:
+    def _require(self, vector: np.ndarray, search: Search) -> None:
+        width = self.width if search.kind == "users" else self.ranking_width
+        if vector.shape != (width,) or vector.dtype != np.float32:
             raise ValueError(
-                f"{len(searches)} searches need float32 ({len(searches)}, {self.width}), "
-                f"got {vectors.dtype} {vectors.shape}"
+                f"a search for {search.kind} needs float32 ({width},), "
+                f"got {vector.dtype} {vector.shape}"
             )
-        if not is_unit(vectors).all():
-            raise ValueError("a query vector is not finite or not of length one; normalise it")
-        if any(search.k < 1 for search in searches):
-            raise ValueError(f"k is at least 1, got {min(search.k for search in searches)}")
+        cosine = search.kind == "users" or self.is_cosine
+        if not (is_unit(vector) if cosine else np.isfinite(vector)).all():
+            length = " or not of length one; normalise it" if cosine else ""
+            raise ValueError(f"a query vector is not finite{length}")
+        if search.k < 1:
+            raise ValueError(f"k is at least 1, got {search.k}")
 
 
 class _Lookup:

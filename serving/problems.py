@@ -37,7 +37,8 @@ class Problem(HTTPException):
     """A refusal: raise it anywhere under a route.
 
     `kind` is a stable slug that clients may switch on, `detail` one sentence with the next step;
-    neither may hold anything the client sent. `extra` adds members to the body.
+    neither may hold anything the client sent, but that a pointer names an unknown field of an
+    event. `extra` adds members to the body.
     """
 
     def __init__(

@@ -4,12 +4,32 @@ Strict: "1" is no number, true is no k, NaN is no coordinate, an unknown field i
 operator's limits (users, events, text bytes, k) are checked in `serving.queries`.
 """
 
+import re
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 ID_BYTES = 256
+RFC3339 = re.compile(
+    r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
 MOST_SECONDS = 1e11  # the year 5138; a log's larger numbers are milliseconds or finer
+
+
+AS_OF = (
+    "the moment of the question, by default that of the last event; a model without time does not "
+    "read it, and times that are positions are not compared with it"
+)
 
 
 def _clean(text: str) -> str:
@@ -30,6 +50,24 @@ def _seconds(number: float) -> float:
     return number
 
 
+def _epoch(value: object) -> object:
+    """Return an RFC 3339 text as epoch seconds, and what is no text as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if RFC3339.fullmatch(value.upper()):
+            return datetime.fromisoformat(value.upper()).timestamp()
+    except ValueError:  # the 31st of June
+        pass
+    raise ValueError("is no time; write epoch seconds, or RFC 3339 like 2023-11-14T22:13:20Z")
+
+
+Moment = Annotated[
+    float,
+    BeforeValidator(_epoch),
+    AfterValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}),
+]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
 Name = Annotated[Text, AfterValidator(_short)]
 
@@ -42,14 +80,21 @@ class Event(_Strict):
     """One behaviour, of which GET /v1/models says what the model `reads`: its text or its item id.
 
     To a model of texts any service is welcome, to a model of item ids those of its catalogue. Ids
-    are texts as the log's are after preparing: "123", not the number 123, nor "123.0".
+    are texts as the log's are after preparing: "123", not the number 123, nor "123.0". Further
+    members are fields, of which GET /v1/models says those that the model has: a numeric one is a
+    number, a categorical one a text, a boolean one true or false; null or no member is missing.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     service: Name
     text: Text | None = None
     item_id: Name | None = None
-    timestamp: Annotated[float, AfterValidator(_seconds)] | None = Field(
-        default=None, description="epoch seconds, a number"
+    time: Moment | None = Field(
+        default=None,
+        validation_alias=AliasChoices("time", "timestamp"),
+        description="epoch seconds, or RFC 3339; of a service without a clock, a position. It may "
+        "be called timestamp",
     )
 
 
@@ -57,7 +102,7 @@ Events = Annotated[
     list[Event],
     Field(
         min_length=1,
-        description="ordered by timestamp when every event has one, else as given, oldest first",
+        description="ordered by time when every event has one, else as given, oldest first",
     ),
 ]
 
@@ -67,20 +112,28 @@ class EmbedUser(_Strict):
 
     user_id: Name | None = None
     events: Events
+    as_of: Moment | None = Field(default=None, description="that of this user alone")
 
 
 class EmbedRequest(_Strict):
     """Users whose vectors are wanted."""
 
     users: Annotated[list[EmbedUser], Field(min_length=1)]
+    as_of: Moment | None = Field(default=None, description=AS_OF)
+    blocks: list[Name] | None = Field(
+        default=None,
+        min_length=1,
+        description="the blocks of the vectors that are wanted; all when absent",
+    )
 
 
 class Target(_Strict):
     """Whose neighbours are wanted: exactly one of events, vector and user_id."""
 
     events: Events | None = None
+    as_of: Moment | None = Field(default=None, description=AS_OF)
     vector: list[float] | None = Field(
-        default=None, description="a unit vector of the model's width"
+        default=None, description="a vector as /v1/users/embed returns it, of all blocks"
     )
     user_id: Name | None = Field(default=None, description="a user of the index")
     k: int = Field(default=10, ge=1)
@@ -89,6 +142,8 @@ class Target(_Strict):
     def _one(self) -> "Target":
         if sum(x is not None for x in (self.events, self.vector, self.user_id)) != 1:
             raise ValueError("give exactly one of events, vector and user_id")
+        if self.as_of is not None and self.events is None:
+            raise ValueError("as_of needs events; a vector is of the moment that it was made for")
         return self
 
 
@@ -113,6 +168,13 @@ class SearchItemsRequest(Target):
         return self
 
 
+Columns = tuple[int, int]
+Blocks = Annotated[
+    dict[str, Columns],
+    Field(description="the first column of each block and the one after its last; {} without"),
+]
+
+
 class Answer(BaseModel):
     """What every answer says: the model's fingerprint and the index generation behind it."""
 
@@ -121,7 +183,7 @@ class Answer(BaseModel):
 
 
 class UserVector(BaseModel):
-    """One user's unit vector."""
+    """One user's vector: of length one, unless it has blocks."""
 
     user_id: str | None
     vector: list[float]
@@ -131,11 +193,15 @@ class EmbedAnswer(Answer):
     """The vectors in the order of the request."""
 
     data: list[UserVector]
+    blocks: Blocks
     unseen_services: list[str] = Field(description="services the model was not pretrained on")
 
 
 class Item(BaseModel):
-    """A catalogue item and the cosine of its vector and the user's."""
+    """A catalogue item and how it fits: the inner product of the columns in which items rank.
+
+    Of a model without blocks it is the cosine. A predictive block is trained within a service.
+    """
 
     item_id: str
     service: str
@@ -150,7 +216,7 @@ class ItemsAnswer(Answer):
 
 
 class User(BaseModel):
-    """A user of the index and the cosine of the two vectors."""
+    """A user of the index and the cosine of the columns by which users are compared."""
 
     user_id: str
     score: float
@@ -170,6 +236,13 @@ class Model(BaseModel):
     services: list[str]
     max_events: int = Field(description="the newest events of a history that are read")
     reads: Literal["text", "item_id"] = Field(description="what an event must have")
+    blocks: Blocks
+    similarity: Columns = Field(description="the columns by whose cosine users are compared")
+    ranking: Columns = Field(description="the columns by whose inner product items rank")
+    fields: dict[str, str] = Field(description="the kinds of the fields that an event may have")
+    clocks: dict[str, bool] = Field(
+        description="of a model that reads times, whether a service's are moments or positions"
+    )
     max_item_tokens: int = Field(description="the first tokens of a text that are read")
 
 

@@ -112,19 +112,19 @@ class TrainedItems:
         They are either its own, or those of one service, of which only leave-one-out over sequences
         of one service each holds out the last event.
         """
-        mine, path = self.sequences, self.checkpoint.path
-        if services == self.services and mine == asked:
+        own, path = self.sequences, self.checkpoint.path
+        if services == self.services and own == asked:
             return
-        apart = len(self.services) == 1 or mine.join == "service"
-        if {mine.split, asked.split} != {"leave_one_out"} or not apart:
+        apart = len(self.services) == 1 or own.join == "service"
+        if {own.split, asked.split} != {"leave_one_out"} or not apart:
             raise ValueError(
-                f"{path} was trained with sequences.split={mine.split} and sequences.join="
-                f"{mine.join}, which may hold the answers for {', '.join(sorted(services))}; train "
+                f"{path} was trained with sequences.split={own.split} and sequences.join="
+                f"{own.join}, which may hold the answers for {', '.join(sorted(services))}; train "
                 "it with sequences.split=leave_one_out and sequences.join=service"
             )
-        if mine.held_out != asked.held_out:
+        if own.held_out != asked.held_out:
             raise ValueError(
-                f"{path} was trained with sequences.held_out={mine.held_out} and is asked with "
+                f"{path} was trained with sequences.held_out={own.held_out} and is asked with "
                 f"{asked.held_out}; compare models of equal sequences"
             )
 

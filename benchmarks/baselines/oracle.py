@@ -134,8 +134,8 @@ def last_events(corpus: Corpus, users: np.ndarray) -> tuple[np.ndarray, np.ndarr
         some = np.flatnonzero(items.lengths > 0)
         newest[number, some] = times.values[_ends(times)[some]]
         item[number, some] = items.values[_ends(items)[some]]
-    service, every = newest.argmax(axis=0), np.arange(len(users))
-    return service, item[service, every], newest[service, every]
+    service, rows = newest.argmax(axis=0), np.arange(len(users))
+    return service, item[service, rows], newest[service, rows]
 
 
 def _ends(rows: Ragged) -> np.ndarray:

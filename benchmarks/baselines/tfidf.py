@@ -68,7 +68,7 @@ class TextSpace:
 
 
 @dataclass(frozen=True)
-class LinearFloor:
+class CcaMaps:
     """Canonical correlations between the documents of two services, the tuned linear baseline.
 
     `vectors_a` and `vectors_b` give unit rows whose dot product scores a pair.
@@ -94,30 +94,30 @@ class LinearFloor:
 
 def fit_cca(
     train: MatchingPairs, valid: MatchingPairs, terms: Counts, *, dims: int, seed: int
-) -> LinearFloor:
-    """Return the floor fitted on training pairs, its ridge and weighting chosen on valid pairs.
+) -> CcaMaps:
+    """Return the maps fitted on training pairs, its ridge and weighting chosen on valid pairs.
 
     The choice is the lowest contrastive entropy among the valid users alone, at its best scale.
     On amazon_food_kitchen (1,897 users) it is ridge 10 and power 1.5: R@10 .057 / .059, median rank
-    14.2 %, entropy 6.89. The floor quoted before, ridge 100 and power 0.5, has .051 / .054, 16.2 %
+    14.2 %, entropy 6.89. What was quoted before, ridge 100 and power 0.5, has .051 / .054, 16.2 %
     and 7.02.
     """
     a, b = documents(train.a, terms), documents(train.b, terms)
     space_a, space_b = TextSpace(a, dims, seed), TextSpace(b, dims, seed)
     x, y = space_a(a), space_b(b)
     valid_a, valid_b = documents(valid.a, terms), documents(valid.b, terms)
-    best: tuple[float, LinearFloor] | None = None
+    best: tuple[float, CcaMaps] | None = None
     for ridge in RIDGES:
         left, right, strength = canonical(x, y, ridge)
         for power in POWERS:
             weight = strength**power
             maps = left * weight, right * weight
             centers = x.mean(0), y.mean(0)
-            floor = LinearFloor(space_a, space_b, *centers, *maps, ridge, power)
-            u, v = floor.vectors_a(valid_a), floor.vectors_b(valid_b)
+            fitted = CcaMaps(space_a, space_b, *centers, *maps, ridge, power)
+            u, v = fitted.vectors_a(valid_a), fitted.vectors_b(valid_b)
             loss = float(contrastive_entropy(u, v, refit_scale(u, v)).mean())
             if best is None or loss < best[0]:
-                best = loss, floor
+                best = loss, fitted
     assert best is not None
     return best[1]
 

@@ -88,7 +88,7 @@ class ColesModel:
             histories = kept.with_suffix(".npz")
             np.savez(histories, **log)  # pyright: ignore[reportArgumentType]
             places = {"work": self.work, "histories": histories, "out": kept}
-            spec = {name: str(place.resolve()) for name, place in places.items()}
+            spec = {name: str(path.resolve()) for name, path in places.items()}
             work_on("embed", {**spec, "threads": self.config.threads}, self.work)
             histories.unlink()
         vectors = np.load(kept)

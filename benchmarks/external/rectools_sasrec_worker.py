@@ -102,15 +102,15 @@ class Curve(Callback):
         scores[:, unknown] = UNKNOWN
         known = ~unknown[self.targets]
         loss = torch.nn.functional.cross_entropy(scores[known], self.targets[known])
-        found = {"loss": float(loss)}
+        figures = {"loss": float(loss)}
         kept = measures(scores, self.targets)
         own = scores.gather(1, self.targets[:, None])
         for row, history in enumerate(self.histories[0]):
             scores[row, history] = -torch.inf
         scores.scatter_(1, self.targets[:, None], own)
         for seen, named in (("kept", kept), ("left out", measures(scores, self.targets))):
-            found |= {f"{name} seen {seen}": value for name, value in named.items()}
-        return found
+            figures |= {f"{name} seen {seen}": value for name, value in named.items()}
+        return figures
 
     def _keep(
         self, epoch: int, valid: torch.Tensor, test: torch.Tensor, items: torch.Tensor

@@ -205,7 +205,7 @@ def divided(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def gauc_of(scores: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Statistic:
-    """Return the statistic "AUROC within each user, weighted by her queries".
+    """Return the statistic "AUROC within each user, weighted by their queries".
 
     `users` (Q,) says whose each query is; only users with both classes count (Zhou et al. 2018,
     "Deep Interest Network", section 5.3, with impressions as weights).
@@ -214,7 +214,7 @@ def gauc_of(scores: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Stat
     user, score, good = users[order], scores[order], positive[order].astype(np.float64)
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
     count = np.diff(np.r_[starts, len(user)])
-    # ranks within a user, ties at their mean: the area is that of the mean rank of her positives
+    # ranks within a user, ties at their mean: the area is that of the mean rank of their positives
     group = np.repeat(np.arange(len(starts)), count)
     new = np.r_[True, (score[1:] != score[:-1]) | (user[1:] != user[:-1])]
     tie = np.cumsum(new) - 1
@@ -226,7 +226,7 @@ def gauc_of(scores: np.ndarray, positive: np.ndarray, users: np.ndarray) -> Stat
     area = np.zeros(len(starts))
     summed = np.bincount(group, rank * good)
     area[both] = (summed - ones * (ones + 1) / 2)[both] / (ones * zeros)[both]
-    # A user's queries are drawn together, so that her weight is that of any of them.
+    # A user's queries are drawn together, so that the weight is that of any of them.
     first, weight = order[starts], np.where(both, count, 0).astype(np.float64)
 
     def statistic(weights: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@
     python -m benchmarks.speed optim           Muon against AdamW: what a short training reaches
     python -m benchmarks.speed precision       bf16 against fp32: a step's time, what is reached
     python -m benchmarks.speed lr_width        does a learning rate carry over to another width?
+    python -m benchmarks.speed embed           users a second of a universal encoder, by block
     python -m benchmarks.speed faiss           exact search, on a GPU against the processor
     python -m benchmarks.speed gpu             all that only a GPU can show, in at most 8 minutes
     python -m benchmarks.speed NAME --help     the keys of NAME and their defaults
@@ -29,7 +30,18 @@ from benchmarks.speed.measure import versions
 from benchmarks.speed.report import markdown, recorded, write_report
 from clue.config import read_command_line, user_errors
 
-NAMES = ("step", "loss", "batch", "loader", "optim", "precision", "lr_width", "faiss", "gpu")
+NAMES = (
+    "step",
+    "loss",
+    "batch",
+    "loader",
+    "optim",
+    "precision",
+    "lr_width",
+    "embed",
+    "faiss",
+    "gpu",
+)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -124,7 +124,7 @@ def write(out: Path, models: Sequence[Model], corpus: Corpus) -> None:
 
 
 def map_of(model: Model, groups: Groups, vectors: np.ndarray) -> dict[str, Any]:
-    """Return two coordinates of each user, in thousandths, and her group, for the report's map."""
+    """Return two coordinates of each user, in thousandths, and their group, for the report."""
     points = flat_map(vectors)
     low, high = points.min(0), points.max(0)
     placed = np.round((points - low) / np.where(high > low, high - low, 1) * 1000).astype(int)

@@ -64,7 +64,7 @@ class MatchingConfig:
         return MatchingTask(self, corpus)
 
 
-class LinearFloor:
+class CcaBaseline:
     """The canonical correlations of each pair of services, tuned; it has no vector of a user."""
 
     name, seed = "CCA baseline", 0
@@ -108,7 +108,7 @@ class MatchingTask:
         """Return the oracle of a synthetic world, and the CCA baseline."""
         oracle = [self.oracle] if self.oracle else []
         cca = self.config.cca_dims and self._can_fit()
-        return [*oracle, *([LinearFloor(self.config, self.corpus)] if cca else [])]
+        return [*oracle, *([CcaBaseline(self.config, self.corpus)] if cca else [])]
 
     def _can_fit(self) -> bool:
         """Return whether training and valid users have every pair: a tiny log may lack them."""
@@ -120,13 +120,13 @@ class MatchingTask:
         )
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Return whether it has vectors of users, or is the floor.
+        """Return whether it has vectors of users, or is the CCA baseline.
 
         Not to a vector drawn for each user: it is the same from either service and matches itself.
         """
         if isinstance(model, RandomModel):
             return False
-        return has_vectors(model) or isinstance(model, LinearFloor)
+        return has_vectors(model) or isinstance(model, CcaBaseline)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return two queries for each user of each pair: from either service to the other."""
@@ -136,8 +136,8 @@ class MatchingTask:
             if isinstance(model, TrueLatents):
                 parts.append(self.queries(pairs, _true_ranks(model.truth, pairs)))
                 continue
-            if isinstance(model, LinearFloor):
-                a, b, chosen[pairs.name] = self._floor(pairs)
+            if isinstance(model, CcaBaseline):
+                a, b, chosen[pairs.name] = self._cca(pairs)
             else:
                 given = model_of(model)
                 a, b = (
@@ -174,7 +174,7 @@ class MatchingTask:
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
-    def _floor(self, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    def _cca(self, pairs: MatchingPairs) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         corpus, terms = self.corpus, item_terms(self.corpus)
         train, valid = (
             next(
@@ -184,10 +184,10 @@ class MatchingTask:
             )
             for part in ("train", "valid")
         )
-        floor = fit_cca(train, valid, terms, dims=self.config.cca_dims, seed=0)
+        maps = fit_cca(train, valid, terms, dims=self.config.cca_dims, seed=0)
         texts = documents(pairs.a, terms), documents(pairs.b, terms)
-        chosen = {"ridge": floor.ridge, "power": floor.power}
-        return floor.vectors_a(texts[0]), floor.vectors_b(texts[1]), chosen
+        chosen = {"ridge": maps.ridge, "power": maps.power}
+        return maps.vectors_a(texts[0]), maps.vectors_b(texts[1]), chosen
 
 
 def _true_ranks(truth: Oracle, pairs: MatchingPairs) -> Matched:

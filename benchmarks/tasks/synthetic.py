@@ -73,8 +73,8 @@ class Popular:
 class NextItemTask:
     """The last event of every held-out user, among all items of its service, seen ones too.
 
-    Her past is all that she did before, in any service. In this world nobody tires of an item, so
-    that what was seen stays in the ranking.
+    Their past is all that they did before, in any service. In this world nobody tires of an item,
+    so that what was seen stays in the ranking.
     """
 
     version, family = 1, "next item"

@@ -1,6 +1,7 @@
 """Items and histories through a trained model, in chunks of bounded memory, without gradients."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from clue.nn.dual_encoder import DualEncoder
 from clue.nn.layout import Layout, ranges
 from clue.nn.predictive import PredictiveEncoder
 
+T = TypeVar("T")
 CHUNK = 65_536  # tokens or events alive at once: about 0.3 GiB at width 256
 
 
@@ -30,6 +32,31 @@ def user_vectors(model: DualEncoder, items: torch.Tensor, histories: Ragged) -> 
         return model.users(items[events.cpu()].to(events.device), layout)
 
     return _by_length(histories, model.config.user.embedding, model, encode)
+
+
+def entered_items(model: DualEncoder, texts: Ragged) -> torch.Tensor:
+    """Return what the user encoder reads of each row of token ids, (n, W), fp32 on the CPU.
+
+    A quarter of its work depends on the item alone, and is done here once an item.
+    """
+    config = model.config.user
+
+    def encode(tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
+        x, each = model.users.entered(model.items(tokens, layout))
+        return x.float() if each is None else torch.cat([x.float(), each], dim=1)
+
+    return _by_length(texts, config.width + config.bag, model, encode)
+
+
+def entered_users(model: DualEncoder, items: torch.Tensor, histories: Ragged) -> torch.Tensor:
+    """Return `user_vectors` of histories whose rows index `items`, as `entered_items` has them."""
+    config = model.config.user
+
+    def encode(events: torch.Tensor, layout: Layout) -> torch.Tensor:
+        x, each = items[events.cpu()].to(events.device).split([config.width, config.bag], dim=1)
+        return model.users.read(x, each if config.bag else None, layout)
+
+    return _by_length(histories, config.embedding, model, encode)
 
 
 def history_vectors(model: DualEncoder, item_tokens: Ragged, histories: Ragged) -> np.ndarray:
@@ -104,9 +131,9 @@ def _by_length(
     return results
 
 
-def by_service(events: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def by_service(events: Sequence[tuple[str, T]]) -> dict[str, list[T]]:
     """Return what was done in each service, in the order of the events (service, what)."""
-    services: dict[str, list[str]] = {}
+    services: dict[str, list[T]] = {}
     for service, what in events:
         services.setdefault(service, []).append(what)
     return services

@@ -51,4 +51,4 @@ def _matrix(values: np.ndarray, histories: Ragged, items: int) -> Matrix:
 
 def _normalised(weights: Matrix, norm: np.ndarray) -> Bag:
     weights.data /= np.repeat(norm, np.diff(weights.indptr))
-    return Bag(weights.astype(np.float32), norm)
+    return Bag(weights, norm)

@@ -23,11 +23,11 @@ from scipy.sparse import csr_matrix
 from clue.data.activity import activity, activity_names, moments
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import (
-    item_vectors,
+    entered_items,
+    entered_users,
     normalised,
     predictive_items,
     predictive_states,
-    user_vectors,
 )
 from clue.inference.bags import recent_bag, uniform_bag
 from clue.inference.pooling import Amounts, Part
@@ -110,7 +110,7 @@ class BlockVectors:
         model = self.model
         inputs: dict[str, torch.Tensor] = {}
         if "contrastive" in self.columns:
-            inputs["contrastive"] = item_vectors(model.contrastive, tokens)
+            inputs["contrastive"] = entered_items(model.contrastive, tokens)
         if "predictive" in self.columns:
             inputs["predictive"] = predictive_items(model.predictive, tokens, rows)
         if {"pooled", "recent"} & self.columns.keys():
@@ -137,7 +137,7 @@ class BlockVectors:
         made["activity"] = np.zeros((count, len(activity_names(self.amounts))), np.float32)
         if "contrastive" in self.columns:
             texts = items.vectors["contrastive"]
-            made["contrastive"] = user_vectors(self.model.contrastive, texts, single).numpy()
+            made["contrastive"] = entered_users(self.model.contrastive, texts, single).numpy()
         if "aligned" in self.columns:
             made["aligned"] = np.zeros((count, self.model.factors.aligned), np.float32)
             for service in np.unique(items.services[items.services >= 0]):
@@ -188,10 +188,11 @@ class BlockVectors:
         """Return the vectors in each service of the users who have events there."""
         moments(parts, [service.clock for service in services], as_of)  # refuses later events
         made: list[InService] = []
-        for number, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
-            one = slice(number, number + 1)
+        for n, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
+            one = slice(n, n + 1)
             users = np.flatnonzero(histories.lengths > 0)
             histories = histories.take(users)
+            distinct, number = np.unique(histories.values, return_inverse=True)
             vectors = np.empty((len(users), self.width), np.float32)
             norms: dict[str, np.ndarray] = {}
             for name, columns in self.columns.items():
@@ -200,8 +201,11 @@ class BlockVectors:
                         parts[one], services[one], as_of, amounts[one], users
                     )
                 elif name in BAGS:
-                    bag = BAGS[name](histories, len(items.tokens))
-                    vectors[:, columns] = bag.weights @ items.vectors[name].numpy()
+                    bag = BAGS[name](Ragged(number, histories.offsets), len(distinct))
+                    # float64: sums of texts' items and of a corpus's differ by their order
+                    vectors[:, columns] = (
+                        bag.weights @ items.vectors[name][distinct].double().numpy()
+                    )
                     norms[name] = bag.norm
                 else:
                     vectors[:, columns] = self._encoded(name, histories, items, service)
@@ -215,7 +219,7 @@ class BlockVectors:
         model = self.model
         if name == "contrastive":
             newest = histories.last(model.contrastive.config.user.max_events)
-            return user_vectors(model.contrastive, items.vectors[name], newest).numpy()
+            return entered_users(model.contrastive, items.vectors[name], newest).numpy()
         if name == "predictive":
             return predictive_states(model.predictive, items.vectors[name], histories).numpy()
         if service.row < 0:

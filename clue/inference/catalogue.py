@@ -15,6 +15,12 @@ class Known:
     by_id: Mapping[tuple[str, str], int]
     by_content: Mapping[tuple[str, int], int]
 
+    def row(self, service: str, content: int, item_id: str | None = None) -> int:
+        """Return the row of an item, by its id where that is said; -1 for one that is not known."""
+        if item_id is not None:
+            return self.by_id.get((service, item_id), -1)
+        return self.by_content.get((service, content), -1)
+
 
 def fields_of(corpus: dict[str, Any]) -> dict[str, str]:
     """Return the kind of each field by name that the corpus with this manifest has, in order."""

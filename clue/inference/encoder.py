@@ -1,6 +1,6 @@
 """`clue.load`: a trained model as a function, whichever its objective made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,14 +17,17 @@ from clue.inference.universal_encoder import UniversalEncoder
 
 
 class Encoder(Protocol):
-    """A trained model: behaviours in, unit vectors out; the cosine of two says how alike they are.
+    """A trained model: behaviours in, vectors out.
 
     A user is a mapping from services to what was done there, oldest first: texts where the model
     `reads` "text", item ids where it reads "item_id". `width` is E; of a history the newest
     `max_events` are read. `services` are those of pretraining, and a user's services `join` "time",
     as one history, or "service", as the mean of their vectors. `scale` is the inverse temperature
-    of a cosine, where the model has one for all users. `fingerprint` names the weights and what
-    they read; `tokenizer_path` and `max_item_tokens` say how a corpus for the model is prepared.
+    of a cosine, where the model has one for all users. `blocks` are the columns of the parts of a
+    universal model's vector by name, and none of others, whose vectors have length one. The cosine
+    of two users over `similarity_columns` says how alike they are, and the inner product of a
+    user's and an item's `ranking_columns` how the item fits. `fingerprint` names the weights and
+    what they read; `tokenizer_path` and `max_item_tokens` say how a corpus for it is prepared.
     """
 
     @property
@@ -35,6 +38,12 @@ class Encoder(Protocol):
     def scale(self) -> float | None: ...  # noqa: D102
     @property
     def width(self) -> int: ...  # noqa: D102
+    @property
+    def blocks(self) -> Mapping[str, slice]: ...  # noqa: D102
+    @property
+    def similarity_columns(self) -> slice: ...  # noqa: D102
+    @property
+    def ranking_columns(self) -> slice: ...  # noqa: D102
     @property
     def max_events(self) -> int: ...  # noqa: D102
     @property
@@ -50,18 +59,28 @@ class Encoder(Protocol):
         self,
         users: User | Sequence[User],
         *,
+        as_of: float | Sequence[float] | None = None,
         batch_size: int = BATCH,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
         """Return the vectors (n, E) of `users` over all services, or (E,) of a single one.
 
-        `batch_size` users are in memory at a time. Raises ValueError for a user without events and
-        for what the model cannot read, naming it.
+        `as_of` is the moment, of all or of each, by default that of the last event; a model
+        without time does not read it. `batch_size` users are in memory at a time. Raises ValueError
+        for a user without events and for what the model cannot read, naming it.
         """
         ...
 
-    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
-        """Return the vectors (n, E) of users whose events (service, text or id) are in order."""
+    def encode_events(
+        self,
+        users: Sequence[Sequence[tuple[str, Any]]],
+        *,
+        as_of: float | Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """Return the vectors (n, E) of users whose events are in order, oldest first.
+
+        An event is its service and what `encode` takes of it.
+        """
         ...
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
@@ -140,17 +159,6 @@ class Encoder(Protocol):
     def push_to_hub(self, name: str, *, private: bool = False, license: str = "unknown") -> str:
         """Upload what `save_pretrained` writes to the Hub as `name`; return the commit."""
         ...
-
-
-def load_for_similarity(path: Path | str, device: str = "cpu") -> Encoder:
-    """Return what `load` does, with unit vectors: of a universal model the contrastive block.
-
-    For an index that compares by cosine.
-    """
-    source = find_source(path)
-    if source.config.objective == "universal":
-        return UniversalEncoder.of(source, device, blocks=("contrastive",))
-    return load(path, device)
 
 
 def load(

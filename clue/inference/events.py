@@ -1,47 +1,121 @@
 """Users' events as `encode` takes them: texts, or mappings of a text, a time and fields."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from clue.data.ragged import Ragged
-from clue.inference.pooling import Amounts, TimedUser
+from clue.inference.pooling import Amounts, Part
+
+Value: TypeAlias = str | float | None
+Described: TypeAlias = str | Mapping[str, Value]  # an event: its text, or all that is known of it
+TimedUser: TypeAlias = Mapping[str, Sequence[Described]]  # events by service, oldest first
+
+OWN = ("text", "item_id", "time")  # what an event has beside its fields
+LARGEST = float(np.finfo(np.float32).max)
+TAKES = {"numeric": "a finite number", "categorical": "a text", "boolean": "true or false"}
 
 
-def text_and_time(
-    event: str | Mapping[str, str | float], fields: Collection[str]
-) -> tuple[str, float]:
-    """Return an event's text and time, NaN where it has none.
+@dataclass(frozen=True)
+class EventRead:
+    """An event's text, its item's id where it names one, and its time, NaN where it has none."""
 
-    Raises ValueError for an event without text or with a key that is none of `fields`.
+    text: str
+    item_id: str | None
+    time: float
+
+
+def read_event(event: Described, fields: Mapping[str, str]) -> EventRead:
+    """Return what an event says beside its fields, which are checked.
+
+    `fields` are the kinds of those that pretraining had, by name. Raises ValueError for an event
+    without text, with a key that is none of them, or with a value of another kind.
     """
     if isinstance(event, str):
-        return event, np.nan
-    unknown = sorted(event.keys() - set(fields) - {"text", "time"})
-    if unknown or "text" not in event:
+        return EventRead(event, None, np.nan)
+    unknown = sorted(event.keys() - fields.keys() - set(OWN))
+    if unknown or not isinstance(event.get("text"), str):
         raise ValueError(
             f"event {dict(event)} has {', '.join(unknown) or 'no text'}; an event has a text, "
-            f"perhaps a time, and of the fields of pretraining "
+            f"perhaps an item_id and a time, and of the fields of pretraining "
             f"{', '.join(fields) or 'none, for there were none'}"
         )
-    return str(event["text"]), float(event.get("time", np.nan))
+    for name, kind in fields.items():
+        fault = value_fault(kind, event.get(name))
+        if fault is not None:
+            raise ValueError(f"event {dict(event)}: {name} {fault}")
+    time, item_id = event.get("time"), event.get("item_id")
+    return EventRead(
+        str(event["text"]),
+        None if item_id is None else str(item_id),
+        np.nan if time is None else float(time),
+    )
 
 
-def numeric_fields(
-    users: Sequence[TimedUser], services: Sequence[str], fields: Sequence[str]
-) -> list[Amounts]:
-    """Return the numeric fields of users' events in each service, NaN where one has none."""
-    made: list[Amounts] = []
+def value_fault(kind: str, value: object) -> str | None:
+    """Return what is wrong with a value of a field; None where it is of its kind, or missing."""
+    if value is None:
+        return None
+    if kind == "numeric":
+        number = isinstance(value, int | float | np.floating | np.integer)
+        good = number and not isinstance(value, bool) and not abs(value) > LARGEST  # NaN: missing
+    else:
+        good = isinstance(value, str if kind == "categorical" else bool)
+    return None if good else f"is {kind}: give {TAKES[kind]}, or leave it out"
+
+
+def text_of(event: Described) -> str:
+    """Return the text of an event, or the item id that stands for it."""
+    return event if isinstance(event, str) else str(event["text"])
+
+
+def numeric(fields: Mapping[str, str]) -> list[str]:
+    """Return the names of the numeric ones of `fields`, kinds by name."""
+    return [name for name, kind in fields.items() if kind == "numeric"]
+
+
+@dataclass(frozen=True)
+class UsersRead:
+    """Users' events by service: the distinct `items` (service, text, id) that `parts` index.
+
+    `parts` are the users' (items, times) in each of `services`, times NaN where none is said, and
+    `amounts` the numeric fields there, NaN where missing.
+    """
+
+    services: list[str]
+    items: list[tuple[str, str, str | None]]
+    parts: list[Part]
+    amounts: list[Amounts]
+
+
+def read_users(users: Sequence[TimedUser], fields: Mapping[str, str]) -> UsersRead:
+    """Return the events of `users`; raises as `read_event` does."""
+    services = list(dict.fromkeys(name for user in users for name in user)) or [""]
+    number: dict[tuple[str, str, str | None], int] = {}
+    parts: list[Part] = []
+    amounts: list[Amounts] = []
     for name in services:
         rows = [user.get(name, ()) for user in users]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-        events = [{} if isinstance(each, str) else each for row in rows for each in row]
-        made.append(
+        read = [[read_event(event, fields) for event in row] for row in rows]
+        items = Ragged.from_lists(
+            [
+                [number.setdefault((name, e.text, e.item_id), len(number)) for e in history]
+                for history in read
+            ]
+        )
+        times = np.array([event.time for history in read for event in history], np.float64)
+        parts.append((items, Ragged(times, items.offsets)))
+        events = [{} if isinstance(event, str) else event for row in rows for event in row]
+        amounts.append(
             {
                 field: Ragged(
-                    np.array([each.get(field, np.nan) for each in events], np.float32), offsets
+                    # None becomes NaN
+                    np.array([event.get(field) for event in events], np.float32),
+                    items.offsets,
                 )
-                for field in fields
+                for field in numeric(fields)
             }
         )
-    return made
+    return UsersRead(services, list(number), parts, amounts)

@@ -56,6 +56,8 @@ class ItemIdEncoder:
         """Use `ItemIdEncoder.load`."""
         self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.width + 1
+        self.blocks: Mapping[str, slice] = {}
+        self.similarity_columns = self.ranking_columns = slice(0, self.width)
         self.max_events = model.config.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
         self.tokenizer_path = source.path / "tokenizer.json"
@@ -97,14 +99,15 @@ class ItemIdEncoder:
         self,
         users: User | Sequence[User],
         *,
+        as_of: float | Sequence[float] | None = None,
         batch_size: int = BATCH,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
         """Return the vectors (n, E) of `users`, or (E,) of one: item ids by service, oldest first.
 
-        `batch_size` users are in memory at a time. Raises ValueError as `encode_events` does, and
-        for a user of several services whose events have to be one history: nothing says in which
-        order they came.
+        `batch_size` users are in memory at a time, and `as_of` is not read: the model knows no
+        time. Raises ValueError as `encode_events` does, and for a user of several services whose
+        events have to be one history: nothing says in which order they came.
         """
         if isinstance(users, Mapping):
             return self.encode([users])[0]
@@ -122,11 +125,17 @@ class ItemIdEncoder:
             show_progress_bar=show_progress_bar,
         )
 
-    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
+    def encode_events(
+        self,
+        users: Sequence[Sequence[Event]],
+        *,
+        as_of: float | Sequence[float] | None = None,
+    ) -> np.ndarray:
         """Return the vectors (n, E) of users over all services; events are (service, item id).
 
-        Events stand oldest first; of a history the newest `max_events` are read. Raises ValueError
-        for a user without events and for an item outside the catalogue, naming which.
+        Events stand oldest first; of a history the newest `max_events` are read, and `as_of` is
+        not. Raises ValueError for a user without events and for an item outside the catalogue,
+        naming which.
         """
         histories: list[list[int]] = []
         user_index: list[int] = []

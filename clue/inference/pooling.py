@@ -6,20 +6,31 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
 from clue.evaluation.encode import normalised
 
 Join: TypeAlias = Literal["time", "service"]
 Part: TypeAlias = tuple[Ragged, Ragged]  # the (items, times) of users in one service
 User: TypeAlias = Mapping[str, Sequence[str]]  # texts or item ids by service, oldest first
-# The same with events as mappings: a "text", a "time" in epoch seconds, numeric fields by name.
-TimedUser: TypeAlias = Mapping[str, Sequence[str | Mapping[str, str | float]]]
 Event: TypeAlias = tuple[str, str]  # (service, text or item id)
 Amounts: TypeAlias = Mapping[str, Ragged]  # numeric fields of the events of a Part, by name
 T = TypeVar("T")
 
 ALL = "all"  # the service name of the vector over all services
 BATCH = 16_384  # users whose vectors are alive at once: 64 MiB of them at E = 1,024
+
+
+def histories_of(corpus: Corpus, users: np.ndarray) -> tuple[list[Part], list[Amounts]]:
+    """Return the (items, times) of `users` (n,) in each service, and the numeric fields there."""
+    parts: list[Part] = []
+    amounts: list[Amounts] = []
+    for number in range(len(corpus.services)):
+        times = corpus.timestamps_of(number).take(users)
+        parts.append((corpus.items_of(number).take(users), times))
+        names = [field.name for field in corpus.fields_of(number) if field.kind == "numeric"]
+        amounts.append({name: corpus.values_of(number, name).take(users) for name in names})
+    return parts, amounts
 
 
 def pool_services(parts: Iterable[tuple[np.ndarray, np.ndarray]], users: int) -> np.ndarray:

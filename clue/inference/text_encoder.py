@@ -43,6 +43,8 @@ class TextEncoder:
         """Use `TextEncoder.load`."""
         self.source, self.model, self.fingerprint = source, model, fingerprint
         self.width = model.config.user.embedding
+        self.blocks: Mapping[str, slice] = {}
+        self.similarity_columns = self.ranking_columns = slice(0, self.width)
         self.max_events = model.config.user.max_events
         self.max_item_tokens = int(source.corpus["max_item_tokens"])
         self.services = tuple(source.corpus["services"])
@@ -82,14 +84,16 @@ class TextEncoder:
         self,
         users: User | Sequence[User],
         *,
+        as_of: float | Sequence[float] | None = None,
         batch_size: int = BATCH,
         show_progress_bar: bool = False,
     ) -> np.ndarray:
         """Return the vectors (n, E) of `users`, or (E,) of one: texts by service, oldest first.
 
         It is the mean of their vectors of single services, at unit length; of a service the newest
-        `max_events` are read, and `batch_size` users are in memory at a time. Raises ValueError for
-        a user without events and for an empty text, naming which.
+        `max_events` are read, and `batch_size` users are in memory at a time. `as_of` is not read:
+        the model knows no time. Raises ValueError for a user without events and for an empty text,
+        naming which.
         """
         if isinstance(users, Mapping):
             return self.encode([users])[0]
@@ -115,8 +119,16 @@ class TextEncoder:
         user_index = np.array([number for number, _ in histories], np.int64)
         return pool_services([(user_index, vectors)], len(users))
 
-    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
-        """Return `encode` of users whose events are (service, text), oldest first."""
+    def encode_events(
+        self,
+        users: Sequence[Sequence[Event]],
+        *,
+        as_of: float | Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """Return `encode` of users whose events are (service, text), oldest first.
+
+        `as_of` is not read.
+        """
         return self.encode([by_service(events) for events in users])
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:

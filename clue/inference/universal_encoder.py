@@ -20,14 +20,13 @@ from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
 from clue.inference.catalogue import fields_of, known_items
-from clue.inference.events import numeric_fields, text_and_time
+from clue.inference.events import Described, TimedUser, numeric, read_users
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.pooling import (
     BATCH,
     Amounts,
     Event,
     Part,
-    TimedUser,
     cosines,
     in_batches,
 )
@@ -65,8 +64,7 @@ class UniversalEncoder:
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.contrastive.scale().item()
         self.fields = fields_of(source.corpus)
-        amounts = [name for name, kind in self.fields.items() if kind == "numeric"]
-        self._blocks = BlockVectors(model, amounts, blocks)
+        self._blocks = BlockVectors(model, numeric(self.fields), blocks)
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
@@ -137,10 +135,11 @@ class UniversalEncoder:
     ) -> np.ndarray:
         """Return the vectors (n, E) of `users`, or (E,) of one: events by service, oldest first.
 
-        An event is its text, or a mapping of its `text`, its `time` in epoch seconds and its
-        numeric fields by name, all but the text as far as they are known. `as_of` is
-        the moment, of all users or of each; by default that of the last event. Raises ValueError
-        for a user without events, an empty text, an unknown field, and an event after `as_of`.
+        An event is its text, or a mapping of its `text`, its `item_id`, its `time` in epoch seconds
+        and its fields by name, all but the text as far as they are known. `as_of` is the moment, of
+        all users or of each; by default, and where infinite, that of the last event. Times that are
+        positions are not compared with it. Raises ValueError for a user without events, an empty
+        text, an unknown field or a value of another kind, and an event after `as_of`.
         """
         if isinstance(users, Mapping):
             return self.encode([users], as_of=as_of)[0]
@@ -161,36 +160,36 @@ class UniversalEncoder:
         )
 
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
-        services = list(dict.fromkeys(name for user in users for name in user)) or [""]
-        events = {
-            name: [
-                [text_and_time(each, self.fields) for each in user.get(name, ())] for user in users
-            ]
-            for name in services
-        }
-        distinct = dict.fromkeys(
-            (name, text) for name, rows in events.items() for row in rows for text, _ in row
-        )
-        number = {key: row for row, key in enumerate(distinct)}
-        tokens = self._tokens([text for _, text in distinct])
+        read = read_users(users, self.fields)
+        tokens = self._tokens([text for _, text, _ in read.items])
         contents = content_of(tokens.values, tokens.lengths).tolist()
-        keys = zip((name for name, _ in distinct), contents, strict=True)
-        rows = np.array([self._known.by_content.get(key, -1) for key in keys], np.int64)
-        of_model = [self._service(name) for name, _ in distinct]
-        parts: list[Part] = []
-        each: list[Service] = []
-        for name, histories in events.items():
-            items = Ragged.from_lists(
-                [[number[name, text] for text, _ in row] for row in histories]
+        rows = [
+            self._known.row(service, content, item_id)
+            for (service, _, item_id), content in zip(read.items, contents, strict=True)
+        ]
+        of_model = [self._service(service) for service, _, _ in read.items]
+        inputs = self._blocks.item_inputs(
+            tokens, np.array(rows, np.int64), np.array(of_model, np.int64)
+        )
+        parts = [
+            (
+                items,
+                Ragged(
+                    np.where(self.is_moment(name, times.values), times.values, np.nan),
+                    times.offsets,
+                ),
             )
-            times = np.array([time for row in histories for _, time in row], np.float64)
-            if name not in self.clocks:
-                times[times < CLOCK] = np.nan
-            each.append(Service(self._service(name), self.clocks.get(name, True)))
-            parts.append((items, Ragged(times, items.offsets)))
-        amounts = numeric_fields(users, services, self._blocks.amounts)
-        inputs = self._blocks.item_inputs(tokens, rows, np.array(of_model, np.int64))
-        return self._blocks.of_users(parts, inputs, each, as_of, amounts)
+            for name, (items, times) in zip(read.services, read.parts, strict=True)
+        ]
+        services = [Service(self._service(n), self.clocks.get(n, True)) for n in read.services]
+        return self._blocks.of_users(parts, inputs, services, as_of, read.amounts)
+
+    def is_moment(self, service: str, times: np.ndarray) -> np.ndarray:
+        """Return which `times` (n,) are moments: not NaN, and not positions.
+
+        Of a service that pretraining had not, numbers of a time before March 1973 are positions.
+        """
+        return np.isfinite(times) & self.clocks.get(service, times >= CLOCK)
 
     def _service(self, name: str) -> int:
         """Return the row of a service in the model, -1 for one that it does not know."""
@@ -202,9 +201,14 @@ class UniversalEncoder:
             for number, name in enumerate(corpus.services)
         ]
 
-    def encode_events(self, users: Sequence[Sequence[Event]]) -> np.ndarray:
-        """Return `encode` of users whose events are (service, text), oldest first."""
-        return self.encode([by_service(events) for events in users])
+    def encode_events(
+        self,
+        users: Sequence[Sequence[tuple[str, Described]]],
+        *,
+        as_of: float | Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """Return `encode` of users whose events are (service, text or mapping), oldest first."""
+        return self.encode([by_service(events) for events in users], as_of=as_of)
 
     def encode_users(
         self,

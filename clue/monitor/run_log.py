@@ -237,8 +237,8 @@ class RunLog:
             return [*said, "  stopped early; the same command goes on from there"]
         pointer = config.run / "best"
         if status.best is not None and pointer.is_file():
-            place = config.run / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
-            said.append(f"  best held-out {status.best}: {place}")
+            path = config.run / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
+            said.append(f"  best held-out {status.best}: {path}")
         return [
             *said,
             f"  next: clue embed checkpoint={config.run} "

@@ -56,8 +56,8 @@ class Layout:
                 f"{len(lengths)} sequences of {int(lengths.sum())} positions, the longest {longest}"
                 f", do not fit {shape}; give the chunk fewer"
             )
-        every = np.concatenate([lengths, padding, np.zeros(empty, np.int64)])
-        return _layout(every, (), shape.longest, device)
+        all_lengths = np.concatenate([lengths, padding, np.zeros(empty, np.int64)])
+        return _layout(all_lengths, (), shape.longest, device)
 
     @property
     def count(self) -> int:
@@ -128,15 +128,15 @@ def ranges(
     if shape is not None:
         tokens, most = shape.positions, shape.sequences - shape.padding
     ends = np.cumsum(lengths)
-    found: list[tuple[int, int]] = []
+    cuts: list[tuple[int, int]] = []
     start = 0
     while start < len(lengths):
         used = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, used + tokens, side="right")))
         stop = min(stop, start + most)
-        found.append((start, stop))
+        cuts.append((start, stop))
         start = stop
-    return found
+    return cuts
 
 
 def fixed_shape(tokens: int, longest: int) -> FixedShape:

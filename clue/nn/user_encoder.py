@@ -72,16 +72,28 @@ class UserEncoder(nn.Module):
         Events are oldest first; places count from the newest, so that a history cut at
         `max_events` and the whole one agree on "the last", "the one before".
         """
-        x = self.dropout(self.enter(events)) + self.recency(layout.recency)
+        return self.read(*self.entered(events), layout)
+
+    def entered(
+        self, items: Float[Tensor, "E D"]
+    ) -> tuple[Float[Tensor, "E W"], Float[Tensor, "E B"] | None]:
+        """Return what `read` takes of each item: its projection, and its part of the bag if any."""
+        each = None if self.bag is None else functional.normalize(self.bag(items).float(), dim=-1)
+        return self.enter(items), each
+
+    def read(
+        self, items: Float[Tensor, "E W"], each: Float[Tensor, "E B"] | None, layout: Layout
+    ) -> Float[Tensor, "N E2"]:
+        """Return the vectors of histories from what was `entered` of each event."""
+        x = self.dropout(items) + self.recency(layout.recency)
         for block in self.blocks:
             x = block(x, layout)
         counts = layout.offsets.diff().clamp_min(1)  # a sequence of fixed shapes may be empty
         levels = (2 * counts.double().log2() + 1e-9).long()
         users = self.leave(self.norm(layout.means(x) + self.activity(levels)))
         mixed = functional.normalize(users.float(), dim=-1)
-        if self.bag is None:
+        if each is None:
             return mixed
-        each = functional.normalize(self.bag(events).float(), dim=-1)
         bag = functional.normalize(layout.means(each / (1 + layout.recency)[:, None]), dim=-1)
         return torch.cat([mixed, bag], dim=-1) * 0.5**0.5
 

@@ -98,10 +98,10 @@ def warm(core: nn.Module, run: Path) -> None:
     ours = {name: value for name, value in core.state_dict().items() if name != ITEMS}
     shapes = {n: tuple(w.shape) for n, w in theirs.items() if n != ITEMS}
     for name in sorted(ours.keys() | shapes.keys()):
-        mine = tuple(ours[name].shape) if name in ours else None
-        if mine != shapes.get(name):
+        own = tuple(ours[name].shape) if name in ours else None
+        if own != shapes.get(name):
             raise ValueError(
-                f"warm_start={run} has {name} of shape {shapes.get(name)}, this model {mine}; give "
+                f"warm_start={run} has {name} of shape {shapes.get(name)}, this model {own}; give "
                 "a next-item run of the same decoder"
             )
     core.load_state_dict({n: theirs[n] for n in ours}, strict=False)

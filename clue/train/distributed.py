@@ -117,19 +117,19 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def all_gather(mine: Tensor, further: Tensor | None = None) -> Tensor:
+def all_gather(local: Tensor, further: Tensor | None = None) -> Tensor:
     """Return the rows of all processes by rank, then the further ones of all; without gradient."""
-    parts = [_all_gather(x) for x in (mine, further) if x is not None]
+    parts = [_all_gather(x) for x in (local, further) if x is not None]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _all_gather(mine: Tensor) -> Tensor:
+def _all_gather(local: Tensor) -> Tensor:
     if world_size() == 1:
-        return mine
+        return local
     parts = [
-        torch.empty_like(mine, memory_format=torch.contiguous_format) for _ in range(world_size())
+        torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world_size())
     ]
-    dist.all_gather(parts, mine.contiguous())
+    dist.all_gather(parts, local.contiguous())
     return torch.cat(parts)
 
 
@@ -149,9 +149,9 @@ def reduce_scatter_sum(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x
     parts = [part.contiguous() for part in x.chunk(world_size())]
-    mine = torch.empty_like(parts[0])
-    dist.reduce_scatter(mine, parts)
-    return mine
+    local = torch.empty_like(parts[0])
+    dist.reduce_scatter(local, parts)
+    return local
 
 
 def log_of_summed_exponentials(log_sums: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def free_memory(device: torch.device, processes: int) -> int:
     for limit, use in CGROUPS:
         if Path(limit).is_file() and (text := Path(limit).read_text().strip()) != "max":
             free.append((int(text) - int(Path(use).read_text())) // processes)
-    mine = psutil.Process().memory_info()
-    for kind, used in ((resource.RLIMIT_AS, mine.vms), (resource.RLIMIT_DATA, mine.data)):
+    own = psutil.Process().memory_info()
+    for kind, used in ((resource.RLIMIT_AS, own.vms), (resource.RLIMIT_DATA, own.data)):
         soft, _ = resource.getrlimit(kind)
         if soft != resource.RLIM_INFINITY:
             free.append(soft - used)

@@ -70,12 +70,12 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Every process must call it. One tensor at a time is whole on the device.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
-    found: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if main:
-            found[name] = full.detach().cpu().contiguous()
-    return found
+            gathered[name] = full.detach().cpu().contiguous()
+    return gathered
 
 
 def restore(

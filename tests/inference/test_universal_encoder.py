@@ -145,21 +145,17 @@ def test_one_user_in_several_services_is_their_join(
     for vectors, here in zip(each, filled, strict=True):
         assert not vectors[~here].any()
         np.testing.assert_array_equal(vectors[here & alone], whole[here & alone])
-    # over all services at once: the events as those of one service
-    joined = [
-        Ragged.from_lists([[*a, *b, *c] for a, b, c in zip(*rows, strict=True)])
-        for rows in [[[list(items[u]) for u in users] for items, _ in parts]]
-    ]
     factors = encoder.item_inputs(corpus).vectors["pooled"].numpy()
-    for user in several:
-        items, count = np.unique(joined[0][user], return_counts=True)
+    for user in several.tolist():
+        met = np.concatenate([histories[user] for histories, _ in parts])
+        items, count = np.unique(met, return_counts=True)
         expected = (1 + np.log(count)) @ factors[items] / np.sqrt(len(items))
         np.testing.assert_allclose(
             whole[user, encoder.blocks["pooled"]], expected, rtol=1e-4, atol=1e-5
         )
-        newest = {}
+        newest: dict[int, float] = {}
         for histories, _ in parts:
-            for rank, item in enumerate(histories[user][::-1], 1):
+            for rank, item in enumerate(histories[user][::-1].tolist(), 1):
                 newest[item] = newest.get(item, 0.0) + 1 / rank
         weights = np.array(list(newest.values()))
         expected = weights @ factors[list(newest)] / np.linalg.norm(weights)

@@ -23,6 +23,14 @@ def items_index(tiny_items: TinyRun, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
+@pytest.fixture(scope="session")
+def universal_index(tiny_universal: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the same corpus by the universal model."""
+    out = tmp_path_factory.mktemp("indexes") / "universal"
+    build(BuildConfig(checkpoint=tiny_universal.run, corpus=tiny_universal.corpus, out=out))
+    return out
+
+
 @pytest.fixture
 def settings(tiny_run: TinyRun, tiny_index: Path) -> Settings:
     return Settings(checkpoint=tiny_run.run, index=tiny_index)

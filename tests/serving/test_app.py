@@ -228,7 +228,9 @@ def test_values_of_a_log_that_http_does_not_take_are_refused_where_they_stand(
 ) -> None:
     event = {"service": "shop", "text": "tea"}
     wrong = {
-        "timestamp": [1.7e12, 1.7e15, "2023-11-14T22:13:20Z", "1700000000"],
+        "timestamp": [1.7e12, 1.7e15, "2023-11-14T22:13:20", "1700000000"],
+        "time": ["2023-11-14", "2023-06-31T00:00:00Z", "9999-01-01T00:00:00Z", True],
+        "amount": [3.0],
         "item_id": [123, 123.0],
         "service": [7, None],
     }
@@ -250,4 +252,4 @@ def test_values_of_a_log_that_http_does_not_take_are_refused_where_they_stand(
             assert set(templates.values()) == {"{title}"} and len(templates) == 3
 
     asyncio.run(test())
-    assert checked == 8
+    assert checked == 13

@@ -18,7 +18,8 @@ from clue.data.ingest.writer import HASH
 from clue.data.text import LEAST_VOCAB, read_tokenizer
 
 MOST_DELIMITER = 4  # characters, DuckDB's limit
-RESERVED = ("items", "timestamps")  # what the histories' own columns are called
+# what the histories' own columns are called, and what an event has beside its fields
+RESERVED = ("items", "timestamps", "service", "text", "item_id", "time", "timestamp")
 
 
 @dataclass(frozen=True, kw_only=True)

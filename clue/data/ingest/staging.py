@@ -155,8 +155,8 @@ def stage_events(
         checks += [("unknown_split_value", f"part IS NULL OR part NOT IN ({parts})", "part")]
     if with_text:
         checks += [("empty_text", "text IS NULL", "item_id")]
-    for place, each in enumerate(layout.fields):
-        column, name = source.column(each.column), column_name(place)
+    for index, each in enumerate(layout.fields):
+        column, name = source.column(each.column), column_name(index)
         reads[name] = value_sql(column, each.kind, layout.null_values)
         checks.append(check_sql(each, name, column, layout.null_values))
     _insert(db, log, number, _select(source, reads, checks), layout)

@@ -149,9 +149,9 @@ def _plan(
     first = rank() * rows
     kinds: list[Tensor] = []
     repeated = torch.zeros(rows, dtype=torch.bool, device=identity.user.device)
-    for mine, further in pairs:
-        every = all_gather(mine, further)
-        _, number, times = every.unique(return_inverse=True, return_counts=True)
+    for local, further in pairs:
+        gathered = all_gather(local, further)
+        _, number, times = gathered.unique(return_inverse=True, return_counts=True)
         kinds.append(number.int())  # half the bytes to compare
         repeated |= times[number[first : first + rows]] > 1
     log_q = None

@@ -74,8 +74,8 @@ def item_losses(
     states, table = states.to(dtype), table.to(dtype)
     losses = states.new_empty(len(states))
     with torch.autocast(states.device.type, enabled=False):
-        for part, log_p, place in _tiles(states, table, None, targets, None):
-            losses[part] = -log_p[place]
+        for part, log_p, index in _tiles(states, table, None, targets, None):
+            losses[part] = -log_p[index]
     return losses
 
 
@@ -107,11 +107,11 @@ class CrossEntropy(torch.autograd.Function):
             None if own is None else torch.empty_like(own),
         ]
         with torch.autocast(states.device.type, enabled=False):
-            for part, log_p, place in _tiles(states, table, own, targets, sample):
-                losses[part] = -log_p[place]
+            for part, log_p, index in _tiles(states, table, own, targets, sample):
+                losses[part] = -log_p[index]
                 if learns:
                     slope = log_p.exp_()
-                    slope[place] -= 1
+                    slope[index] -= 1
                     _add_gradients(part, slope, (states, table, own), gradients)
         if learns:
             # x world: data-parallel training divides by it, and the sum's other parts are elsewhere
@@ -175,8 +175,8 @@ def _tiles(
             drawn.masked_fill_(sample.ids == columns[:, None], -torch.inf)
             torch.sum(states[part] * own[part], 1, out=logits[:, -1])
             columns = torch.full_like(columns, len(table))
-        place = torch.arange(len(columns), device=columns.device), columns
-        yield part, torch.log_softmax(logits, 1, out=logits), place
+        index = torch.arange(len(columns), device=columns.device), columns
+        yield part, torch.log_softmax(logits, 1, out=logits), index
 
 
 def _check(targets: Tensor, items: int) -> None:

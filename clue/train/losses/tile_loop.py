@@ -88,9 +88,9 @@ class TileLoop(torch.autograd.Function):
         ctx.save_for_backward(a, candidates, scale, bias, *complete)
         ctx.plan = plan
         ctx.terms = plan.count * (1 if bias is not None else 2)  # InfoNCE: rows and columns
-        count, every = plan.count, plan.count * len(candidates)
-        negatives = (every - masked - count).clamp_min(1)  # a lone pair has none
-        shown = recalled / count, masked / every, own / scale[0] / count
+        count, compared = plan.count, plan.count * len(candidates)
+        negatives = (compared - masked - count).clamp_min(1)  # a lone pair has none
+        shown = recalled / count, masked / compared, own / scale[0] / count
         shown = *shown, (logits - own) / scale[0] / negatives
         ctx.mark_non_differentiable(*shown)
         return total / ctx.terms, *shown
@@ -166,11 +166,11 @@ def _infonce(
     column_counts = plan.count - column_masked
     row_counts = len(candidates) - seen.masked
 
-    mine = slice(plan.first, plan.first + len(a))
-    own = seen.own if plan.log_q is None else seen.own - plan.log_q[mine]
-    means = row_totals / row_counts + column_totals[mine] / column_counts[mine]
+    local = slice(plan.first, plan.first + len(a))
+    own = seen.own if plan.log_q is None else seen.own - plan.log_q[local]
+    means = row_totals / row_counts + column_totals[local] / column_counts[local]
     target = 2 * (1 - plan.smoothing) * own + plan.smoothing * means
-    loss = (row_log_sums + columns[mine] - target).sum()
+    loss = (row_log_sums + columns[local] - target).sum()
     hard = columns.new_full((len(candidates) - plan.count,), torch.inf)  # no column of theirs
     return (
         seen,
@@ -184,11 +184,11 @@ def _infonce(
     )
 
 
-def _store(part: slice, found: tuple[Tensor, ...], whole: tuple[Tensor, ...]) -> None:
+def _store(part: slice, values: tuple[Tensor, ...], whole: tuple[Tensor, ...]) -> None:
     """Copy what a tile found to its rows of `whole`, so that nothing of the tile stays alive.
 
     Small tensors kept from each tile nibble at the hole that its logits leave in the heap, and the
     next tile finds no place there: 557 MiB against 92 at B = 8,192.
     """
-    for rows, every in zip(found, whole, strict=True):
-        every[part] = rows
+    for rows, into in zip(values, whole, strict=True):
+        into[part] = rows

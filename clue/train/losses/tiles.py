@@ -133,8 +133,8 @@ def _logits(tile: Tile) -> tuple[Tensor, Tensor | None]:
     if not tile.kinds:
         return logits, None
     same = torch.zeros_like(logits, dtype=torch.bool)
-    for mine, every in tile.kinds:
-        same[:, : len(every)] |= mine[:, None] == every
+    for row_ids, column_ids in tile.kinds:
+        same[:, : len(column_ids)] |= row_ids[:, None] == column_ids
     same[_steps(tile.own), tile.own] = False
     return logits, same
 
@@ -144,11 +144,11 @@ def _see(logits: Tensor, same: Tensor | None, own: Tensor) -> TileStats:
     total = _total(logits, same, 1)
     if same is not None:
         logits.masked_fill_(same, -torch.inf)
-    place = _steps(own), own
-    pair = logits[place]
-    logits[place] = -torch.inf
+    pairs_at = _steps(own), own
+    pair = logits[pairs_at]
+    logits[pairs_at] = -torch.inf
     recalled = pair > logits.amax(1)
-    logits[place] = pair
+    logits[pairs_at] = pair
     masked = torch.zeros_like(pair) if same is None else same.sum(1).to(pair.dtype)
     return TileStats(pair, total, recalled, masked)
 
