@@ -202,7 +202,7 @@ def test_the_demo_corpus_is_the_one_that_its_yaml_describes() -> None:
     recipe = trainer.demo_recipe(SyntheticConfig(), PretrainConfig().corpus)
     described = load(PrepareConfig, ROOT / "configs/prepare/synthetic.yaml")
     assert replace(recipe, out=None) == described
-    assert load(PretrainConfig, ROOT / "configs/pretrain/demo.yaml") == PretrainConfig()
+    assert load(PretrainConfig, ROOT / "configs/pretrain/demo_contrastive.yaml") == PretrainConfig()
 
 
 def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_path: Path) -> None:

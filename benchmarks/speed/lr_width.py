@@ -32,7 +32,7 @@ Curves = dict[tuple[int, str], np.ndarray]  # (width, rule) -> entropies (seeds,
 class Config:
     """Heads of 16 at every width, `widths[0]` is the base; `rates` is a grid for each optimiser."""
 
-    config: Path = Path("configs/pretrain/demo.yaml")
+    config: Path = Path("configs/pretrain/demo_contrastive.yaml")
     corpus: Path = Path("corpora/demo")
     runs: Path = Path("runs/speed/lr_width")
     rates: dict[Literal["muon", "adamw"], Grid] = field(

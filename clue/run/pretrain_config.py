@@ -1,4 +1,4 @@
-"""What a pretraining run is: the parts' own configs side by side. The defaults are the demo."""
+"""What a pretraining run is: the parts' own configs side by side. The defaults are contrastive."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -88,6 +88,17 @@ def test_counts_of_groups_by_hand() -> None:
     np.testing.assert_allclose(counts, expected, rtol=1e-6)
 
 
+def test_fewer_texts_than_groups_have_one_each(tmp_path: Path) -> None:
+    corpus = two_services(tmp_path)
+    groups = text_groups(corpus, corpus.users_in("train"), 90, seed=0)
+    assert groups.centres.shape[0] == 90
+    contents = corpus.item_content
+    numbers = groups.of(corpus.item_tokens)
+    assert len(np.unique(numbers)) <= len(np.unique(contents)) <= 90
+    for content in np.unique(contents):
+        assert len(np.unique(numbers[contents == content])) == 1
+
+
 def test_log_counts_align_services(tmp_path: Path) -> None:
     corpus = two_services(tmp_path)
     alignment = align(corpus, corpus.users_in("train"), 5, seed=0, groups=INTERESTS)
