@@ -70,7 +70,7 @@ class PackedWindows:
     sizes: tuple[int, ...]
     targets: Int[Tensor, " E"]
     candidates: Int[Tensor, " K"]
-    marks: tuple[Int[Tensor, "T M"], ...] = ()
+    marks: tuple[Int[Tensor, "_ M"], ...] = ()
 
 
 class PredictiveEncoder(nn.Module):
