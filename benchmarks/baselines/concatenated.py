@@ -1,4 +1,4 @@
-"""Several representations side by side: a trained encoder and the counts that it must not need."""
+"""Representations made of others: several side by side, and one without one of its blocks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -66,6 +66,51 @@ class Concatenated:
         return np.concatenate(filled, axis=1)
 
 
+class WithoutBlock:
+    """A trained encoder without one block of its vector, whose other blocks stay what they are."""
+
+    def __init__(self, whole: EncoderModel, block: str) -> None:
+        """Raise ValueError for a block that it lacks, or for its only one."""
+        if block not in whole.blocks or len(whole.blocks) < 2:
+            raise ValueError(f"{whole.name} has blocks {list(whole.blocks)}; {block} cannot go")
+        self.name, self.seed, self.whole, self.block = f"without {block}", whole.seed, whole, block
+        self.fingerprint = f"{whole.fingerprint}-without-{block}"
+        self._kept = np.ones(whole.width, bool)
+        self._kept[whole.blocks[block]] = False
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """The columns that each other block has now."""
+        made: dict[str, slice] = {}
+        start = 0
+        for name, columns in self.whole.blocks.items():
+            if name != self.block:
+                made[name] = slice(start, start + columns.stop - columns.start)
+                start = made[name].stop
+        return made
+
+    @property
+    def similarity(self) -> slice:
+        """What is left of the columns by which users are compared; all, where nothing is."""
+        inside = np.zeros(len(self._kept), bool)
+        inside[self.whole.similarity] = True
+        columns = np.flatnonzero(inside[self._kept])
+        return slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(None)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return the vectors (n, E - width of the block)."""
+        return self.whole.users(past)[:, self._kept]
+
+    def items(self) -> np.ndarray:
+        """Return the items' vectors, in all blocks where the one went that they rank by."""
+        items = self.whole.items()[:, self._kept]
+        return items if items.any() else self.whole_items()
+
+    def whole_items(self) -> np.ndarray:
+        """Return the items' vectors in all blocks that are left."""
+        return self.whole.whole_items[:, self._kept]
+
+
 def whole_items(model: Model) -> np.ndarray:
     """Return a model's items (num_items, E) in all columns that it has of them.
 
@@ -73,7 +118,8 @@ def whole_items(model: Model) -> np.ndarray:
     """
     if isinstance(model, EncoderModel):
         return model.whole_items
-    items = model.whole_items() if isinstance(model, Concatenated) else model.items()
+    made = isinstance(model, Concatenated | WithoutBlock)
+    items = model.whole_items() if made else model.items()
     if items is None:
         raise ValueError(f"{model.name} has no vectors of items; ask it for users alone")
     return items

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from benchmarks.baselines.history_tokens import HistoryTokens, HistoryTokensConfig
 from benchmarks.baselines.next_item_models import TrainedItems
 from benchmarks.baselines.representations import EncoderModel, ItemMeanModel, RandomModel, TextModel
 from benchmarks.external.coles import ColesConfig, ColesModel
@@ -52,7 +53,7 @@ class SuiteConfig:
     `corpus` is evaluated; `pretrain_corpus` holds what pretraining may read, and what baselines of
     every task learn from. `encoders` are the runs of one configuration, a seed each: CLUE's rows;
     `more_encoders` are runs of others by the name of their rows; `untrained` are the seeds of the
-    control. `coles` is a baseline trained on that, null for none.
+    control. `coles` and `history_tokens` are baselines trained on that, null for none.
     `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `prepare` are the commands that make
     all this, by what each writes last; those whose output is missing run first. `item_models` are
@@ -70,6 +71,7 @@ class SuiteConfig:
     text_dims: int = 512  # Width of the TF-IDF + SVD baseline.
     half_life: float = 8.0  # Events after which a baseline's weight of an old one is halved.
     coles: ColesConfig | None = None
+    history_tokens: HistoryTokensConfig | None = None
     resamples: int = 2000  # Bootstrap resamples of an interval.
     seed: int = 0
     tasks: list[str] = field(default_factory=list[str])
@@ -123,6 +125,8 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
     ]
     rival = config.coles
     coles = [ColesModel(rival, learn, corpus, seed=seed) for seed in rival.seeds] if rival else []
+    other = config.history_tokens
+    tokens = [HistoryTokens(other, learn, corpus, seed=s) for s in other.seeds] if other else []
     text = TextModel(learn, corpus, dims=config.text_dims, seed=config.seed)
     if not text.has_terms:
         sys.stderr.write(
@@ -134,6 +138,7 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
         *controls,
         ItemMeanModel(trained[0], half_life=config.half_life),
         *coles,
+        *tokens,
         *([text] if text.has_terms else []),
         RandomModel(corpus, width=trained[0].width, seed=config.seed),
     ]

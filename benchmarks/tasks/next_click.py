@@ -1,14 +1,14 @@
 """The next click on a news site on a later day, among the items clicked in the days before.
 
-Split by time for everybody: the probe's map is fitted on training users' last clicks of the days
-before the valid day, what is tuned is tuned on the valid day, and the last click of everybody on
-the day after it is asked for. A past holds what the user clicked before; the candidates and all
-counts are those of clicks before the full hour of the question. An item that nobody clicked in
-`candidate_days` before it cannot be ranked by any row: such questions are left out.
+Split by time for everybody: what is tuned is tuned on valid users' last clicks of the day before,
+and the last click of everybody on the day that opens is asked for. A past holds what the user
+clicked before; the candidates and all that is learnt are of clicks before the full hour of the
+question, those of all users. An item that nobody clicked in `candidate_days` before it cannot be
+ranked by any row: such questions are left out.
 
-    linear        the user's vector, mapped as in next_item.py, and the items' recent popularity,
-                  weighted on the valid day
-    vector alone  the user's vector, mapped
+    linear        the share of the items' recent clicks, and what the users' vectors add to it by a
+                  ridge regression learnt anew every hour (hourly_probe.py)
+    vector alone  what the vectors add
     zero-shot     the user's vector as it is
     fitted        rankers that learn anew every hour and have no vector of a user
 """
@@ -31,8 +31,9 @@ from benchmarks.baselines.click_rankers import (
     Setting,
     Transitions,
 )
-from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps, tuned_map
+from benchmarks.baselines.hourly_probe import HOURS, STRENGTHS, ClickVectors
 from benchmarks.datasets.label_tables import service_of
+from benchmarks.external.coles import ColesModel
 from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors, model_of
 from benchmarks.query_columns import history_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -42,22 +43,21 @@ from clue.data.ragged import Ragged
 from clue.evaluation.ranking import Ranks, concatenated, rank_scores
 
 DAY = 86_400.0
-WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of a cosine beside the log of a count
+WEIGHTS = (0.0, 0.3, 0.6, 1.0, 1.5, 3.0)  # of what a vector adds to the share of an item
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextClickConfig:
     """The last click in a `service` of each user in the day from `opens` (epoch seconds) on.
 
-    The day before it is the valid day, and the `fit_days` before that fit the map; pretraining must
-    have read nothing of them. What was clicked in the `candidate_days` before is ranked. `most`
-    users are asked, the first of a fixed shuffle.
+    The day before it is the valid day; pretraining must have read nothing of either. What was
+    clicked in the `candidate_days` before is ranked. `most` users are asked, the first of a fixed
+    shuffle.
     """
 
     name: str
     opens: float
     service: str = "globo"
-    fit_days: int = 2
     candidate_days: int = 2
     most: int = 10_000
 
@@ -68,34 +68,35 @@ class NextClickConfig:
 
 @dataclass(frozen=True)
 class Questions:
-    """Users (n,), rows of the corpus by time, the items that they clicked, and when."""
+    """Users (n,), rows of the corpus by time, what they clicked, when, and the rows of the log."""
 
     users: np.ndarray
     items: np.ndarray
     times: np.ndarray
+    clicks: np.ndarray
 
     def some(self, rows: np.ndarray) -> "Questions":
         """Return those in `rows`."""
-        return Questions(self.users[rows], self.items[rows], self.times[rows])
+        of = self.users, self.items, self.times, self.clicks
+        return Questions(*(values[rows] for values in of))
 
 
 class NextClickTask:
     """The last click of a day; see `NextClickConfig`."""
 
-    version, family = 1, "next click"
+    version, family = 2, "next click"  # 2: the probe is learnt anew every hour, as its rivals are
     probes: tuple[Probe, ...] = ("linear", "vector alone", "zero-shot", "fitted")
 
     def __init__(self, config: NextClickConfig, corpus: Corpus) -> None:
-        """Find the questions of the three periods."""
+        """Find the questions of the two days."""
         self.name, self.config, self.corpus = config.name, config, corpus
         self.number = service_of(corpus, config.service)
         self.log = ClickLog(corpus, self.number)
         valid, opens = config.opens - DAY, config.opens
         split = corpus.split
-        self.train = self._questions(valid - config.fit_days * DAY, valid, split == 0)
         self.valid = self._questions(valid, opens, split == 1)
         self.test = self._questions(opens, opens + DAY, split >= 0)
-        for part, called in ((self.train, "fitting"), (self.valid, "valid"), (self.test, "test")):
+        for part, called in ((self.valid, "valid"), (self.test, "test")):
             if not len(part.users):
                 raise ValueError(
                     f"{config.name}: no {called} click of {config.service} on an item of the "
@@ -105,9 +106,8 @@ class NextClickTask:
             "corpus": corpus.fingerprint,
             "service": config.service,
             "opens": config.opens,
-            "fit_days": config.fit_days,
             "candidate_days": config.candidate_days,
-            "counts": [len(part.users) for part in (self.train, self.valid, self.test)],
+            "counts": [len(part.users) for part in (self.valid, self.test)],
         }
 
     def _questions(self, start: float, end: float, users: np.ndarray) -> Questions:
@@ -119,7 +119,7 @@ class NextClickTask:
         rows = rows[users[log.users[rows]] & (log.before[rows] >= 0)]
         shuffled = np.random.default_rng(0).permutation(len(rows))[: self.config.most]
         rows = rows[np.sort(shuffled)]
-        found = Questions(log.users[rows], log.items[rows], log.times[rows])
+        found = Questions(log.users[rows], log.items[rows], log.times[rows], rows)
         kept = [hour.rows[hour.place(found.items[hour.rows]) >= 0] for hour in self._hours(found)]
         return found.some(np.concatenate(kept) if kept else np.zeros(0, np.int64))
 
@@ -147,7 +147,9 @@ class NextClickTask:
         return [*popular, HourlyItemKNN(), Transitions()]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Return "fitted" of the rankers, and the others of models with vectors of users."""
+        """Return "fitted" of the rankers, the others of models, zero-shot of those with items."""
+        if probe == "zero-shot" and isinstance(model, ColesModel):
+            return False
         return has_vectors(model) != (probe == "fitted")
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
@@ -156,7 +158,9 @@ class NextClickTask:
             setting, _ = self._tuned(model)  # pyright: ignore[reportArgumentType]
             ranks = self._ranks(self._asked["test"], self.test, lambda h: model.scores(h, setting))  # pyright: ignore[reportAttributeAccessIssue]
             return self._scored(ranks, setting)
-        return self._of_vectors(model_of(model), probe)
+        if probe == "zero-shot":
+            return self._zero_shot(model_of(model))
+        return self._of_vectors(model_of(model), alone=probe == "vector alone")
 
     def _tuned(self, ranker: HourRanker) -> tuple[Setting, float]:
         """Return the setting of the best NDCG@10 on the valid day, the first of equals, and it."""
@@ -182,53 +186,54 @@ class NextClickTask:
 
         Of the last clicks of a day .6 % are on an item that the user had clicked before.
         """
-        parts: list[Ranks] = []
-        for hour in hours:
-            clicked = hour.clicked()
-            seen = Ragged(clicked.indices.astype(np.int64), clicked.indptr.astype(np.int64))
-            targets = hour.place(asked.items[hour.rows])
-            parts.append(rank_scores([scores(hour)], targets, seen))
-        return concatenated(parts)
+        return concatenated([self._hour_ranks(hour, asked, scores(hour)) for hour in hours])
 
-    def _of_vectors(self, model: Model, probe: Probe) -> Scored:
-        catalogue, chosen = model.items(), dict[str, Any]()
-        if catalogue is None:
+    def _hour_ranks(self, hour: Hour, asked: Questions, scores: np.ndarray) -> Ranks:
+        clicked = hour.clicked()
+        seen = Ragged(clicked.indices.astype(np.int64), clicked.indptr.astype(np.int64))
+        return rank_scores([scores], hour.place(asked.items[hour.rows]), seen)
+
+    def _zero_shot(self, model: Model) -> Scored:
+        items = model.items()
+        if items is None:
             raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
-        items = catalogue
-        valid, test = (model.users(self._past(part)) for part in (self.valid, self.test))
+        users = model.users(self._past(self.test))
 
-        def scores(users: np.ndarray, weight: float | None) -> Callable[[Hour], np.ndarray]:
-            def of(hour: Hour) -> np.ndarray:
-                cosines = users[hour.rows].astype(np.float64) @ items[hour.items].T
-                if weight is None:
-                    return cosines
-                return weight * cosines + np.log1p(hour.counts(self._recent))
+        def scores(hour: Hour) -> np.ndarray:
+            return users[hour.rows].astype(np.float64) @ items[hour.items].T
 
-            return of
+        return self._scored(self._ranks(self._asked["test"], self.test, scores), {})
 
-        def loss(users: np.ndarray, weight: float | None) -> float:
-            ranks = self._ranks(self._asked["valid"], self.valid, scores(users, weight))
-            return -float(ranks.ndcg(10).mean())
+    def _of_vectors(self, model: Model, *, alone: bool) -> Scored:
+        """Choose the strength and the weight on the valid day, learn every hour of both days."""
+        period = self.config.opens - DAY - HOURS * HOUR, self.config.opens + DAY
+        clicks = ClickVectors.of(model, self.corpus, self.config.service, self.log, period)
+        weights = (1.0,) if alone else WEIGHTS
+        totals = np.zeros((len(STRENGTHS), len(weights)))
+        for hour in self._asked["valid"]:
+            share = 0.0 if alone else self._share(hour)
+            asked = self.valid.clicks[hour.rows]
+            for at, gain in enumerate(clicks.gains(hour, asked, STRENGTHS)):
+                for number, weight in enumerate(weights):
+                    ranks = self._hour_ranks(hour, self.valid, share + weight * gain)
+                    totals[at, number] += ranks.ndcg(10).sum()
+        at, number = np.unravel_index(int(np.argmax(np.round(totals, 9))), totals.shape)
+        strength, weight = STRENGTHS[at], weights[number]
 
-        weight: float | None = None
-        if probe != "zero-shot":
-            train = model.users(self._past(self.train)), items[self.train.items]
-            columns = item_columns(items)
-            frame, factors = frame_of(
-                train, (valid, items[self.valid.items]), columns, model.blocks
-            )
-            items = items[:, columns]
-            mapped, chosen["strength"] = tuned_map(
-                linear_maps(*train, frame), lambda found: loss(found(valid), None)
-            )
-            chosen |= {"factors": factors} if factors else {}
-            valid, test = mapped(valid), mapped(test)
-        if probe == "linear":
-            weight = min(WEIGHTS, key=lambda one: loss(valid, one))
-            chosen |= {"weight": weight, "hours": self._recent}
-        return self._scored(
-            self._ranks(self._asked["test"], self.test, scores(test, weight)), chosen
-        )
+        def scores(hour: Hour) -> np.ndarray:
+            (gain,) = clicks.gains(hour, self.test.clicks[hour.rows], [strength])
+            return (0.0 if alone else self._share(hour)) + weight * gain
+
+        chosen = {
+            "strength": strength,
+            **({} if alone else {"weight": weight, "hours": self._recent}),
+        }
+        return self._scored(self._ranks(self._asked["test"], self.test, scores), chosen)
+
+    def _share(self, hour: Hour) -> np.ndarray:
+        """Return each ranked item's share (m,) of the recent clicks, zeros where there is none."""
+        counts = hour.counts(self._recent)
+        return counts / max(counts.sum(), 1)
 
     def _scored(self, ranks: Ranks, chosen: Mapping[str, Any]) -> Scored:
         past = self._past(self.test)

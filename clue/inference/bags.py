@@ -39,7 +39,9 @@ def recent_bag(histories: Ragged, items: int) -> Bag:
     """
     newest = np.repeat(histories.offsets[1:], histories.lengths)
     weights = _matrix(1 / (newest - np.arange(len(histories.values))), histories, items)
-    return _normalised(weights, np.sqrt(np.asarray(weights.multiply(weights).sum(1)).ravel()))
+    rows = np.repeat(np.arange(len(histories)), np.diff(weights.indptr))
+    squares = np.bincount(rows, weights.data**2, minlength=len(histories))
+    return _normalised(weights, np.sqrt(squares))
 
 
 def _matrix(values: np.ndarray, histories: Ragged, items: int) -> Matrix:

@@ -29,7 +29,7 @@ from clue.evaluation.encode import (
     predictive_items,
     predictive_states,
 )
-from clue.inference.bags import recent_bag, uniform_bag
+from clue.inference.bags import Bag, recent_bag, uniform_bag
 from clue.inference.pooling import Amounts, Part
 from clue.nn.universal import UniversalEncoder
 from clue.train.alignment import Alignment, documents_of
@@ -195,13 +195,17 @@ class BlockVectors:
             distinct, number = np.unique(histories.values, return_inverse=True)
             vectors = np.empty((len(users), self.width), np.float32)
             norms: dict[str, np.ndarray] = {}
+            bags: dict[Callable[[Ragged, int], Bag], Bag] = {}
             for name, columns in self.columns.items():
                 if name == "activity":
                     vectors[:, columns] = self._activity(
                         parts[one], services[one], as_of, amounts[one], users
                     )
                 elif name in BAGS:
-                    bag = BAGS[name](Ragged(number, histories.offsets), len(distinct))
+                    rule = BAGS[name]
+                    if rule not in bags:
+                        bags[rule] = rule(Ragged(number, histories.offsets), len(distinct))
+                    bag = bags[rule]
                     # float64: sums of texts' items and of a corpus's differ by their order
                     vectors[:, columns] = (
                         bag.weights @ items.vectors[name][distinct].double().numpy()

@@ -50,6 +50,28 @@ class Attention(nn.Module):
             assert isinstance(mixed, Tensor)  # a tuple only where its log-sum-exps are asked for
         return self.out(mixed.reshape(x.shape))
 
+    def last(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "N D"]:
+        """Return what `forward` does of the last position of each sequence alone.
+
+        Only keys and values are made of the others. For a layout of sequences by length.
+        """
+        ends, width = layout.offsets[1:].long() - 1, x.shape[1]
+        weights = self.qkv.weight
+        q = functional.linear(x[ends], weights[:width]).view(len(ends), 1, self.heads, -1)
+        kv = functional.linear(x, weights[width:]).view(len(x), 2, self.heads, -1)
+        if self.rotary:
+            q = rotated(q, layout.positions[ends])
+            kv = torch.cat([rotated(kv[:, :1], layout.positions), kv[:, 1:]], dim=1)
+        pieces: list[Tensor] = []
+        counts = [count for _, count in layout.length_groups]
+        for block, query, (length, count) in zip(
+            layout.split(kv), q.split(counts), layout.length_groups, strict=True
+        ):
+            k, v = block.view(count, length, *block.shape[1:]).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(query.transpose(1, 2), k, v)
+            pieces.append(mixed.reshape(count, width))
+        return self.out(torch.cat(pieces))
+
 
 def varlen_attn(*inputs: Any, **options: Any) -> Any:
     """Call torch's kernel, imported where it is needed: with torch._dynamo it takes .9 s."""
@@ -64,8 +86,8 @@ def rotated(x: Float[Tensor, "T n H d"], places: Int[Tensor, " T"]) -> Float[Ten
     rates = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
     angles = (places[:, None] * rates)[:, None, None, :]
     one, other = x.float().split(half, dim=-1)
-    turned = (one * angles.cos() - other * angles.sin(), one * angles.sin() + other * angles.cos())
-    return torch.cat(turned, dim=-1).type_as(x)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((one * cos - other * sin, one * sin + other * cos), dim=-1).type_as(x)
 
 
 def attend_by_length(

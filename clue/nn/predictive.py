@@ -109,7 +109,12 @@ class PredictiveEncoder(nn.Module):
 
     def last(self, events: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "N D"]:
         """Return the state after the last event of each history: the user's vector."""
-        return self.states(events, layout)[layout.offsets[1:].long() - 1]
+        x = self.dropout(events)
+        *lower, top = self.blocks
+        for block in lower:
+            x = block(x, layout)
+        assert isinstance(top, Block)
+        return self.norm(top.last(x, layout))
 
     def forward(
         self, windows: PackedWindows

@@ -25,7 +25,16 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "T D"]:
         """Return the next residual stream of each packed position."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), layout))
+        return self._widened(x + self.dropout(self.attention(self.norm_attention(x), layout)))
+
+    def last(self, x: Float[Tensor, "T D"], layout: Layout) -> Float[Tensor, "N D"]:
+        """Return the next residual stream of the last position of each sequence alone."""
+        if not layout.length_groups:
+            return self(x, layout)[layout.offsets[1:].long() - 1]
+        mixed = self.attention.last(self.norm_attention(x), layout)
+        return self._widened(x[layout.offsets[1:].long() - 1] + self.dropout(mixed))
+
+    def _widened(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         inner = functional.gelu(self.widen(self.norm_mlp(x)))
         return x + self.dropout(self.narrow(inner))
 

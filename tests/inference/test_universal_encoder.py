@@ -1,5 +1,6 @@
 """The universal encoder: one vector from texts and corpus; blocks, moments, items, folders."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_the_moment_moves_activity_alone(encoder: UniversalEncoder, corpus: Corp
     assert changed.min() >= columns.start
     with pytest.raises(ValueError, match="after as_of"):
         encoder.encode_users(corpus, parts, as_of=latest - 1)
+
+
+def test_a_corpus_of_positions_has_no_moments(
+    encoder: UniversalEncoder, tiny_universal: TinyRun
+) -> None:
+    corpus = Corpus.open(tiny_universal.corpus)
+    clocks = dict.fromkeys(corpus.services, False)
+    corpus.manifest = dataclasses.replace(corpus.manifest, clocks=clocks)
+    parts = parts_of(corpus, np.arange(30))
+    whole = encoder.encode_users(corpus, parts)
+    early = encoder.encode_users(corpus, parts, as_of=np.zeros(30))
+    np.testing.assert_array_equal(early, whole)  # before all events, if these were moments
+    activity = whole[:, encoder.blocks["activity"]]
+    named = activity_names(["amount"])
+    names = [named[column] for column in np.flatnonzero(activity.any(axis=0)).tolist()]
+    assert names == ["log events", "log distinct items", "log services"]
 
 
 def test_one_user_in_several_services_is_their_join(

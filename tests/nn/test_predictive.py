@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from clue.data.windows import WindowBatch
+from clue.nn.layout import Layout
 from clue.nn.predictive import PredictiveConfig, PredictiveEncoder
 from clue.train.losses.item_softmax import Sample, next_item_loss
 from clue.train.packing import Budget, pack_windows
@@ -68,6 +69,16 @@ def test_a_state_reads_no_later_event() -> None:
     other = model(pack_windows(changed, Budget(1000)))[0]
     torch.testing.assert_close(states[:5], other[:5], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(states[5], other[5])
+
+
+def test_the_last_state_needs_no_other_of_the_top_layer() -> None:
+    model = encoder()
+    lengths = np.array([1, 1, 2, 4, 4, 4, 5])
+    layout = Layout.of(lengths)
+    events = torch.randn(lengths.sum(), CONFIG.width, dtype=torch.float64)
+    whole = model.states(events, layout)[np.cumsum(lengths) - 1]
+    last = model.last(events, layout)
+    torch.testing.assert_close(last, whole, rtol=1e-6, atol=1e-6)  # rotations are in fp32
 
 
 def test_the_loss_equals_a_dense_sampled_softmax() -> None:

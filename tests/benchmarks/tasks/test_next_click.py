@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from benchmarks.baselines.click_rankers import HOUR, ClickLog
+from benchmarks.baselines.hourly_probe import ClickVectors
 from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.next_click import DAY, NextClickConfig, NextClickTask
 from clue.data.corpus import Corpus
@@ -76,9 +78,8 @@ def test_questions_are_the_last_clicks_of_the_day_with_all_that_came_before(ring
     for part, start, split in (
         (task.test, OPENS, {0, 1, 2}),
         (task.valid, OPENS - DAY, {1}),
-        (task.train, OPENS - 3 * DAY, {0}),
     ):
-        end = OPENS if part is task.valid else OPENS - DAY if part is task.train else OPENS + DAY
+        end = OPENS if part is task.valid else OPENS + DAY
         past = task._past(part)
         for row, user in enumerate(part.users):
             inside = np.flatnonzero((times[user] >= start) & (times[user] < end))
@@ -87,7 +88,7 @@ def test_questions_are_the_last_clicks_of_the_day_with_all_that_came_before(ring
             assert part.items[row] == items[user][inside[-1]]
             assert past.parts[0][0][row].tolist() == items[user][: inside[-1]].tolist()
             compared += 1
-    assert compared > USERS * 1.7
+    assert compared > USERS * 1.2
 
 
 def test_a_planted_step_is_found_by_transitions_and_by_the_map_and_coins_by_none(
@@ -111,7 +112,8 @@ def test_a_planted_step_is_found_by_transitions_and_by_the_map_and_coins_by_none
     planted, shuffled = found
     assert len(planted) == len(shuffled) == 7
     assert planted["last-item transitions, fitted"] > 0.9
-    assert planted["given, vector alone"] > 0.9 and planted["given, linear"] > 0.9
+    # Two hours hold 40 clicks of 40 items: about half of the steps can be learnt from them.
+    assert planted["given, vector alone"] > 0.45 and planted["given, linear"] > 0.45
     assert planted["popularity, fitted"] < 0.2
     assert all(abs(value - chance[1]) < 0.07 for value in shuffled.values())
 
@@ -173,3 +175,24 @@ def test_a_log_by_time_knows_the_click_before(tmp_path: Path) -> None:
 def test_a_day_outside_the_log_is_refused(ring: Corpus) -> None:
     with pytest.raises(ValueError, match="no test click of globo on an item of the 2 days before"):
         task_of(ring, opens=OPENS + DAY)
+
+
+def test_the_hourly_ridge_equals_scikit_learn_on_the_clicks_before_the_hour(ring: Corpus) -> None:
+    task, model, compared = task_of(ring), Last(ring.num_items), 0
+    period = OPENS - DAY, OPENS + DAY
+    clicks = ClickVectors.of(model, ring, "globo", task.log, period)
+    assert np.array_equal(np.diff(clicks.rows) > 0, np.ones(len(clicks.rows) - 1, bool))
+    for hour in task._asked["test"][3:6]:
+        asked = task.test.clicks[hour.rows]
+        known = np.arange(*np.searchsorted(task.log.times, [hour.start - 2 * HOUR, hour.start]))
+        known = known[task.log.before[known] >= 0]
+        one = np.eye(ring.num_items)
+        x, z = one[task.log.before[known]], one[task.log.before[asked]]
+        spread = np.maximum(x.std(0), 1e-6)
+        y = (hour.items == task.log.items[known][:, None]).astype(float)
+        fit = Ridge(alpha=30.0).fit((x - x.mean(0)) / spread, y)
+        expected = fit.predict((z - x.mean(0)) / spread) - y.mean(0)
+        (gain,) = clicks.gains(hour, asked, [30.0])
+        assert gain == pytest.approx(expected, abs=1e-9)
+        compared += gain.size
+    assert compared > 1_000

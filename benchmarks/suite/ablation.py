@@ -1,0 +1,134 @@
+"""Command: what each block of a vector pays, on valid users: the whole, and without one at a time.
+
+    python -m benchmarks.suite.ablation configs/suite/real.yaml
+    python -m benchmarks.suite.ablation configs/suite/real.yaml tasks=[news*] encoders=[runs/mine]
+
+The tasks are those of the suite, by the main probe. Test users are left out: valid ones answer in
+their place, and what a probe chooses it chooses on a tenth of the training users. The results lie
+in OUT/ablation: scores.jsonl as the suite's, made once; paired.jsonl, each block left out less the
+whole vector on the same users; and ablation.md, the table of that.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from benchmarks.baselines.concatenated import WithoutBlock
+from benchmarks.baselines.representations import EncoderModel
+from benchmarks.metrics.format import markdown, number, signed
+from benchmarks.protocols import Model, Probe, Scored, Task, TaskBaseline
+from benchmarks.suite import paired, results, runner
+from benchmarks.suite.summary import OURS
+from clue.atomic import write_text
+from clue.config import run_command, user_errors
+from clue.data.corpus import Corpus
+
+LEFT_OUT = 3  # a number that no split has
+TUNING = 10  # of so many training users one is a valid user of the ablation
+
+
+def on_valid_users(corpus: Corpus) -> Corpus:
+    """Return the corpus with valid users for the test split, and no test users.
+
+    The valid split are a tenth of the training users, by a fixed shuffle. The events stay.
+    """
+    split = np.array(corpus.split)
+    training = corpus.users_in("train")
+    split[corpus.split == 2] = LEFT_OUT
+    split[corpus.split == 1] = 2
+    split[np.random.default_rng(0).permutation(training)[: len(training) // TUNING]] = 1
+    view = copy(corpus)
+    view.split, view.fingerprint = split, f"{corpus.fingerprint}-valid"
+    return view
+
+
+class ValidUsersTask:
+    """A task of a corpus `on_valid_users`, whose answers are those of its test split alone.
+
+    Next items and clicks are asked of everybody; here of none but the valid users.
+    """
+
+    def __init__(self, task: Task, corpus: Corpus) -> None:
+        """Take the name, the version and the recipe of the task."""
+        self.task, self.name, self.version, self.family = task, task.name, task.version, task.family
+        self.probes = task.probes
+        self.recipe: Mapping[str, Any] = {**task.recipe, "asked of": "valid users"}
+        self._users = corpus.user_ids.take(corpus.users_in("test"))
+
+    def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
+        """Return none."""
+        return []
+
+    def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
+        """Return whether it is the first probe that the task has for the model."""
+        return probe == next((p for p in self.probes if self.task.supports(model, p)), None)
+
+    def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
+        """Return the answers of the valid users. ValueError where the task has none of them."""
+        scored = self.task.score(model, probe)
+        kept = scored.queries.filter(pc.is_in(scored.queries["user_id"], self._users))  # pyright: ignore[reportAttributeAccessIssue]
+        if not kept.num_rows:
+            raise ValueError(f"{self.name} asks no valid user; leave it out of tasks=[…]")
+        return replace(scored, queries=kept)
+
+
+def run(config: runner.SuiteConfig) -> int:
+    """Return how many scores were missing and are made, with the table.
+
+    ValueError for an encoder without blocks.
+    """
+    config = replace(config, out=config.out / "ablation")
+    corpus = on_valid_users(Corpus.open(config.corpus))
+    models: list[Any] = []
+    for seed, path in enumerate(config.encoders):
+        whole = EncoderModel(OURS, path, corpus, seed=seed, untrained=False)
+        models += [whole, *(WithoutBlock(whole, name) for name in whole.blocks)]
+    if not models:
+        raise ValueError("encoders is empty; name a universal run, encoders=[runs/universal_0]")
+    tasks = [ValidUsersTask(task, corpus) for task in runner.tasks_of(config, corpus)]
+    made = runner.fill(config, results.wanted_results(tasks, models))
+    differences = paired.pairs(
+        results.read(config.out),
+        [(f"without {name}", OURS) for name in models[0].blocks],
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    paired.write(config.out, differences)
+    scores = {r.task: r for r in results.read(config.out) if r.model == OURS}
+    text = table(scores, differences)
+    write_text(config.out / "ablation.md", text)
+    sys.stdout.write(text)
+    return made
+
+
+def table(scores: Mapping[str, results.TaskResult], differences: Sequence[paired.Pair]) -> str:
+    """Return a line a task in Markdown: the whole, and the difference without each block.
+
+    `scores` are results of the whole vector by task, of several seeds the last.
+    """
+    blocks = list(dict.fromkeys(pair.model for pair in differences))
+    of = {(pair.task, pair.model): pair.deltas for pair in differences}
+    lines: list[list[str]] = []
+    for name, result in scores.items():
+        main = result.main
+        each = [
+            signed(main, of[name, block][main]) if (name, block) in of else "" for block in blocks
+        ]
+        lines.append([name, main, number(main, result.values[main].value), *each])
+    return markdown(["task", "measure", OURS, *blocks], lines) + "\n"
+
+
+def main() -> None:
+    """Read the command line, make the scores and the table."""
+    with user_errors():
+        argv = runner.arguments(sys.argv[1:])
+    run_command(runner.SuiteConfig, run, argv, description=__doc__)
+
+
+if __name__ == "__main__":
+    main()
