@@ -38,7 +38,9 @@ class FeatureRows:
     def join(self, made: Mapping[str, np.ndarray], vectors: np.ndarray | None) -> np.ndarray:
         """Return the vectors (n, F), where there are any, and the columns of its groups (n, k)."""
         read = [made[name] for name in self.groups]
-        return np.concatenate(read if vectors is None else [vectors, *read], axis=1)
+        if vectors is None:
+            return np.concatenate(read, axis=1)
+        return np.concatenate([vectors, *read], axis=1, dtype=vectors.dtype)  # float32: half of it
 
     def blocks(
         self, made: Mapping[str, np.ndarray], vectors: Mapping[str, slice]

@@ -46,18 +46,18 @@ class HistoryTokensConfig:
     """
 
     minutes: float = 20.0
-    width: int = 96
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.2
+    width: int = 96  # Width of the model and of the user's vector.
+    layers: int = 2  # Blocks over a window.
+    heads: int = 2  # Heads of attention in a layer; they divide the width.
+    dropout: float = 0.2  # Share of activations dropped in training.
     events: int = 50
     batch: int = 128
     negatives: int = 512
-    rate: float = 1e-3
+    rate: float = 1e-3  # Adam's learning rate.
     token_batches: float = 0.5
     spacing: int = 10
     seeds: list[int] = field(default_factory=lambda: [0])
-    work: Path = Path("runs/history_tokens")
+    work: Path = Path("runs/history_tokens")  # Where its model and vectors are kept.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

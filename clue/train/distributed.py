@@ -16,7 +16,6 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 # The others wait in a barrier while the main process validates and writes: 10 minutes, the default
 # under NCCL, is less than 4,096 long histories and an 8 GB checkpoint may take on network storage.
@@ -48,6 +47,8 @@ def init_accelerator(
         # accelerate's own policy casts parameters, gradient sums and outputs to bf16, the
         # temperature and the user vectors included. Under this one the autocast of train_step
         # computes what it does under DDP; the price is gathering 4 bytes a weight instead of 2.
+        from torch.distributed.fsdp import MixedPrecisionPolicy  # see `unsharded`
+
         sharding.mixed_precision_policy = MixedPrecisionPolicy()
     return accelerator
 
@@ -131,6 +132,19 @@ def _all_gather(local: Tensor) -> Tensor:
     ]
     dist.all_gather(parts, local.contiguous())
     return torch.cat(parts)
+
+
+def unsharded(x: Tensor) -> Tensor:
+    """Return a tensor whole, whose parts may lie on several processes: all of them must ask.
+
+    torch's tensors in parts are imported where there can be one: .7 s of a processor.
+    """
+    if dist.is_initialized():
+        from torch.distributed.tensor import DTensor
+
+        if isinstance(x, DTensor):
+            return x.full_tensor()
+    return x
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from clue.train.distributed import unsharded
 
 # what one kind of optimiser keeps and another would carry along unread, or misread
 OWNERS: dict[str, tuple[type[Optimizer], ...]] = {
@@ -72,7 +73,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     main = not dist.is_initialized() or dist.get_rank() == 0
     gathered: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        full = unsharded(tensor)
         if main:
             gathered[name] = full.detach().cpu().contiguous()
     return gathered
@@ -122,7 +123,11 @@ def restore(
 
 def sharded_like(weight: Tensor, value: Any) -> Any:
     """Return a slot of `weight` sharded like it; counts of steps have no shape and stay whole."""
-    if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or not value.ndim:
+    if not dist.is_initialized() or not isinstance(value, Tensor) or not value.ndim:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(weight, DTensor):
         return value
     return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
 

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from clue.data.batches import Batch
-from clue.train.distributed import world_size
+from clue.train.distributed import unsharded, world_size
 from clue.train.flops import Work
 from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
@@ -95,6 +94,5 @@ def _numbers(seen: dict[str, torch.Tensor]) -> dict[str, float]:
 
     A sharded model's gradient norm lies in parts: every process must come here.
     """
-    whole = [v.full_tensor() if isinstance(v, DTensor) else v for v in seen.values()]
-    flat = torch.cat([value.detach().float().reshape(1) for value in whole])
+    flat = torch.cat([unsharded(value).detach().float().reshape(1) for value in seen.values()])
     return dict(zip(seen, flat.tolist(), strict=True))

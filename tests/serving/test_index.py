@@ -19,7 +19,7 @@ def brute(vectors: np.ndarray, query: np.ndarray, allowed: np.ndarray, k: int) -
 
 
 def search(index: Index, query: np.ndarray, what: Search) -> Hits:
-    return index.search(query[None], [what])[0]
+    return index.search([query], [what])[0]
 
 
 def test_search_is_exact_for_every_kind_service_k_and_exclusion() -> None:
@@ -35,7 +35,7 @@ def test_search_is_exact_for_every_kind_service_k_and_exclusion() -> None:
                     what = Search(kind=kind, k=k, exclude=exclude, service=service)
                     searches.append(what)
     queries = unit(rng, len(searches), 16)
-    together = index.search(queries, searches)
+    together = index.search(list(queries), searches)
     for query, what, hits in zip(queries, searches, together, strict=True):
         vectors = planted.item_vectors if what.kind == "items" else planted.user_vectors
         allowed = ~np.isin(np.arange(len(vectors)), what.exclude)
@@ -69,10 +69,10 @@ def test_what_faiss_would_answer_wrongly_is_refused() -> None:
     ]
     for vectors in bad:
         with pytest.raises(ValueError, match=r"vector|float32"):
-            index.search(vectors, [what])
+            index.search(list(vectors), [what])
     for k in (0, -1):
         with pytest.raises(ValueError, match="at least 1"):
-            index.search(good, [dataclasses.replace(what, k=k)])
+            index.search(list(good), [dataclasses.replace(what, k=k)])
 
 
 def test_users_are_found_by_id_and_only_by_id() -> None:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.baselines.concatenated import WithoutBlock, whole_items
 from benchmarks.baselines.representations import EncoderModel
 from benchmarks.snapshot import snapshot_at
-from benchmarks.suite import paired, results
+from benchmarks.suite import ablation, paired, results
 from benchmarks.suite.ablation import on_valid_users, run
 from clue.data.corpus import Corpus
 from tests.benchmarks.suite.test_runner import a_suite
@@ -18,14 +18,19 @@ from tests.conftest import TinyRun
 
 
 def test_valid_users_stand_for_test_users_and_a_tenth_of_training_for_them(
-    tiny_run: TinyRun,
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = Corpus.open(tiny_run.corpus)
     view = on_valid_users(corpus)
     assert np.array_equal(view.users_in("test"), corpus.users_in("valid"))
     drawn, training = view.users_in("valid"), corpus.users_in("train")
-    assert set(drawn) <= set(training) and len(drawn) == len(training) // 10 > 10
-    assert len(view.users_in("train")) == len(training) - len(drawn)
+    both = np.concatenate([drawn, view.users_in("train")])
+    assert set(both) == set(training) and len(drawn) == len(training) // 10 > 10
+    monkeypatch.setattr(ablation, "FITTED", 40)
+    fewer = on_valid_users(corpus)
+    for number in range(len(corpus.services)):
+        some = corpus.items_of(number).lengths[np.isin(fewer.split, (0, 1))] > 0
+        assert 40 <= some.sum() <= 40 * len(corpus.services) < len(training)
     assert set(view.split[corpus.split == 2].tolist()) == {3}
     assert view.fingerprint != corpus.fingerprint
     assert np.array_equal(corpus.split, Corpus.open(tiny_run.corpus).split)
