@@ -133,7 +133,7 @@ def test_held_out_histories_are_joined_up_to_the_item_asked(corpus: Corpus) -> N
     windows = ServiceWindows(corpus, CONFIG, seed=0, join="time", marks=marks_of(corpus))
     questions = windows.held_out(1, 1000)
     own = corpus.items_of(1).take(corpus.users_in("valid"))
-    last = {int(own[row][-1]) for row in np.flatnonzero(own.lengths)}
+    last = {int(own[row][-1]) for row in np.flatnonzero(own.lengths).tolist()}
     assert len(questions.targets) > 10
     assert set(questions.targets.tolist()) <= last
     met = corpus.item_service[questions.histories.values]

@@ -20,9 +20,15 @@ from clue.synthetic.world import SyntheticConfig
 SERVICES = ("shop", "news", "films")
 
 
-def truth_of(folder: Path, **laws: float) -> Oracle:
+def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1) -> Oracle:
     log = SyntheticConfig(
-        users=400, items_per_service=80, interests=4, mean_events=10, out=folder / "world", **laws
+        users=400,
+        items_per_service=80,
+        interests=4,
+        mean_events=10,
+        drift=drift,
+        noise=noise,
+        out=folder / "world",
     )
     write_outcomes(OutcomesConfig(world=log))
     config = PrepareConfig(
