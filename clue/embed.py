@@ -7,8 +7,8 @@ It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event 
 prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
 and one for all services together: user_id, service, as_of, vector. Processes share the users. The
 corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
-With `before=TIME` only earlier events are read, and a model that reads time is asked as of it;
-`as_of` is the time of the last event read.
+With `before=TIME` only earlier events are read, and a model that reads time is asked as of it, but
+in services whose times are positions; `as_of` is the time of the last event read.
 """
 
 import dataclasses
