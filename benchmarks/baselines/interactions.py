@@ -21,8 +21,9 @@ def pair_features(
     """Return the features (n, F) float32 of n pairs by a frozen model, and their blocks.
 
     `users` (n, E) are the vectors of the pairs' users, `rows` (n,) the items of the catalogue. Of a
-    model without items they are `users` alone. `with_users` false leaves u out: right where users
-    are ranked for by themselves, since u is the same for all items of a ranking.
+    model without items they are `users` alone. `with_users` false leaves u out, which is the same
+    for all items of a ranking, and has room for i in all its blocks: on MIND's valid users .674
+    against .667 with i in the one block that ranks.
     """
     items = model.items()
     users = users.astype(np.float32)
@@ -34,9 +35,26 @@ def pair_features(
     x = np.concatenate([x, near], axis=1)
     if with_users:
         return x, blocks
-    width = users.shape[1]
-    of_items = {name: columns for name, columns in blocks.items() if columns.start >= width}
-    return x[:, width:], {n: slice(c.start - width, c.stop - width) for n, c in of_items.items()}
+    return _without_users(x, blocks, model, rows)
+
+
+def _without_users(
+    x: np.ndarray, blocks: Mapping[str, slice], model: Model, rows: np.ndarray
+) -> tuple[np.ndarray, dict[str, slice]]:
+    """Return the features of `pair_features` (n, F) with i in all blocks for u and i."""
+    items, parts, made, start = whole_items(model), list[np.ndarray](), dict[str, slice](), 0
+    several, width = len(model.blocks) > 1, items.shape[1]
+    for name, columns in bounded(model.blocks, width).items():
+        if (items[:, columns] != 0).any():
+            parts.append(items[rows, columns])
+            stop = start + parts[-1].shape[1]
+            made[f"item: {name}" if several else "item"] = slice(start, stop)
+            start = stop
+    first = blocks["item"].stop
+    for name, columns in blocks.items():
+        if columns.start >= first:
+            made[name] = slice(start + columns.start - first, start + columns.stop - first)
+    return np.concatenate([*parts, x[:, first:]], axis=1, dtype=np.float32), made
 
 
 def interactions(

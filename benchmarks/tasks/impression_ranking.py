@@ -127,7 +127,7 @@ def read_impressions(corpus: Corpus, config: ImpressionRankingConfig) -> Impress
 class ImpressionRankingTask:
     """Impressions of held-out users; see `ImpressionRankingConfig`."""
 
-    version, family = 2, "impression ranking"  # 2: windows, age and similarities at every vector
+    version, family = 3, "impression ranking"  # 3: what is counted of an item, similarities, no u
     probes: tuple[Probe, ...] = ("linear", "vector alone", "zero-shot")
 
     def __init__(self, config: ImpressionRankingConfig, corpus: Corpus) -> None:

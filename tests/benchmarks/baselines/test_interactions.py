@@ -45,3 +45,15 @@ def test_without_the_user_remain_the_item_the_product_and_how_near_they_are() ->
     alone, one = pair_features(Given(model.vectors, None), model.vectors, rows)
     assert np.array_equal(alone, model.vectors.astype(np.float32))
     assert one == {"vector": slice(0, 3)}
+
+
+def test_several_blocks_without_the_user_have_the_item_in_each() -> None:
+    rng = np.random.default_rng(1)
+    items = np.c_[np.zeros((5, 2)), rng.normal(size=(5, 3)), rng.normal(size=(5, 1))]
+    model = Given(rng.normal(size=(4, 6)), items)
+    model.blocks = {"none": slice(0, 2), "one": slice(2, 5), "two": slice(5, 6)}
+    rows = np.array([4, 0, 1, 1])
+    x, blocks = pair_features(model, model.vectors, rows, with_users=False)
+    names = {"item: one": 0, "item: two": 3, "one * item": 4, "two * item": 7, "similarity": 8}
+    assert {name: columns.start for name, columns in blocks.items()} == names
+    assert x[:, :4] == pytest.approx(items[rows, 2:], rel=1e-6) and x.shape == (4, 12)
