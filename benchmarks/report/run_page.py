@@ -40,6 +40,9 @@ AIMS = {
     "agree.",
     "next_item": "The model reads the ids of a user's items in their order, and was trained from "
     "scratch to say which comes next.",
+    "universal": "The encoder reads what a user did, and its vector is made of blocks: who this is "
+    "over services, what comes next, which items and words were met, how much and when. It was "
+    "trained from scratch; the page's map is of the whole vector.",
 }
 CURVES = {
     "matching": {
@@ -171,7 +174,7 @@ def curves(log: RunHistory) -> list[tuple[str, Markup]]:
         charts.append(("Training loss, nats", Panel([loss], x_label="step")))
     steps = [line["step"] for line in log.valid]
     for task, titles in CURVES.items():
-        held_out: list[Mapping[str, Any]] = [line[task] for line in log.valid if task in line]
+        held_out = [figures for line in log.valid if (figures := _figures(line, task))]
         for figure, title in titles.items() if held_out else ():
             lines = [
                 Line(name, steps, _numbers(each[name][figure] for each in held_out))
@@ -186,6 +189,13 @@ def curves(log: RunHistory) -> list[tuple[str, Markup]]:
             level = ("chance", float(chance))
             charts.append((title, Panel(lines, x_label="step", level=level)))
     return [(title, inline(line_panels([panel]), title)) for title, panel in charts]
+
+
+def _figures(line: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Return a measurement's figures of a task; a universal run has those of both side by side."""
+    both = line.get("held_out", {}).items()
+    ours = {name: each for name, each in both if name.startswith("next ") == (task == "next_item")}
+    return line.get(task, ours)
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:

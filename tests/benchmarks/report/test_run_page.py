@@ -183,6 +183,23 @@ def test_a_next_item_run_opens_too(tiny_items: TinyRun, tmp_path: Path) -> None:
     assert "matching/all" in page
 
 
+def test_a_universal_run_opens_with_the_curves_of_both_parts(
+    tiny_universal: TinyRun, tmp_path: Path
+) -> None:
+    config = RunReportConfig(
+        run=tiny_universal.run,
+        corpus=tiny_universal.corpus,
+        results=scored(tiny_universal.run, tiny_universal.corpus, tmp_path / "results"),
+        out=tmp_path / "report.html",
+    )
+    page = report(config).read_text()
+    offline(page)
+    titles = ("Training loss", "Matching on valid users, R@10", "Next items of valid users, HR@10")
+    for words in (*titles, "made of blocks", "next films", "shop-news"):
+        assert words in page
+    assert page.count("<h3>User ") == 3
+
+
 def test_texts_of_the_log_and_of_the_scores_stay_text(hostile: Corpus, tmp_path: Path) -> None:
     run = saved_run(tmp_path, "evil", hostile, SequencesConfig())
     valid = {"kind": "valid", "step": 1, "entropy": 2.0}
