@@ -3,7 +3,9 @@
 The logarithm of how often a user met each group tells users apart better than any linear map of
 their words: a map adds up what each event says, and the logarithm is of the sum. Of a synthetic
 world's held-out users (matching of three services, R@10) aligned words have .65, the log counts of
-96 groups .72, those of the 40 true topics .73; 64 groups, which merge some, .70, 192 .70.
+96 groups .72, those of the 40 true topics .73; 64 groups, which merge some, .70, 192 .70. Real
+texts are of no such groups: with 96 of them food and kitchen have .105 for .113, arts and office
+.145 for .154 (valid users).
 """
 
 import warnings
