@@ -5,8 +5,9 @@
 A part lies between two comments, such as `<!-- speed:NAME -->` and `<!-- /speed -->`. `files`
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
-`transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `scaling:NAME` from the files
-below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
+`transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
+`benchmarks.suite.ablation` wrote beside it, `scaling:NAME` from the files below
+results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
 reference) from the files that those commands wrote.
 """
 
@@ -24,7 +25,10 @@ from benchmarks.speed import gpu
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
 
-KINDS = "files|gpu|speed|batch_size|robustness|strategies|transfer|scaling|config|headline|settings"
+KINDS = (
+    "files|gpu|speed|batch_size|robustness|strategies|transfer|ablation|scaling|config|headline|"
+    "settings"
+)
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
@@ -78,6 +82,7 @@ def _part(root: Path, kind: str, name: str) -> str:
             return {
                 "scaling": scaling,
                 "transfer": transfer_table,
+                "ablation": ablation_table,
                 "headline": headline,
             }[kind](root, name)
 
@@ -91,6 +96,12 @@ def unmeasured_on_gpu(root: Path) -> str:
 def transfer_table(root: Path, name: str) -> str:
     """Return the table of a suite; FileNotFoundError where it was not written."""
     return (root / "results" / "suite" / name / "table.md").read_text(encoding="utf-8").strip()
+
+
+def ablation_table(root: Path, name: str) -> str:
+    """Return what leaving out each block costs; FileNotFoundError where it was not written."""
+    file = root / "results" / "suite" / name / "ablation" / "ablation.md"
+    return file.read_text(encoding="utf-8").strip()
 
 
 def headline(root: Path, name: str) -> str:
