@@ -77,8 +77,8 @@ def demo(config: DemoConfig) -> str:
     rules = f"on_bad_row={config.on_bad_row} overwrite={str(config.overwrite).lower()}"
     stages.run("corpus", f"python clue/prepare.py {data} name={name} out={corpus} {rules}")
     fitted = fit_to(Corpus.open(corpus), load(PretrainConfig, config.pretrain)) if own else []
-    asked = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
-    stages.run("pretraining", f"accelerate launch clue/pretrain.py {asked}")
+    arguments = " ".join([str(config.pretrain), f"name={name}", f"corpus={corpus}", *fitted])
+    stages.run("pretraining", f"accelerate launch clue/pretrain.py {arguments}")
     if own:
         suite = str(write_suite_config(Corpus.open(corpus), name, run, results))
     else:
@@ -86,12 +86,12 @@ def demo(config: DemoConfig) -> str:
         suite = f"configs/suite/demo.yaml {of} encoders=[{run}]"
     stages.run("benchmarks", f"python -m benchmarks.suite {suite}")
     index = Path("indexes") / name
-    asked = f"checkpoint={run} corpus={corpus} out={index} overwrite=true"
-    stages.run("index", f"python -m serving.build_index {asked}")
+    arguments = f"checkpoint={run} corpus={corpus} out={index} overwrite=true"
+    stages.run("index", f"python -m serving.build_index {arguments}")
     noted = json.dumps(stages.seconds, indent=1)
     (run / "stages.json").write_text(noted + "\n", encoding="utf-8")
-    asked = f"run={run} corpus={corpus} results={results}{truth}"
-    stages.run("report", f"python -m benchmarks.report.run_page {asked}")
+    arguments = f"run={run} corpus={corpus} results={results}{truth}"
+    stages.run("report", f"python -m benchmarks.report.run_page {arguments}")
     advice = what_next(Corpus.open(corpus), run, index)
     table = summary(tables(scores.read(results), resamples=RESAMPLES))
     return "\n".join([table, f"report: {run}/report.html", "", *advice])
@@ -221,8 +221,12 @@ def summary(tasks: Sequence[TaskTable]) -> str:
 def what_next(corpus: Corpus, run: Path, index: Path) -> list[str]:
     """Return the lines that serve this model and ask it for the items nearest to a behaviour."""
     text, service = str(corpus.item_texts[0]), corpus.services[int(corpus.item_service[0])]
-    asked = {"events": [{"service": service, "text": text}], "service": corpus.services[-1], "k": 5}
-    body = shlex.quote(json.dumps(asked, ensure_ascii=False))
+    request = {
+        "events": [{"service": service, "text": text}],
+        "service": corpus.services[-1],
+        "k": 5,
+    }
+    body = shlex.quote(json.dumps(request, ensure_ascii=False))
     return [
         "Serve it, and ask for the items nearest to somebody who did one thing:",
         f"  export OMP_NUM_THREADS=1 CLUE_CHECKPOINT={run} CLUE_INDEX={index}",

@@ -99,7 +99,7 @@ class Index:
                     wanted, shard.nearest(np.stack([vectors[n] for n in wanted]), deep), strict=True
                 ):
                     parts[n].append(hits)
-        return [_best(found, search) for found, search in zip(parts, searches, strict=True)]
+        return [_best(per_shard, search) for per_shard, search in zip(parts, searches, strict=True)]
 
     def user_row(self, user_id: str) -> int | None:
         """Return the row of a user, or None for one the index does not hold."""
@@ -177,8 +177,8 @@ class _Shard:
             raise BrokenIndex(f"FAISS holds {self.faiss.ntotal} of {len(rows)} vectors")
 
     def nearest(self, vectors: np.ndarray, k: int) -> list[Hits]:
-        scores, found = self.faiss.search(vectors, min(k, len(self.rows)))
-        return [Hits(self.rows[row], score) for row, score in zip(found, scores, strict=True)]
+        scores, positions = self.faiss.search(vectors, min(k, len(self.rows)))
+        return [Hits(self.rows[row], score) for row, score in zip(positions, scores, strict=True)]
 
 
 def _reads(search: Search, service: int) -> bool:

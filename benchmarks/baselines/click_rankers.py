@@ -69,8 +69,8 @@ class Hour:
         """Return the matrix (b, m) of what the pasts hold of the ranked items: 1, else 0."""
         items, _ = self.past.parts[self.number]
         at = self.place(items.values)
-        whose = np.repeat(np.arange(len(items)), items.lengths)[at >= 0]
-        return _ones(whose, at[at >= 0], (len(items), len(self.items)))
+        past_row = np.repeat(np.arange(len(items)), items.lengths)[at >= 0]
+        return _ones(past_row, at[at >= 0], (len(items), len(self.items)))
 
     def last(self) -> np.ndarray:
         """Return the column of the newest item of each past (b,), -1 where it is not ranked."""
@@ -79,10 +79,10 @@ class Hour:
 
 
 def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Matrix:
-    found: Matrix = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
+    ones: Matrix = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
+    ones.sum_duplicates()
+    ones.data[:] = 1
+    return ones
 
 
 class HourRanker(Protocol):
@@ -136,11 +136,11 @@ class HourlyItemKNN:
     def scores(self, hour: Hour, setting: Setting) -> np.ndarray:
         """Return the sums."""
         rows = hour.log.hours(hour.start, setting["hours"])
-        at, whose = hour.place(hour.log.items[rows]), hour.log.users[rows]
-        _, who = np.unique(whose, return_inverse=True)
+        at, users = hour.place(hour.log.items[rows]), hour.log.users[rows]
+        _, who = np.unique(users, return_inverse=True)
         known = at >= 0
-        met = _ones(who[known], at[known], (int(who.max(initial=0)) + 1, len(hour.items)))
-        cosines = shrunk_cosines(met, setting["shrinkage"])
+        clicked = _ones(who[known], at[known], (int(who.max(initial=0)) + 1, len(hour.items)))
+        cosines = shrunk_cosines(clicked, setting["shrinkage"])
         cosines.data[place_in_row(cosines) >= setting["neighbours"]] = 0
         cosines.eliminate_zeros()
         return (hour.clicked() @ cosines).toarray()

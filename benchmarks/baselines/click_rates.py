@@ -86,12 +86,12 @@ class ClickRates:
 
         With the user's own click in it a rate would promise more than it holds for others.
         """
-        fold, found = self.train.users % FOLDS, np.empty(len(self.train.users))
+        fold, held_out_rates = self.train.users % FOLDS, np.empty(len(self.train.users))
         for number in range(FOLDS):
-            mine = fold == number
-            rates = self._rates(self.train.some(~mine), self.smoothing)
-            found[mine] = rates[self.train.items[mine]]
-        return _log_odds(found)[:, None]
+            in_fold = fold == number
+            rates = self._rates(self.train.some(~in_fold), self.smoothing)
+            held_out_rates[in_fold] = rates[self.train.items[in_fold]]
+        return _log_odds(held_out_rates)[:, None]
 
 
 def _log_odds(rates: np.ndarray) -> np.ndarray:

@@ -37,14 +37,14 @@ class ItemKNN:
         best = -1.0
         for shrinkage in self.SHRINKAGES:
             cosines = shrunk_cosines(fold.met, shrinkage)
-            place = place_in_row(cosines)
+            rank = place_in_row(cosines)
             for count in self.NEIGHBOURS:
                 kept = cosines.copy()
-                kept.data[place >= count] = 0
+                kept.data[rank >= count] = 0
                 kept.eliminate_zeros()
-                found = fold.ndcg(self._products(fold.past, kept))
-                if found > best:
-                    best, self._kept = found, kept
+                ndcg = fold.ndcg(self._products(fold.past, kept))
+                if ndcg > best:
+                    best, self._kept = ndcg, kept
                     self.chosen = {"shrinkage": shrinkage, "neighbours": count}
         self.chosen["valid NDCG@10"] = best
         self._items, self._service = fold.items, service
@@ -53,9 +53,9 @@ class ItemKNN:
         """Yield the sums (b, m)."""
         yield from self._products(rows_of(past, self._service, self._items, items), self._kept)
 
-    def _products(self, met: Matrix, kept: Matrix) -> Iterator[np.ndarray]:
-        for block in some(*met.shape):
-            yield (met[block] @ kept).toarray()
+    def _products(self, pasts: Matrix, kept: Matrix) -> Iterator[np.ndarray]:
+        for block in some(*pasts.shape):
+            yield (pasts[block] @ kept).toarray()
 
 
 def shrunk_cosines(met: Matrix, shrinkage: float) -> Matrix:
@@ -73,9 +73,9 @@ def place_in_row(values: Matrix) -> np.ndarray:
     """Return the place of every stored value in its row, the greatest 0; ties by column."""
     row = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
     order = np.lexsort((values.indices, -values.data, row))
-    place = np.empty(len(row), np.int64)
-    place[order] = np.arange(len(row)) - values.indptr[row]
-    return place
+    rank = np.empty(len(row), np.int64)
+    rank[order] = np.arange(len(row)) - values.indptr[row]
+    return rank
 
 
 class Ease:
@@ -105,10 +105,10 @@ class Ease:
         gram, best = gram_of(fold.met[:, known]), -1.0
         for ridge in self.RIDGES:
             weights = ease_weights(gram, ridge)
-            found = fold.ndcg(self._products(fold.past, known, weights))
-            if found > best:
-                best, self._weights = found, weights
-                self.chosen = {"ridge": ridge, "valid NDCG@10": found, "tuned on": len(known)}
+            ndcg = fold.ndcg(self._products(fold.past, known, weights))
+            if ndcg > best:
+                best, self._weights = ndcg, weights
+                self.chosen = {"ridge": ridge, "valid NDCG@10": ndcg, "tuned on": len(known)}
         self._known = np.sort(frequent[: self.LIMIT])
         if len(self._known) > len(known):
             self._weights = ease_weights(gram_of(fold.met[:, self._known]), self.chosen["ridge"])
@@ -116,15 +116,15 @@ class Ease:
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the scores (b, m)."""
-        met = rows_of(past, self._service, self._items, items)
-        yield from self._products(met, self._known, self._weights)
+        pasts = rows_of(past, self._service, self._items, items)
+        yield from self._products(pasts, self._known, self._weights)
 
     def _products(
-        self, met: Matrix, known: np.ndarray, weights: np.ndarray
+        self, pasts: Matrix, known: np.ndarray, weights: np.ndarray
     ) -> Iterator[np.ndarray]:
-        for block in some(*met.shape):
-            scores = np.zeros((block.stop - block.start, met.shape[1]), np.float32)
-            scores[:, known] = met[block][:, known] @ weights
+        for block in some(*pasts.shape):
+            scores = np.zeros((block.stop - block.start, pasts.shape[1]), np.float32)
+            scores[:, known] = pasts[block][:, known] @ weights
             yield scores
 
 
@@ -175,38 +175,38 @@ class ImplicitALS:
         """Choose all three."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
         first, *larger = self.FACTORS
-        found: dict[tuple[int, float, float], float] = {}
+        ndcg_of: dict[tuple[int, float, float], float] = {}
         for ridge, alpha in product(self.REGULARISATIONS, self.ALPHAS):
-            self._try((first, ridge, alpha), fold, found)
-        _, ridge, alpha = max(found, key=lambda setting: found[setting])
+            self._try((first, ridge, alpha), fold, ndcg_of)
+        _, ridge, alpha = max(ndcg_of, key=lambda setting: ndcg_of[setting])
         for factors, times in product(larger, (1, 3)):
-            self._try((factors, times * ridge, alpha), fold, found)
-        factors, ridge, alpha = max(found, key=lambda setting: found[setting])
+            self._try((factors, times * ridge, alpha), fold, ndcg_of)
+        factors, ridge, alpha = max(ndcg_of, key=lambda setting: ndcg_of[setting])
         self.chosen = {"factors": factors, "regularisation": ridge, "alpha": alpha}
-        self.chosen["valid NDCG@10"] = max(found.values())
+        self.chosen["valid NDCG@10"] = max(ndcg_of.values())
         self._items, self._service = fold.items, service
 
     def _try(
         self,
         setting: tuple[int, float, float],
         fold: Fold,
-        found: dict[tuple[int, float, float], float],
+        ndcg_of: dict[tuple[int, float, float], float],
     ) -> None:
         """Note the NDCG@10 of (factors, regularisation, alpha), and keep the best model."""
         with threadpool_limits(limits=1):  # it warns of a BLAS with more, ten times slower
             model = AlternatingLeastSquares(*setting, num_threads=1, random_state=self.seed)
             model.fit(fold.met, show_progress=False)
-            found[setting] = fold.ndcg(self._products(fold.past, model))
-        if found[setting] == max(found.values()):
+            ndcg_of[setting] = fold.ndcg(self._products(fold.past, model))
+        if ndcg_of[setting] == max(ndcg_of.values()):
             self._model = model
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the products (b, m) of folded-in users and items."""
-        met = rows_of(past, self._service, self._items, items)
+        pasts = rows_of(past, self._service, self._items, items)
         with threadpool_limits(limits=1):
-            yield from self._products(met, self._model)
+            yield from self._products(pasts, self._model)
 
-    def _products(self, met: Matrix, model: AlternatingLeastSquares) -> Iterator[np.ndarray]:
-        for block in some(*met.shape):
+    def _products(self, pasts: Matrix, model: AlternatingLeastSquares) -> Iterator[np.ndarray]:
+        for block in some(*pasts.shape):
             users = np.arange(block.stop - block.start)
-            yield model.recalculate_user(users, met[block]) @ model.item_factors.T
+            yield model.recalculate_user(users, pasts[block]) @ model.item_factors.T

@@ -51,12 +51,12 @@ class FeatureRows:
         """
         if self.beside and not self.groups and len(self.beside.blocks) == 1:
             return WHOLE
-        found = dict(vectors)
+        blocks = dict(vectors)
         start = max((columns.stop for columns in vectors.values()), default=0)
         for name in self.groups:
-            found[name] = slice(start, start + made[name].shape[1])
-            start = found[name].stop
-        return found
+            blocks[name] = slice(start, start + made[name].shape[1])
+            start = blocks[name].stop
+        return blocks
 
 
 def answers(

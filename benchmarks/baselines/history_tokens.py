@@ -122,9 +122,9 @@ def windows(histories: Ragged, rows: np.ndarray, events: int, rng: np.random.Gen
     spare = np.maximum(histories.lengths[rows] - events - 1, 0)
     starts = histories.offsets[rows] + rng.integers(0, spare + 1)
     lengths = np.minimum(histories.lengths[rows], events + 1)
-    place = np.arange(lengths.max())
-    inside = place < lengths[:, None]
-    index = np.where(inside, starts[:, None] + place, 0)
+    position = np.arange(lengths.max())
+    inside = position < lengths[:, None]
+    index = np.where(inside, starts[:, None] + position, 0)
     return torch.from_numpy(np.where(inside, histories.values[index], -1).astype(np.int64))
 
 
@@ -137,11 +137,11 @@ def loss_of(
     negative is corrected by; a negative that is the target does not count.
     """
     read, target = batch[:, :-1], batch[:, 1:]
-    asked = target >= 0
+    has_target = target >= 0
     known = (read >= 0) & (torch.rand(read.shape) >= UNKNOWN)
     read = read.where(known, torch.tensor(model.item.num_embeddings - 1))
-    states = model(read, places)[:, : read.shape[1]][asked]
-    target = target[asked]
+    states = model(read, places)[:, : read.shape[1]][has_target]
+    target = target[has_target]
     right = (states * model.item(target)).sum(1) - log_q[target]
     wrong = states @ model.item(negatives).T - log_q[negatives]
     wrong = wrong.masked_fill(negatives == target[:, None], float("-inf"))
@@ -213,8 +213,8 @@ class HistoryTokens:
         self._known, _ = known(learn, corpus)
         spec: dict[str, Any] = {**asdict(config), "seed": seed, "learn": learn.fingerprint}
         del spec["work"], spec["seeds"]
-        told = json.dumps(spec, sort_keys=True)
-        self.work = config.work / hashlib.sha256(told.encode()).hexdigest()[:12]
+        spec_json = json.dumps(spec, sort_keys=True)
+        self.work = config.work / hashlib.sha256(spec_json.encode()).hexdigest()[:12]
         self.fingerprint = f"history-tokens-{self.work.name}-{corpus.fingerprint}"
 
     @cached_property

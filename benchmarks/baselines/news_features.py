@@ -105,21 +105,23 @@ class NewsFeatures:
         self, past: Snapshot, row: np.ndarray, items: np.ndarray, newest: int
     ) -> np.ndarray:
         """Return the mean cosine (n,) of an item's text to those of the newest clicked ones."""
-        met = self._history(past, newest)
-        weights = np.repeat(1 / np.maximum(met.lengths, 1), met.lengths)
-        places = self._place[met.values]
-        shape = (len(met), self._titles.shape[0])
-        profiles: Matrix = csr_matrix((weights, places, met.offsets), shape) @ self._titles
+        history = self._history(past, newest)
+        weights = np.repeat(1 / np.maximum(history.lengths, 1), history.lengths)
+        places = self._place[history.values]
+        shape = (len(history), self._titles.shape[0])
+        profiles: Matrix = csr_matrix((weights, places, history.offsets), shape) @ self._titles
         norms = np.sqrt(np.asarray(profiles.multiply(profiles).sum(1)).ravel())
-        found = np.asarray(profiles[row].multiply(self._titles[self._place[items]]).sum(1)).ravel()
-        return found / np.maximum(norms[row], 1e-12)
+        products = np.asarray(
+            profiles[row].multiply(self._titles[self._place[items]]).sum(1)
+        ).ravel()
+        return products / np.maximum(norms[row], 1e-12)
 
     def _shares(self, past: Snapshot, row: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return (n, 3): the item's category in the past, its share, and that over all users'."""
-        met = self._history(past, 10**9)
-        whose = np.repeat(np.arange(len(met)), met.lengths)
-        counts = np.zeros((len(met), self._categories))
-        np.add.at(counts, (whose, self._category[met.values]), 1)
+        history = self._history(past, 10**9)
+        past_row = np.repeat(np.arange(len(history)), history.lengths)
+        counts = np.zeros((len(history), self._categories))
+        np.add.at(counts, (past_row, self._category[history.values]), 1)
         mean = (counts.sum(0) + 1) / (counts.sum() + self._categories)
         share = (counts + 5 * mean) / (counts.sum(1, keepdims=True) + 5)
         of = self._category[items]

@@ -39,17 +39,17 @@ def catalogue(corpus: Corpus, service: str) -> np.ndarray:
 
 def columns(past: Snapshot, service: str, items: np.ndarray) -> Ragged:
     """Return what each user met in the service as places in its catalogue `items` (m,)."""
-    met, _ = past.parts[past.corpus.services.index(service)]
-    return Ragged(np.searchsorted(items, met.values), met.offsets)
+    history, _ = past.parts[past.corpus.services.index(service)]
+    return Ragged(np.searchsorted(items, history.values), history.offsets)
 
 
 def matrix(met: Ragged, width: int) -> Matrix:
     """Return the rows as a matrix (n, width) float32: 1 where an item was met, however often."""
     ones = np.ones(len(met.values), np.float32)
-    found: Matrix = csr_matrix((ones, met.values, met.offsets), shape=(len(met), width))
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
+    interactions: Matrix = csr_matrix((ones, met.values, met.offsets), shape=(len(met), width))
+    interactions.sum_duplicates()
+    interactions.data[:] = 1
+    return interactions
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Fold:
     ) -> "Fold":
         """Return the fold of the pasts; `targets` (n,) are items of the corpus."""
         items = catalogue(train.corpus, service)
-        known, asked = columns(train, service, items), columns(valid, service, items)
+        known, past = columns(train, service, items), columns(valid, service, items)
         return cls(
             items=items,
             counts=np.bincount(known.values, minlength=len(items)).astype(np.float64),
             met=matrix(known, len(items)),
-            past=matrix(asked, len(items)),
+            past=matrix(past, len(items)),
             targets=np.searchsorted(items, targets),
-            seen=asked if filter_seen else None,
+            seen=past if filter_seen else None,
         )
 
     def ndcg(self, blocks: Iterator[np.ndarray]) -> float:
@@ -128,8 +128,8 @@ class Popularity:
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Count."""
         self._items = catalogue(train.corpus, service)
-        met = columns(train, service, self._items).values
-        self._counts = np.bincount(met, minlength=len(self._items)).astype(np.float64)
+        event_columns = columns(train, service, self._items).values
+        self._counts = np.bincount(event_columns, minlength=len(self._items)).astype(np.float64)
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the counts (b, m)."""
@@ -153,17 +153,17 @@ class RecentPopularity:
     def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
         """Choose N and count. ValueError where there is no event to count."""
         fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
-        met, times = train.parts[train.corpus.services.index(service)]
+        items, times = train.parts[train.corpus.services.index(service)]
         if not len(times.values):
             raise ValueError(f"no training event of {service} to count")
         age = (times.values.max() - times.values) / DAY
-        places, best = np.searchsorted(fold.items, met.values), -1.0
+        places, best = np.searchsorted(fold.items, items.values), -1.0
         for days in self.DAYS:
             counts = np.bincount(places[age < days], minlength=len(fold.items)).astype(np.float64)
-            found = fold.ndcg(_alike(counts, len(valid)))
-            if found > best:
-                best, self._counts = found, counts
-                self.chosen = {"days": days, "valid NDCG@10": found}
+            ndcg = fold.ndcg(_alike(counts, len(valid)))
+            if ndcg > best:
+                best, self._counts = ndcg, counts
+                self.chosen = {"days": days, "valid NDCG@10": ndcg}
         self._items = fold.items
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:

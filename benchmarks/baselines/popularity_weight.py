@@ -92,11 +92,13 @@ def tuned_map_and_weight(
     By NDCG@10 of the vectors of valid `users` (n, E), with the vectors (m, D) of items: the
     strength without popularity, the weight, then the strength again with it where that is better.
     """
-    one, strength = tuned_map(maps, lambda found: -asked.ndcg(products(found(users), items)))
+    one, strength = tuned_map(
+        maps, lambda candidate: -asked.ndcg(products(candidate(users), items))
+    )
     weight, gain = tuned_weight(lambda: products(one(users), items), asked)
     if weight.share:
         again, other = tuned_map(
-            maps, lambda found: -asked.ndcg(weight(products(found(users), items)))
+            maps, lambda candidate: -asked.ndcg(weight(products(candidate(users), items)))
         )
         if asked.ndcg(weight(products(again(users), items))) > gain:
             one, strength = again, other

@@ -104,8 +104,8 @@ def linear(
     if target == "class":
         if len(blocks) > 1:
             return blocked_logistic(train, valid, test, blocks)
-        found = logistic(train, valid, test)
-        return Predicted(found.probabilities, {"C": found.strength})
+        fitted = logistic(train, valid, test)
+        return Predicted(fitted.probabilities, {"C": fitted.strength})
     if len(blocks) > 1:
         return blocked_ridge(train, valid, test, blocks)
     return ridge(train, valid, test)
@@ -144,9 +144,9 @@ def blocked_logistic(
         factor = Penalties(1.0, factors).of_columns(blocks, x.shape[1]).astype(x.dtype)
         kept = factor > 0
         scaled = [part[:, kept] * factor[kept] for part in (x, x_valid, x_test)]
-        found = standardised((scaled[0], train[1]), (scaled[1], valid[1]), scaled[2])
-        if best is None or found.valid_loss < best[0].valid_loss:
-            best = found, factors
+        fitted = standardised((scaled[0], train[1]), (scaled[1], valid[1]), scaled[2])
+        if best is None or fitted.valid_loss < best[0].valid_loss:
+            best = fitted, factors
     assert best is not None
     return Predicted(best[0].probabilities, {"C": best[0].strength, "factors": dict(best[1])})
 

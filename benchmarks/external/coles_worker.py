@@ -106,7 +106,7 @@ def budget_of(spec: dict[str, Any]) -> Any:
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self.began = time.perf_counter(), time.process_time()
             self.losses: list[float] = []
-            self.told = 0
+            self.twentieths = 0
 
         def on_train_batch_end(
             self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -115,9 +115,9 @@ def budget_of(spec: dict[str, Any]) -> Any:
             processor = time.process_time() - self.began[1]
             trainer.should_stop = processor >= 60 * spec["minutes"]
             share = processor / (60 * spec["minutes"])
-            if not trainer.should_stop and share < (self.told + 1) / 20:
+            if not trainer.should_stop and share < (self.twentieths + 1) / 20:
                 return
-            self.told = int(20 * share)
+            self.twentieths = int(20 * share)
             line = {
                 "step": trainer.global_step,
                 "epochs": trainer.global_step / trainer.num_training_batches,

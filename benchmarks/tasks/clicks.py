@@ -107,8 +107,8 @@ def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
         rows = np.flatnonzero(shown)
         names = corpus.item_ids.take(pa.array(here)).to_pylist()
         of_service = table["item_id"].take(pa.array(rows))
-        found = rows_of(of_service, names, f"{file}: item_id of {service}", corpus)
-        items[rows[found >= 0]] = here[found[found >= 0]]
+        position = rows_of(of_service, names, f"{file}: item_id of {service}", corpus)
+        items[rows[position >= 0]] = here[position[position >= 0]]
     known = np.flatnonzero((users >= 0) & (items >= 0))
     if not len(known):
         raise ValueError(
@@ -175,9 +175,9 @@ class ClicksTask:
 
     def _past(self, part: Impressions) -> tuple[Snapshot, np.ndarray]:
         """Return the past of each user and moment, and which of them each impression has."""
-        pairs, whose = np.unique(np.stack([part.users, part.cutoff]), axis=1, return_inverse=True)
+        pairs, row = np.unique(np.stack([part.users, part.cutoff]), axis=1, return_inverse=True)
         past = snapshot_at(self.corpus, pairs[0].astype(np.int64), pairs[1], self.services)
-        return past, whose
+        return past, row
 
     @cached_property
     def rate(self) -> ClickRates:
@@ -193,9 +193,9 @@ class ClicksTask:
         """
         corpus, users = self.corpus, self.corpus.users_in("train")
         read = snapshot_at(corpus, users, services=self.services).parts
-        met = np.concatenate([items.values for items, _ in read])
+        event_items = np.concatenate([items.values for items, _ in read])
         times = np.concatenate([times.values for _, times in read])
-        events = Timeline(met, times, np.ones(len(met)))
+        events = Timeline(event_items, times, np.ones(len(event_items)))
         return [
             np.log1p(np.stack([shown, events.before(part.items, part.cutoff)[0]], axis=1))
             for part, shown in zip(self.parts, self.rate.shown(self.parts), strict=True)
@@ -214,12 +214,12 @@ class ClicksTask:
 
     def _read_rates(self, model: ClickRates) -> list[np.ndarray]:
         """Return [u, i, u * i] (n, 3), i being no rate of the user's own clicks in training."""
-        found: list[np.ndarray] = []
+        features: list[np.ndarray] = []
         for part, rates in zip(self.parts, self._rates_of(model), strict=True):
             past, row = self._past(part)
             u = model.users(past)[row]
-            found.append(np.concatenate([u, rates, u * rates], axis=1).astype(np.float32))
-        return found
+            features.append(np.concatenate([u, rates, u * rates], axis=1).astype(np.float32))
+        return features
 
     def _inputs(self, model: Model, probe: Probe) -> tuple[list[np.ndarray], Mapping[str, slice]]:
         """Return what a probe reads of each part, and its blocks."""
@@ -242,14 +242,14 @@ class ClicksTask:
         x, blocks = self._inputs(model_of(model), probe)
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
         called = "linear" if probe == "vector alone" else probe
-        found = predict(called, "class", *parts, width=self.config.mlp_width, blocks=blocks)
+        predicted = predict(called, "class", *parts, width=self.config.mlp_width, blocks=blocks)
         rates = model if isinstance(model, ClickRates) else self.rate
         smoothing = {} if probe == "vector alone" else {"smoothing": rates.smoothing}
-        return self._scored(found.values, {**found.chosen, **smoothing})
+        return self._scored(predicted.values, {**predicted.chosen, **smoothing})
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
         test, corpus = self.parts[2], self.corpus
-        past, whose = self._past(test)
+        past, row = self._past(test)
         counts = np.sum([popularity(corpus, s) for s in range(len(corpus.services))], axis=0)
         services = pa.array(corpus.services).take(pa.array(corpus.item_service[test.items]))
         columns = {
@@ -257,7 +257,7 @@ class ClicksTask:
             "score": values[:, 1],
             "label": test.clicked,
             "loss": class_losses(values, test.clicked),
-            "slice history": history_slice(past.lengths[whose]),
+            "slice history": history_slice(past.lengths[row]),
             "slice item": popularity_slice(counts[test.items]),
         }
         if self.services is None:

@@ -113,9 +113,9 @@ class FeedClicksTask:
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_shown(corpus, config)
         self.before = shown.some(np.flatnonzero(shown.times < config.opens))
-        asked = shown.some(np.flatnonzero((shown.times >= config.opens) & shown.in_tab))
-        split = corpus.split[asked.users]
-        self.parts = [asked.some(np.flatnonzero(split == number)) for number in range(3)]
+        queried = shown.some(np.flatnonzero((shown.times >= config.opens) & shown.in_tab))
+        split = corpus.split[queried.users]
+        self.parts = [queried.some(np.flatnonzero(split == number)) for number in range(3)]
         self.labels = [part.labels[config.label] for part in self.parts]
         for labels, called in zip(self.labels, ("training", "valid", "test"), strict=True):
             if not 0 < labels.sum() < len(labels):
@@ -199,26 +199,28 @@ class FeedClicksTask:
 
         `of` are the users or the items of the impressions before it.
         """
-        opens, before, found = self.config.opens, self.before, list[np.ndarray]()
+        opens, before, features = self.config.opens, self.before, list[np.ndarray]()
         for rows in (np.flatnonzero(before.in_tab), np.arange(len(of))):
             for name in LABELS:
                 ones = before.labels[name][rows]
                 timeline = Timeline(of[rows], before.times[rows], ones)
-                found += [*map(np.log1p, timeline.before(keys, opens))]
-                found.append(Rates(of[rows], before.times[rows], ones).log_odds(keys, opens, 10.0))
+                features += [*map(np.log1p, timeline.before(keys, opens))]
+                features.append(
+                    Rates(of[rows], before.times[rows], ones).log_odds(keys, opens, 10.0)
+                )
         whole = Timeline(of, before.times, before.labels[self.config.label])
         for days in WINDOWS:
-            found += [*map(np.log1p, whole.between(keys, opens - days * DAY, opens))]
+            features += [*map(np.log1p, whole.between(keys, opens - days * DAY, opens))]
         for extreme, start in ((np.maximum, -np.inf), (np.minimum, opens)):  # newest, oldest
             at = np.full(self.corpus.num_users + self.corpus.num_items, start)
             extreme.at(at, of, before.times)
-            found.append(np.log1p(np.minimum((opens - at[keys]) / DAY, 30)))
-        return np.stack(found, axis=1)
+            features.append(np.log1p(np.minimum((opens - at[keys]) / DAY, 30)))
+        return np.stack(features, axis=1)
 
     def _attributes(self, part: Shown) -> np.ndarray:
         """Return numbers and codes of categories (n, k), NaN where unknown, and rates by them."""
         corpus, before, label = self.corpus, self.before, self.config.label
-        found: list[np.ndarray] = []
+        features: list[np.ndarray] = []
         for table, ids, key, rows, evidence in (
             (self.config.users, corpus.user_ids, "user_id", part.users, before.users),
             (self.config.items, corpus.item_ids, "item_id", part.items, before.items),
@@ -227,14 +229,14 @@ class FeedClicksTask:
             row_of = {name: at for at, name in enumerate(names)}
             row_of_id = np.array([row_of.get(name, -1) for name in ids.to_pylist()])
             at, seen = row_of_id[rows], row_of_id[evidence]
-            found += list(np.where(at >= 0, codes[:, at], np.nan))
+            features += list(np.where(at >= 0, codes[:, at], np.nan))
             if key == "item_id":  # the rate of all items of an author, of a tag …
                 for each in codes:
                     values, keys = np.unique(each, return_inverse=True)
                     keys = np.append(keys, len(values))  # row -1: not in the table
                     rates = Rates(keys[seen], before.times, before.labels[label])
-                    found.append(rates.log_odds(keys[at], self.config.opens, 10.0))
-        return np.stack(found, axis=1)
+                    features.append(rates.log_odds(keys[at], self.config.opens, 10.0))
+        return np.stack(features, axis=1)
 
     def _past(self, part: Shown) -> tuple[Snapshot, np.ndarray]:
         """Return the past of each user, and which of them each impression has."""
@@ -254,9 +256,9 @@ class FeedClicksTask:
             return self._scored(model.answers, {})
         rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
         labels = self.labels[0], self.labels[1]
-        found = answers(rows, probe, self.columns, self._vectors, labels)
+        predicted = answers(rows, probe, self.columns, self._vectors, labels)
         used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}
-        return self._scored(found.values, {**found.chosen, **used})
+        return self._scored(predicted.values, {**predicted.chosen, **used})
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
         test, corpus, label = self.parts[2], self.corpus, self.labels[2]

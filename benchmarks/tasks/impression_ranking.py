@@ -184,8 +184,8 @@ class ImpressionRankingTask:
             draw = np.where(part.clicked > 0, -1, rng.random(len(part.items)))
             order = np.lexsort((draw, part.row))  # within an impression the clicked ones first
             ones = np.add.reduceat(part.clicked, part.offsets[:-1])
-            place = np.arange(len(order)) - part.offsets[part.row]
-            kept.append(np.sort(order[place < ((1 + self.config.negatives) * ones)[part.row]]))
+            position = np.arange(len(order)) - part.offsets[part.row]
+            kept.append(np.sort(order[position < ((1 + self.config.negatives) * ones)[part.row]]))
         return [*kept, np.arange(len(self.parts[2].items))]
 
     @cached_property
@@ -234,11 +234,11 @@ class ImpressionRankingTask:
         x = [rows.join(*each) for each in zip(read, vectors, strict=True)]
         y = [part.clicked[kept] for part, kept in zip(self.parts, self.fitted_on, strict=True)]
         parts = (x[0], y[0]), (x[1], y[1]), x[2]
-        found = linear(*parts, "class", rows.blocks(self.columns[0], blocks))
+        predicted = linear(*parts, "class", rows.blocks(self.columns[0], blocks))
         tuned = {
             name: self.features.chosen[name] for name in rows.groups if name in self.features.chosen
         }
-        return self._scored(found.values[:, 1], {**found.chosen, **tuned})
+        return self._scored(predicted.values[:, 1], {**predicted.chosen, **tuned})
 
     def _zero_shot(self, model: Model) -> Scored:
         items, test = model.items(), self.parts[2]

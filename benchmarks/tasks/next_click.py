@@ -119,14 +119,17 @@ class NextClickTask:
         rows = rows[users[log.users[rows]] & (log.before[rows] >= 0)]
         shuffled = np.random.default_rng(0).permutation(len(rows))[: self.config.most]
         rows = rows[np.sort(shuffled)]
-        found = Questions(log.users[rows], log.items[rows], log.times[rows], rows)
-        kept = [hour.rows[hour.place(found.items[hour.rows]) >= 0] for hour in self._hours(found)]
-        return found.some(np.concatenate(kept) if kept else np.zeros(0, np.int64))
+        questions = Questions(log.users[rows], log.items[rows], log.times[rows], rows)
+        kept = [
+            hour.rows[hour.place(questions.items[hour.rows]) >= 0]
+            for hour in self._hours(questions)
+        ]
+        return questions.some(np.concatenate(kept) if kept else np.zeros(0, np.int64))
 
-    def _hours(self, asked: Questions) -> Iterator[Hour]:
+    def _hours(self, questions: Questions) -> Iterator[Hour]:
         """Yield the questions hour by hour, in their order."""
-        past = self._past(asked)
-        start = np.floor(asked.times / HOUR) * HOUR
+        past = self._past(questions)
+        start = np.floor(questions.times / HOUR) * HOUR
         for each in np.unique(start):
             rows = np.flatnonzero(start == each)
             known = self.log.hours(float(each), self.config.candidate_days * 24.0)
@@ -134,11 +137,11 @@ class NextClickTask:
             if len(items):
                 yield Hour(float(each), rows, items, past.some(rows), self.number, self.log)
 
-    def _past(self, asked: Questions) -> Snapshot:
-        return snapshot_at(self.corpus, asked.users, asked.times, [self.config.service])
+    def _past(self, questions: Questions) -> Snapshot:
+        return snapshot_at(self.corpus, questions.users, questions.times, [self.config.service])
 
     @cached_property
-    def _asked(self) -> dict[str, list[Hour]]:
+    def _query_hours(self) -> dict[str, list[Hour]]:
         return {"valid": list(self._hours(self.valid)), "test": list(self._hours(self.test))}
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
@@ -156,7 +159,8 @@ class NextClickTask:
         """Return a query for each user asked. ValueError for a model without vectors of items."""
         if probe == "fitted":
             setting, _ = self._tuned(model)  # pyright: ignore[reportArgumentType]
-            ranks = self._ranks(self._asked["test"], self.test, lambda h: model.scores(h, setting))  # pyright: ignore[reportAttributeAccessIssue]
+            hours = self._query_hours["test"]
+            ranks = self._ranks(hours, self.test, lambda h: model.scores(h, setting))  # pyright: ignore[reportAttributeAccessIssue]
             return self._scored(ranks, setting)
         if probe == "zero-shot":
             return self._zero_shot(model_of(model))
@@ -164,7 +168,7 @@ class NextClickTask:
 
     def _tuned(self, ranker: HourRanker) -> tuple[Setting, float]:
         """Return the setting of the best NDCG@10 on the valid day, the first of equals, and it."""
-        hours = self._asked["valid"]
+        hours = self._query_hours["valid"]
 
         def ndcg(setting: Setting) -> float:
             ranks = self._ranks(hours, self.valid, lambda hour: ranker.scores(hour, setting))
@@ -180,18 +184,18 @@ class NextClickTask:
         return self._tuned(RecentPopularity(recent=True))[0]["hours"]
 
     def _ranks(
-        self, hours: Sequence[Hour], asked: Questions, scores: Callable[[Hour], np.ndarray]
+        self, hours: Sequence[Hour], questions: Questions, scores: Callable[[Hour], np.ndarray]
     ) -> Ranks:
         """Return where each asked item stands among its hour's items, those read before left out.
 
         Of the last clicks of a day .6 % are on an item that the user had clicked before.
         """
-        return concatenated([self._hour_ranks(hour, asked, scores(hour)) for hour in hours])
+        return concatenated([self._hour_ranks(hour, questions, scores(hour)) for hour in hours])
 
-    def _hour_ranks(self, hour: Hour, asked: Questions, scores: np.ndarray) -> Ranks:
+    def _hour_ranks(self, hour: Hour, questions: Questions, scores: np.ndarray) -> Ranks:
         clicked = hour.clicked()
         seen = Ragged(clicked.indices.astype(np.int64), clicked.indptr.astype(np.int64))
-        return rank_scores([scores], hour.place(asked.items[hour.rows]), seen)
+        return rank_scores([scores], hour.place(questions.items[hour.rows]), seen)
 
     def _zero_shot(self, model: Model) -> Scored:
         items = model.items()
@@ -202,7 +206,7 @@ class NextClickTask:
         def scores(hour: Hour) -> np.ndarray:
             return users[hour.rows].astype(np.float64) @ items[hour.items].T
 
-        return self._scored(self._ranks(self._asked["test"], self.test, scores), {})
+        return self._scored(self._ranks(self._query_hours["test"], self.test, scores), {})
 
     def _of_vectors(self, model: Model, *, alone: bool) -> Scored:
         """Choose the strength and the weight on the valid day, learn every hour of both days."""
@@ -210,10 +214,10 @@ class NextClickTask:
         clicks = ClickVectors.of(model, self.corpus, self.config.service, self.log, period)
         weights = (1.0,) if alone else WEIGHTS
         totals = np.zeros((len(STRENGTHS), len(weights)))
-        for hour in self._asked["valid"]:
+        for hour in self._query_hours["valid"]:
             share = 0.0 if alone else self._share(hour)
-            asked = self.valid.clicks[hour.rows]
-            for at, gain in enumerate(clicks.gains(hour, asked, STRENGTHS)):
+            click_rows = self.valid.clicks[hour.rows]
+            for at, gain in enumerate(clicks.gains(hour, click_rows, STRENGTHS)):
                 for number, weight in enumerate(weights):
                     ranks = self._hour_ranks(hour, self.valid, share + weight * gain)
                     totals[at, number] += ranks.ndcg(10).sum()
@@ -228,7 +232,7 @@ class NextClickTask:
             "strength": strength,
             **({} if alone else {"weight": weight, "hours": self._recent}),
         }
-        return self._scored(self._ranks(self._asked["test"], self.test, scores), chosen)
+        return self._scored(self._ranks(self._query_hours["test"], self.test, scores), chosen)
 
     def _share(self, hour: Hour) -> np.ndarray:
         """Return each ranked item's share (m,) of the recent clicks, zeros where there is none."""

@@ -93,8 +93,8 @@ class NextItemTask:
         self._services = [s for s in corpus.services if (s == config.service) == own]
         shuffled = np.random.default_rng(0).permutation(len(self.users))
         able = self._may_be_asked()
-        self.asked = np.sort(shuffled[able[shuffled]][: config.most])
-        if not len(self.asked):
+        self.queried = np.sort(shuffled[able[shuffled]][: config.most])
+        if not len(self.queried):
             raise ValueError(
                 f"{config.name}: no {config.users} user has an event of "
                 f"{', '.join(self._services) or 'another service'} before the last one in "
@@ -104,7 +104,7 @@ class NextItemTask:
             "corpus": corpus.fingerprint,
             "service": config.service,
             "filter_seen": config.filter_seen,
-            "asked": len(self.asked),
+            "asked": len(self.queried),
             "users": len(self.users),
             "items": len(self.items),
             # A key that has its default is no part of a recipe: older scores stay valid.
@@ -127,17 +127,17 @@ class NextItemTask:
         config, filtered = self.config, self.config.filter_seen
         if config.past == "other":  # the others read the items of the service itself
             return [Popularity()]
-        found: list[Tuned] = [
+        rankers: list[Tuned] = [
             Popularity(),
             ItemKNN(filter_seen=filtered),
             Ease(filter_seen=filtered),
             ImplicitALS(filter_seen=filtered),
         ]
         if config.clock_times:
-            found.append(RecentPopularity(filter_seen=filtered))
+            rankers.append(RecentPopularity(filter_seen=filtered))
         if config.supervised is not None:
-            found.append(SupervisedItems(config.supervised, self.corpus, config.service))
-        return found
+            rankers.append(SupervisedItems(config.supervised, self.corpus, config.service))
+        return rankers
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether it is "fitted" for a ranker, another probe for vectors of users and items.
@@ -158,15 +158,15 @@ class NextItemTask:
 
     @cached_property
     def before_test(self) -> Snapshot:
-        """What may be read of those `asked`: their events before their test item."""
-        cutoff = self._test_at[self.asked]
-        return snapshot_at(self.corpus, self.users[self.asked], cutoff, self._services)
+        """What may be read of those `queried`: their events before their test item."""
+        cutoff = self._test_at[self.queried]
+        return snapshot_at(self.corpus, self.users[self.queried], cutoff, self._services)
 
     @cached_property
     def seen(self) -> Ragged:
-        """The items of the service that those `asked` met before their test item, as columns."""
-        cutoff, service = self._test_at[self.asked], self.config.service
-        own = snapshot_at(self.corpus, self.users[self.asked], cutoff, [service])
+        """The items of the service that those `queried` met before their test item, as columns."""
+        cutoff, service = self._test_at[self.queried], self.config.service
+        own = snapshot_at(self.corpus, self.users[self.queried], cutoff, [service])
         return columns(own, service, self.items)
 
     @cached_property
@@ -180,8 +180,8 @@ class NextItemTask:
     @cached_property
     def counts(self) -> np.ndarray:
         """The number of training events of each item of the service, (m,)."""
-        met = columns(self.training, self.config.service, self.items).values
-        return np.bincount(met, minlength=len(self.items))
+        event_columns = columns(self.training, self.config.service, self.items).values
+        return np.bincount(event_columns, minlength=len(self.items))
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user asked: where their last item stands."""
@@ -197,16 +197,16 @@ class NextItemTask:
             return self._answers(lambda: products(users, of_service), {})
         if probe == "linear":
             return self._linear(given, users, catalogue)
-        past, asked = self._valid
+        past, questions = self._valid
         known = given.users(past)
-        weight, _ = tuned_weight(lambda: products(known, of_service), asked)
+        weight, _ = tuned_weight(lambda: products(known, of_service), questions)
         chosen = {"popularity": weight.share}
         return self._answers(lambda: weight(products(users, of_service)), chosen)
 
     def _fitted(self, ranker: Tuned) -> Scored:
         """Fit a copy of the ranker, whose matrices go with it."""
-        valid = self.before_valid.some(self.asked)
-        ranker.fit(self.training, valid, self.valid_items[self.asked], self.config.service)
+        valid = self.before_valid.some(self.queried)
+        ranker.fit(self.training, valid, self.valid_items[self.queried], self.config.service)
         return self._answers(lambda: ranker.scores(self.before_test, self.items), ranker.chosen)
 
     @cached_property
@@ -225,14 +225,14 @@ class NextItemTask:
         train = np.flatnonzero(self.corpus.split[self.users] == 0)
         used = item_columns(catalogue)
         items = catalogue[self.items][:, used]
-        past, asked = self._valid
+        past, questions = self._valid
         known = model.users(self.before_valid.some(train)), catalogue[self.valid_items[train]]
-        valid = model.users(past), catalogue[self.items[asked.targets]]
+        valid = model.users(past), catalogue[self.items[questions.targets]]
         frame, factors = frame_of(known, valid, used, model.blocks)
         maps = linear_maps(*known, frame)
-        found, weight, chosen = tuned_map_and_weight(maps, valid[0], items, asked)
+        linear_map, weight, chosen = tuned_map_and_weight(maps, valid[0], items, questions)
         return self._answers(
-            lambda: weight(products(found(users), items)),
+            lambda: weight(products(linear_map(users), items)),
             {**chosen, **({"factors": factors} if factors else {})},
         )
 
@@ -240,7 +240,7 @@ class NextItemTask:
         self, blocks: Callable[[], Iterator[np.ndarray]], chosen: Mapping[str, Any]
     ) -> Scored:
         past = self.before_test
-        targets = np.searchsorted(self.items, self.test_items[self.asked])
+        targets = np.searchsorted(self.items, self.test_items[self.queried])
         seen = self.seen if self.config.filter_seen else None
         ranks = rank_scores(blocks(), targets, seen)
         listed = len(np.unique(top_scores(blocks(), min(10, len(self.items)), seen)))

@@ -103,7 +103,7 @@ class ServiceWindows:
         self.samplers: list[WindowSampler] = []
         self.proposals: list[Proposal] = []
         self.items: list[np.ndarray] = []
-        self.met: list[np.ndarray] = []
+        self.event_items: list[np.ndarray] = []
         self.marks: list[np.ndarray | None] = []
         for services in joined_services(corpus, chosen, join):
             training, of_events = histories_of(corpus, services, chosen, marks)
@@ -125,7 +125,7 @@ class ServiceWindows:
             counts = np.bincount(np.searchsorted(items, training.values), minlength=len(items))
             self.services.append(services)
             self.items.append(items)
-            self.met.append(training.values)
+            self.event_items.append(training.values)
             self.marks.append(of_events)
             self.proposals.append(Proposal(counts, config.softmax))
         if not self.samplers:
@@ -147,8 +147,10 @@ class ServiceWindows:
         number, turn = self.turns.at(step)
         batch = self.samplers[number].at(turn, rank, world)
         drawn, log_expected = self.proposals[number].draw(self.samplers[number].seed, turn)
-        met, marks = self.met[number], self.marks[number]
-        wanted = np.concatenate([met[batch.items], met[batch.targets], self.items[number][drawn]])
+        event_items, marks = self.event_items[number], self.marks[number]
+        wanted = np.concatenate(
+            [event_items[batch.items], event_items[batch.targets], self.items[number][drawn]]
+        )
         rows, places = np.unique(wanted, return_inverse=True)
         texts = self.corpus.item_tokens.take(rows)
         by_length = np.argsort(texts.lengths, kind="stable")
@@ -188,9 +190,9 @@ class ServiceWindows:
         last = np.full(len(users), -1)
         here = corpus.item_service[histories.values] == service
         np.maximum.at(last, row[here], number[here])
-        asked = last > histories.offsets[:-1]  # not for their first event
-        before = (number < last[row]) & asked[row]
-        rows = np.flatnonzero(asked)
+        has_past = last > histories.offsets[:-1]  # not for their first event
+        before = (number < last[row]) & has_past[row]
+        rows = np.flatnonzero(has_past)
         return WindowQuestions(
             histories.mask(before).take(rows),
             histories.values[last[rows]],

@@ -30,8 +30,8 @@ def evaluate_predictive(
 ) -> dict[str, float]:
     """Return the same figures of a service's next items, among all of its own."""
     histories, targets = questions.histories, questions.targets
-    met, columns = np.unique(histories.values, return_inverse=True)
-    inputs = predictive_items(model, corpus.item_tokens.take(met), met)
+    past_items, columns = np.unique(histories.values, return_inverse=True)
+    inputs = predictive_items(model, corpus.item_tokens.take(past_items), past_items)
     states = predictive_states(model, inputs, Ragged(columns, histories.offsets), questions.marks)
     items = np.flatnonzero(corpus.item_service == service)
     table = predictive_items(model, corpus.item_tokens.take(items), items)

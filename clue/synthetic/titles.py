@@ -76,7 +76,7 @@ def make_titles(
     forms, (low, high) = FORMS[service], NUMBERS[service]
     fillers = [text.split() for text in FILLERS[service]]
     dice = rng.integers(2**31, size=(len(topics), 6)).tolist()
-    met: dict[str, int] = {}
+    title_counts: dict[str, int] = {}
     titles: list[str] = []
     for (interest, things), (form, a, b, x, y, n) in zip(topics, dice, strict=True):
         first = a % len(things)
@@ -89,7 +89,7 @@ def make_titles(
             y=fillers[1][y % len(fillers[1])],
             n=low + n % (high - low + 1),
         )
-        met[title] = met.get(title, 0) + 1
-        again = AGAIN[service].format(title=title, n=met[title])
-        titles.append(again if met[title] > 1 else title)
+        title_counts[title] = title_counts.get(title, 0) + 1
+        again = AGAIN[service].format(title=title, n=title_counts[title])
+        titles.append(again if title_counts[title] > 1 else title)
     return titles

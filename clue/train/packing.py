@@ -165,20 +165,20 @@ def _chunks(
     lengths: np.ndarray,
     parts: list[tuple[int, int]],
     recompute: list[bool],
-    place: tuple[FixedShape | None, torch.device | str],
+    shape_and_device: tuple[FixedShape | None, torch.device | str],
 ) -> tuple[Chunk, ...]:
-    shape, device = place
+    shape, device = shape_and_device
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    found: list[Chunk] = []
+    chunks: list[Chunk] = []
     for (start, stop), again in zip(parts, recompute, strict=True):
-        mine, these = values[ends[start] : ends[stop]], lengths[start:stop]
+        chunk_values, chunk_lengths = values[ends[start] : ends[stop]], lengths[start:stop]
         if shape is None:
-            layout = Layout.of(these, device)
+            layout = Layout.of(chunk_lengths, device)
         else:
-            layout = Layout.fixed(these, shape, device)
-            mine = np.pad(mine, (0, shape.positions - len(mine)))
-        found.append(Chunk(_tensor(mine, device), layout, again))
-    return tuple(found)
+            layout = Layout.fixed(chunk_lengths, shape, device)
+            chunk_values = np.pad(chunk_values, (0, shape.positions - len(chunk_values)))
+        chunks.append(Chunk(_tensor(chunk_values, device), layout, again))
+    return tuple(chunks)
 
 
 def _tensor(values: np.ndarray, device: torch.device | str) -> torch.Tensor:

@@ -45,8 +45,8 @@ class TextGroups:
         """Return log(1 + how many events are of each group), float32, of n histories of texts."""
         groups = len(self.centres)
         row = np.repeat(np.arange(len(histories)), histories.lengths)
-        place = row * groups + self.of(texts)[histories.values]
-        counts = np.bincount(place, minlength=len(histories) * groups)
+        cell = row * groups + self.of(texts)[histories.values]
+        counts = np.bincount(cell, minlength=len(histories) * groups)
         return np.log1p(counts.reshape(-1, groups), dtype=np.float32)
 
 

@@ -144,12 +144,14 @@ class Universal:
         """Return the figures of matching for pairs of services, and of each one's next items."""
         prefix = "contrastive."
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        found = self.contrastive.held_out(own)
+        figures = self.contrastive.held_out(own)
         model = self.model()
         model.load_state_dict(weights)
         if torch.accelerator.is_available():
             model.to(torch.accelerator.current_accelerator())
         for number, (name, questions) in enumerate(self.questions.items()):
             if len(questions.targets):
-                found[name] = evaluate_predictive(model.predictive, self.corpus, number, questions)
-        return found
+                figures[name] = evaluate_predictive(
+                    model.predictive, self.corpus, number, questions
+                )
+        return figures

@@ -145,7 +145,7 @@ def test_an_hour_reads_the_clicks_before_it_alone(tmp_path: Path) -> None:
     # In the hour of the moment users' own pasts hold it; what all share does not.
     ranked = (OPENS + 9 * HOUR, moment - HOUR)
     compared, differ = 0, 0
-    hours = [{h.start: h for h in task_of(each)._asked["test"]} for each in (one, other)]
+    hours = [{h.start: h for h in task_of(each)._query_hours["test"]} for each in (one, other)]
     for start in sorted(set(hours[0]) & set(hours[1])):
         left, right = hours[0][start], hours[1][start]
         same = all(
@@ -182,7 +182,7 @@ def test_the_hourly_ridge_equals_scikit_learn_on_the_clicks_before_the_hour(ring
     period = OPENS - DAY, OPENS + DAY
     clicks = ClickVectors.of(model, ring, "globo", task.log, period)
     assert np.array_equal(np.diff(clicks.rows) > 0, np.ones(len(clicks.rows) - 1, bool))
-    for hour in task._asked["test"][3:6]:
+    for hour in task._query_hours["test"][3:6]:
         asked = task.test.clicks[hour.rows]
         known = np.arange(*np.searchsorted(task.log.times, [hour.start - 2 * HOUR, hour.start]))
         known = known[task.log.before[known] >= 0]

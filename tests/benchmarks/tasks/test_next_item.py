@@ -64,8 +64,8 @@ def last_met(past: Snapshot) -> np.ndarray:
 def test_a_past_is_what_lies_before_the_target_in_that_service_alone(corpus: Corpus) -> None:
     task, shop = task_of(corpus), corpus.services.index("shop")
     whole = corpus.items_of(shop)
-    assert len(task.asked) == USERS
-    for row, user in enumerate(task.users[task.asked]):
+    assert len(task.queried) == USERS
+    for row, user in enumerate(task.users[task.queried]):
         *before, valid, test = whole[user].tolist()
         assert task.before_valid.parts[shop][0][row].tolist() == before
         assert task.before_test.parts[shop][0][row].tolist() == [*before, valid]
