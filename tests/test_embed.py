@@ -163,9 +163,11 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
     model = f"checkpoint={tiny_run.run}"
     # what a process waits for the others is known inside it alone
     (tmp_path / "job.py").write_text(
-        "import torch\nfrom torch import distributed\nfrom clue.embed import main\nmain()\n"
+        "import os\nimport torch\nfrom torch import distributed\n"
+        "from clue.embed import main\nmain()\n"
         "backend = distributed.group.WORLD._get_backend(torch.device('cpu'))\n"
-        "print(backend.options._timeout.total_seconds())\n"
+        # one write: a print's line and its end come apart where two processes print
+        "os.write(1, f'{backend.options._timeout.total_seconds()}\\n'.encode())\n"
     )
     printed = _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
     assert printed.split() == [str(PATIENCE.total_seconds())] * 2
