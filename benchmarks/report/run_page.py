@@ -166,12 +166,27 @@ def _cell(model: str, measure: str, interval: Interval) -> Bar:
     return Bar(model, interval, number(measure, interval.value), between, kind_of(model))
 
 
+def _losses(train: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """Return the training loss over the steps, a line for each part whose turn a step may be.
+
+    One line of both parts of a universal run would jump between their scales at every turn.
+    """
+    parts = {
+        "views": [step for step in train if "in_batch_recall" in step],
+        "next item": [step for step in train if "in_batch_recall" not in step],
+    }
+    return [
+        Line(name, [step["step"] for step in steps], _numbers(step["loss"] for step in steps))
+        for name, steps in parts.items()
+        if steps
+    ]
+
+
 def curves(log: RunHistory) -> list[tuple[str, Markup]]:
     """Return titles and charts over the steps: the training loss, and the held-out figures."""
     charts: list[tuple[str, Panel]] = []
     if log.train:
-        loss = Line("loss", [t["step"] for t in log.train], _numbers(t["loss"] for t in log.train))
-        charts.append(("Training loss, nats", Panel([loss], x_label="step")))
+        charts.append(("Training loss, nats", Panel(_losses(log.train), x_label="step")))
     steps = [line["step"] for line in log.valid]
     for task, titles in CURVES.items():
         held_out = [figures for line in log.valid if (figures := _figures(line, task))]

@@ -200,6 +200,13 @@ def test_a_universal_run_opens_with_the_curves_of_both_parts(
     assert page.count("<h3>User ") == 3
 
 
+def test_each_part_of_a_universal_run_has_its_line_of_the_loss() -> None:
+    steps: list[Any] = [{"step": 1, "loss": 6.0, "in_batch_recall": 0.1}, {"step": 2, "loss": 9.0}]
+    (_, both), (_, one) = (curves(RunHistory(train=train))[0] for train in (steps, steps[:1]))
+    assert [f">{name}<" in both for name in ("views", "next item")] == [True, True]
+    assert ">next item<" not in one
+
+
 def test_texts_of_the_log_and_of_the_scores_stay_text(hostile: Corpus, tmp_path: Path) -> None:
     run = saved_run(tmp_path, "evil", hostile, SequencesConfig())
     valid = {"kind": "valid", "step": 1, "entropy": 2.0}
