@@ -88,7 +88,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            if request.method == "POST":
+            if request.method in ("POST", "PUT", "PATCH"):
                 _check_headers(request)
             return await handle(StrictRequest(request.scope, request.receive))
 

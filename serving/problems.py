@@ -33,6 +33,16 @@ class ProblemBody(BaseModel):
     errors: list[FieldError] | None = None
 
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "refused (RFC 9457)",
+        "model": ProblemBody,
+        "content": {"application/problem+json": {}},
+    }
+    for status in ("4XX", "5XX")
+}
+
+
 class Problem(HTTPException):
     """A refusal: raise it anywhere under a route.
 

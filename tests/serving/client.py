@@ -9,8 +9,9 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
-from serving.app import Live, create_app
+from serving.app import create_app
 from serving.generation import Contents
+from serving.live import Live
 from serving.settings import Settings
 
 User = Mapping[str, Sequence[str]]

@@ -1,0 +1,88 @@
+"""What answers requests: the model, its index and the thread that owns both; one per process."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from pydantic_core import to_json
+
+from serving.batcher import Batcher, BatcherStopped, QueueFull
+from serving.engine import Answer, Engine, Query, cost_of
+from serving.problems import Problem
+from serving.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """What answers requests: the model, its index, and the thread that owns both."""
+
+    settings: Settings
+    engine: Engine
+    batcher: Batcher[Query, Answer]
+
+    def stamp(self) -> dict[str, Any]:
+        """Return what every answer says about its origin."""
+        return {"model": self.engine.encoder.fingerprint, "index": self.engine.index.name}
+
+
+def live_service(request: Request) -> Live:
+    """Return what answers requests; raises Problem 503 when nothing does."""
+    service: Live | Problem = request.app.state.service
+    if isinstance(service, Problem):
+        raise service.with_traceback(None)  # else each raise of the one object would lengthen it
+    if not service.batcher.alive:
+        raise not_ready("the model thread has ended; restart the service")
+    return service
+
+
+Ready = Annotated[Live, Depends(live_service)]
+
+
+async def ask(live: Live, request: Request, query: Query) -> Answer:
+    """Return the model thread's answer.
+
+    Raises Problem 429 when too much waits, 504 when the time is over, 503 when the thread has
+    ended. A client that leaves takes its query out of the queue.
+    """
+    cost = cost_of(query, live.engine.encoder)
+    work = asyncio.ensure_future(live.batcher.submit(query, cost))
+    left = asyncio.ensure_future(_departure(request))
+    try:
+        done, _ = await asyncio.wait(
+            (work, left),
+            timeout=live.settings.request_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if work in done:
+            return work.result()
+    except QueueFull as full:
+        retry = {"retry-after": str(full.retry_seconds)}
+        detail = "too many requests wait; come again after Retry-After seconds"
+        raise Problem(429, "queue-full", detail, headers=retry) from None
+    except BatcherStopped:
+        raise not_ready("the model thread has ended; restart the service") from None
+    finally:
+        work.cancel()
+        left.cancel()
+    if left in done:
+        raise Problem(499, "client-closed", "the client left before the answer was ready")
+    detail = f"no answer within {live.settings.request_seconds:g} s; send less or come again"
+    raise Problem(504, "too-slow", detail, headers={"retry-after": "1"})
+
+
+async def _departure(request: Request) -> None:
+    """Return when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def not_ready(detail: str, *, fingerprints: dict[str, str] | None = None) -> Problem:
+    """Return the 503 of a service that cannot answer."""
+    extra = {"fingerprints": fingerprints} if fingerprints else None
+    return Problem(503, "not-ready", detail, headers={"retry-after": "5"}, extra=extra)
+
+
+def json_response(value: dict[str, Any]) -> Response:
+    """Return the JSON response without FastAPI's encoder, which takes 1,657 µs for 768 floats."""
+    return Response(to_json(value), media_type="application/json")
