@@ -21,13 +21,14 @@ from serving.body import BodyLimit
 from serving.engine import Answer, BadVector, Engine, Query
 from serving.generation import BrokenIndex
 from serving.index import Index
+from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
 from serving.problems import Problem, install
 from serving.routes import embed, health, models, operations, search
 from serving.server import drain_on_sigterm
-from serving.settings import ApiKey, Settings
+from serving.settings import Settings
 
 log = logging.getLogger("clue.serving")
 

@@ -34,8 +34,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clue.config import run_command
+from serving.keys import ApiKey, Role
 from serving.problems import Problem, refuse
-from serving.settings import ApiKey, Role
 
 PROBES = ("/livez", "/readyz", "/startupz")
 RANK: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
@@ -165,8 +165,9 @@ ROLES: dict[Callable[..., Any], Role] = {reads: "read", writes: "write", adminis
 
 def role_of(route: APIRoute) -> Role | None:
     """Return the largest role that a route requires, None where it requires none."""
-    roles = [ROLES[each.call] for each in route.dependant.dependencies if each.call in ROLES]
-    return max(roles, key=RANK.__getitem__, default=None)
+    calls = {each.call for each in route.dependant.dependencies}
+    roles: list[Role] = [role for function, role in ROLES.items() if function in calls]
+    return max(roles, key=lambda role: RANK[role], default=None)
 
 
 def check_routes(routers: Sequence[APIRouter]) -> None:

@@ -43,44 +43,72 @@ class Metrics:
         self.watched = Watched()
         self.local = CollectorRegistry()
         self.local.register(self.watched)
-        mine = {"registry": self.registry}
+        own = self.registry
         self.requests = Counter(
-            "clue_requests", "requests answered", ["route", "method", "status"], **mine
+            "clue_requests",
+            "requests answered",
+            ["route", "method", "status"],
+            registry=own,
         )
         self.seconds = Histogram(
-            "clue_request_seconds", "from headers to answer", ["route"], buckets=SECONDS, **mine
+            "clue_request_seconds",
+            "from headers to answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=own,
         )
         self.stages = Histogram(
             "clue_stage_seconds",
             "a request's wait for the model thread; encode and search of its batch",
             ["stage"],
             buckets=SECONDS,
-            **mine,
+            registry=own,
         )
-        self.rejected = Counter("clue_rejected", "requests refused, by problem", ["reason"], **mine)
+        self.rejected = Counter(
+            "clue_rejected",
+            "requests refused, by problem",
+            ["reason"],
+            registry=own,
+        )
         self.queue = Gauge(
             "clue_queue_size",
             "requests that wait for the model thread",
             multiprocess_mode="livesum",
-            **mine,
+            registry=own,
         )
-        self.batches = Histogram("clue_batch_queries", "queries of a batch", buckets=POWERS, **mine)
+        self.batches = Histogram(
+            "clue_batch_queries",
+            "queries of a batch",
+            buckets=POWERS,
+            registry=own,
+        )
         self.batch_tokens = Histogram(
-            "clue_batch_tokens", "estimated tokens of a batch", buckets=POWERS, **mine
+            "clue_batch_tokens",
+            "estimated tokens of a batch",
+            buckets=POWERS,
+            registry=own,
         )
-        self.tokens = Counter("clue_tokens", "estimated tokens encoded", **mine)
+        self.tokens = Counter(
+            "clue_tokens",
+            "estimated tokens encoded",
+            registry=own,
+        )
         self.bad_vectors = Counter(
-            "clue_bad_vectors", "queries whose vector was not finite: never answered", **mine
+            "clue_bad_vectors",
+            "queries whose vector was not finite: never answered",
+            registry=own,
         )
         self.unknown_services = Counter(
-            "clue_unknown_service_events", "events of services outside pretraining", **mine
+            "clue_unknown_service_events",
+            "events of services outside pretraining",
+            registry=own,
         )
         self.serving = Gauge(
             "clue_serving_info",
             "1 for the model and the generation that answer",
             ["model", "index", "corpus"],
             multiprocess_mode="livemax",
-            **mine,
+            registry=own,
         )
 
     def serve(self, labels: Mapping[str, str]) -> None:

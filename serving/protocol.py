@@ -134,8 +134,13 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self.flow.read_paused:  # it is we who do not read: an earlier request is not answered
             self._expect(self._deadlines.body_seconds)
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if self.is_answering():
+            self.transport.abort()
+        else:
             self.transport.write(LATE)
             self.transport.close()
-        else:
-            self.transport.abort()
+
+    def is_answering(self) -> bool:
+        """Whether a request of this connection has begun and is not answered."""
+        # None before the first request, whatever its type says
+        return bool(self.cycle) and not self.cycle.response_complete

@@ -4,39 +4,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import limits
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Role = Literal["read", "write", "admin"]
-
-
-def _rate(text: str) -> str:
-    try:
-        limits.parse(text)
-    except ValueError:
-        raise ValueError("is no rate; write for instance 100/second or 5000/minute") from None
-    return text
+from serving.keys import ApiKey, Rate
 
 
 def _origin(text: str) -> str:
     if not text.startswith(("http://", "https://")) or "*" in text:
         raise ValueError("is no origin; write each one out, for instance https://shop.example")
     return text
-
-
-Rate = Annotated[str, AfterValidator(_rate)]
-
-
-class ApiKey(BaseModel):
-    """Who may do what: the SHA-256 of a key, never the key. `rate` replaces the service's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    role: Role
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    rate: Rate | None = None
 
 
 class Settings(BaseSettings):

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from serving.app import ROUTERS, create_app
 from serving.auth import PROBES, RANK, KeyConfig, check_routes, make, role_of
-from serving.settings import ApiKey, Role, Settings
+from serving.keys import ApiKey, Role
+from serving.settings import Settings
 from tests.serving.client import body_of, problem, serving
 
 SECRETS: dict[Role, str] = {role: f"{role}-{'s' * 40}" for role in RANK}
@@ -41,11 +42,11 @@ def routes() -> list[tuple[str, str, Role | None]]:
     """Method, path and role of every route, those that OpenAPI hides included."""
     own = [route for router in ROUTERS for route in router.routes]
     assert all(isinstance(route, APIRoute) for route in own)
-    listed = [
+    listed: list[tuple[str, str, Role | None]] = [
         (method, route.path, role_of(route))
         for route in own
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     ]
     app = create_app(unloaded())
     described = {
@@ -53,7 +54,7 @@ def routes() -> list[tuple[str, str, Role | None]]:
     }
     assert described <= {(method, path) for method, path, _ in listed}
     built_in = [getattr(route, "path", None) for route in app.routes]
-    return listed + [("GET", path, "read") for path in built_in if path]
+    return [*listed, *(("GET", str(path), "read") for path in built_in if path)]
 
 
 def test_every_route_but_the_probes_needs_a_known_key_of_a_large_enough_role() -> None:
