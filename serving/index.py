@@ -1,35 +1,31 @@
-"""Exact nearest items and users over one generation. FAISS is kept in; torch is kept out."""
+"""Nearest items and users over one generation. FAISS is kept in; torch is kept out."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 
-from serving.generation import BrokenIndex, Contents, content_of, is_unit, read
+from serving.base_index import BaseIndex, Built, Choice, Hits
+from serving.generation import Contents, content_of, is_unit, read
+
+PROBES = 256  # users whose vectors the recall of an index is measured with
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Search:
     """The `k` nearest items or users, without the rows in `exclude`.
 
-    `service` restricts items to one service (an index into `Index.services`).
+    `service` restricts items to one service (an index into `Index.services`), `allowed` to the
+    rows of a mask (n,) over all items or users.
     """
 
     kind: str  # "items" or "users"
     k: int
     exclude: np.ndarray
     service: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """Rows (int64) and scores (float32, inner product), best first; equal scores by row."""
-
-    rows: np.ndarray
-    scores: np.ndarray
+    allowed: np.ndarray | None = None
 
 
 class Index:
@@ -38,13 +34,12 @@ class Index:
     A search for users has a unit vector of `width`, one for items a state of `ranking_width`; where
     `is_cosine` the two are one and the same.
 
-    Each service has a FAISS index of its own, so that "the best of one service" needs no filter and
-    "the best of all" merges a few short lists. Search is exact: at 200,000 vectors of width 256 it
-    costs 10 ms of one core, below what encoding a user costs.
+    Each service has a base index of its own, so that "the best of one service" needs no filter and
+    "the best of all" merges a few short lists. `choice` says of which structure they are.
     """
 
-    def __init__(self, name: str, contents: Contents) -> None:
-        """Copy the vectors of checked `contents` into FAISS; they need not be kept."""
+    def __init__(self, name: str, contents: Contents, choice: Choice | None = None) -> None:
+        """Build the base indexes of checked `contents`."""
         self.name = name
         self.model_fingerprint = contents.model_fingerprint
         self.corpus_fingerprint = contents.corpus_fingerprint
@@ -65,18 +60,34 @@ class Index:
         self.templates = contents.templates
         self._by_content = _Lookup(contents.item_content)
         self._by_key = _Lookup(contents.item_key)
-        self._users = _Shard(np.arange(self.num_users), contents.user_vectors)
+        self._user_vectors = contents.user_vectors
+        probes = np.random.default_rng(0).permutation(self.num_users)[:PROBES]
+        self._users = _Shard(
+            np.arange(self.num_users),
+            BaseIndex(contents.user_vectors, choice, contents.user_vectors[probes], probes),
+        )
+        states = contents.user_vectors if self.is_cosine else contents.user_states
+        assert states is not None
         self._items = [
-            _Shard(rows, contents.item_vectors[rows])
+            _Shard(rows, BaseIndex(contents.item_vectors[rows], choice, states[probes]))
             for rows in (
                 np.flatnonzero(contents.item_service == s) for s in range(len(self.services))
             )
         ]
 
     @classmethod
-    def load(cls, out: Path) -> "Index":
+    def load(cls, out: Path, choice: Choice | None = None) -> "Index":
         """Return the current generation in `out`; raises as `generation.read` does."""
-        return cls(*read(out))
+        return cls(*read(out), choice)
+
+    @property
+    def built(self) -> dict[str, Built]:
+        """What the base indexes are: that of "users", and of each service's items by its name."""
+        of_items = {name: s.base.built for name, s in zip(self.services, self._items, strict=True)}
+        return {
+            "users": self._users.base.built,
+            **{f"items of {n}": b for n, b in of_items.items()},
+        }
 
     def search(self, vectors: Sequence[np.ndarray], searches: Sequence[Search]) -> list[Hits]:
         """Return for each of `vectors` the hits of the search beside it.
@@ -91,15 +102,19 @@ class Index:
             self._require(vector, search)
         parts: list[list[Hits]] = [[] for _ in searches]
         for shard, service in [(self._users, -1), *((s, i) for i, s in enumerate(self._items))]:
-            wanted = [n for n, search in enumerate(searches) if _reads(search, service)]
-            if wanted and len(shard.rows):
-                # Excluded rows may be the very best, so as many more are asked for.
-                deep = max(searches[n].k + len(searches[n].exclude) for n in wanted)
+            groups: dict[int, list[int]] = {}  # by filter, whose searches are one batch
+            for n, search in enumerate(searches):
+                if _reads(search, service) and len(shard.rows):
+                    groups.setdefault(id(search.allowed), []).append(n)
+            for group in groups.values():
+                queries = np.stack([vectors[n] for n in group])
                 for n, hits in zip(
-                    wanted, shard.nearest(np.stack([vectors[n] for n in wanted]), deep), strict=True
+                    group, shard.nearest(queries, [searches[n] for n in group]), strict=True
                 ):
                     parts[n].append(hits)
-        return [_best(per_shard, search) for per_shard, search in zip(parts, searches, strict=True)]
+        return [
+            _best(per_shard, search.k) for per_shard, search in zip(parts, searches, strict=True)
+        ]
 
     def user_row(self, user_id: str) -> int | None:
         """Return the row of a user, or None for one the index does not hold."""
@@ -113,7 +128,7 @@ class Index:
 
     def user_vector(self, row: int) -> np.ndarray:
         """Return the unit vector (width,) of a user row."""
-        return np.asarray(self._users.faiss.reconstruct(row))
+        return self._user_vectors[row]
 
     def user_state(self, row: int) -> np.ndarray:
         """Return the vector (ranking_width,) by which items rank for a user row."""
@@ -167,18 +182,24 @@ class _Lookup:
 
 
 class _Shard:
-    """Some rows and the FAISS index of their vectors."""
+    """Some rows, ascending, and the base index of their vectors."""
 
-    def __init__(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray, base: BaseIndex) -> None:
         self.rows = rows
-        self.faiss = faiss.IndexFlatIP(vectors.shape[1])
-        self.faiss.add(np.ascontiguousarray(vectors))
-        if self.faiss.ntotal != len(rows):
-            raise BrokenIndex(f"FAISS holds {self.faiss.ntotal} of {len(rows)} vectors")
+        self.base = base
 
-    def nearest(self, vectors: np.ndarray, k: int) -> list[Hits]:
-        scores, positions = self.faiss.search(vectors, min(k, len(self.rows)))
-        return [Hits(self.rows[row], score) for row, score in zip(positions, scores, strict=True)]
+    def nearest(self, queries: np.ndarray, searches: Sequence[Search]) -> list[Hits]:
+        """Return the hits of searches with one filter, rows numbered as the index does."""
+        mask = searches[0].allowed
+        allowed = None if mask is None else mask[self.rows]
+        excluded = [self._own(search.exclude) for search in searches]
+        most = max(search.k for search in searches)
+        hits = self.base.search(queries, most, excluded, allowed)
+        return [Hits(self.rows[each.rows], each.scores) for each in hits]
+
+    def _own(self, rows: np.ndarray) -> np.ndarray:
+        positions = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return positions[self.rows[positions] == rows]
 
 
 def _reads(search: Search, service: int) -> bool:
@@ -187,9 +208,8 @@ def _reads(search: Search, service: int) -> bool:
     return service >= 0 and search.service in (None, service)
 
 
-def _best(parts: Sequence[Hits], search: Search) -> Hits:
+def _best(parts: Sequence[Hits], k: int) -> Hits:
     rows = np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)])
     scores = np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)])
-    order = np.lexsort((rows, -scores))
-    order = order[~np.isin(rows[order], search.exclude)][: search.k]
+    order = np.lexsort((rows, -scores))[:k]
     return Hits(rows[order], scores[order])
