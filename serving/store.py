@@ -1,0 +1,296 @@
+"""The durable users: histories and vectors in SQLite, which is the truth; every index is derived.
+
+    store/.lock           held by one service (store_lock.py)
+    store/users.sqlite    WAL, synchronous=FULL: what was acknowledged is on the disk
+    store/acknowledged    the last write that was; tells a log whose end is damaged from a whole one
+
+One thread writes what waits in one transaction and acknowledges it after the commit: alone, each
+write of its own, SQLite does 518 commits a second, 64 together 12,128 rows. Worker processes have a
+Store each over one file; a write takes its number inside its transaction, so that numbers are in
+the order of commits and "all after n" is what another process has not seen yet.
+"""
+
+import fcntl
+import queue
+import sqlite3
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from serving import rows
+from serving.rows import State, StoredUser, StoredVector, damaged, digest_of
+from serving.store_lock import hold
+from serving.writes import Delete, Embed, Goal, Upsert, apply
+
+FILE = "users.sqlite"
+ACKNOWLEDGED = "acknowledged"
+BUSY_SECONDS = 10.0  # how long a worker waits for the others' commits
+MOST_TOGETHER = 256  # writes of one transaction
+PAGE_BYTES = 8192
+# what SQLite reports of a disk that takes no more, and of a limit on the size of files
+FULL = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE),
+    *(sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_CANTOPEN),
+)
+
+Write: TypeAlias = Upsert | Delete | Embed | Goal
+Job: TypeAlias = tuple[Sequence[Write], "Future[list[int]]"]
+
+
+class StoreFull(RuntimeError):
+    """The disk takes no more: the write is not done. Reads go on, and writes as soon as it does."""
+
+
+class StoreBusy(RuntimeError):
+    """Another process holds the write lock for too long: the write is not done."""
+
+
+class StoreClosed(RuntimeError):
+    """The store takes no more writes, for it is being closed."""
+
+
+class Store:
+    """The users of one directory. Any thread may read, and hand in writes."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open or make the store and verify every row of it.
+
+        Raises StoreRefused where another service
+        holds the directory or it cannot be written, BrokenStore where it is damaged.
+        """
+        self._lock = hold(directory)
+        self._directory = directory
+        self._reading = threading.Lock()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = False
+        try:
+            with sqlite_errors():
+                self._writer = self._connect()
+                self._create()
+                self.name = self._verify()
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self._lock.close()
+            raise
+        self._thread = threading.Thread(target=self._serve, name="clue-store", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Do the writes that wait, then let go of the directory."""
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+        self._reader.close()
+        self._writer.close()
+        self._lock.close()
+
+    def submit(self, writes: Sequence[Write]) -> "Future[list[int]]":
+        """Do `writes` in one transaction, all or none of them; the future has their numbers.
+
+        It is done after the commit. It raises writes.Conflict where the user has changed meanwhile,
+        StoreFull where the disk takes no more, StoreBusy, BrokenStore and StoreClosed.
+        """
+        future: Future[list[int]] = Future()
+        if self._closed:
+            future.set_exception(StoreClosed("the service is ending"))
+        else:
+            self._jobs.put((writes, future))
+        return future
+
+    def user(self, user_id: str) -> StoredUser | None:
+        """Return the user, or None where the store never had them; raises BrokenStore."""
+        row = self._row(f"SELECT {rows.USER} FROM users WHERE id = ?", user_id)
+        return None if row is None else rows.user_of(row)
+
+    def vector(self, user_id: str, model: str) -> StoredVector | None:
+        """Return the vector that `model` gave to the user, None where it gave none."""
+        sql = f"SELECT {rows.VECTOR} FROM vectors WHERE id = ? AND model = ?"
+        row = self._row(sql, user_id, model)
+        return None if row is None else rows.vector_of(row)
+
+    def state(self) -> State:
+        """Return what the store says of itself, as of the last commit of any process."""
+        with self._reading, sqlite_errors():
+            return rows.state_of(self._reader)
+
+    def version(self) -> int:
+        """Return a number that changes when another connection has written."""
+        with self._reading, sqlite_errors():
+            return self._reader.execute("PRAGMA data_version").fetchone()[0]
+
+    def changes(
+        self, after: int, model: str, *, most: int = 1000
+    ) -> list[tuple[StoredUser, StoredVector | None]]:
+        """Return the next `most` users written after the write `after`, in order.
+
+        Each with their vector by `model`, where it is that of the last write.
+        """
+        with self._reading, sqlite_errors():
+            sql = f"SELECT {rows.USER} FROM users WHERE seq > ? ORDER BY seq LIMIT ?"
+            users = [rows.user_of(row) for row in self._reader.execute(sql, (after, most))]
+            return [(user, self._fitting(user, model)) for user in users]
+
+    def lacking(self, model: str, *, after: str = "", most: int = 64) -> list[StoredUser]:
+        """Return the next living users, by id, whose last write `model` has not embedded."""
+        sql = (
+            f"SELECT {rows.USER} FROM users WHERE id > ? AND events NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM vectors v WHERE v.id = users.id AND v.model = ? AND v.seq = users.seq) "
+            "ORDER BY id LIMIT ?"
+        )
+        with self._reading, sqlite_errors():
+            wanted = self._reader.execute(sql, (after, model, most))
+            return [rows.user_of(row) for row in wanted]
+
+    def oldest_deletion(self, after: int) -> float | None:
+        """Return when the first of the deletions after the write `after` was; None without any."""
+        sql = "SELECT min(written) FROM users WHERE events IS NULL AND seq > ?"
+        row = self._row(sql, after)
+        return None if row is None else row[0]  # pyright: ignore[reportReturnType]
+
+    def deleted_before(self, moment: float) -> set[str]:
+        """Return the ids of the users deleted before a moment in epoch seconds."""
+        sql = "SELECT id FROM users WHERE events IS NULL AND written < ?"
+        with self._reading, sqlite_errors():
+            return {user_id for (user_id,) in self._reader.execute(sql, (moment,))}
+
+    def _fitting(self, user: StoredUser, model: str) -> StoredVector | None:
+        sql = f"SELECT {rows.VECTOR} FROM vectors WHERE id = ? AND model = ?"
+        row = self._reader.execute(sql, (user.user_id, model)).fetchone()
+        made = None if row is None else rows.vector_of(row)
+        return made if made is not None and made.seq == user.seq else None
+
+    def _row(self, sql: str, *values: object) -> tuple[object, ...] | None:
+        with self._reading, sqlite_errors():
+            return self._reader.execute(sql, values).fetchone()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._directory / FILE,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what a user was is overwritten, not freed
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+        return connection
+
+    def _create(self) -> None:
+        with transaction(self._writer):
+            if self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                return
+            for sql in rows.SCHEMA.values():
+                self._writer.execute(sql)
+            state = State(store=uuid.uuid4().hex, seq=0, users=0, total=0, goal="")
+            self._writer.execute("INSERT INTO state VALUES (?,?,?,?,?,?,?)", rows.state_row(state))
+
+    def _serve(self) -> None:
+        forget = False
+        while True:
+            jobs = [self._jobs.get()]
+            while len(jobs) < MOST_TOGETHER and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            self._commit([job for job in jobs if job is not None])
+            forget |= any(isinstance(w, Delete) for job in jobs if job for w in job[0])
+            if forget and self._jobs.empty():
+                forget = self._log_holds_more()
+            if None in jobs:
+                return
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        """Do the jobs in one transaction and settle them."""
+        settled: list[tuple[Future[list[int]], list[int] | Exception]] = []
+        try:
+            with sqlite_errors(), transaction(self._writer):
+                before = state = rows.state_of(self._writer)
+                for writes, future in jobs:
+                    made, state = apply(self._writer, writes, state)
+                    settled.append((future, made))
+                if state != before:
+                    self._writer.execute("DELETE FROM state")
+                    row = rows.state_row(state)
+                    self._writer.execute("INSERT INTO state VALUES (?,?,?,?,?,?,?)", row)
+            self._acknowledge(state)
+        except Exception as error:  # each future has it: the thread goes on
+            settled = [(future, error) for _, future in jobs]
+        for future, outcome in settled:
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _log_holds_more(self) -> bool:
+        """Empty the log of what deleted users were; True while a reader or the disk forbids it."""
+        try:
+            return bool(self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        except sqlite3.Error:
+            return True
+
+    def _acknowledge(self, state: State) -> None:
+        """Note the number of the last commit; no fsync, for it guards the log and not the data."""
+        with (self._directory / ACKNOWLEDGED).open("a+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if state.seq > _acknowledged(file.read(), state.store):
+                file.truncate(0)
+                file.write(struct.pack("<q", state.seq) + digest_of(state.seq, state.store))
+
+    def _verify(self) -> str:
+        """Return the store's name; raises BrokenStore unless every row is as it was written.
+
+        Raises it too where the end of the log is lost: SQLite drops a damaged one without a word.
+        """
+        started = time.monotonic()
+        note = self._directory / ACKNOWLEDGED
+        raw = note.read_bytes() if note.exists() else b""  # before the rows: others may be writing
+        self._writer.execute("BEGIN")  # one moment of them
+        state = rows.verify(self._writer)
+        self._writer.execute("COMMIT")
+        noted = _acknowledged(raw, state.store)
+        if noted > state.seq:
+            raise damaged(f"writes {state.seq + 1} to {noted} were acknowledged and are not there")
+        self.recovery_seconds = time.monotonic() - started
+        return state.store
+
+
+def _acknowledged(raw: bytes, store: str) -> int:
+    """Return the last write acknowledged; 0 where none is noted, or the note is damaged itself."""
+    seq = struct.unpack("<q", raw[:8])[0] if len(raw) == 24 else 0
+    return seq if raw[8:] == digest_of(seq, store) else 0
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """Hold the write lock of the file; commit at the end, or roll all back."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def sqlite_errors() -> Generator[None]:
+    """Turn SQLite's errors into StoreFull, StoreBusy and BrokenStore."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError, TypeError) as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code in FULL:
+            raise StoreFull("the disk takes no more") from error
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreBusy("other processes write for too long") from error
+        raise damaged(type(error).__name__) from error
