@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from serving import gpu
-from serving.structures import CpuStructure, GpuKind, Kind, Structure, chosen_by_size
+from serving.structures import AnyKind, CpuStructure, Structure, chosen_by_size
 
 log = logging.getLogger("clue.serving")
 
@@ -33,7 +33,7 @@ class Choice:
     With "auto" the number of vectors decides, and a GPU is used where FAISS has one.
     """
 
-    kind: Kind | GpuKind | Literal["auto"] = AUTO
+    kind: AnyKind = AUTO
     device: Device = AUTO
     recall: float = 0.99
 

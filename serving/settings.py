@@ -5,6 +5,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.base_index import Choice, Device
+from serving.structures import AnyKind
+
 
 class Settings(BaseSettings):
     """Paths and limits; raises ValidationError, which names the variable that is wrong.
@@ -35,3 +38,16 @@ class Settings(BaseSettings):
     )
     body_seconds: float = Field(default=10.0, gt=0, description="for a body to arrive")
     torch_threads: int = Field(default=1, ge=1, description="threads of one encode or search")
+    index_kind: AnyKind = Field(
+        default="auto",
+        description="auto, by size; or flat, fp16, sq8, ivf, hnsw, gpu_flat, gpu_ivfpq, gpu_cagra",
+    )
+    index_device: Device = Field(default="auto", description="auto, cpu or cuda")
+    index_recall: float = Field(
+        default=0.99, gt=0, le=1, description="least recall@10 that a search spends effort for"
+    )
+
+    @property
+    def choice(self) -> Choice:
+        """What the operator wants of the indexes."""
+        return Choice(kind=self.index_kind, device=self.index_device, recall=self.index_recall)

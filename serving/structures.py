@@ -7,16 +7,19 @@ inner products (Bachrach et al., RecSys 2014, "Speeding up the Xbox recommender 
 
 from typing import Any, Literal, Protocol
 
-import faiss
+import faiss as untyped
 import numpy as np
 
+faiss: Any = untyped  # its types are incomplete
+
 Kind = Literal["flat", "fp16", "sq8", "ivf", "hnsw"]
-GpuKind = Literal["gpu_flat", "gpu_ivfpq", "gpu_cagra"]
+AnyKind = Literal[
+    "auto", "flat", "fp16", "sq8", "ivf", "hnsw", "gpu_flat", "gpu_ivfpq", "gpu_cagra"
+]
 
 # Processor time of one query on one core, 200,000 vectors of width 256: flat 9.7 ms, sq8 4.1, ivf
-# .26, hnsw .24. Below 50,000 an exact scan is cheaper than encoding a user (1 to 20 ms); hnsw took
-# 49 s to build there, ivf 5 s, and a process builds at every start, so hnsw is only ever chosen by
-# name.
+# .26, hnsw .24. Below 50,000 an exact scan is cheaper than encoding a user. hnsw took 49 s to build
+# there and ivf 5, and a process builds at every start: hnsw is chosen by name alone.
 MOST_FLAT = 50_000
 MOST_SQ8 = 200_000
 # of a scan of coarse codes so many candidates for each result are ranked again by their vectors
@@ -80,7 +83,8 @@ class CpuStructure:
         self._faiss.add(lifted)
         if self._faiss.ntotal != rows:
             raise RuntimeError(f"FAISS holds {self._faiss.ntotal} of {rows} vectors")
-        self.bytes = rows * self._faiss.sa_code_size()
+        stored = self._faiss.storage if kind == "hnsw" else self._faiss
+        self.bytes = rows * stored.sa_code_size()
         if kind == "ivf":
             self.bytes += rows * 8 + self._coarse.ntotal * self._coarse.code_size
         if kind == "hnsw":
