@@ -1,32 +1,38 @@
 """The HTTP service.
 
     export OMP_NUM_THREADS=1 CLUE_CHECKPOINT=runs/demo CLUE_INDEX=indexes/demo
-    uvicorn --factory serving.app:create_app
+    uvicorn --factory serving.app:create_app --http serving.protocol:DeadlineProtocol
 
 One process has one model thread; more processes (`--workers`) are the way to more throughput.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from clue.inference import encoder as inference
+from serving.auth import Guard, check_routes
 from serving.batcher import Batcher
 from serving.body import BodyLimit
-from serving.engine import Engine, Query
+from serving.engine import Answer, BadVector, Engine, Query
 from serving.generation import BrokenIndex
 from serving.index import Index
+from serving.keys import ApiKey
 from serving.live import Live, not_ready
+from serving.metrics import Metrics
+from serving.observe import Observed
 from serving.problems import Problem, install
-from serving.routes import embed, health, models, search
+from serving.routes import embed, health, models, operations, search
+from serving.server import drain_on_sigterm
 from serving.settings import Settings
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (health.router, models.router, embed.router, search.router)
+ROUTERS = (health.router, operations.router, models.router, embed.router, search.router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -40,24 +46,55 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.service = await asyncio.to_thread(load, chosen)
-        if isinstance(app.state.service, Problem):
-            yield
-            return
-        live: Live = app.state.service
-        live.batcher.start()
+        loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
+        drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield
-        await asyncio.to_thread(live.batcher.stop)
+        await loading
+        if isinstance(app.state.service, Live):
+            await asyncio.to_thread(app.state.service.batcher.stop)
 
     app = FastAPI(title="CLUE", lifespan=lifespan, redirect_slashes=False)
+    app.state.service = not_ready("the model and the index are being loaded", kind="loading")
+    app.state.draining = False
+    app.state.metrics = Metrics()
+    # the last one added is the outermost
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds)
+    app.add_middleware(Guard, keys=_keys(chosen), rate=chosen.rate)
+    if chosen.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-timeout-ms"],
+        )
+    app.add_middleware(Observed, metrics=app.state.metrics, log_requests=chosen.log_requests)
     install(app)
+    check_routes(ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
+
     return app
 
 
-def load(settings: Settings) -> Live | Problem:
+def _keys(settings: Settings) -> tuple[ApiKey, ...]:
+    keys = settings.api_keys()
+    if not keys:
+        log.warning(
+            "NO API KEYS: whoever is on this machine may do everything, other machines nothing; "
+            "set CLUE_KEYS to serve them (python -m serving.auth makes a key)"
+        )
+    return keys
+
+
+async def _begin(app: FastAPI, settings: Settings) -> None:
+    """Load, and answer from then on; until then all but /livez is 503."""
+    service = await asyncio.to_thread(load, settings, app.state.metrics)
+    if isinstance(service, Live):
+        service.batcher.start()
+    app.state.service = service
+
+
+def load(settings: Settings, metrics: Metrics) -> Live | Problem:
     """Load the model and the index, check that they belong together, and encode once.
 
     Return the Problem that every request gets instead when one of these fails.
@@ -88,10 +125,20 @@ def load(settings: Settings) -> Live | Problem:
     if isinstance(first, Exception):
         log.error("warm-up: %s", first)
         return not_ready("the model gives no finite vector")
+
+    def run(queries: Sequence[Query]) -> list[Answer | Exception]:
+        answers = engine.run(queries)
+        metrics.bad_vectors.inc(sum(isinstance(each, BadVector) for each in answers))
+        metrics.batches.observe(len(queries))
+        return answers
+
     batcher = Batcher(
-        engine.run,
+        run,
         queue_size=settings.queue_size,
         batch_cost=settings.batch_tokens,
         max_wait_seconds=settings.request_seconds,
     )
-    return Live(settings, engine, batcher)
+    metrics.serve(
+        {"model": encoder.fingerprint, "index": index.name, "corpus": index.corpus_fingerprint}
+    )
+    return Live(settings, engine, batcher, metrics)

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull
 from serving.engine import Answer, Engine, Query, cost_of
+from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.settings import Settings
 
@@ -20,6 +21,7 @@ class Live:
     settings: Settings
     engine: Engine
     batcher: Batcher[Query, Answer]
+    metrics: Metrics
 
     def stamp(self) -> dict[str, Any]:
         """Return what every answer says about its origin."""
@@ -77,10 +79,12 @@ async def _departure(request: Request) -> None:
         pass
 
 
-def not_ready(detail: str, *, fingerprints: dict[str, str] | None = None) -> Problem:
+def not_ready(
+    detail: str, *, fingerprints: dict[str, str] | None = None, kind: str = "not-ready"
+) -> Problem:
     """Return the 503 of a service that cannot answer."""
     extra = {"fingerprints": fingerprints} if fingerprints else None
-    return Problem(503, "not-ready", detail, headers={"retry-after": "5"}, extra=extra)
+    return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
 
 
 def json_response(value: dict[str, Any]) -> Response:

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from fastapi import APIRouter, Response
 
 from clue.inference.universal_encoder import UniversalEncoder
+from serving.auth import READ
 from serving.body import StrictRoute
 from serving.engine import columns_of
 from serving.live import Ready, json_response
 from serving.problems import REFUSALS
 from serving.schemas import ID_BYTES, ModelsAnswer
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 
 @router.get("/models", response_model=ModelsAnswer)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from serving.auth import READ
 from serving.body import StrictRoute
 from serving.live import Ready, ask, json_response
 from serving.problems import REFUSALS
@@ -15,7 +16,7 @@ from serving.search_schemas import (
     UsersAnswer,
 )
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 
 @router.post("/items/search", response_model=ItemsAnswer)
