@@ -80,7 +80,7 @@ class Engine:
         blank = {  # such as the aligned block of a user of unknown services
             n
             for (n, search), first in zip(wanted, firsts, strict=True)
-            if search.kind == "users" and search.blocks and not is_unit(first)
+            if search.blocks and not first.any()
         }
         pairs = zip(wanted, firsts, strict=True)
         sound = [(n, search, first) for (n, search), first in pairs if n not in blank]
@@ -91,7 +91,7 @@ class Engine:
         return [
             BadVector("the model gave a vector that is not finite and of length one")
             if not good[n]
-            else invalid([("/blocks", "are zero for this user; leave blocks out")])
+            else invalid([("/blocks", "are zero for what is searched with; leave blocks out")])
             if n in blank
             else Answer(own, hits.get(n))
             for n, own in enumerate(vectors)
