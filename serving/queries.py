@@ -100,7 +100,7 @@ def _field_faults(event: Event, encoder: Encoder, as_of: float) -> Errors:
             errors.append((where, fault))
     late = event.time is not None and event.time > as_of
     if late and isinstance(encoder, UniversalEncoder):
-        (moment,) = encoder.ismoment_of(event.service, np.array([event.time]))
+        (moment,) = encoder.is_moment(event.service, np.array([event.time]))
         if moment:
             errors.append(("time", "lies after as_of; leave the event out, or say a later as_of"))
     return errors
