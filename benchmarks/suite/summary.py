@@ -1,7 +1,8 @@
 """What the results say together: a row for each model over its seeds, its gains and its ranks.
 
 Everything is computed from results, nothing is stored. A row is a model's first probe on a task; a
-row whose name begins with "oracle" reads the truth: it is shown, and is never a baseline.
+row whose name begins with "oracle" reads the truth: it is shown, and is never a baseline. No more is
+one with "supervised" in its name, a model trained for the task alone and not a frozen vector.
 """
 
 import zlib
@@ -19,6 +20,7 @@ from benchmarks.metrics.bootstrap import Interval, Statistic, bootstrap, summary
 from benchmarks.suite.results import Key, TaskResult
 
 OURS, CONTROL, CHANCE, ORACLE = "CLUE", "untrained", "random", "oracle"
+SUPERVISED = "supervised"
 COMMON = 0.8  # share of our tasks that a model must have to be ranked beside ours over all of them
 Over: TypeAlias = Literal["seeds and users", "users", "widest seed"]
 
@@ -58,8 +60,9 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is a baseline: nothing with ours inside, no control, chance or oracle."""
-        return OURS not in self.model and not self.model.startswith((CONTROL, CHANCE, ORACLE))
+        """Whether it is a baseline: nothing with ours inside, supervised, control or oracle."""
+        inside = OURS in self.model or SUPERVISED in self.model
+        return not inside and not self.model.startswith((CONTROL, CHANCE, ORACLE))
 
 
 @dataclass(frozen=True)
