@@ -26,13 +26,21 @@ from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
 from serving.problems import Problem, install
-from serving.routes import embed, health, models, operations, search
+from serving.routes import embed, explore, health, models, operations, page, search
 from serving.server import drain_on_sigterm
 from serving.settings import Settings
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (health.router, operations.router, models.router, embed.router, search.router)
+ROUTERS = (
+    health.router,
+    page.router,
+    operations.router,
+    models.router,
+    embed.router,
+    search.router,
+    explore.router,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
