@@ -26,13 +26,20 @@ from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
 from serving.problems import Problem, install
-from serving.routes import embed, health, models, operations, search
+from serving.routes import embed, health, models, openai, operations, search
 from serving.server import drain_on_sigterm
 from serving.settings import Settings
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (health.router, operations.router, models.router, embed.router, search.router)
+ROUTERS = (
+    health.router,
+    operations.router,
+    models.router,
+    embed.router,
+    openai.router,
+    search.router,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -72,7 +79,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     check_routes(ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
-
     return app
 
 
@@ -126,17 +132,19 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
         log.error("warm-up: %s", first)
         return not_ready("the model gives no finite vector")
 
-    def run(queries: Sequence[Query]) -> list[Answer | Exception]:
-        answers = engine.run(queries)
+    def observe(answers: Sequence[Answer | Exception], cost: int) -> None:
+        metrics.batches.observe(len(answers))
+        metrics.batch_tokens.observe(cost)
+        metrics.tokens.inc(cost)
         metrics.bad_vectors.inc(sum(isinstance(each, BadVector) for each in answers))
-        metrics.batches.observe(len(queries))
-        return answers
+        metrics.queue.set(batcher.waiting)
 
     batcher = Batcher(
-        run,
+        engine.run,
         queue_size=settings.queue_size,
         batch_cost=settings.batch_tokens,
         max_wait_seconds=settings.request_seconds,
+        observe=observe,
     )
     metrics.serve(
         {"model": encoder.fingerprint, "index": index.name, "corpus": index.corpus_fingerprint}

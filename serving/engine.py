@@ -1,7 +1,8 @@
 """What the model thread does with a batch: encode all its users at once, then search."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
@@ -35,10 +36,15 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The vectors (n, E) of the query's users, and the hits when it searched."""
+    """The vectors (n, E) of the query's users, and the hits when it searched.
+
+    `started` is when its batch was begun (perf_counter), `seconds` what each stage of it took.
+    """
 
     vectors: np.ndarray
     hits: Hits | None
+    started: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class BadVector(RuntimeError):
@@ -63,7 +69,9 @@ class Engine:
         faiss.omp_set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+        started = time.perf_counter()
         vectors = self._vectors(queries)
+        encoded = time.perf_counter()
         good = [self._is_good(own) for own in vectors]
         wanted = [(n, query.search) for n, query in enumerate(queries) if good[n] and query.search]
         firsts = [
@@ -76,9 +84,12 @@ class Engine:
         if wanted:
             nearest = self.index.search(firsts, [search for _, search in wanted])
             hits = {n: hit for (n, _), hit in zip(wanted, nearest, strict=True)}
+        seconds = {"encode": encoded - started}
+        if wanted:
+            seconds["search"] = time.perf_counter() - encoded
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
-            Answer(own, hits.get(n))
+            Answer(own, hits.get(n), started, seconds)
             if good[n]
             else BadVector("the model gave a vector that is not finite and of length one")
             for n, own in enumerate(vectors)

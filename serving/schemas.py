@@ -125,6 +125,15 @@ class EmbedRequest(_Strict):
         min_length=1,
         description="the blocks of the vectors that are wanted; all when absent",
     )
+    dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        description="the first columns of the vectors; the end of a block, as GET /v1/models says",
+    )
+    encoding_format: Literal["float", "base64", "int8"] = Field(
+        default="float",
+        description="numbers, or base64 of little-endian float32, or of int8 with a scale a block",
+    )
 
 
 class Target(_Strict):
@@ -186,7 +195,10 @@ class UserVector(BaseModel):
     """One user's vector: of length one, unless it has blocks."""
 
     user_id: str | None
-    vector: list[float]
+    vector: list[float] | str = Field(description="as encoding_format says")
+    scales: list[float] = Field(
+        default=[], description="of int8, a factor for each block, which makes floats again"
+    )
 
 
 class EmbedAnswer(Answer):
