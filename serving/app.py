@@ -111,7 +111,7 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
         log.error("checkpoint %s: %s", settings.checkpoint, error)
         return not_ready("the checkpoint cannot be loaded; the log says why")
     try:
-        index = Index.load(settings.index)
+        index = Index.load(settings.index, settings.choice)
     except BrokenIndex as error:
         log.error("index %s: %s", settings.index, error)
         return not_ready(f"the index is broken: {error}")

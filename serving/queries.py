@@ -1,30 +1,23 @@
 """From a valid body to the model thread's query, and the operator's limits on the way."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from clue.inference.encoder import Encoder
-from clue.inference.events import Described, text_of, value_fault
+from clue.inference.events import Described, value_fault
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.universal_encoder import UniversalEncoder
-from serving.engine import Engine, History, Query, searched
-from serving.generation import is_unit
-from serving.index import Search
-from serving.problems import Problem, invalid
+from serving.engine import History, Query
+from serving.problems import invalid
 from serving.schemas import (
     ID_BYTES,
     EmbedRequest,
     Event,
-    SearchItemsRequest,
-    SimilarUsersRequest,
-    Target,
 )
 from serving.settings import Settings
 
-NOTHING = np.empty(0, np.int64)
 Errors: TypeAlias = list[tuple[str, str]]  # (JSON pointer, what is wrong there)
 
 
@@ -37,7 +30,7 @@ def embed_query(body: EmbedRequest, encoder: Encoder, settings: Settings) -> Que
         if name not in encoder.blocks:
             known = f"has the blocks {', '.join(encoder.blocks)}" if encoder.blocks else "has none"
             errors.append((f"/blocks/{number}", f"is no block; the vector of this model {known}"))
-    moments = [_moment(body.as_of if user.as_of is None else user.as_of) for user in body.users]
+    moments = [moment_of(body.as_of if user.as_of is None else user.as_of) for user in body.users]
     histories = [
         history_of(user.events, f"/users/{number}/events", encoder, settings, errors, as_of)
         for number, (user, as_of) in enumerate(zip(body.users, moments, strict=True))
@@ -45,32 +38,6 @@ def embed_query(body: EmbedRequest, encoder: Encoder, settings: Settings) -> Que
     if errors:
         raise invalid(errors)
     return Query(histories=histories, as_of=moments)
-
-
-def items_query(body: SearchItemsRequest, engine: Engine, settings: Settings) -> Query:
-    """Return the query of an item search; Problem as `embed_query`, and 404 for an unknown user."""
-    index = engine.index
-    service = None
-    if body.service is not None:
-        if body.service not in index.services:
-            known = "no items of this service; GET /v1/models lists the services of the index"
-            raise invalid([("/service", known)])
-        service = index.services.index(body.service)
-    query, row = _target(body, "items", engine, settings)
-    exclude = NOTHING
-    if body.exclude_seen and row is not None:
-        exclude = np.unique(index.seen_by(row)).astype(np.int64)
-    elif body.exclude_seen and body.events is not None:
-        exclude = _rows_in(body.events, query.histories[0], engine)
-    search = Search(kind="items", k=body.k, exclude=exclude, service=service)
-    return replace(query, search=search)
-
-
-def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -> Query:
-    """Return the query of a user search; raises as `items_query` does."""
-    query, row = _target(body, "users", engine, settings)
-    exclude = NOTHING if row is None else np.array([row], np.int64)
-    return replace(query, search=Search(kind="users", k=body.k, exclude=exclude))
 
 
 def history_of(
@@ -139,7 +106,8 @@ def _field_faults(event: Event, encoder: Encoder, as_of: float) -> Errors:
     return errors
 
 
-def _moment(as_of: float | None) -> float:
+def moment_of(as_of: float | None) -> float:
+    """Return a moment, infinite for that of the last event."""
     return np.inf if as_of is None else as_of
 
 
@@ -161,58 +129,6 @@ def _fault(event: Event, encoder: Encoder, settings: Settings) -> tuple[str, str
     return None
 
 
-def _rows_in(events: Sequence[Event], history: History, engine: Engine) -> np.ndarray:
-    """Return the rows of the items of `events`: by item id, and by what the model reads."""
-    read = [(service, text_of(event)) for service, event in history]
-    keys = zip((s for s, _ in read), engine.encoder.input_keys(read), strict=True)
-    ids = [(event.service, event.item_id) for event in events if event.item_id is not None]
-    return np.union1d(engine.index.rows_read(keys), engine.index.rows_of(ids)).astype(np.int64)
-
-
 def unseen(histories: Sequence[History], services: Sequence[str]) -> list[str]:
     """Return the services of `histories` that are not among `services`, sorted."""
     return sorted({name for history in histories for name, _ in history}.difference(services))
-
-
-def _target(
-    body: Target, kind: str, engine: Engine, settings: Settings
-) -> tuple[Query, int | None]:
-    """Return the query for the user that `body` means, and their row where it names one.
-
-    `kind` is what is searched, "items" or "users".
-    """
-    if body.k > settings.max_k:
-        raise invalid([("/k", f"is at most {settings.max_k}")])
-    if body.events is not None:
-        errors: Errors = []
-        moment = _moment(body.as_of)
-        history = history_of(body.events, "/events", engine.encoder, settings, errors, moment)
-        if errors:
-            raise invalid(errors)
-        return Query(histories=[history], as_of=[moment]), None
-    if body.vector is not None:
-        vector = _vector(body.vector, engine.encoder)
-        return Query(vector=searched(engine.encoder, vector, kind)), None
-    assert body.user_id is not None  # the schema wants one of the three
-    row = engine.index.user_row(body.user_id)
-    if row is None:
-        raise Problem(404, "unknown-user", "the index holds no such user; send its events")
-    of_user = engine.index.user_state if kind == "items" else engine.index.user_vector
-    return Query(vector=of_user(row)), row
-
-
-def _vector(coordinates: Sequence[float], encoder: Encoder) -> np.ndarray:
-    """Return a vector (E,) as the model makes them."""
-    if len(coordinates) != encoder.width:
-        raise invalid([("/vector", f"has {encoder.width} coordinates in this model")])
-    if not encoder.blocks and not is_unit(np.asarray(coordinates)):
-        raise invalid([("/vector", "is not of length one; divide it by its norm")])
-    with np.errstate(over="ignore", invalid="ignore"):  # 1e300 is no float32
-        vector = np.asarray(coordinates, np.float32)
-        compared = searched(encoder, vector, "users")
-    if not np.isfinite(vector).all() or not is_unit(compared):
-        where = encoder.similarity_columns
-        raise invalid(
-            [("/vector", f"has no finite length in columns {where.start} to {where.stop}")]
-        )
-    return vector

@@ -1,5 +1,7 @@
 """What is served: the model, the index and the limits of a request."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Response
 
 from clue.inference.universal_encoder import UniversalEncoder
@@ -39,6 +41,7 @@ async def models(live: Ready) -> Response:
         "services": index.services,
         "items": index.num_items,
         "users": index.num_users,
+        "searched_by": {name: asdict(built) for name, built in index.built.items()},
     }
     limits = {
         "users": settings.max_users,

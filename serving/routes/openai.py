@@ -101,7 +101,9 @@ def _users(body: EmbeddingsRequest, live: Live) -> EmbedRequest:
     for number, text in enumerate(texts):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         try:
-            events = [Event(service=service, **{encoder.reads: line}) for line in lines]
+            events = [
+                Event.model_validate({"service": service, encoder.reads: line}) for line in lines
+            ]
         except ValidationError as error:
             raise invalid([(f"/input/{number}", error.errors()[0]["msg"])]) from None
         users.append(EmbedUser(events=events))

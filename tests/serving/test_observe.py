@@ -141,7 +141,7 @@ def test_a_request_says_how_long_it_waits(
     async def test() -> None:
         async with serving(settings) as (client, app):
             for wrong in ("", "-1", "0", "1.5", "soon", "9" * 10, "²"):
-                headers = {"x-request-timeout-ms": wrong.encode()}
+                headers = {b"x-request-timeout-ms": wrong.encode()}
                 refused = await client.post(URL, json=BODY, headers=headers)
                 assert problem(refused, 400)["type"] == "urn:clue:problem:wrong-timeout"
             held = Held(monkeypatch)

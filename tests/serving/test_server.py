@@ -67,7 +67,7 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
     reader = threading.Thread(target=collect, args=(process.stderr,))
     reader.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (found := re.search(r"running on http://([\d.]+):(\d+)", "".join(server.lines))):
             assert process.poll() is None and time.monotonic() < deadline, "".join(server.lines)
             time.sleep(0.05)
