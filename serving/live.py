@@ -62,7 +62,7 @@ async def ask(live: Live, request: Request, query: Query) -> Answer:
     work = asyncio.ensure_future(live.batcher.submit(query, trace.tokens, seconds))
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
-    done: set[asyncio.Future[Any]] = set()
+    done: set[Any] = set()
     try:
         done, _ = await asyncio.wait(
             (work, left), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
