@@ -26,7 +26,7 @@ from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
 from serving.problems import Problem, install
-from serving.routes import embed, health, models, openai, operations, search
+from serving.routes import embed, explore, health, models, openai, operations, page, search
 from serving.server import drain_on_sigterm
 from serving.settings import Settings
 
@@ -34,11 +34,13 @@ log = logging.getLogger("clue.serving")
 
 ROUTERS = (
     health.router,
+    page.router,
     operations.router,
     models.router,
     embed.router,
     openai.router,
     search.router,
+    explore.router,
 )
 
 
