@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_random_exponential
 
 # Too much waits, or a process ends or begins: the same request may be answered a moment later.
 PASSING = (408, 429, 502, 503, 504)
@@ -187,7 +187,7 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-_backoff = wait_exponential_jitter(initial=0.1, max=10.0)
+_backoff = wait_random_exponential(multiplier=0.1, max=10.0)
 
 
 def _wait(state: RetryCallState) -> float:
