@@ -16,17 +16,18 @@ from fastapi import FastAPI
 from clue.inference import encoder as inference
 from serving.batcher import Batcher
 from serving.body import BodyLimit
-from serving.engine import Engine, Query
+from serving.durable import durable_users, engine_of, open_store
+from serving.engine import Query, run_all
 from serving.generation import BrokenIndex
 from serving.index import Index
 from serving.live import Live, not_ready
 from serving.problems import Problem, install
-from serving.routes import embed, health, models, search
+from serving.routes import embed, health, models, search, users
 from serving.settings import Settings
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (health.router, models.router, embed.router, search.router)
+ROUTERS = (health.router, models.router, embed.router, search.router, users.router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,7 +47,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return
         live: Live = app.state.service
         live.batcher.start()
-        yield
+        async with durable_users(live):
+            yield
         await asyncio.to_thread(live.batcher.stop)
 
     app = FastAPI(title="CLUE", lifespan=lifespan, redirect_slashes=False)
@@ -80,7 +82,12 @@ def load(settings: Settings) -> Live | Problem:
         log.error("the index was built by another model: %s", prints)
         detail = "the index was built by another model; build it again with this checkpoint"
         return not_ready(detail, fingerprints=prints)
-    engine = Engine(encoder, index, threads=settings.torch_threads)
+    store = None if settings.store is None else open_store(settings.store)
+    if isinstance(store, Problem):
+        return store
+    engine = engine_of(encoder, index, store, threads=settings.torch_threads)
+    if isinstance(engine, Problem):
+        return engine
     # The first encode of a process is slow; it also shows that the weights give a vector at all.
     item_id, service, text = index.item(0)
     event = (service, item_id if encoder.reads == "item_id" else text)
@@ -89,9 +96,9 @@ def load(settings: Settings) -> Live | Problem:
         log.error("warm-up: %s", first)
         return not_ready("the model gives no finite vector")
     batcher = Batcher(
-        engine.run,
+        run_all,
         queue_size=settings.queue_size,
         batch_cost=settings.batch_tokens,
         max_wait_seconds=settings.request_seconds,
     )
-    return Live(settings, engine, batcher)
+    return Live(settings, engine, batcher, store)

@@ -63,6 +63,7 @@ class Index:
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
         self.templates = contents.templates
+        self.store, self.store_seq = contents.store, contents.store_seq
         self._by_content = _Lookup(contents.item_content)
         self._by_key = _Lookup(contents.item_key)
         self._users = _Shard(np.arange(self.num_users), contents.user_vectors)

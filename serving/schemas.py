@@ -135,15 +135,15 @@ class Target(_Strict):
     vector: list[float] | None = Field(
         default=None, description="a vector as /v1/users/embed returns it, of all blocks"
     )
-    user_id: Name | None = Field(default=None, description="a user of the index")
+    user_id: Name | None = Field(default=None, description="a user of the index or the store")
     k: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _one(self) -> "Target":
         if sum(x is not None for x in (self.events, self.vector, self.user_id)) != 1:
             raise ValueError("give exactly one of events, vector and user_id")
-        if self.as_of is not None and self.events is None:
-            raise ValueError("as_of needs events; a vector is of the moment that it was made for")
+        if self.as_of is not None and self.vector is not None:
+            raise ValueError("as_of needs events or user_id; a vector is of one moment")
         return self
 
 
@@ -166,6 +166,29 @@ class SearchItemsRequest(Target):
         if self.exclude_seen and self.vector is not None:
             raise ValueError("exclude_seen needs events or user_id; a vector has seen nothing")
         return self
+
+
+class UpsertRequest(_Strict):
+    """The whole history of a user, which replaces the one before."""
+
+    events: Events
+    as_of: Moment | None = Field(default=None, description=AS_OF)
+
+
+class AppendRequest(UpsertRequest):
+    """Events to add to a user's history; the newest `events_per_user` of all are kept."""
+
+
+class UpsertUser(UpsertRequest):
+    """A user to write."""
+
+    user_id: Name
+
+
+class UpsertManyRequest(_Strict):
+    """Users to write, all of them or none."""
+
+    users: Annotated[list[UpsertUser], Field(min_length=1)]
 
 
 Columns = tuple[int, int]
@@ -226,6 +249,37 @@ class UsersAnswer(Answer):
     """The nearest users, best first."""
 
     data: list[User]
+
+
+class Written(Answer):
+    """A write that is on the disk: `seq` is its number, which X-Min-Seq of a read may name."""
+
+    user_id: str
+    seq: int
+
+
+class WrittenUser(BaseModel):
+    """One user of a write of several."""
+
+    user_id: str
+    seq: int
+
+
+class WrittenAnswer(Answer):
+    """The writes in the order of the request."""
+
+    data: list[WrittenUser]
+
+
+class StoredAnswer(Answer):
+    """A stored user: events as sent, and their vector as of `as_of`, made by the write `seq`."""
+
+    user_id: str
+    seq: int
+    as_of: float | None = Field(description="null where no event has a time")
+    events: list[Event]
+    vector: list[float]
+    blocks: Blocks
 
 
 class Model(BaseModel):

@@ -19,6 +19,9 @@ class Settings(BaseSettings):
 
     checkpoint: Path = Field(description="a run directory (its best checkpoint) or a checkpoint")
     index: Path = Field(description="what `python -m serving.build_index` wrote")
+    store: Path | None = Field(
+        default=None, description="the directory of durable users; without, none are kept"
+    )
     max_users: int = Field(default=64, ge=1, description="users in one embed request")
     max_events: int = Field(default=1024, ge=1, description="events of one user")
     max_text_bytes: int = Field(default=2048, ge=1, description="UTF-8 bytes of one event's text")

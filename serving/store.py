@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +69,7 @@ class Store:
         self._reading = threading.Lock()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
+        self.on_commit: Callable[[], None] = lambda: None  # called before a commit is acknowledged
         try:
             with sqlite_errors():
                 self._writer = self._connect()
@@ -221,6 +222,7 @@ class Store:
                     row = rows.state_row(state)
                     self._writer.execute("INSERT INTO state VALUES (?,?,?,?,?,?,?)", row)
             self._acknowledge(state)
+            self.on_commit()
         except Exception as error:  # each future has it: the thread goes on
             settled = [(future, error) for _, future in jobs]
         for future, outcome in settled:

@@ -18,4 +18,4 @@ async def livez() -> Response:
 @router.get("/readyz", response_model=Health)
 async def readyz(live: Ready) -> Response:
     """Answer while model, index and model thread do; 503 with the reason when not."""
-    return json_response({"status": "ready", **live.stamp()})
+    return json_response({"status": "ready", **live.engine.stamp})
