@@ -13,17 +13,20 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from clue.inference import encoder as inference
 from serving.batcher import Batcher
 from serving.body import BodyLimit
-from serving.durable import durable_users, engine_of, open_store
+from serving.durable import Durable
 from serving.engine import Query, run_all
-from serving.generation import BrokenIndex
-from serving.index import Index
+from serving.generation import CURRENT, BrokenIndex, current
 from serving.live import Live, not_ready
+from serving.loading import NotServable, load_engine
 from serving.problems import Problem, install
 from serving.routes import embed, health, models, search, users
+from serving.rows import BrokenStore
 from serving.settings import Settings
+from serving.store import Store, StoreBusy, StoreFull
+from serving.store_lock import StoreRefused
+from serving.upkeep import Upkeep, watch
 
 log = logging.getLogger("clue.serving")
 
@@ -47,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return
         live: Live = app.state.service
         live.batcher.start()
-        async with durable_users(live):
+        async with kept_up(live):
             yield
         await asyncio.to_thread(live.batcher.stop)
 
@@ -59,42 +62,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def kept_up(live: Live) -> AsyncGenerator[None]:
+    """Keep the service in step with its store and its generations; close the store at the end."""
+    durable = None if live.store is None else Durable(live, live.store)
+    tasks = [asyncio.create_task(watch(live, durable))]
+    if durable is not None:
+        tasks.append(asyncio.create_task(durable.follow()))
+        tasks.append(asyncio.create_task(Upkeep(live, durable).run()))
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if live.store is not None:
+        await asyncio.to_thread(live.store.close)
+
+
 def load(settings: Settings) -> Live | Problem:
     """Load the model and the index, check that they belong together, and encode once.
 
     Return the Problem that every request gets instead when one of these fails.
     """
+    store = None
     try:
-        encoder = inference.load(settings.checkpoint)
-    except (OSError, ValueError) as error:
-        log.error("checkpoint %s: %s", settings.checkpoint, error)
-        return not_ready("the checkpoint cannot be loaded; the log says why")
-    try:
-        index = Index.load(settings.index)
-    except BrokenIndex as error:
-        log.error("index %s: %s", settings.index, error)
-        return not_ready(f"the index is broken: {error}")
-    except (OSError, ValueError) as error:
-        log.error("index %s: %s", settings.index, error)
-        return not_ready("the index cannot be loaded; the log says why")
-    prints = {"model": encoder.fingerprint, "index_model": index.model_fingerprint}
-    if prints["model"] != prints["index_model"]:
-        log.error("the index was built by another model: %s", prints)
-        detail = "the index was built by another model; build it again with this checkpoint"
-        return not_ready(detail, fingerprints=prints)
-    store = None if settings.store is None else open_store(settings.store)
-    if isinstance(store, Problem):
-        return store
-    engine = engine_of(encoder, index, store, threads=settings.torch_threads)
-    if isinstance(engine, Problem):
-        return engine
-    # The first encode of a process is slow; it also shows that the weights give a vector at all.
-    item_id, service, text = index.item(0)
-    event = (service, item_id if encoder.reads == "item_id" else text)
-    first = engine.run([Query(histories=[[event]])])[0]
-    if isinstance(first, Exception):
-        log.error("warm-up: %s", first)
-        return not_ready("the model gives no finite vector")
+        store = None if settings.store is None else Store(settings.store)
+        engine = load_engine(settings, current(settings.index), store)
+        # The first encode of a process is slow; it shows too that the weights give a vector at all.
+        item_id, service, text = engine.index.item(0)
+        event = (service, item_id if engine.encoder.reads == "item_id" else text)
+        first = engine.run([Query(histories=[[event]])])[0]
+        if isinstance(first, Exception):
+            raise NotServable("the model gives no finite vector")
+    except (OSError, ValueError, StoreFull, StoreBusy) as error:
+        log.error("checkpoint %s, index %s: %s", settings.checkpoint, settings.index, error)
+        if store is not None:
+            store.close()
+        return _refusal(settings, error)
     batcher = Batcher(
         run_all,
         queue_size=settings.queue_size,
@@ -102,3 +105,15 @@ def load(settings: Settings) -> Live | Problem:
         max_wait_seconds=settings.request_seconds,
     )
     return Live(settings, engine, batcher, store)
+
+
+def _refusal(settings: Settings, error: Exception) -> Problem:
+    """Return what a service says that cannot start; it names no path."""
+    if isinstance(error, NotServable):
+        return not_ready(str(error), fingerprints=error.fingerprints)
+    if isinstance(error, BrokenIndex):
+        return not_ready(f"the index is broken: {error}")
+    if isinstance(error, (StoreRefused, BrokenStore, StoreFull, StoreBusy)):
+        return not_ready(f"the store cannot be opened: {error}")
+    what = "checkpoint" if (settings.index / CURRENT).is_file() else "index"
+    return not_ready(f"the {what} cannot be loaded; the log says why")

@@ -3,19 +3,16 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from clue.inference.encoder import Encoder
 from serving.batcher import BatcherStopped, QueueFull
-from serving.delta import Delta
 from serving.engine import Engine, History, Query, cost_of
 from serving.histories import from_bytes, readable
-from serving.index import Index
 from serving.live import FOLLOW_SECONDS, Live, not_ready
+from serving.loading import catch_up
 from serving.problems import Problem
 from serving.queries import moment_of
 from serving.rows import BrokenStore, StoredUser
@@ -29,12 +26,6 @@ TOGETHER = 16  # users embedded in one go behind the requests: what a request wa
 PAUSE_SECONDS = 0.5  # after a batch that the queue or the store had no room for
 
 
-def catch_up(store: Store, engine: Engine) -> None:
-    """Take all that the store has and the engine has not; raises BrokenStore."""
-    while changes := store.changes(engine.delta.applied, engine.encoder.fingerprint):
-        engine.delta.apply(changes)
-
-
 def open_store(directory: Path) -> Store | Problem:
     """Return the open store, or the Problem that says why there is none."""
     try:
@@ -42,42 +33,6 @@ def open_store(directory: Path) -> Store | Problem:
     except (StoreRefused, BrokenStore, StoreFull, StoreBusy) as error:
         log.error("store %s: %s", directory, error)
         return not_ready(f"the store cannot be opened: {error}")
-
-
-def engine_of(
-    encoder: Encoder, index: Index, store: Store | None, *, threads: int
-) -> Engine | Problem:
-    """Return what answers by this model and generation, with all that was written since.
-
-    Return a Problem where the generation holds users of another store than this one.
-    """
-    if index.store and (store is None or index.store != store.name):
-        return not_ready(
-            "the index holds users of another store: serve it with that one (CLUE_STORE), or build "
-            "it again with clue index overwrite=true"
-        )
-    engine = Engine(
-        encoder, index, threads=threads, delta=Delta(encoder, index, after=index.store_seq)
-    )
-    try:
-        if store is not None:
-            catch_up(store, engine)
-    except BrokenStore as error:
-        return not_ready(f"the store is broken: {error}")
-    return engine
-
-
-@asynccontextmanager
-async def durable_users(live: Live) -> AsyncGenerator[None]:
-    """Keep the service in step with its store, where it has one; close it at the end."""
-    if live.store is None:
-        yield
-        return
-    durable = Durable(live, live.store)
-    follow = asyncio.create_task(durable.follow())
-    yield
-    follow.cancel()
-    await asyncio.to_thread(live.store.close)
 
 
 class Durable:

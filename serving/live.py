@@ -112,6 +112,6 @@ def not_ready(detail: str, *, fingerprints: dict[str, str] | None = None) -> Pro
     return Problem(503, "not-ready", detail, headers={"retry-after": "5"}, extra=extra)
 
 
-def json_response(value: dict[str, Any]) -> Response:
+def json_response(value: dict[str, Any], status: int = 200) -> Response:
     """Return the JSON response without FastAPI's encoder, which takes 1,657 µs for 768 floats."""
-    return Response(to_json(value), media_type="application/json")
+    return Response(to_json(value), status, media_type="application/json")

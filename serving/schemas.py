@@ -191,6 +191,10 @@ class UpsertManyRequest(_Strict):
     users: Annotated[list[UpsertUser], Field(min_length=1)]
 
 
+class ActivateRequest(_Strict):
+    """Nothing is to be said: {}."""
+
+
 Columns = tuple[int, int]
 Blocks = Annotated[
     dict[str, Columns],
@@ -325,12 +329,37 @@ class Limits(BaseModel):
     seconds: float
 
 
+class GenerationInfo(BaseModel):
+    """A generation that lies in the index: this one is `served`, or may be activated."""
+
+    id: str
+    model: str
+    users: int
+    items: int
+    served: bool
+
+
+class Activating(BaseModel):
+    """The generation that will be served once its model has embedded the stored users left."""
+
+    id: str
+    users_left: int
+
+
 class ModelsAnswer(BaseModel):
     """What this service serves."""
 
     data: list[Model]
     index: IndexInfo
     limits: Limits
+    generations: list[GenerationInfo]
+    activating: Activating | None
+
+
+class Activation(Answer):
+    """What is served as yet, and the generation that will be."""
+
+    activating: str
 
 
 class Health(BaseModel):

@@ -65,7 +65,7 @@ class Store:
         holds the directory or it cannot be written, BrokenStore where it is damaged.
         """
         self._lock = hold(directory)
-        self._directory = directory
+        self.directory = directory
         self._reading = threading.Lock()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -149,6 +149,15 @@ class Store:
             wanted = self._reader.execute(sql, (after, model, most))
             return [rows.user_of(row) for row in wanted]
 
+    def count_lacking(self, model: str) -> int:
+        """Return how many living users `model` has not embedded as of their last write."""
+        sql = (
+            "SELECT count(*) FROM users WHERE events NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM vectors v WHERE v.id = users.id AND v.model = ? AND v.seq = users.seq)"
+        )
+        row = self._row(sql, model)
+        return 0 if row is None else int(str(row[0]))
+
     def oldest_deletion(self, after: int) -> float | None:
         """Return when the first of the deletions after the write `after` was; None without any."""
         sql = "SELECT min(written) FROM users WHERE events IS NULL AND seq > ?"
@@ -173,7 +182,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._directory / FILE,
+            self.directory / FILE,
             timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
@@ -240,7 +249,7 @@ class Store:
 
     def _acknowledge(self, state: State) -> None:
         """Note the number of the last commit; no fsync, for it guards the log and not the data."""
-        with (self._directory / ACKNOWLEDGED).open("a+b") as file:
+        with (self.directory / ACKNOWLEDGED).open("a+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             file.seek(0)
             if state.seq > _acknowledged(file.read(), state.store):
@@ -253,7 +262,7 @@ class Store:
         Raises it too where the end of the log is lost: SQLite drops a damaged one without a word.
         """
         started = time.monotonic()
-        note = self._directory / ACKNOWLEDGED
+        note = self.directory / ACKNOWLEDGED
         raw = note.read_bytes() if note.exists() else b""  # before the rows: others may be writing
         self._writer.execute("BEGIN")  # one moment of them
         state = rows.verify(self._writer)
