@@ -1,21 +1,18 @@
-"""Command: the HTTP service of one process.
+"""Command: the HTTP service.
 
-    clue serve checkpoint=runs/demo index=indexes/demo port=8000
+    clue serve checkpoint=runs/demo index=indexes/demo port=8000 workers=2
 
-Limits come from CLUE_* variables (serving/settings.py), and so do checkpoint and index where they
-are not given. For more processes, and with OMP_NUM_THREADS=1 set before Python starts:
-
-    uvicorn --factory serving.app:create_app --workers 4
+Limits, keys and rates come from CLUE_* variables (serving/settings.py), and so do checkpoint and
+index where they are not given. Set OMP_NUM_THREADS=1 before Python starts.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from pydantic import ValidationError
 
 from clue.config import run_command
-from serving.app import create_app
+from serving import server
 from serving.settings import Settings
 
 
@@ -27,6 +24,7 @@ class ServeConfig:
     index: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    workers: int = 1
 
 
 def settings_of(config: ServeConfig) -> Settings:
@@ -35,7 +33,7 @@ def settings_of(config: ServeConfig) -> Settings:
     try:
         return Settings(**{name: path for name, path in given.items() if path is not None})  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
-        wrong = [(str(each["loc"][0]), each["msg"]) for each in error.errors()]
+        wrong = [(str((each["loc"] or ("keys",))[0]), each["msg"]) for each in error.errors()]
         raise ValueError(
             "; ".join(
                 f"{name}: {said}, give {name}= or CLUE_{name.upper()}" for name, said in wrong
@@ -45,7 +43,10 @@ def settings_of(config: ServeConfig) -> Settings:
 
 def serve(config: ServeConfig) -> None:
     """Answer requests until the process is told to end."""
-    uvicorn.run(create_app(settings_of(config)), host=config.host, port=config.port)
+    if config.workers < 1:
+        raise ValueError(f"workers={config.workers}; give at least 1")
+    settings = settings_of(config)
+    server.serve(settings, host=config.host, port=config.port, workers=config.workers)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The HTTP service.
 
     export OMP_NUM_THREADS=1 CLUE_CHECKPOINT=runs/demo CLUE_INDEX=indexes/demo
-    uvicorn --factory serving.app:create_app
+    uvicorn --factory serving.app:create_app --http serving.protocol:DeadlineProtocol
 
 One process has one model thread; more processes (`--workers`) are the way to more throughput.
 """
@@ -12,25 +12,26 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from serving.batcher import Batcher
+from serving.auth import Guard, check_routes
 from serving.body import BodyLimit
-from serving.durable import Durable
-from serving.engine import Query, run_all
-from serving.generation import CURRENT, BrokenIndex, current
+from serving.keys import ApiKey
 from serving.live import Live, not_ready
-from serving.loading import NotServable, load_engine
-from serving.problems import Problem, install
-from serving.routes import embed, health, models, search, users
-from serving.rows import BrokenStore
+from serving.metrics import Metrics
+from serving.observe import Observed
+from serving.problems import install
+from serving.routes import embed, health, models, operations, search, users
+from serving.server import drain_on_sigterm
 from serving.settings import Settings
-from serving.store import Store, StoreBusy, StoreFull
-from serving.store_lock import StoreRefused
-from serving.upkeep import Upkeep, watch
+from serving.start import begin, end, load
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (health.router, models.router, embed.router, search.router, users.router)
+ROUTERS = (
+    *(health.router, operations.router, models.router),
+    *(embed.router, search.router, users.router),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,76 +45,49 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.service = await asyncio.to_thread(load, chosen)
-        if isinstance(app.state.service, Problem):
-            yield
-            return
-        live: Live = app.state.service
-        live.batcher.start()
-        async with kept_up(live):
-            yield
-        await asyncio.to_thread(live.batcher.stop)
+        loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
+        drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
+        yield
+        await loading
+        if isinstance(app.state.service, Live):
+            await end(app.state.service, app.state.tasks)
 
     app = FastAPI(title="CLUE", lifespan=lifespan, redirect_slashes=False)
+    app.state.service = not_ready("the model and the index are being loaded", kind="loading")
+    app.state.draining = False
+    app.state.metrics = Metrics()
+    # the last one added is the outermost
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds)
+    app.add_middleware(Guard, keys=_keys(chosen), rate=chosen.rate)
+    if chosen.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-timeout-ms"],
+        )
+    app.add_middleware(Observed, metrics=app.state.metrics, log_requests=chosen.log_requests)
     install(app)
+    check_routes(ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
+
     return app
 
 
-@asynccontextmanager
-async def kept_up(live: Live) -> AsyncGenerator[None]:
-    """Keep the service in step with its store and its generations; close the store at the end."""
-    durable = None if live.store is None else Durable(live, live.store)
-    tasks = [asyncio.create_task(watch(live, durable))]
-    if durable is not None:
-        tasks.append(asyncio.create_task(durable.follow()))
-        tasks.append(asyncio.create_task(Upkeep(live, durable).run()))
-    yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    if live.store is not None:
-        await asyncio.to_thread(live.store.close)
+def _keys(settings: Settings) -> tuple[ApiKey, ...]:
+    keys = settings.api_keys()
+    if not keys:
+        log.warning(
+            "NO API KEYS: whoever is on this machine may do everything, other machines nothing; "
+            "set CLUE_KEYS to serve them (python -m serving.auth makes a key)"
+        )
+    return keys
 
 
-def load(settings: Settings) -> Live | Problem:
-    """Load the model and the index, check that they belong together, and encode once.
-
-    Return the Problem that every request gets instead when one of these fails.
-    """
-    store = None
-    try:
-        store = None if settings.store is None else Store(settings.store)
-        engine = load_engine(settings, current(settings.index), store)
-        # The first encode of a process is slow; it shows too that the weights give a vector at all.
-        item_id, service, text = engine.index.item(0)
-        event = (service, item_id if engine.encoder.reads == "item_id" else text)
-        first = engine.run([Query(histories=[[event]])])[0]
-        if isinstance(first, Exception):
-            raise NotServable("the model gives no finite vector")
-    except (OSError, ValueError, StoreFull, StoreBusy) as error:
-        log.error("checkpoint %s, index %s: %s", settings.checkpoint, settings.index, error)
-        if store is not None:
-            store.close()
-        return _refusal(settings, error)
-    batcher = Batcher(
-        run_all,
-        queue_size=settings.queue_size,
-        batch_cost=settings.batch_tokens,
-        max_wait_seconds=settings.request_seconds,
-    )
-    return Live(settings, engine, batcher, store)
-
-
-def _refusal(settings: Settings, error: Exception) -> Problem:
-    """Return what a service says that cannot start; it names no path."""
-    if isinstance(error, NotServable):
-        return not_ready(str(error), fingerprints=error.fingerprints)
-    if isinstance(error, BrokenIndex):
-        return not_ready(f"the index is broken: {error}")
-    if isinstance(error, (StoreRefused, BrokenStore, StoreFull, StoreBusy)):
-        return not_ready(f"the store cannot be opened: {error}")
-    what = "checkpoint" if (settings.index / CURRENT).is_file() else "index"
-    return not_ready(f"the {what} cannot be loaded; the log says why")
+async def _begin(app: FastAPI, settings: Settings) -> None:
+    """Load, and answer from then on; until then all but /livez is 503."""
+    service = await asyncio.to_thread(load, settings, app.state.metrics)
+    if isinstance(service, Live):
+        app.state.tasks = begin(service)
+    app.state.service = service

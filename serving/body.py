@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.problems import Problem, respond
+from serving.problems import Problem, refuse
 
 # Parsing 64 kB takes about 1 ms; what is longer leaves the event loop to others meanwhile.
 OFF_LOOP_BYTES = 64_000
@@ -42,10 +42,10 @@ class BodyLimit:
                 body = await self._read(scope, receive)
         except TimeoutError:
             detail = f"the body did not arrive within {self.seconds:g} s"
-            await respond(_closing(408, "slow-body", detail))(scope, receive, send)
+            await refuse(_closing(408, "slow-body", detail), scope, receive, send)
             return
         except Problem as problem:
-            await respond(problem)(scope, receive, send)
+            await refuse(problem, scope, receive, send)
             return
         if body is not None:  # None: the client left before its body was whole
             await self.app(scope, _replay(body, receive), send)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.batcher import BatcherStopped, QueueFull
-from serving.engine import Engine, History, Query, cost_of
+from serving.engine import Engine, History, Query, cost_of, is_comparable
 from serving.histories import from_bytes, readable
 from serving.live import FOLLOW_SECONDS, Live, not_ready
 from serving.loading import catch_up
@@ -23,6 +23,7 @@ from serving.writes import Embed
 log = logging.getLogger("clue.serving")
 
 TOGETHER = 16  # users embedded in one go behind the requests: what a request waits for at most
+NO_VECTOR = np.empty(0, np.float32)
 PAUSE_SECONDS = 0.5  # after a batch that the queue or the store had no room for
 
 
@@ -54,7 +55,7 @@ class Durable:
         catch_up(self.store, engine)  # most of it, while writes go on
         with self._applying:
             catch_up(self.store, engine)
-            self.live.engine = engine
+            self.live.serve(engine)
 
     async def follow(self) -> None:
         """Take in what other workers write, and embed what the model has not, until cancelled."""
@@ -90,13 +91,16 @@ class Durable:
                 read.append(user)
                 histories.append(history)
             else:
-                made.append((user, np.empty(0, np.float32)))
+                made.append((user, NO_VECTOR))
         try:
             if read:
                 query = Query(histories=histories, as_of=[moment_of(u.as_of) for u in read])
                 cost = cost_of(query, engine.encoder)
                 answer = await self.live.batcher.submit((engine, query), cost)
-                made += zip(read, answer.vectors, strict=True)
+                made += [
+                    (user, vector if is_comparable(engine.encoder, vector) else NO_VECTOR)
+                    for user, vector in zip(read, answer.vectors, strict=True)
+                ]
             model = engine.encoder.fingerprint
             await write(
                 self.store,

@@ -96,6 +96,12 @@ class Engine:
             for n, own in enumerate(vectors)
         ]
 
+    def sample(self) -> Query:
+        """Return a query of one user who did one thing: the first encode of a process is slow."""
+        item_id, service, text = self.index.item(0)
+        event = (service, item_id if self.encoder.reads == "item_id" else text)
+        return Query(histories=[[event]])
+
     def _items(
         self, queries: Sequence[Query], vectors: Mapping[int, np.ndarray]
     ) -> dict[int, Hits]:
@@ -172,6 +178,11 @@ def searched(encoder: Encoder, vector: np.ndarray, kind: str) -> np.ndarray:
     if kind == "items":
         return vector[encoder.ranking_columns]
     return normalised(vector[None, encoder.similarity_columns])[0]
+
+
+def is_comparable(encoder: Encoder, vector: np.ndarray) -> bool:
+    """Return whether a vector (E,) has a direction in the columns that compare users."""
+    return bool(np.isfinite(vector).all() and is_unit(searched(encoder, vector, "users")))
 
 
 def chosen(

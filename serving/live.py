@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull
 from serving.engine import Answer, Engine, Query, cost_of
+from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.settings import Settings
 from serving.store import Store
@@ -29,7 +30,14 @@ class Live:
     settings: Settings
     engine: Engine
     batcher: Batcher[tuple[Engine, Query], Answer]
+    metrics: Metrics
     store: Store | None = None
+
+    def serve(self, engine: Engine) -> None:
+        """Answer by `engine` from the next request on."""
+        self.engine = engine
+        corpus = engine.index.corpus_fingerprint
+        self.metrics.serve({**engine.stamp, "corpus": corpus})
 
 
 def live_service(request: Request) -> Live:
@@ -106,10 +114,12 @@ async def _departure(request: Request) -> None:
         pass
 
 
-def not_ready(detail: str, *, fingerprints: dict[str, str] | None = None) -> Problem:
+def not_ready(
+    detail: str, *, fingerprints: dict[str, str] | None = None, kind: str = "not-ready"
+) -> Problem:
     """Return the 503 of a service that cannot answer."""
     extra = {"fingerprints": fingerprints} if fingerprints else None
-    return Problem(503, "not-ready", detail, headers={"retry-after": "5"}, extra=extra)
+    return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
 
 
 def json_response(value: dict[str, Any], status: int = 200) -> Response:

@@ -65,7 +65,8 @@ def encoder_of(settings: Settings, manifest: Manifest) -> Encoder:
 
 def model_folder(settings: Settings, fingerprint: str) -> Path | None:
     """Return where the model with this fingerprint lies, None where it is not here."""
-    folders = sorted(settings.models.iterdir()) if settings.models else list[Path]()
+    models = settings.models
+    folders = sorted(models.iterdir()) if models and models.is_dir() else list[Path]()
     for folder in (settings.checkpoint, *folders):
         try:
             if find_source(folder).fingerprint == fingerprint:

@@ -12,6 +12,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from serving.observe import trace_of
 
 MOST_ERRORS = 20
 
@@ -74,8 +77,9 @@ def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     return Problem(422, "invalid-body", detail, extra={"errors": listed})
 
 
-def respond(problem: Problem) -> Response:
+def respond(problem: Problem, scope: Scope) -> Response:
     """Return the response of a refusal; ASCII JSON, so that no text can fail to encode."""
+    trace_of(scope).problem = problem.kind
     body = {
         "type": f"urn:clue:problem:{problem.kind}",
         "title": problem.kind.replace("-", " ").capitalize(),
@@ -91,6 +95,11 @@ def respond(problem: Problem) -> Response:
     )
 
 
+async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a refusal before there is a route."""
+    await respond(problem, scope)(scope, receive, send)
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer each refusal and each unforeseen error with a problem body."""
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -98,7 +107,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-async def _on_validation(_: Request, error: Exception) -> Response:
+async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors: list[tuple[str, str]] = []
     for problem in error.errors():
@@ -108,7 +117,7 @@ async def _on_validation(_: Request, error: Exception) -> Response:
         where = problem["loc"][1:-1] if unknown else problem["loc"][1:]
         what = "unknown field" if unknown else problem["msg"].removeprefix("Value error, ")
         errors.append(("".join(f"/{part}" for part in where), what))
-    return respond(invalid(errors))
+    return respond(invalid(errors), request.scope)
 
 
 _WORDS = {
@@ -117,14 +126,16 @@ _WORDS = {
 }
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
-        return respond(error)
+        return respond(error, request.scope)
     kind, detail = _WORDS.get(error.status_code, ("refused", "the request cannot be served"))
-    return respond(Problem(error.status_code, kind, detail, headers=error.headers))
+    problem = Problem(error.status_code, kind, detail, headers=error.headers)
+    return respond(problem, request.scope)
 
 
-async def _on_bug(_: Request, __: Exception) -> Response:
+async def _on_bug(request: Request, _: Exception) -> Response:
     # Starlette raises the error again after this response, and the server logs it.
-    return respond(Problem(500, "internal-error", "the service failed; its log says how"))
+    problem = Problem(500, "internal-error", "the service failed; its log says how")
+    return respond(problem, request.scope)

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from clue.config import run_command
-from clue.evaluation.encode import normalised
 from serving import rows
 from serving.generation import Contents, check, publish, read, writing
 from serving.store import FILE, sqlite_errors
@@ -113,7 +112,9 @@ def merge(base: Contents, written: Written, similarity: slice, ranking: slice) -
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
     new = written.vectors if written.ids else np.zeros((0, max(similarity.stop, ranking.stop)))
     new = new.astype(np.float32)
-    vectors = np.concatenate([base.user_vectors[kept], normalised(new[:, similarity])])
+    # not clue's own, which would bring torch along: whoever was stored has a vector of some length
+    lengths = np.linalg.norm(new[:, similarity], axis=1, keepdims=True)
+    vectors = np.concatenate([base.user_vectors[kept], new[:, similarity] / lengths])
     states = base.user_states
     if states is not None:
         states = np.concatenate([states[kept], new[:, ranking]])[order]

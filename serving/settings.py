@@ -1,9 +1,19 @@
 """What the service reads from its environment, `CLUE_*`."""
 
+import os
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.keys import ApiKey, Rate
+
+
+def _origin(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or "*" in text:
+        raise ValueError("is no origin; write each one out, for instance https://shop.example")
+    return text
 
 
 class Settings(BaseSettings):
@@ -11,8 +21,7 @@ class Settings(BaseSettings):
 
     Set `OMP_NUM_THREADS=1` beside them, before Python starts: OpenMP reads it once, FAISS's own
     setter reaches only the calling thread, and on two busy cores a second OpenMP thread turned an
-    encode of 1.1 ms into 344 ms. Scale by processes (uvicorn `--workers`, spawned, never forked).
-    Headers that trickle in are stopped below ASGI: put a proxy with a header timeout in front.
+    encode of 1.1 ms into 344 ms. Scale by processes (`clue serve workers=4`, spawned, not forked).
     """
 
     model_config = SettingsConfigDict(env_prefix="CLUE_", frozen=True)
@@ -48,5 +57,61 @@ class Settings(BaseSettings):
     request_seconds: float = Field(
         default=10.0, gt=0, description="from the whole body to the answer"
     )
+    header_seconds: float = Field(default=10.0, gt=0, description="for a request's headers")
     body_seconds: float = Field(default=10.0, gt=0, description="for a body to arrive")
+    write_seconds: float = Field(
+        default=30.0, gt=0, description="for a client to take more of its answer"
+    )
+    max_connections: int = Field(default=1024, ge=1, description="connections at a time")
+    drain_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="after SIGTERM, while /readyz is 503 and requests are still answered",
+    )
     torch_threads: int = Field(default=1, ge=1, description="threads of one encode or search")
+    keys: tuple[ApiKey, ...] = Field(
+        default=(), description='JSON: `[{"name": "web", "role": "read", "sha256": "…"}]`'
+    )
+    keys_file: Path | None = Field(default=None, description="a file of the same, read at start")
+    rate: Rate | None = Field(default=None, description="requests of one key, like `100/second`")
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        default=(), description="JSON list of the origins whose pages may call the service"
+    )
+    log: Literal["text", "json"] = Field(default="text", description="lines for eyes, or JSON")
+    log_requests: bool = Field(default=False, description="a line for each request, not only 5xx")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Settings":
+        keys = self.api_keys()
+        if len({key.name for key in keys}) < len(keys) or len({key.sha256 for key in keys}) < len(
+            keys
+        ):
+            raise ValueError("keys: two have one name or one sha256; give each its own")
+        return self
+
+    def api_keys(self) -> tuple[ApiKey, ...]:
+        """Return the keys of the environment and of the file; raises ValueError for a bad file."""
+        if self.keys_file is None:
+            return self.keys
+        try:
+            text = self.keys_file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"keys_file: {error.strerror}; give a file that can be read") from None
+        return self.keys + TypeAdapter(tuple[ApiKey, ...]).validate_json(text)
+
+
+def share(settings: Settings) -> None:
+    """Let the processes started from now on read these paths in their environment."""
+    os.environ["CLUE_CHECKPOINT"] = str(settings.checkpoint)
+    os.environ["CLUE_INDEX"] = str(settings.index)
+
+
+def share_metrics(folder: Path) -> None:
+    """Let the worker processes started from now on add up their metrics in `folder`."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def shared_metrics() -> Path | None:
+    """Return the folder in which worker processes add up their metrics, None for one process."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return None if folder is None else Path(folder)

@@ -116,6 +116,12 @@ class Store:
         row = self._row(sql, user_id, model)
         return None if row is None else rows.vector_of(row)
 
+    def vectors(self, user_id: str) -> list[StoredVector]:
+        """Return the vectors of a user by all models."""
+        sql = f"SELECT {rows.VECTOR} FROM vectors WHERE id = ? ORDER BY model"
+        with self._reading, sqlite_errors():
+            return [rows.vector_of(row) for row in self._reader.execute(sql, (user_id,))]
+
     def state(self) -> State:
         """Return what the store says of itself, as of the last commit of any process."""
         with self._reading, sqlite_errors():

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from serving import generation
 from serving.batcher import BatcherStopped, QueueFull
 from serving.durable import TOGETHER, Durable, write
-from serving.engine import Engine, Query
+from serving.engine import Engine
 from serving.generation import BrokenIndex
 from serving.live import Live
 from serving.loading import NotServable, load_engine
@@ -53,7 +53,7 @@ async def watch(live: Live, durable: Durable | None) -> None:
             tried = name
             engine = await prepared(live, name)
             if durable is None:
-                live.engine = engine
+                live.serve(engine)
             else:
                 await asyncio.to_thread(durable.replace, engine)
             log.info("generation %s is served", name)
@@ -65,9 +65,7 @@ async def prepared(live: Live, name: str) -> Engine:
     """Return what answers by another generation, having encoded once: the first encode is slow."""
     load = (load_engine, live.settings, name, live.store, live.engine.encoder)
     engine = await asyncio.to_thread(*load)
-    item_id, service, text = engine.index.item(0)
-    event = (service, item_id if engine.encoder.reads == "item_id" else text)
-    await live.batcher.submit((engine, Query(histories=[[event]])), 1)
+    await live.batcher.submit((engine, engine.sample()), 1)
     return engine
 
 
@@ -126,6 +124,7 @@ class Upkeep:
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         if process.returncode:
             raise ValueError(f"no new generation: {said.decode(errors='replace')[-500:]}")
         name = made.decode().strip()

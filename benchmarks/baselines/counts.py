@@ -54,3 +54,36 @@ class LogCounts:
     def items(self) -> None:
         """Return None: it has no items."""
         return None
+
+
+class LogAmounts:
+    """The logarithms of how much there is of each numeric field, beside those of `LogCounts`."""
+
+    name, seed, similarity = "log counts + amounts", 0, slice(None)
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Every numeric field of a service has a column."""
+        self.counts = LogCounts(corpus)
+        self.fingerprint = f"log-amounts-{corpus.fingerprint}"
+        fields = [each for n in range(len(corpus.services)) for each in corpus.fields_of(n)]
+        amounts = sum(field.kind == "numeric" for field in fields)
+        self.blocks = one_block(len(corpus.services) + 1 + amounts)
+
+    def users(self, past: Snapshot) -> np.ndarray:
+        """Return (n, S + 1 + the numeric fields of all services); a missing number adds nothing."""
+        sums = [
+            np.bincount(
+                np.repeat(np.arange(len(past)), values.lengths),
+                np.nan_to_num(values.values),
+                len(past),
+            )
+            for named in past.amounts
+            for values in named.values()
+        ]
+        # the sign of a sum stays: money may come back
+        logs = [np.sign(each) * np.log1p(np.abs(each)) for each in sums]
+        return np.column_stack([self.counts.users(past), *logs])
+
+    def items(self) -> None:
+        """Return None: it has no items."""
+        return None

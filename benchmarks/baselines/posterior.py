@@ -15,12 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom, norm
 
 from benchmarks.baselines.oracle import Oracle
 from benchmarks.protocols import one_block
 from benchmarks.snapshot import Snapshot
 from clue.data.ragged import Ragged
+from clue.synthetic.expected_spend import log_spend
 from clue.synthetic.labels import attribute_probability, stop_probability
+from clue.synthetic.spending import Spending
+from clue.synthetic.world import SyntheticConfig
 
 LOG_ORACLE = "oracle of the log"
 DRAWS = 60
@@ -79,6 +83,35 @@ def _shares(rng: np.random.Generator, counts: np.ndarray, focus: float) -> np.nd
     return each.reshape(len(counts), -1)
 
 
+def totals(world: SyntheticConfig, most: int) -> np.ndarray:
+    """Return the law (most + 1,) of how many events a user has in a service on all days."""
+    middle = np.log(world.mean_events) - world.activity**2 / 2
+    # rounded to a whole number, and at least 1 where the service is used at all
+    at_most = norm.cdf(np.log(np.arange(1, most + 1) + 0.5), middle, max(world.activity, 1e-9))
+    return np.concatenate([[world.absent], (1 - world.absent) * np.diff(at_most, prepend=0.0)])
+
+
+def to_come(
+    world: SyntheticConfig, window: float, counts: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return how many events n users will have in a window, (draws, n, S), given `counts` (n, S).
+
+    Each of a user's events lies in the window with its share of the days, and `counts` are those
+    before it. Of the law of the total this reads each service's alone, not that a user who does
+    much in one does more in another.
+    """
+    most = int(4 * counts.max(initial=1) + 4 * world.mean_events)
+    total = np.arange(most + 1)
+    law = totals(world, most)
+    drawn = np.empty((draws, *counts.shape), np.int64)
+    for before in np.unique(counts):
+        given = law * binom.pmf(before, total, 1 - window)
+        here = counts == before
+        size = (draws, int(here.sum()))
+        drawn[:, here] = rng.choice(total, size, p=given / given.sum()) - before
+    return drawn
+
+
 class LogOracle:
     """The oracle that reads a log: its answers to each of the world's questions.
 
@@ -134,3 +167,35 @@ class LogOracle:
         ]
         stops = np.mean(each, axis=0)
         return np.stack([1 - stops, stops], axis=1)
+
+    def spend(self, past: Snapshot) -> np.ndarray:
+        """Return E[log(1 + what is bought in the window)] (n,) of pasts before it.
+
+        The log of an amount is normal about that of the item's price and of the user's level,
+        whose own is normal about 0: its posterior is normal too.
+        """
+        config, rng = self.truth.config, np.random.default_rng(1)
+        world, law = config.world, config.world.spending
+        table = self.truth.table("items")
+        price = table["price"].to_numpy()
+        shape = len(world.services), -1
+        items = tuple(table[name].to_numpy().reshape(shape) for name in ("topic", "popularity"))
+        prices = price[self.truth.rows(table["item_id"], self.truth.corpus.item_ids)]
+        above, seen = np.zeros(len(past)), np.zeros(len(past))
+        for (events, _), fields in zip(past.parts, past.amounts, strict=True):
+            row = np.repeat(np.arange(len(past)), events.lengths)
+            over = np.log(fields["amount"].values / prices[events.values])
+            above += np.bincount(row, over, len(past))
+            seen += events.lengths
+        precision = 1 / law.level**2 + seen / law.noise**2
+        draws = self.draws(past)
+        counts = np.stack([events.lengths for events, _ in past.parts], axis=1)
+        coming = to_come(world, config.window, counts, len(draws.first), rng)
+        total = np.zeros(len(past))
+        for first, last, in_window in zip(draws.first, draws.last, coming, strict=True):
+            error = rng.standard_normal(len(past)) / np.sqrt(precision)
+            level = np.exp(above / law.noise**2 / precision + error)
+            spending = Spending(law, price, level, np.empty((0, 0)))
+            total += log_spend(rng, world, items, spending, (first, last), in_window, config.window)
+        stays = self.churn(past)[:, 0]
+        return stays * total / len(draws.first)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.metrics import format
 from benchmarks.metrics.format import number, p_value, signed
 from benchmarks.suite.significance import PairedDifference
-from benchmarks.suite.summary import OURS, Row, TaskTable, compared, mean_gain, ranks
+from benchmarks.suite.summary import ORACLE, OURS, Row, TaskTable, compared, mean_gain, ranks
 
 SHADES = 4  # the best row of a task has the first alone, the worst third stays plain
 
@@ -49,8 +49,13 @@ def shade(rank: int, count: int) -> int:
 
 
 def markdown(board: Leaderboard, against: Mapping[str, PairedDifference]) -> str:
-    """Return the leaderboard as Markdown; `against` has the best baseline of each task."""
-    head = ["task", "measure", *board.models, "best other row"]
+    """Return the leaderboard as Markdown; `against` has the best baseline of each task.
+
+    What reads the truth of a synthetic world has a column, and is not ranked.
+    """
+    rows = [name for table in board.tables for name in table.rows]
+    oracles = sorted({name for name in rows if name.startswith(ORACLE)}, reverse=True)
+    head = ["task", "measure", *board.models, "best other row", *oracles]
     head += [f"{OURS} - best baseline", "p (Holm)"]
     lines: list[list[str]] = []
     for table in board.tables:
@@ -60,11 +65,13 @@ def markdown(board: Leaderboard, against: Mapping[str, PairedDifference]) -> str
             if cell and number_ == len(board.models):
                 text += f" {cell[0].model}"
             cells.append(f"**{text}**" if cell and cell[1] == 1 else text)
+        known = [table.rows.get(name) for name in oracles]
+        cells += [number(table.measure, row.value) if row else "" for row in known]
         one, better = against.get(table.name), " ↓" if table.lower_is_better else ""
         delta = f"{signed(table.measure, one.delta)} {one.baseline}" if one else ""
         p = p_value(one.holm) if one else ""
         lines.append([table.name, table.measure + better, *cells, delta, p])
-    blank = ["", "", ""]
+    blank = [""] * (3 + len(oracles))
     if board.ranks:
         lines.append([f"mean rank ({board.common} tasks)", "", *board.mean_ranks, *blank])
         lines.append(["Borda", "", *board.borda, *blank])

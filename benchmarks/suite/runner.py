@@ -25,6 +25,7 @@ from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Task, TaskBaseline
 from benchmarks.suite import geometry, paired, results
 from benchmarks.suite.pipeline import prepare
+from benchmarks.tasks.amounts import AmountsConfig
 from benchmarks.tasks.attributes import AttributesConfig
 from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.feed_clicks import FeedClicksConfig
@@ -80,6 +81,7 @@ class SuiteConfig:
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
     recoverability: list[RecoverabilityConfig] = field(default_factory=list[RecoverabilityConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
+    amounts: list[AmountsConfig] = field(default_factory=list[AmountsConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
     impression_ranking: list[ImpressionRankingConfig] = field(
@@ -151,6 +153,7 @@ def asked_of(config: SuiteConfig) -> list[Any]:
         *config.windows,
         *config.recoverability,
         *config.attributes,
+        *config.amounts,
         *config.clicks,
         *config.feed_clicks,
         *config.impression_ranking,

@@ -26,7 +26,8 @@ from benchmarks.baselines.click_rates import ClickRates, Impressions
 from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import LogCounts
 from benchmarks.baselines.interactions import pair_features
-from benchmarks.baselines.oracle import ORACLE
+from benchmarks.baselines.oracle import ORACLE, Oracle
+from benchmarks.baselines.posterior import LogOracle
 from benchmarks.baselines.probes import predict
 from benchmarks.baselines.rates import Timeline
 from benchmarks.baselines.representations import FixedScores, class_shares
@@ -67,7 +68,8 @@ class ClicksConfig:
     Without `service` they are of all services, in a column "service", and so is the past. With
     timestamps the vectors are those before each impression, with `cutoff` (epoch seconds) all are
     of that moment. `probability` is the column of a synthetic world that the clicks were drawn
-    from, the oracle's answers. `mlp_width` is that of the published probe.
+    from, the oracle's answers, and `world` its directory: what a log tells of the users' latents is
+    then read by the same probe. `mlp_width` is that of the published probe.
     """
 
     name: str
@@ -76,6 +78,7 @@ class ClicksConfig:
     mlp_width: int = 2048
     cutoff: float | None = None
     probability: str | None = None
+    world: Path | None = None
 
     def build(self, corpus: Corpus) -> "ClicksTask":
         """Return the task. ValueError where a split has no impression."""
@@ -160,11 +163,15 @@ class ClicksTask:
         train, valid, test = self.parts
         source = self.recipe["impressions"][:8]
         prior = class_shares(train.clicked, np.zeros(len(train.clicked)))[0]
-        given = [FixedScores("prior", np.tile(prior, (len(test.clicked), 1)), source)]
+        given: list[Model | TaskBaseline] = [
+            FixedScores("prior", np.tile(prior, (len(test.clicked), 1)), source)
+        ]
         if self.config.probability:
             chance = np.stack([1 - test.probability, test.probability], axis=1)
             given.insert(0, FixedScores(ORACLE, chance, source))
         rates = [ClickRates(self.corpus, train, valid, activity=each) for each in (False, True)]
+        if self.config.world is not None:
+            given.append(LogOracle(Oracle(self.config.world, self.corpus)))
         return [*given, *rates, *beside(models, LogCounts(self.corpus))]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:

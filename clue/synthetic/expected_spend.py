@@ -8,6 +8,7 @@ variance is 1/R of what no model can foresee.
 import numpy as np
 
 from clue.synthetic.draws import draw_items, draw_rows
+from clue.synthetic.spending import Spending
 from clue.synthetic.world import SyntheticConfig, World
 
 
@@ -26,21 +27,37 @@ def expected_log_spend(
     the users' events over all days, `window` the last share of the days.
     """
     item_topic = world.items["topic"].to_numpy().reshape(len(config.services), -1)
-    weights = world.popularity.reshape(item_topic.shape)
-    shares = np.concatenate(latents)
+    items = item_topic, world.popularity.reshape(item_topic.shape)
     total = np.zeros(config.users)
     for _ in range(rounds):
         in_window = rng.binomial(counts, window)
-        pair = np.repeat(np.arange(in_window.size), in_window.ravel())
-        user, service = np.divmod(pair, len(config.services))
-        moment = 1 - window * rng.random(len(user))
-        rows = np.where(rng.random(len(user)) < moment, user + config.users, user)
-        topic = draw_rows(rng, shares, rows)
-        item = np.empty(len(user), np.int64)
-        for number, (its_weights, its_topics) in enumerate(zip(weights, item_topic, strict=True)):
-            here = service == number
-            drawn = draw_items(rng, its_weights, its_topics, topic[here], config.noise)
-            item[here] = drawn + number * config.items_per_service
-        amounts = world.spending.amounts(rng, user, item)
-        total += np.log1p(np.bincount(user, amounts, config.users))
+        total += log_spend(rng, config, items, world.spending, latents, in_window, window)
     return total / rounds
+
+
+def log_spend(
+    rng: np.random.Generator,
+    config: SyntheticConfig,
+    items: tuple[np.ndarray, np.ndarray],
+    spending: Spending,
+    latents: tuple[np.ndarray, np.ndarray],
+    in_window: np.ndarray,
+    window: float,
+) -> np.ndarray:
+    """Return log(1 + what each of n users buys) (n,) in one simulated window.
+
+    `items` are the topics and the weights of those of each service, both (S, I); `latents` as
+    above, and `in_window` (n, S) counts the users' events in the window.
+    """
+    users = len(in_window)
+    pair = np.repeat(np.arange(in_window.size), in_window.ravel())
+    user, service = np.divmod(pair, len(config.services))
+    moment = 1 - window * rng.random(len(user))
+    rows = np.where(rng.random(len(user)) < moment, user + users, user)
+    topic = draw_rows(rng, np.concatenate(latents), rows)
+    item = np.empty(len(user), np.int64)
+    for number, (its_topics, its_weights) in enumerate(zip(*items, strict=True)):
+        here = service == number
+        drawn = draw_items(rng, its_weights, its_topics, topic[here], config.noise)
+        item[here] = drawn + number * len(its_topics)
+    return np.log1p(np.bincount(user, spending.amounts(rng, user, item), users))

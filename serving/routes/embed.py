@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from serving.auth import READ
 from serving.body import StrictRoute
 from serving.engine import chosen
 from serving.live import Ready, ask, json_response
@@ -9,7 +10,7 @@ from serving.problems import REFUSALS
 from serving.queries import embed_query, unseen
 from serving.schemas import EmbedAnswer, EmbedRequest
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 
 @router.post("/users/embed", response_model=EmbedAnswer)

@@ -1,8 +1,8 @@
 """Probes of the orchestrator."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from serving.live import Ready, json_response
+from serving.live import Ready, json_response, not_ready
 from serving.problems import REFUSALS
 from serving.schemas import Health
 
@@ -15,7 +15,15 @@ async def livez() -> Response:
     return json_response({"status": "alive"})
 
 
+@router.get("/startupz", response_model=Health)
+async def startupz(live: Ready) -> Response:
+    """Answer once model and index are loaded; 503 until then, and where they cannot be."""
+    return json_response({"status": "started", **live.engine.stamp})
+
+
 @router.get("/readyz", response_model=Health)
-async def readyz(live: Ready) -> Response:
+async def readyz(request: Request, live: Ready) -> Response:
     """Answer while model, index and model thread do; 503 with the reason when not."""
+    if request.app.state.draining:
+        raise not_ready("the process is about to end; ask another", kind="draining")
     return json_response({"status": "ready", **live.engine.stamp})

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 
 from clue.inference.universal_encoder import UniversalEncoder
+from serving.auth import ADMIN, READ
 from serving.body import StrictRoute
 from serving.durable import write
 from serving.engine import columns_of
@@ -25,7 +26,7 @@ from serving.problems import REFUSALS, Problem
 from serving.schemas import ID_BYTES, ActivateRequest, Activation, ModelsAnswer
 from serving.writes import Goal
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 Generation = Annotated[str, InPath(pattern=f"^{NAME.pattern}$")]
 
@@ -73,7 +74,12 @@ async def models(live: Ready) -> Response:
     return json_response({"data": [model], "index": generation, "limits": limits, **known})
 
 
-@router.post("/models/{generation}:activate", response_model=Activation, status_code=202)
+@router.post(
+    "/models/{generation}:activate",
+    response_model=Activation,
+    status_code=202,
+    dependencies=[ADMIN],
+)
 async def activate(generation: Generation, body: ActivateRequest, live: Ready) -> Response:
     """Have a generation and its model served, an earlier one too, once all users are embedded.
 

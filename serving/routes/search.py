@@ -4,13 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from serving.auth import READ
 from serving.body import StrictRoute
 from serving.live import Seen, ask, json_response
 from serving.problems import REFUSALS
 from serving.queries import items_query, users_query
 from serving.schemas import ItemsAnswer, SearchItemsRequest, SimilarUsersRequest, UsersAnswer
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 
 @router.post("/items/search", response_model=ItemsAnswer)

@@ -11,10 +11,10 @@ import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic_core import to_json
 
+from serving.auth import READ, WRITE
 from serving.body import StrictRoute
 from serving.durable import write
-from serving.engine import Answer, Engine, Query, columns_of, searched
-from serving.generation import is_unit
+from serving.engine import Answer, Engine, Query, columns_of, is_comparable
 from serving.histories import (
     Errors,
     from_bytes,
@@ -43,7 +43,7 @@ from serving.writes import Conflict, Delete, Upsert
 
 TRIES = 20
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS)
+router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 UserId = Annotated[Name, Path(description="at most 256 bytes")]
 # Appends to one user come one after the other; another worker's are told by Conflict.
 _turns: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
@@ -59,7 +59,7 @@ def store_of(live: Ready) -> Store:
 Stored = Annotated[Store, Depends(store_of)]
 
 
-@router.post("/users/upsert", response_model=WrittenAnswer)
+@router.post("/users/upsert", response_model=WrittenAnswer, dependencies=[WRITE])
 async def upsert_users(
     body: UpsertManyRequest, request: Request, live: Ready, store: Stored
 ) -> Response:
@@ -76,7 +76,7 @@ async def upsert_users(
     return json_response({**engine.stamp, "data": data})
 
 
-@router.put("/users/{user_id:path}", response_model=Written)
+@router.put("/users/{user_id:path}", response_model=Written, dependencies=[WRITE])
 async def upsert_user(
     user_id: UserId, body: UpsertRequest, request: Request, live: Ready, store: Stored
 ) -> Response:
@@ -86,7 +86,7 @@ async def upsert_user(
     return json_response({**engine.stamp, "user_id": user_id, "seq": numbers[0]})
 
 
-@router.post("/users/{user_id:path}/events", response_model=Written)
+@router.post("/users/{user_id:path}/events", response_model=Written, dependencies=[WRITE])
 async def append_events(
     user_id: UserId, body: AppendRequest, request: Request, live: Ready, store: Stored
 ) -> Response:
@@ -144,7 +144,7 @@ async def stored_user(user_id: UserId, request: Request, live: Seen, store: Stor
     return Response(whole, media_type="application/json")
 
 
-@router.delete("/users/{user_id:path}", response_model=Written)
+@router.delete("/users/{user_id:path}", response_model=Written, dependencies=[WRITE])
 async def delete_user(user_id: UserId, live: Ready, store: Stored) -> Response:
     """Delete a user: history, vectors and every search at once, old generations after a while."""
     engine = live.engine
@@ -193,7 +193,7 @@ async def searchable(live: Live, user_ids: Sequence[str]) -> None:
 
 def _writes(engine: Engine, users: Sequence[UpsertUser], answer: Answer) -> list[Upsert]:
     for vector in answer.vectors:
-        if not is_unit(searched(engine.encoder, vector, "users")):
+        if not is_comparable(engine.encoder, vector):
             raise invalid([("/events", "give no vector by which users are compared")])
     return [
         Upsert(

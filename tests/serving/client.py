@@ -64,8 +64,9 @@ async def serving(settings: Settings) -> AsyncGenerator[tuple[httpx.AsyncClient,
     """An in-process client of a started application."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
+        await app.state.loading
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://clue") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client, app
 
 

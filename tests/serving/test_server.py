@@ -40,8 +40,7 @@ class Server:
 
 @contextmanager
 def running(run: Path, index: Path, **limits: str) -> Generator[Server]:
-    command = ["uvicorn", "--factory", "serving.app:create_app"]
-    command += ["--host", "127.0.0.1", "--port", "0", "--no-access-log"]
+    command = ["serving", "port=0"]
     paths = {"CLUE_CHECKPOINT": str(run), "CLUE_INDEX": str(index)}
     with started(command, **paths, **limits) as server:
         yield server
@@ -72,6 +71,10 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
             assert process.poll() is None and time.monotonic() < deadline, "".join(server.lines)
             time.sleep(0.05)
         server.address = (found[1], int(found[2]))
+        with httpx.Client(base_url=server.url) as client:
+            while client.get("/startupz").json().get("type") == "urn:clue:problem:loading":
+                assert time.monotonic() < deadline, "".join(server.lines)
+                time.sleep(0.05)
         yield server
     finally:
         process.kill()

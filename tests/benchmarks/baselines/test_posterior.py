@@ -8,14 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.baselines.oracle import Oracle
-from benchmarks.baselines.posterior import LogOracle, posterior
+from benchmarks.baselines.posterior import LogOracle, posterior, to_come, totals
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
-from clue.data.ingest.prepare_config import PrepareConfig, ServiceConfig
+from clue.data.ingest.prepare_config import FieldConfig, PrepareConfig, ServiceConfig
 from clue.data.ragged import Ragged
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, shares_of, write_outcomes
 from clue.synthetic.world import SyntheticConfig
+from clue.synthetic.world import _activity as activity  # pyright: ignore[reportPrivateUsage]
 
 SERVICES = ("shop", "news", "films")
 
@@ -37,6 +38,7 @@ def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1) -> Oracle:
         events=[str(log.out / "events.parquet")],
         items=[str(log.out / "items.parquet")],
         services={name: ServiceConfig(template="{title}") for name in SERVICES},
+        fields={"amount": FieldConfig(kind="numeric")},
     )
     return Oracle(log.out, Corpus.open(prepare(config, progress=False)))
 
@@ -86,3 +88,32 @@ def test_what_a_log_tells_lies_between_the_prior_and_the_truth(tmp_path: Path) -
     stops = reader.churn(snapshot_at(truth.corpus, users, window))[:, 1]
     hazard = table["churn_probability"].to_numpy()[truth.rows(table["user_id"], ids)]
     assert np.corrcoef(stops, hazard)[0, 1] > 0.7
+    spend = reader.spend(snapshot_at(truth.corpus, users, window))
+    bought, expected = (
+        table[name].to_numpy()[truth.rows(table["user_id"], ids)]
+        for name in ("spend", "spend_expectation")
+    )
+    of_log, of_truth = (1 - np.square(bought - x).mean() / bought.var() for x in (spend, expected))
+    assert 0.1 < of_log < of_truth
+    assert abs(spend.mean() - expected.mean()) < 0.1 * expected.mean()
+
+
+def test_the_law_of_how_much_is_to_come_is_that_of_the_world() -> None:
+    world = SyntheticConfig(users=20_000, mean_events=6)
+    rng = np.random.default_rng(0)
+    user, service, moment = activity(rng, world)
+    early = moment < 0.8
+    before, whole = (
+        np.bincount(user[kept] * 3 + service[kept], minlength=60_000)
+        for kept in (early, np.ones_like(early))
+    )
+    law = totals(world, 60)
+    seen = np.bincount(whole, minlength=61)[:61] / len(whole)
+    assert np.abs(law - seen).max() < 0.006 and law.sum() == pytest.approx(1, abs=1e-3)
+    checked = 0
+    for count in (0, 1, 3, 8):
+        drawn = to_come(world, 0.2, np.full((1, 1), count), 20_000, rng)
+        really = (whole - before)[before == count]
+        assert drawn.mean() == pytest.approx(really.mean(), abs=0.06), count
+        checked += 1
+    assert checked == 4

@@ -1,0 +1,127 @@
+"""Around every request: its id, its times, what is counted, its headers and its line in the log."""
+
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.metrics import Metrics
+
+log = logging.getLogger("clue.serving.requests")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLOSED = "default-src 'none'; frame-ancestors 'none'"
+# What FastAPI's page of the API loads; the explorer's page brings a policy of its own.
+DOCS = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
+    "img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'"
+)
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+@dataclass
+class Trace:
+    """What becomes known of a request on its way: `seconds` by stage, the problem, the tokens."""
+
+    request_id: str
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    tokens: int = 0
+    problem: str | None = None
+
+
+def trace_of(scope: Scope) -> Trace:
+    """Return the trace of a request; one of its own where nobody observes it."""
+    return scope.setdefault("state", {}).setdefault("trace", Trace(""))
+
+
+class Observed:
+    """ASGI middleware, the outermost: nothing is answered that it does not see."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, log_requests: bool) -> None:
+        """Stand before `app`."""
+        self.app = app
+        self.metrics = metrics
+        self.log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event stream (ASGI)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        trace = Trace(_request_id(scope))
+        scope.setdefault("state", {})["trace"] = trace
+        status = 499  # the client left before anything was answered
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(MutableHeaders(scope=message), scope, started)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        finally:
+            self._count(scope, status, time.perf_counter() - started)
+
+    def _add_headers(self, headers: MutableHeaders, scope: Scope, started: float) -> None:
+        trace = trace_of(scope)
+        headers["x-request-id"] = trace.request_id
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        headers.setdefault("content-security-policy", DOCS if scope["path"] == "/docs" else CLOSED)
+        for stage, seconds in trace.seconds.items():
+            headers[f"x-{stage}-time"] = f"{1000 * seconds:.2f}"
+        if trace.tokens:
+            headers["x-tokens"] = str(trace.tokens)
+        headers["x-total-time"] = f"{1000 * (time.perf_counter() - started):.2f}"
+        if scope["app"].state.draining:  # so that the client's next request goes elsewhere
+            headers["connection"] = "close"
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        trace = trace_of(scope)
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if route != "none" else "any"
+        self.metrics.requests.labels(route, method, status).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        for stage, spent in trace.seconds.items():
+            self.metrics.stages.labels(stage).observe(spent)
+        if trace.problem is not None:
+            self.metrics.rejected.labels(trace.problem).inc()
+        if self.log_requests or status >= 500:
+            level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
+            log.log(level, "%s %s %d", method, route, status, extra=_fields(scope, seconds))
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's id of the request where it is one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value.decode("latin-1")):
+            return value.decode("latin-1")
+    return uuid.uuid4().hex
+
+
+def _fields(scope: Scope, seconds: float) -> dict[str, Any]:
+    """Return what a line of the log says beside its text: nothing of the body, no key."""
+    trace, caller = trace_of(scope), scope["state"].get("caller")
+    times = {f"{stage}_ms": round(1000 * spent, 2) for stage, spent in trace.seconds.items()}
+    known = {"problem": trace.problem, "key": caller and caller.name, "tokens": trace.tokens}
+    return {
+        "request_id": trace.request_id,
+        "total_ms": round(1000 * seconds, 2),
+        **times,
+        **{name: value for name, value in known.items() if value},
+    }

@@ -1,0 +1,70 @@
+"""The server process: uvicorn with deadlines below ASGI, one log, and an orderly end."""
+
+import asyncio
+import logging
+import signal
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from serving import logs
+from serving.protocol import DeadlineProtocol, Deadlines
+from serving.settings import Settings, share, share_metrics
+
+log = logging.getLogger("clue.serving")
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
+    """Answer requests in `workers` processes until told to end.
+
+    Several are spawned, never forked: a fork after OpenMP hangs in FAISS.
+    """
+    deadlines = Deadlines(
+        header_seconds=settings.header_seconds,
+        body_seconds=settings.body_seconds,
+        write_seconds=settings.write_seconds,
+        max_connections=settings.max_connections,
+    )
+    with tempfile.TemporaryDirectory(prefix="clue-metrics-") as folder:
+        share(settings)
+        if workers > 1:
+            share_metrics(Path(folder))
+        uvicorn.run(
+            "serving.app:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            http=partial(DeadlineProtocol, deadlines=deadlines),  # pyright: ignore[reportArgumentType]
+            ws="none",
+            access_log=False,
+            log_config=logs.config(settings.log),
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.request_seconds + settings.write_seconds) + 1,
+        )
+
+
+def drain_on_sigterm(begin: Callable[[], None], seconds: float) -> None:
+    """Let SIGTERM call `begin`, and the server's own handler only `seconds` later.
+
+    So /readyz can be 503 while requests are still taken, and an orchestrator withdraws the process
+    from its balancer before connections are refused. A second SIGTERM, and SIGINT, end at once with
+    what is being answered. To be called in the event loop of a server that handles signals, from
+    the main thread; where none does, nothing changes.
+    """
+    server: Any = signal.getsignal(signal.SIGTERM)
+    if seconds == 0 or not callable(server):
+        return
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, server)
+        begin()
+        loop.call_soon_threadsafe(loop.call_later, seconds, server, number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
