@@ -5,16 +5,19 @@
 
 It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
 prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
-and one for all services together: user_id, service, as_of, vector. Processes share the users. The
-corpus of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
+and one for all services together: user_id, service, as_of, vector. OUT is one Parquet file where
+its name ends in .parquet, else a directory of shards with a manifest. Processes share the shards;
+one that is finished is never made twice: the same command goes on where it was killed. The corpus
+of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
 With `before=TIME` only earlier events are read, and a model that reads time is asked as of it, but
 in services whose times are positions; `as_of` is the time of the last event read.
 """
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from clue.config import load, run_command
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig
 from clue.inference import encoder as inference
+from clue.inference import shards
 from clue.inference.encoder import Encoder
 from clue.inference.pooling import ALL, BATCH, histories_of
 from clue.prepare import prepare
@@ -38,14 +42,17 @@ class EmbedConfig:
     """What to embed with what: `corpus` or `data`, one of them; `untrained` is the control."""
 
     checkpoint: Path  # A run directory (its best checkpoint), or a checkpoint.
-    out: Path  # The Parquet file to write.
+    out: Path  # The Parquet file to write, or a directory of shards.
     corpus: Path | None = None
     data: Path | None = None
     before: float | None = None  # Only events before this time are read (epoch seconds).
     untrained: bool = False
+    shard_users: int = 65_536  # Users of a shard, what a process does at a time.
 
     def __post_init__(self) -> None:
-        """Validate that there is one input."""
+        """Validate that there is one input, and somebody in a shard."""
+        if self.shard_users < 1:
+            raise ValueError(f"shard_users is {self.shard_users}; a shard has at least one user")
         if (self.corpus is None) == (self.data is None):
             raise ValueError("give either corpus=DIRECTORY or data=CONFIG.yaml")
 
@@ -71,17 +78,30 @@ def embed(config: EmbedConfig) -> int:
         prepare_logs(config.data, beside(config.out), encoder)
     accelerator.wait_for_everyone()
     corpus = Corpus.open(config.corpus or beside(config.out))
-    rank, world = accelerator.process_index, accelerator.num_processes
-    bounds = np.linspace(0, corpus.num_users, world + 1).astype(np.int64)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    part = config.out.with_name(f".writing-{rank}-{config.out.name}")
-    write_part(part, encoder, corpus, range(bounds[rank], bounds[rank + 1]), config.before)
-    accelerator.wait_for_everyone()
-    rows = 0
-    if accelerator.is_main_process:
-        parts = [config.out.with_name(f".writing-{r}-{config.out.name}") for r in range(world)]
-        rows = merge(parts, config.out)
-    accelerator.wait_for_everyone()
+    plan = shards.Plan(
+        model_fingerprint=encoder.fingerprint,
+        corpus_fingerprint=corpus.fingerprint,
+        width=encoder.width,
+        before=config.before,
+        users=corpus.num_users,
+        shard_users=config.shard_users,
+    )
+    if (rows := shards.finished(config.out, plan)) is not None:
+        return rows
+    with shards.held(config.out, accelerator.is_main_process) as work:
+        if accelerator.is_main_process:
+            shards.begin(work, plan)
+        accelerator.wait_for_everyone()
+        missing = shards.missing(work, plan)
+        accelerator.wait_for_everyone()  # nobody adds one before all have looked
+        own = missing[accelerator.process_index :: accelerator.num_processes]
+        items = encoder.item_inputs(corpus) if own else None
+        for number in tqdm(own, desc="embed", unit="shard", disable=not sys.stderr.isatty()):
+            write = partial(write_part, encoder=encoder, corpus=corpus, items=items, config=config)
+            shards.write(work, number, plan.users_of(number), write)
+        accelerator.wait_for_everyone()
+        rows = shards.finish(work, plan, config.out) if accelerator.is_main_process else 0
+        accelerator.wait_for_everyone()
     return rows
 
 
@@ -128,16 +148,17 @@ def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
 
 
 def write_part(
-    path: Path, encoder: Encoder, corpus: Corpus, users: range, before: float | None
+    path: Path, users: range, *, encoder: Encoder, corpus: Corpus, items: Any, config: EmbedConfig
 ) -> None:
-    """Write the rows of the users in `users` to `path`, a row group of BATCH users at a time."""
-    items = encoder.item_inputs(corpus)
-    starts = range(users.start, users.stop, BATCH)
+    """Write the rows of the users in `users` to `path`, a row group of BATCH users at a time.
+
+    `items` are what the encoder reads of the items of the corpus (`item_inputs`).
+    """
     table_schema = schema(encoder, corpus)
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
-        for start in tqdm(starts, desc="embed", unit="chunk", disable=not sys.stderr.isatty()):
+        for start in range(users.start, users.stop, BATCH):
             chunk = np.arange(start, min(start + BATCH, users.stop))
-            for batch in rows_of(encoder, corpus, items, chunk, before):
+            for batch in rows_of(encoder, corpus, items, chunk, config.before):
                 writer.write_batch(batch.cast(table_schema))
 
 
@@ -173,30 +194,22 @@ def rows_of(
     yield _record_batch(corpus, ALL, users[seen], latest[seen], pooled[seen])
 
 
-def merge(parts: Sequence[Path], out: Path) -> int:
-    """Join the parts into `out`, row group by row group, delete them, return the row count."""
-    beside = out.with_name(f".writing-{out.name}")
-    with pq.ParquetWriter(beside, pq.read_schema(parts[0]), compression="zstd") as writer:
-        for part in parts:
-            with pq.ParquetFile(part) as file:
-                for group in range(file.num_row_groups):
-                    writer.write_table(file.read_row_group(group))
-            part.unlink()
-    beside.replace(out)
-    return pq.read_metadata(out).num_rows
-
-
 def read_embeddings(path: Path) -> pa.Table:
     """Return the embedding table at `path`; `schema.metadata` names its model and its corpus.
 
-    Raises FileNotFoundError where there is none and ValueError for another kind of Parquet file.
+    `path` is a Parquet file or a directory of shards. Raises FileNotFoundError where there is none
+    and ValueError for another kind of file, or a directory that lacks one.
     """
-    if not path.is_file():
+    if path.is_dir():
+        files = shards.files(path)
+    elif path.is_file():
+        files = [path]
+    else:
         raise FileNotFoundError(f"no embedding table {path}; clue embed writes one")
-    table = pq.read_table(path)
-    if b"model_fingerprint" not in (table.schema.metadata or {}):
+    tables = [pq.read_table(file) for file in files]
+    if any(b"model_fingerprint" not in (table.schema.metadata or {}) for table in tables):
         raise ValueError(f"{path} is no embedding table: it names no model; clue embed writes one")
-    return table
+    return pa.concat_tables(tables)
 
 
 def _record_batch(

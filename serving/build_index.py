@@ -64,7 +64,7 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
     users = users[np.sum(events, axis=0)[users] > 0]
     vectors, states = user_vectors(encoder, corpus, users, items)
     seen_values, seen_offsets = _seen(corpus, users)
-    item_vectors = encoder.encode_catalogue(corpus, items=items)[:, encoder.ranking_columns]
+    whole = encoder.encode_catalogue(corpus, items=items)
     services = corpus.item_service
     names = [corpus.services[number] for number in services]
     ids: list[str] = corpus.item_ids.to_pylist()
@@ -81,7 +81,9 @@ def embed(encoder: Encoder, corpus: Corpus) -> Contents:
         item_service=np.ascontiguousarray(services),
         item_content=_hashes(names, keys),
         item_key=_hashes(names, ids),
-        item_vectors=np.ascontiguousarray(item_vectors),
+        item_vectors=np.ascontiguousarray(whole[:, encoder.ranking_columns]),
+        item_blocks=np.ascontiguousarray(whole) if encoder.blocks else None,
+        item_block_columns={n: (c.start, c.stop) for n, c in encoder.blocks.items()},
         user_ids=corpus.user_ids.take(pa.array(users)),
         user_vectors=vectors,
         user_states=states,

@@ -12,8 +12,9 @@ import numpy as np
 
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
-from serving.index import Index
-from serving.rows import StoredUser, StoredVector
+from serving.filters import UserFilter
+from serving.index import Index, Search
+from serving.rows import StoredUser, StoredVector, events_by_service
 
 FIRST_ROWS = 64
 
@@ -38,11 +39,13 @@ class Delta:
         self._encoder, self._index = encoder, index
         self.applied = after
         self.missing: dict[str, int] = {}
+        self._waiting: dict[str, np.ndarray] = {}  # the events of the missing by service
         self.newest = 0.0  # when the newest of its vectors was written
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._row_of: dict[str, int] = {}
         self._vectors = np.empty((FIRST_ROWS, index.width), np.float32)
+        self._events = np.empty((FIRST_ROWS, len(index.services)), np.int64)
         self._alive = np.ones(index.num_users, bool)
 
     def __len__(self) -> int:
@@ -65,27 +68,35 @@ class Delta:
         """Take in the whole vector (E,) of a missing user, unless another write has come."""
         with self._lock:
             if self.missing.get(user_id) == seq:
-                self._put(user_id, vector)
+                self._put(user_id, vector, self._waiting[user_id])
 
-    def seen(self, vectors: np.ndarray, searches: Sequence[tuple[int, str | None]]) -> Seen:
+    def seen(
+        self, vectors: np.ndarray, searches: Sequence[Search], without: Sequence[str | None]
+    ) -> Seen:
         """Return the dead rows and, by row of `vectors` (m, S), the nearest `k` users, best first.
 
-        `searches` are k and a user to leave out. Both are of one moment: a user who moved from the
-        base to here is in one of the two. Equal scores are in the order of ids.
+        `without` are users to leave out. Both are of one moment: a user who moved from the base to
+        here is in one of the two. Equal scores are in the order of ids.
         """
         with self._lock:
             dead = np.flatnonzero(~self._alive)
             scores = vectors @ self._vectors[: len(self._ids)].T
             nearest = [
-                self._best(row, k, without)
-                for row, (k, without) in zip(scores, searches, strict=True)
+                self._best(row, search, own)
+                for row, search, own in zip(scores, searches, without, strict=True)
             ]
         return Seen(dead, nearest)
 
-    def _best(self, scores: np.ndarray, k: int, without: str | None) -> list[tuple[str, float]]:
-        rows = np.arange(len(scores))
+    def _best(
+        self, scores: np.ndarray, search: Search, without: str | None
+    ) -> list[tuple[str, float]]:
+        k = search.k
+        kept = np.ones(len(scores), bool)
+        if isinstance(search.filter, UserFilter):
+            kept = search.filter.keeps(self._events[: len(scores)])
         if without in self._row_of:
-            rows = np.delete(rows, self._row_of[without])
+            kept[self._row_of[without]] = False
+        rows = np.flatnonzero(kept)
         if len(rows) > k:
             # those as good as the k-th stay, for the ids decide among them
             least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
@@ -101,14 +112,17 @@ class Delta:
         self._remove(user.user_id)
         if user.events is not None:
             self.newest = max(self.newest, user.written)
+            counts = events_by_service(user.events, self._index.services)
             if made is None:
                 self.missing[user.user_id] = user.seq
+                self._waiting[user.user_id] = counts
             else:
-                self._put(user.user_id, made.vector)
+                self._put(user.user_id, made.vector, counts)
 
-    def _put(self, user_id: str, vector: np.ndarray) -> None:
+    def _put(self, user_id: str, vector: np.ndarray, counts: np.ndarray) -> None:
         """Take in a vector; of no length, it is that of a history the model reads nothing of."""
         self.missing.pop(user_id, None)
+        self._waiting.pop(user_id, None)
         if not len(vector):
             return
         row = self._row_of.get(user_id)
@@ -116,10 +130,12 @@ class Delta:
             row = len(self._ids)
             if row == len(self._vectors):
                 self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
+                self._events = np.concatenate([self._events, np.empty_like(self._events)])
             self._ids.append(user_id)
             self._row_of[user_id] = row
         columns = self._encoder.similarity_columns
         self._vectors[row] = normalised(vector[None, columns])[0]
+        self._events[row] = counts
 
     def _remove(self, user_id: str) -> None:
         """Put the last user where this one was."""
@@ -131,6 +147,7 @@ class Delta:
             self._ids[row] = last
             self._row_of[last] = row
             self._vectors[row] = self._vectors[len(self._ids)]
+            self._events[row] = self._events[len(self._ids)]
 
     def age(self) -> float:
         """Return the seconds since its newest vector was written; 0 without any."""

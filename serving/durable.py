@@ -10,11 +10,10 @@ import numpy as np
 
 from serving.batcher import BatcherStopped, QueueFull
 from serving.engine import Engine, History, Query, cost_of, is_comparable
-from serving.histories import from_bytes, readable
+from serving.histories import from_bytes, moment_of, readable
 from serving.live import FOLLOW_SECONDS, Live, not_ready
 from serving.loading import catch_up
 from serving.problems import Problem
-from serving.queries import moment_of
 from serving.rows import BrokenStore, StoredUser
 from serving.store import Store, StoreBusy, StoreClosed, StoreFull, Write
 from serving.store_lock import StoreRefused

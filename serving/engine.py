@@ -10,9 +10,11 @@ import torch
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
 from clue.inference.events import Described, text_of
+from serving.base_index import Hits
 from serving.delta import Delta
 from serving.generation import is_unit
-from serving.index import Hits, Index, Search
+from serving.index import Index, Search, unit_or_zero
+from serving.problems import invalid
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
 SEARCH_TOKENS = 64
@@ -25,13 +27,15 @@ History = Sequence[tuple[str, Described]]
 class Query:
     """Users to encode, or one `vector` of what the index compares, and a search with the first.
 
-    `as_of` are the users' moments, infinite or none for that of the last event. `without` is a user
-    to leave out of the users nearest to them.
+    `as_of` are the users' moments, infinite or none for that of the last event. Instead of users it
+    may be an `item` that is searched with: its text, and the service that it is of, if one.
+    `without` is a user to leave out of the users nearest to them.
     """
 
     histories: Sequence[History] = ()
     as_of: Sequence[float] = ()
     vector: np.ndarray | None = None
+    item: tuple[str, str | None] | None = None
     search: Search | None = None
     without: str | None = None
 
@@ -81,18 +85,26 @@ class Engine:
         vectors = self._vectors(queries)
         good = [self._is_good(own) for own in vectors]
         firsts = {
-            n: searched(self.encoder, vectors[n][0], query.search.kind)
+            n: searched(self.encoder, vectors[n][0], query.search.kind, query.search.blocks)
             if query.vector is None
             else vectors[n][0]
             for n, query in enumerate(queries)
             if good[n] and query.search
         }
-        items, users = self._items(queries, firsts), self._users(queries, firsts)
+        blank = {  # such as the aligned block of a user of unknown services
+            n
+            for n, first in firsts.items()
+            if (search := queries[n].search) and search.blocks and not first.any()
+        }
+        sound = {n: first for n, first in firsts.items() if n not in blank}
+        items, users = self._items(queries, sound), self._users(queries, sound)
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
-            Answer(own, items.get(n), users.get(n))
-            if good[n]
-            else BadVector("the model gave a vector that is not finite and of length one")
+            BadVector("the model gave a vector that is not finite and of length one")
+            if not good[n]
+            else invalid([("/blocks", "are zero for what is searched with; leave blocks out")])
+            if n in blank
+            else Answer(own, items.get(n), users.get(n))
             for n, own in enumerate(vectors)
         ]
 
@@ -121,8 +133,11 @@ class Engine:
         wanted = [n for n, search in searches.items() if search.kind == "users"]
         if not wanted:
             return {}
-        limits = [(searches[n].k, queries[n].without) for n in wanted]
-        seen = self.delta.seen(np.stack([vectors[n] for n in wanted]), limits)
+        seen = self.delta.seen(
+            np.stack([vectors[n] for n in wanted]),
+            [searches[n] for n in wanted],
+            [queries[n].without for n in wanted],
+        )
         alive = [
             replace(searches[n], exclude=np.union1d(searches[n].exclude, seen.dead)) for n in wanted
         ]
@@ -150,6 +165,10 @@ class Engine:
             if query.vector is not None:
                 vectors.append(query.vector[None])
                 continue
+            if query.item is not None:
+                text, service = query.item
+                vectors.append(self.encoder.encode_items([text], service=service))
+                continue
             vectors.append(encoded[start : start + len(query.histories)])
             start += len(query.histories)
         return vectors
@@ -173,10 +192,24 @@ def merged(
     return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
-def searched(encoder: Encoder, vector: np.ndarray, kind: str) -> np.ndarray:
-    """Return the part of a vector (E,) that a search for "items" or "users" compares."""
+def searched(
+    encoder: Encoder, vector: np.ndarray, kind: str, blocks: Sequence[str] = ()
+) -> np.ndarray:
+    """Return the part of a vector (E,) that a search for "items" or "users" compares.
+
+    Items of `blocks` are compared by the mean of their cosines. Users are compared by the cosine of
+    all similarity columns, or of `blocks` among them: the others of the query are zero.
+    """
     if kind == "items":
-        return vector[encoder.ranking_columns]
+        if not blocks:
+            return vector[encoder.ranking_columns]
+        parts = [unit_or_zero(vector[encoder.blocks[name]]) for name in blocks]
+        return np.concatenate(parts) / np.float32(len(parts))
+    if blocks:
+        kept = np.zeros_like(vector)
+        for name in blocks:
+            kept[encoder.blocks[name]] = vector[encoder.blocks[name]]
+        vector = kept
     return normalised(vector[None, encoder.similarity_columns])[0]
 
 
@@ -211,4 +244,5 @@ def cost_of(query: Query, encoder: Encoder) -> int:
     most = 1 if encoder.reads == "item_id" else encoder.max_item_tokens
     read = (text_of(event) for history in query.histories for _, event in history)
     tokens = sum(min(1 + len(what) // 4, most) for what in read)
+    tokens += 0 if query.item is None else min(1 + len(query.item[0]) // 4, most)
     return tokens + (SEARCH_TOKENS if query.search else 0)

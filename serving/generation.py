@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -57,6 +57,9 @@ class Manifest:
     files: dict[str, str]
     store: str = ""
     store_seq: int = 0
+    item_block_columns: dict[str, tuple[int, int]] = field(
+        default_factory=dict[str, tuple[int, int]]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +71,11 @@ class Contents:
     a model whose vectors are one, items are unit rows and users' vectors are their states.
     `item_service` (I,) indexes `services`; `item_content` (I,) is `content_of` service and what the
     model reads (the encoder's `input_keys`), `item_key` (I,) of service and item id. `templates`
-    say how the texts of a service were made. `user_ids` is sorted by UTF-8 bytes; user n has seen
-    the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`. What the store of this name wrote
-    up to the write `store_seq` is in it.
+    say how the texts of a service were made. `item_blocks` (I, E) are the whole vectors of a model
+    with blocks, whose columns are `item_block_columns`. `user_ids` is sorted by UTF-8 bytes; user n
+    has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]` and has `user_events`
+    (N, services), or where there is none so many. What the store of this name wrote up to the write
+    `store_seq` is in it.
     """
 
     model_fingerprint: str
@@ -89,8 +94,13 @@ class Contents:
     seen_values: np.ndarray
     seen_offsets: np.ndarray
     user_states: np.ndarray | None = None
+    user_events: np.ndarray | None = None
     store: str = ""
     store_seq: int = 0
+    item_blocks: np.ndarray | None = None
+    item_block_columns: dict[str, tuple[int, int]] = field(
+        default_factory=dict[str, tuple[int, int]]
+    )
 
 
 def content_of(service: str, what: str) -> int:
@@ -206,6 +216,7 @@ def read(out: Path, name: str | None = None) -> tuple[str, Contents]:
         services=manifest.services,
         store=manifest.store,
         store_seq=manifest.store_seq,
+        item_block_columns=manifest.item_block_columns,
         item_ids=items["item_id"],
         item_texts=items["text"],
         user_ids=users["user_id"],
@@ -233,6 +244,9 @@ def check(contents: Contents) -> None:
     ]
     if states is not None:
         kinds.append(("state", states, (len(contents.user_ids), ranking), False))
+    if contents.item_blocks is not None:
+        columns = max(stop for _, stop in contents.item_block_columns.values())
+        kinds.append(("item block", contents.item_blocks, (len(contents.item_ids), columns), False))
     for kind, vectors, shape, unit in kinds:
         if vectors.shape != shape or vectors.dtype != np.float32:
             raise BrokenIndex(f"{kind} vectors: {vectors.dtype} {vectors.shape}, not {shape}")
@@ -265,6 +279,10 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
     }
     if contents.user_states is not None:
         arrays["user_states"] = contents.user_states
+    if contents.user_events is not None:
+        arrays["user_events"] = contents.user_events
+    if contents.item_blocks is not None:
+        arrays["item_blocks"] = contents.item_blocks
     blobs: dict[str, bytes] = {
         "items.arrow": _arrow({"item_id": contents.item_ids, "text": contents.item_texts}),
         "users.arrow": _arrow({"user_id": contents.user_ids}),
@@ -282,6 +300,7 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         width=contents.user_vectors.shape[1],
         num_items=len(contents.item_ids),
         num_users=len(contents.user_ids),
+        item_block_columns=contents.item_block_columns,
         files={name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()},
     )
     text = TypeAdapter(dict[str, Any]).dump_json(asdict(manifest), indent=1)

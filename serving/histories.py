@@ -123,6 +123,11 @@ def _fault(event: Event, encoder: Encoder, settings: Settings) -> tuple[str, str
     return None
 
 
+def moment_of(as_of: float | None) -> float:
+    """Return a moment, infinite for that of the last event."""
+    return np.inf if as_of is None else as_of
+
+
 def to_bytes(events: Sequence[Event]) -> bytes:
     """Return events as JSON, in their order: every member that is not null."""
     return EVENTS.dump_json(list(events), exclude_none=True)

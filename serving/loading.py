@@ -38,7 +38,7 @@ def load_engine(
         )
     if encoder is None or encoder.fingerprint != manifest.model_fingerprint:
         encoder = encoder_of(settings, manifest)
-    index = Index(*read(settings.index, name))
+    index = Index(*read(settings.index, name), settings.choice)
     delta = Delta(encoder, index, after=index.store_seq)
     engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)
     if store is not None:

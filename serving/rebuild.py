@@ -9,6 +9,7 @@ in the store. A process of its own takes neither the service's interpreter nor, 
 
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from clue.config import run_command
 from serving import rows
+from serving.filters import Filters
 from serving.generation import Contents, check, publish, read, writing
 from serving.store import FILE, sqlite_errors
 
@@ -41,7 +43,8 @@ class RebuildConfig:
 class Written:
     """What a store says of a model's users at one moment: all of `up_to` is in it.
 
-    `touched` are all whom it ever wrote, sorted; `ids` those with a vector, (n,), `vectors` (n, E).
+    `touched` are all whom it ever wrote, sorted; `ids` those with a vector, (n,), `vectors` (n, E),
+    and their `events` by service, (n, S).
     """
 
     store: str
@@ -49,6 +52,7 @@ class Written:
     touched: list[str]
     ids: list[str]
     vectors: np.ndarray
+    events: np.ndarray
 
 
 def rebuild(config: RebuildConfig) -> str:
@@ -58,13 +62,13 @@ def rebuild(config: RebuildConfig) -> str:
     """
     with writing(config.index, overwrite=True):
         _, base = read(config.index, config.base)
-        written = read_store(config.store, base.model_fingerprint)
+        written = read_store(config.store, base.model_fingerprint, base.services)
         contents = merge(base, written, slice(*config.similarity), slice(*config.ranking))
         check(contents)
         return publish(config.index, contents)
 
 
-def read_store(directory: Path, model: str) -> Written:
+def read_store(directory: Path, model: str, services: Sequence[str]) -> Written:
     """Return the users of a store and their vectors by `model`, as of one commit.
 
     Writes go on meanwhile. A user whom the model has not embedded yet holds `up_to` before the
@@ -73,6 +77,7 @@ def read_store(directory: Path, model: str) -> Written:
     touched: list[str] = []
     ids: list[str] = []
     vectors: list[np.ndarray] = []
+    events: list[np.ndarray] = []
     connection = sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True)
     with closing(connection), sqlite_errors():
         connection.execute("BEGIN")
@@ -96,8 +101,17 @@ def read_store(directory: Path, model: str) -> Written:
             elif len(own.vector):
                 ids.append(user.user_id)
                 vectors.append(own.vector)
+                events.append(rows.events_by_service(user.events, services))
     whole = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
-    return Written(store=state.store, up_to=up_to, touched=touched, ids=ids, vectors=whole)
+    counts = np.array(events, np.int64).reshape(len(events), len(services))
+    return Written(
+        store=state.store,
+        up_to=up_to,
+        touched=touched,
+        ids=ids,
+        vectors=whole,
+        events=counts,
+    )
 
 
 def merge(base: Contents, written: Written, similarity: slice, ranking: slice) -> Contents:
@@ -131,6 +145,7 @@ def merge(base: Contents, written: Written, similarity: slice, ranking: slice) -
         user_states=states,
         seen_values=base.seen_values[taken],
         seen_offsets=offsets,
+        user_events=np.concatenate([Filters(base).events[kept], written.events])[order],
         store=written.store,
         store_seq=written.up_to,
     )

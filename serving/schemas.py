@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     WithJsonSchema,
-    model_validator,
 )
 
 ID_BYTES = 256
@@ -32,13 +31,15 @@ AS_OF = (
 )
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text; raises ValueError for a NUL character."""
     if "\0" in text:
         raise ValueError("holds a NUL character")
     return text
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return an id or a name; raises ValueError above ID_BYTES."""
     if len(text.encode()) > ID_BYTES:
         raise ValueError(f"is longer than {ID_BYTES} bytes")
     return text
@@ -68,15 +69,17 @@ Moment = Annotated[
     AfterValidator(_seconds),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}),
 ]
-Text = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
-Name = Annotated[Text, AfterValidator(_short)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(clean)]
+Name = Annotated[Text, AfterValidator(short)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a body holds: exact kinds, no unknown field, finite numbers."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-class Event(_Strict):
+class Event(Strict):
     """One behaviour, of which GET /v1/models says what the model `reads`: its text or its item id.
 
     To a model of texts any service is welcome, to a model of item ids those of its catalogue. Ids
@@ -107,7 +110,7 @@ Events = Annotated[
 ]
 
 
-class EmbedUser(_Strict):
+class EmbedUser(Strict):
     """A user to embed; the id is only handed back."""
 
     user_id: Name | None = None
@@ -115,7 +118,7 @@ class EmbedUser(_Strict):
     as_of: Moment | None = Field(default=None, description="that of this user alone")
 
 
-class EmbedRequest(_Strict):
+class EmbedRequest(Strict):
     """Users whose vectors are wanted."""
 
     users: Annotated[list[EmbedUser], Field(min_length=1)]
@@ -125,74 +128,6 @@ class EmbedRequest(_Strict):
         min_length=1,
         description="the blocks of the vectors that are wanted; all when absent",
     )
-
-
-class Target(_Strict):
-    """Whose neighbours are wanted: exactly one of events, vector and user_id."""
-
-    events: Events | None = None
-    as_of: Moment | None = Field(default=None, description=AS_OF)
-    vector: list[float] | None = Field(
-        default=None, description="a vector as /v1/users/embed returns it, of all blocks"
-    )
-    user_id: Name | None = Field(default=None, description="a user of the index or the store")
-    k: int = Field(default=10, ge=1)
-
-    @model_validator(mode="after")
-    def _one(self) -> "Target":
-        if sum(x is not None for x in (self.events, self.vector, self.user_id)) != 1:
-            raise ValueError("give exactly one of events, vector and user_id")
-        if self.as_of is not None and self.vector is not None:
-            raise ValueError("as_of needs events or user_id; a vector is of one moment")
-        return self
-
-
-class SimilarUsersRequest(Target):
-    """A user whose like are wanted; a user of the index is left out of its own neighbours."""
-
-
-class SearchItemsRequest(Target):
-    """A user for whom items are wanted."""
-
-    service: Name | None = Field(default=None, description="only items of this service")
-    exclude_seen: bool = Field(
-        default=False,
-        description="leave out the items of the user's own history: those of an event's item_id, "
-        "and those that the model cannot tell from what it reads of an event",
-    )
-
-    @model_validator(mode="after")
-    def _seen(self) -> "SearchItemsRequest":
-        if self.exclude_seen and self.vector is not None:
-            raise ValueError("exclude_seen needs events or user_id; a vector has seen nothing")
-        return self
-
-
-class UpsertRequest(_Strict):
-    """The whole history of a user, which replaces the one before."""
-
-    events: Events
-    as_of: Moment | None = Field(default=None, description=AS_OF)
-
-
-class AppendRequest(UpsertRequest):
-    """Events to add to a user's history; the newest `events_per_user` of all are kept."""
-
-
-class UpsertUser(UpsertRequest):
-    """A user to write."""
-
-    user_id: Name
-
-
-class UpsertManyRequest(_Strict):
-    """Users to write, all of them or none."""
-
-    users: Annotated[list[UpsertUser], Field(min_length=1)]
-
-
-class ActivateRequest(_Strict):
-    """Nothing is to be said: {}."""
 
 
 Columns = tuple[int, int]
@@ -224,68 +159,6 @@ class EmbedAnswer(Answer):
     unseen_services: list[str] = Field(description="services the model was not pretrained on")
 
 
-class Item(BaseModel):
-    """A catalogue item and how it fits: the inner product of the columns in which items rank.
-
-    Of a model without blocks it is the cosine. A predictive block is trained within a service.
-    """
-
-    item_id: str
-    service: str
-    text: str
-    score: float
-
-
-class ItemsAnswer(Answer):
-    """The nearest items, best first; fewer than k only when fewer remain."""
-
-    data: list[Item]
-
-
-class User(BaseModel):
-    """A user of the index and the cosine of the columns by which users are compared."""
-
-    user_id: str
-    score: float
-
-
-class UsersAnswer(Answer):
-    """The nearest users, best first."""
-
-    data: list[User]
-
-
-class Written(Answer):
-    """A write that is on the disk: `seq` is its number, which X-Min-Seq of a read may name."""
-
-    user_id: str
-    seq: int
-
-
-class WrittenUser(BaseModel):
-    """One user of a write of several."""
-
-    user_id: str
-    seq: int
-
-
-class WrittenAnswer(Answer):
-    """The writes in the order of the request."""
-
-    data: list[WrittenUser]
-
-
-class StoredAnswer(Answer):
-    """A stored user: events as sent, and their vector as of `as_of`, made by the write `seq`."""
-
-    user_id: str
-    seq: int
-    as_of: float | None = Field(description="null where no event has a time")
-    events: list[Event]
-    vector: list[float]
-    blocks: Blocks
-
-
 class Model(BaseModel):
     """The encoder: its fingerprint, the width of its vectors, what it was pretrained on."""
 
@@ -304,6 +177,20 @@ class Model(BaseModel):
     max_item_tokens: int = Field(description="the first tokens of a text that are read")
 
 
+class SearchedBy(BaseModel):
+    """A base index: its structure, what it takes beside the vectors, and what a search spends."""
+
+    kind: str = Field(description="flat is exact; the others rank their candidates exactly")
+    rows: int
+    width: int
+    bytes: int = Field(description="beside the vectors themselves")
+    effort: int = Field(description="nprobe or efSearch; 0 where there is none")
+    recall: float | None = Field(
+        description="recall@10 on users of the index, measured when it was built; null where exact"
+    )
+    fallback: str = Field(description="why it is not what the settings wanted; empty where it is")
+
+
 class IndexInfo(BaseModel):
     """The generation that is searched."""
 
@@ -315,6 +202,7 @@ class IndexInfo(BaseModel):
     services: list[str]
     items: int
     users: int
+    searched_by: dict[str, SearchedBy] = Field(description="users, and the items of each service")
 
 
 class Limits(BaseModel):
@@ -354,12 +242,6 @@ class ModelsAnswer(BaseModel):
     limits: Limits
     generations: list[GenerationInfo]
     activating: Activating | None
-
-
-class Activation(Answer):
-    """What is served as yet, and the generation that will be."""
-
-    activating: str
 
 
 class Health(BaseModel):

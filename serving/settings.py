@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.base_index import Choice, Device
 from serving.keys import ApiKey, Rate
+from serving.structures import AnyKind
 
 
 def _origin(text: str) -> str:
@@ -69,6 +71,15 @@ class Settings(BaseSettings):
         description="after SIGTERM, while /readyz is 503 and requests are still answered",
     )
     torch_threads: int = Field(default=1, ge=1, description="threads of one encode or search")
+    index_kind: AnyKind = Field(
+        default="auto",
+        description="auto, by size; or flat, fp16, sq8, ivf, hnsw, gpu_flat, gpu_ivfpq, gpu_cagra",
+    )
+    index_device: Device = Field(default="auto", description="auto, cpu or cuda")
+    index_recall: float = Field(
+        default=0.99, gt=0, le=1, description="least recall@10 that a search spends effort for"
+    )
+
     keys: tuple[ApiKey, ...] = Field(
         default=(), description='JSON: `[{"name": "web", "role": "read", "sha256": "…"}]`'
     )
@@ -98,6 +109,11 @@ class Settings(BaseSettings):
         except OSError as error:
             raise ValueError(f"keys_file: {error.strerror}; give a file that can be read") from None
         return self.keys + TypeAdapter(tuple[ApiKey, ...]).validate_json(text)
+
+    @property
+    def choice(self) -> Choice:
+        """What the operator wants of the indexes."""
+        return Choice(kind=self.index_kind, device=self.index_device, recall=self.index_recall)
 
 
 def share(settings: Settings) -> None:

@@ -22,7 +22,8 @@ from benchmarks.report.docs import PART, pages, render
 from clue.cli import COMMANDS, LAUNCHED
 from clue.config import load
 from clue.prepare import PrepareConfig
-from serving.schemas import EmbedRequest, SearchItemsRequest, SimilarUsersRequest
+from serving.schemas import EmbedRequest
+from serving.search_schemas import SearchItemsRequest, SimilarUsersRequest
 from serving.settings import Settings
 from tests.conftest import TinyRun
 from tests.data.field_logs import FIELDS, with_fields

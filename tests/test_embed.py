@@ -1,8 +1,10 @@
 """The Python door, the command and the catalogue give one and the same vector."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
 from clue.embed import EmbedConfig, embed, main, read_embeddings
+from clue.inference import shards
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
 from clue.inference.universal_encoder import UniversalEncoder
@@ -185,6 +188,63 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
         assert found.keys() == expected.keys()
         for key, vector in expected.items():
             np.testing.assert_allclose(found[key], vector, atol=1e-5)
+
+
+def test_a_killed_command_goes_on_and_makes_no_shard_twice(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole.parquet", tmp_path / "users"
+    embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=whole))
+    keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={out}"]
+    command = [sys.executable, "clue/embed.py", *keys, "shard_users=20"]
+    work = tmp_path / ".users.shards"
+    known: dict[str, int] = {}
+    kills = 0
+    for after in (1, 6):  # shards that are finished when the kill comes
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(work.glob("part-*.json"))) < after:
+            time.sleep(0.002)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        now = {f.name: f.stat().st_mtime_ns for f in work.glob("part-*.parquet")}
+        finished = {f.stem + ".parquet" for f in work.glob("part-*.json")}
+        assert known.items() <= now.items()  # what was finished has not been made again
+        known = {name: now[name] for name in finished}
+        with pytest.raises((FileNotFoundError, ValueError)):
+            read_embeddings(out)
+    assert kills == 2 and len(known) >= 6
+    _run(command)
+    made = {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")}
+    assert known.items() <= made.items() and not work.exists()
+    assert sorted(f.name for f in out.iterdir()) == ["manifest.json", *sorted(made)]
+    found, expected = vectors_of(out), vectors_of(whole)
+    assert found.keys() == expected.keys() and len(found) > 300
+    for key, vector in expected.items():
+        np.testing.assert_allclose(found[key], vector, atol=1e-5)
+    _run(command)  # nothing is left to do
+    assert {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")} == made
+    part = next(out.glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is not what was written"):
+        read_embeddings(out)
+
+
+def test_shards_of_another_model_or_moment_make_way(tiny_run: TinyRun, tmp_path: Path) -> None:
+    out = tmp_path / "users"
+    config = EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out, shard_users=50)
+    embed(config)
+    first = vectors_of(out)
+    other = dataclasses.replace(config, untrained=True)
+    embed(other)
+    second = vectors_of(out)
+    assert first.keys() == second.keys()
+    assert not any(np.array_equal(first[key], second[key]) for key in list(first)[:50])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="directory of something else"):
+        embed(dataclasses.replace(config, out=tmp_path / "mine"))
+    with shards.held(out, is_main=True), pytest.raises(ValueError, match="another run is writing"):
+        embed(config)
 
 
 def test_a_next_item_checkpoint_writes_the_same_table(tiny_items: TinyRun, tmp_path: Path) -> None:

@@ -80,13 +80,14 @@ def plan(out: Path, peak_tflops: float) -> list[Part]:
             keys = f"preset=configs/pretrain/ladder/{rung}.yaml compile={mode == 'compiled'}"
             step = f"{STEP} {keys} peak_tflops={peak_tflops:g}"
             speed.append((f"step_{size}_{mode}", 40, step))
-    speed.append(("faiss", 45, "faiss rounds=3"))
+    speed.append(("faiss", 35, "faiss rounds=3"))
     return [
         Part("tests", "pytest", ("-q", "-m", "gpu", "tests/train/test_cuda.py"), 60),
         *(
             Part(name, "benchmarks.speed", (*keys.split(), f"out={out}/{name}.json"), seconds)
             for name, seconds, keys in speed
         ),
+        Part("indexes", "pytest", ("-q", "-m", "gpu", "tests/serving/test_base_index.py"), 25),
     ]
 
 

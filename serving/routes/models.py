@@ -1,6 +1,7 @@
 """What is served: the model, the index and the limits of a request."""
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,8 @@ from serving.generation import (
 from serving.live import Live, Ready, json_response
 from serving.loading import model_folder
 from serving.problems import REFUSALS, Problem
-from serving.schemas import ID_BYTES, ActivateRequest, Activation, ModelsAnswer
+from serving.schemas import ID_BYTES, ModelsAnswer
+from serving.user_schemas import ActivateRequest, Activation
 from serving.writes import Goal
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
@@ -57,6 +59,7 @@ async def models(live: Ready) -> Response:
         "services": index.services,
         "items": index.num_items,
         "users": index.num_users,
+        "searched_by": {name: asdict(built) for name, built in index.built.items()},
     }
     limits = {
         "users": settings.max_users,

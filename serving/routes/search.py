@@ -8,15 +8,20 @@ from serving.auth import READ
 from serving.body import StrictRoute
 from serving.live import Seen, ask, json_response
 from serving.problems import REFUSALS
-from serving.queries import items_query, users_query
-from serving.schemas import ItemsAnswer, SearchItemsRequest, SimilarUsersRequest, UsersAnswer
+from serving.search_queries import items_query, users_query
+from serving.search_schemas import (
+    ItemsAnswer,
+    SearchItemsRequest,
+    SimilarUsersRequest,
+    UsersAnswer,
+)
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
 
 
 @router.post("/items/search", response_model=ItemsAnswer)
 async def search_items(body: SearchItemsRequest, request: Request, live: Seen) -> Response:
-    """Return the catalogue items that fit a user best, by the columns in which items rank."""
+    """Return the items that fit a user best, or that are most like a text."""
     engine = live.engine
     index = engine.index
     query = items_query(body, engine, live.settings, live.store)
@@ -31,7 +36,7 @@ async def search_items(body: SearchItemsRequest, request: Request, live: Seen) -
 
 @router.post("/users/similar", response_model=UsersAnswer)
 async def similar_users(body: SimilarUsersRequest, request: Request, live: Seen) -> Response:
-    """Return the users of the index most like a user, by the columns that compare users."""
+    """Return the users of the index most like a user."""
     engine = live.engine
     query = users_query(body, engine, live.settings, live.store)
     answer = await ask(live, engine, request, query)

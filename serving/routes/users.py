@@ -20,17 +20,19 @@ from serving.histories import (
     from_bytes,
     history_of,
     last_moment,
+    moment_of,
     newest,
     readable,
     to_bytes,
 )
 from serving.live import FOLLOW_SECONDS, Live, Ready, Seen, ask, json_response
 from serving.problems import REFUSALS, Problem, invalid
-from serving.queries import moment_of, unknown_user
 from serving.rows import StoredUser
-from serving.schemas import (
+from serving.schemas import Name
+from serving.search_queries import unknown_user
+from serving.store import Store
+from serving.user_schemas import (
     AppendRequest,
-    Name,
     StoredAnswer,
     UpsertManyRequest,
     UpsertRequest,
@@ -38,7 +40,6 @@ from serving.schemas import (
     Written,
     WrittenAnswer,
 )
-from serving.store import Store
 from serving.writes import Conflict, Delete, Upsert
 
 TRIES = 20
