@@ -155,7 +155,7 @@ def verify(connection: sqlite3.Connection) -> State:
     """Read every row and return the state.
 
     Raises BrokenStore unless the schema is ours, every row has its checksum, the trees are in
-    order, and together they are what the state says. A million users of 4 kB take some 10 s.
+    order, and together they are what the state says.
     """
     schema = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL"))
     if schema != SCHEMA:

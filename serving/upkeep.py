@@ -127,8 +127,8 @@ class Upkeep:
                 await process.wait()
         if process.returncode:
             raise ValueError(f"no new generation: {said.decode(errors='replace')[-500:]}")
-        name = made.decode().strip()
-        while self.live.engine.index.name != name and generation.current(self.out) == name:
+        name, deadline = made.decode().strip(), time.monotonic() + RETRY_SECONDS
+        while self.live.engine.index.name != name and time.monotonic() < deadline:
             await asyncio.sleep(WATCH_SECONDS)
 
     def _much_has_changed(self, engine: Engine) -> bool:

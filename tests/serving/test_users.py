@@ -1,6 +1,7 @@
 """Durable users over HTTP: what is written is read and searched at once, and after a restart."""
 
 import asyncio
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,27 @@ def test_a_read_waits_for_the_write_that_it_names(stored: Settings) -> None:
             late = await client.get("/v1/users/ann", headers={"x-min-seq": str(seq + 1)})
             assert problem(late, 503)["type"] == "urn:clue:problem:not-yet"
             problem(await client.get("/v1/users/ann", headers={"x-min-seq": "-1"}), 422)
+
+    asyncio.run(test())
+
+
+def test_on_a_full_disk_reads_go_on_and_writes_are_507(stored: Settings) -> None:
+    async def test() -> None:
+        async with serving(stored) as (client, _):
+            await put(client, "ann", {"events": events("a pan")})
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            big = {"events": events(*(f"{n} " * 300 for n in range(500)))}
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+            try:
+                refused = await client.put("/v1/users/bob", json=big)
+                assert (await client.get("/v1/users/ann")).status_code == 200
+                assert len(await like(client, "ann", k=3)) == 3
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert problem(refused, 507)["type"] == "urn:clue:problem:disk-full"
+            assert "retry-after" in refused.headers
+            problem(await client.get("/v1/users/bob"), 404)
+            await put(client, "bob", big)
 
     asyncio.run(test())
 
