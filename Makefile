@@ -13,11 +13,11 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 PIP_INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test lint types pytest docs format gpu
+.PHONY: help install demo test lint types pytest docs format gpu test-cluster
 .DEFAULT_GOAL := help
 
 help: ## say what each command does
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## make .venv with everything in it
 
@@ -41,6 +41,10 @@ types: $(STAMP) ## pyright
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-cluster: export OMP_NUM_THREADS := 1
+test-cluster: $(STAMP) ## the tests on two hosts alone: network namespaces, which take root and `ip`
+	$(BIN)/python -m pytest tests/cluster
 
 docs: $(STAMP) ## build the documentation into build/site; pytest builds it too
 	$(BIN)/python -m benchmarks.report.docs
