@@ -21,7 +21,7 @@ from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
 from serving.problems import install
-from serving.routes import embed, health, models, operations, search, users
+from serving.routes import embed, explore, health, models, operations, page, search, users
 from serving.server import drain_on_sigterm
 from serving.settings import Settings
 from serving.start import begin, end, load
@@ -29,8 +29,14 @@ from serving.start import begin, end, load
 log = logging.getLogger("clue.serving")
 
 ROUTERS = (
-    *(health.router, operations.router, models.router),
-    *(embed.router, search.router, users.router),
+    health.router,
+    page.router,
+    operations.router,
+    models.router,
+    embed.router,
+    search.router,
+    users.router,
+    explore.router,
 )
 
 

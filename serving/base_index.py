@@ -240,7 +240,8 @@ def _structure(vectors: np.ndarray, choice: Choice) -> tuple[Structure | None, s
     fallback = ""
     wanted = choice.kind
     on_gpu = wanted.startswith("gpu_") or choice.device == "cuda"
-    if on_gpu or (wanted == AUTO and choice.device == AUTO and gpu.reason() is None):
+    worth_it = wanted == AUTO and choice.device == AUTO and len(vectors) >= gpu.LEAST_ROWS
+    if on_gpu or (worth_it and gpu.reason() is None):
         made = gpu.build(vectors, None if wanted == AUTO else wanted)
         if not isinstance(made, str):
             return made, ""

@@ -57,6 +57,10 @@ class Delta:
         """How many rows of the base are dead."""
         return len(self._alive) - int(self._alive.sum())
 
+    def keeps(self, row: int) -> bool:
+        """Return whether a row of the base is still a user's."""
+        return bool(self._alive[row])
+
     def apply(self, changes: Sequence[tuple[StoredUser, StoredVector | None]]) -> None:
         """Take in the next writes, in their order."""
         with self._lock:

@@ -12,9 +12,11 @@ import numpy as np
 from serving.structures import SEED, Lift, lists_for
 
 faiss: Any = untyped  # its types are incomplete
+TEMPORARY_BYTES = 128 << 20  # of each index; FAISS would take 1.5 GB, and each service has one
 MOST_RESULTS = 2048  # a limit of FAISS on GPUs
 # Flat is exact and reads all of the vectors for each batch: 1 GB is .25 ms of an H200's memory.
 MOST_FLAT_BYTES = 8 << 30
+LEAST_ROWS = 10_000  # below, the processor takes less than .5 ms for a query of width 256
 SHARE = 0.5  # of the free memory that an index may take; the model and its batches need the rest
 WIDTHS = (96, 64, 56, 48, 32, 28, 24, 20, 16, 12, 8, 4, 2, 1)  # bytes of a PQ code on a GPU
 
@@ -62,8 +64,9 @@ def build(vectors: np.ndarray, kind: str | None) -> "GpuStructure | str":
     rows, width = vectors.shape
     wanted = kind or chosen_by_memory(rows, width, free_bytes(), cagra=cagra)
     if not wanted.startswith("gpu_"):
-        wanted = f"gpu_{'ivfpq' if wanted in ('ivf', 'sq8', 'fp16') else 'flat'}"
-    if wanted != "gpu_flat" and rows < 10_000:
+        graph = "gpu_cagra" if cagra else "gpu_flat"
+        wanted = {"flat": "gpu_flat", "hnsw": graph}.get(wanted, "gpu_ivfpq")
+    if wanted != "gpu_flat" and rows < LEAST_ROWS:
         wanted = "gpu_flat"  # IVF-PQ trains 256 centroids for each byte of its codes
     try:
         return GpuStructure(vectors, wanted)
@@ -79,6 +82,7 @@ class GpuStructure:
         self.kind = kind
         self._lift = Lift(vectors)
         self._resources = faiss.StandardGpuResources()
+        self._resources.setTempMemory(TEMPORARY_BYTES)
         rows, width = vectors.shape
         self.efforts: tuple[int, ...] = ()
         if kind == "gpu_flat":

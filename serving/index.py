@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from serving.base_index import BaseIndex, Built, Choice, Hits
 from serving.filters import Filter, Filters
 from serving.generation import Contents, content_of, is_unit, read
+from serving.population import PopulationMap, map_of
 
 PROBES = 256  # users whose vectors the recall of an index is measured with
 # What a text is compared by: 10 nearest items of the same topic in a synthetic world of 40 topics
@@ -174,6 +176,21 @@ class Index:
     def seen_by(self, row: int) -> np.ndarray:
         """Return the item rows in a user's history."""
         return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
+
+    def seen_in(self, row: int, service: int) -> np.ndarray:
+        """Return the item rows of a user's history in a service, oldest first."""
+        seen = self.seen_by(row)
+        return seen[self._item_service[seen] == service]
+
+    def rows_from(self, prefix: str, limit: int) -> range:
+        """Return the rows of the `limit` users from the first id on that is not below `prefix`."""
+        first = bisect_left(range(self.num_users), prefix, key=self.user_id)
+        return range(first, min(first + limit, self.num_users))
+
+    @cached_property
+    def map(self) -> PopulationMap:
+        """The users on two axes."""
+        return map_of(self._user_vectors)
 
     def rows_read(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
         """Return the rows of items that the model reads as it reads the events (service, key)."""

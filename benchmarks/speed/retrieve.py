@@ -50,22 +50,20 @@ class Config:
     out: Path = Path("results/speed/retrieve.json")
 
     def __post_init__(self) -> None:
-        """Refuse fewer vectors than are searched for, and a corpus that is not there."""
+        """Refuse fewer vectors than there are nearest ones to miss."""
         if self.vectors < 1000:
             raise ValueError(f"vectors is {self.vectors}; 1,000 or more have nearest ones to miss")
-        if self.corpus is not None and not (self.corpus / "CURRENT").is_file():
-            raise ValueError(f"corpus: no index in {self.corpus}; clue index makes one")
 
 
 def measure(config: Config) -> Report:
     """Return the rows of both cases, beside the aims on the generated vectors."""
+    real = None if config.corpus is None else of_generation(config.corpus, 2 * config.queries)
     faiss.omp_set_num_threads(config.threads)
     vectors, queries = generated(config.vectors, config.width, 2 * config.queries)
     case = f"{config.vectors:,} generated, width {config.width}"
     rows = compare(case, vectors, queries, config)
-    if config.corpus is not None:
-        name, vectors, queries = of_generation(config.corpus, 2 * config.queries)
-        rows += compare(name, vectors, queries, config)
+    if real is not None:
+        rows += compare(*real, config)
     versions = {"faiss": faiss.__version__, "hnswlib": _version("hnswlib")}
     return Report(rows=rows, claims=claims(case, rows), machine={"versions": versions})
 
@@ -85,7 +83,12 @@ def generated(rows: int, width: int, queries: int) -> tuple[np.ndarray, np.ndarr
 
 
 def of_generation(index: Path, queries: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return a case of a generation: the vectors of its items and the states of its users."""
+    """Return a case of a generation: the vectors of its items and the states of its users.
+
+    Raises FileNotFoundError where there is no generation.
+    """
+    if not (index / "CURRENT").is_file():
+        raise FileNotFoundError(f"no index in {index}; clue index makes one")
     arrays = load_file(index / (index / "CURRENT").read_text() / "arrays.safetensors")
     items = np.ascontiguousarray(arrays["item_vectors"])
     states = arrays.get("user_states", arrays["user_vectors"])
@@ -103,7 +106,7 @@ def compare(case: str, vectors: np.ndarray, queries: np.ndarray, config: Config)
         [exact(vectors, each[None]) for each in probes],
         [exact(vectors, q[None]) for q in timed],
     )
-    rows = [_row(case, EXACT, partial(exact, vectors), timed, truth[1], 0.0, 0)]
+    rows = [row_of(case, EXACT, partial(exact, vectors), timed, truth[1], 0.0, 0)]
     builders: dict[str, Callable[[], tuple[Search, int, str]]] = {
         f"ours, {kind}": partial(ours, vectors, probes, kind, config.recall)
         for kind in config.kinds
@@ -118,7 +121,7 @@ def compare(case: str, vectors: np.ndarray, queries: np.ndarray, config: Config)
             rows.append(Row(case=case, arm=arm, status="not measured", note=note))
             continue
         took = time.process_time() - began
-        rows.append(_row(case, f"{arm}{effort}", search, timed, truth[1], took, size))
+        rows.append(row_of(case, f"{arm}{effort}", search, timed, truth[1], took, size))
     return rows
 
 
@@ -179,7 +182,7 @@ def recall_of(rows: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
     return float(np.mean([np.isin(t, r).mean() for r, t in zip(rows, truth, strict=True)]))
 
 
-def _row(
+def row_of(
     case: str,
     arm: str,
     search: Search,
@@ -188,6 +191,7 @@ def _row(
     build_seconds: float,
     size: int,
 ) -> Row:
+    """Return the row of one arm: its searches of `queries`, one at a time, beside the `truth`."""
     answers = [search(query[None]) for query in queries[:50]]  # warms up too
     wrong = _difference(answers, truth[:50]) if "flat" in arm else ""
     if wrong:
