@@ -7,30 +7,41 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull, TooLate
 from serving.engine import Answer, BadVector, Engine, Query, cost_of
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.settings import Settings
+from serving.store import Store
 from serving.trace import trace_of
 
 log = logging.getLogger("clue.serving")
 
+FOLLOW_SECONDS = 0.02  # how often a worker looks for what the others have written
+SEEN_SECONDS = 1.0
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class Live:
-    """What answers requests: the model, its index, and the thread that owns both."""
+    """What answers requests: the model, its index, and the thread that owns both.
+
+    `engine` is replaced when another generation is served: a request reads it once, at its start,
+    and is answered by what it has read. `store` holds the durable users, where there are such.
+    """
 
     settings: Settings
     engine: Engine
-    batcher: Batcher[Query, Answer]
+    batcher: Batcher[tuple[Engine, Query], Answer]
     metrics: Metrics
+    store: Store | None = None
 
-    def stamp(self) -> dict[str, Any]:
-        """Return what every answer says about its origin."""
-        return {"model": self.engine.encoder.fingerprint, "index": self.engine.index.name}
+    def serve(self, engine: Engine) -> None:
+        """Answer by `engine` from the next request on."""
+        self.engine = engine
+        corpus = engine.index.corpus_fingerprint
+        self.metrics.serve({**engine.stamp, "corpus": corpus})
 
 
 def live_service(request: Request) -> Live:
@@ -46,20 +57,43 @@ def live_service(request: Request) -> Live:
 Ready = Annotated[Live, Depends(live_service)]
 
 
-async def ask(live: Live, request: Request, query: Query) -> Answer:
-    """Return the model thread's answer, and note its times in the trace of the request.
+async def after_write(
+    live: Ready,
+    x_min_seq: Annotated[
+        int | None,
+        Header(ge=0, description="the seq of a write, perhaps of another worker, to be seen"),
+    ] = None,
+) -> Live:
+    """Return what answers requests once it has seen the write that the request names.
+
+    Raises Problem 503 where that has not come within a second.
+    """
+    deadline = time.monotonic() + SEEN_SECONDS
+    while x_min_seq is not None and live.engine.delta.applied < x_min_seq:
+        if live.store is None or time.monotonic() > deadline:
+            detail = "no such write is known here yet; come again"
+            raise Problem(503, "not-yet", detail, headers={"retry-after": "1"})
+        await asyncio.sleep(FOLLOW_SECONDS / 2)
+    return live
+
+
+Seen = Annotated[Live, Depends(after_write)]
+
+
+async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Answer:
+    """Return the model thread's answer by `engine`, and note its times in the request's trace.
 
     Raises Problem 429 when too much waits, 504 when the time is over, 503 when the thread has
     ended. A client that leaves takes its query out of the queue.
     """
-    encoder, trace = live.engine.encoder, trace_of(request.scope)
+    encoder, trace = engine.encoder, trace_of(request.scope)
     trace.tokens = cost_of(query, encoder)
     known = set(encoder.services)
     strange = sum(name not in known for history in query.histories for name, _ in history)
     live.metrics.unknown_services.inc(strange)
     seconds = allowed_seconds(request, live.settings)
     submitted = time.perf_counter()
-    work = asyncio.ensure_future(live.batcher.submit(query, trace.tokens, seconds))
+    work = asyncio.ensure_future(live.batcher.submit((engine, query), trace.tokens, seconds))
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
     done: set[Any] = set()
@@ -137,10 +171,10 @@ def not_ready(
     return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
 
 
-def json_response(value: dict[str, Any]) -> Response:
+def json_response(value: dict[str, Any], status: int = 200) -> Response:
     """Return the JSON response; NumPy arrays are lists of the shortest numbers that read the same.
 
     768 floats take 30 µs so, 44 µs as a list, and 1,657 µs by FastAPI's own encoder.
     """
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json")
+    return Response(body, status, media_type="application/json")

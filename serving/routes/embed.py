@@ -26,7 +26,8 @@ async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Resp
     With `accept: application/octet-stream` they are little-endian float32, row after row, and
     x-rows, x-width, x-blocks, x-model and x-index say the rest.
     """
-    encoder, as_octets = live.engine.encoder, wants_octets(request)
+    engine, as_octets = live.engine, wants_octets(request)
+    encoder = engine.encoder
     if as_octets and body.encoding_format != "float":
         raise invalid([("/encoding_format", f"is float where {OCTETS} is accepted")])
     query = embed_query(body, encoder, live.settings)
@@ -35,12 +36,12 @@ async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Resp
         return leading(*chosen(vectors, encoder.blocks, body.blocks), body.dimensions)
 
     wanted(np.empty((0, encoder.width)))  # refuses before anything is computed
-    vectors, blocks = wanted((await ask(live, request, query)).vectors)
+    vectors, blocks = wanted((await ask(live, engine, request, query)).vectors)
     if as_octets:
-        return octets(vectors, blocks, live.stamp())
+        return octets(vectors, blocks, engine.stamp)
     rows = written(vectors, blocks, body.encoding_format)
     data = [{"user_id": u.user_id, **row} for u, row in zip(body.users, rows, strict=True)]
     strangers = unseen(query.histories, encoder.services)
     return json_response(
-        {**live.stamp(), "data": data, "blocks": blocks, "unseen_services": strangers}
+        {**engine.stamp, "data": data, "blocks": blocks, "unseen_services": strangers}
     )

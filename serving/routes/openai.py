@@ -6,11 +6,12 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from clue.inference.encoder import Encoder
 from serving.auth import READ
 from serving.body import ModelRoute
 from serving.encodings import leading, written
 from serving.engine import columns_of
-from serving.live import Live, Ready, ask, json_response
+from serving.live import Ready, ask, json_response
 from serving.problems import REFUSALS, Problem, invalid
 from serving.queries import embed_query
 from serving.schemas import EmbedRequest, EmbedUser, Event, Name
@@ -74,12 +75,14 @@ async def embeddings(body: EmbeddingsRequest, request: Request, live: Ready) -> 
 
     Whole vectors of all blocks, as /v1/users/embed returns them; refusals have OpenAI's shape.
     """
-    encoder = live.engine.encoder
+    engine = live.engine
+    encoder = engine.encoder
     if body.model not in (MODEL, encoder.fingerprint):
         raise Problem(404, "unknown-model", "there is no such model here; say clue")
     blocks = columns_of(encoder.blocks)
     leading(np.empty((0, encoder.width)), blocks, body.dimensions)
-    answer = await ask(live, request, embed_query(_users(body, live), encoder, live.settings))
+    query = embed_query(_users(body, encoder), encoder, live.settings)
+    answer = await ask(live, engine, request, query)
     vectors, blocks = leading(answer.vectors, blocks, body.dimensions)
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": n, "embedding": row["vector"]}
@@ -92,9 +95,8 @@ async def embeddings(body: EmbeddingsRequest, request: Request, live: Ready) -> 
     )
 
 
-def _users(body: EmbeddingsRequest, live: Live) -> EmbedRequest:
+def _users(body: EmbeddingsRequest, encoder: Encoder) -> EmbedRequest:
     """Return the users whom the texts describe; raises Problem 422 for a line that is no event."""
-    encoder = live.engine.encoder
     texts = [body.input] if isinstance(body.input, str) else body.input
     service = body.service or encoder.services[0]
     users: list[EmbedUser] = []
