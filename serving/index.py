@@ -67,6 +67,7 @@ class Index:
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
         self.templates = contents.templates
+        self.store, self.store_seq = contents.store, contents.store_seq
         self.filters = Filters(contents)
         self.item_blocks = contents.item_block_columns
         self._item_block_vectors = contents.item_blocks

@@ -1,10 +1,11 @@
 """What answers requests: the model, its index and the thread that owns both; one per process."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic_core import to_json
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull
@@ -12,20 +13,31 @@ from serving.engine import Answer, Engine, Query, cost_of
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.settings import Settings
+from serving.store import Store
+
+FOLLOW_SECONDS = 0.02  # how often a worker looks for what the others have written
+SEEN_SECONDS = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Live:
-    """What answers requests: the model, its index, and the thread that owns both."""
+    """What answers requests: the model, its index, and the thread that owns both.
+
+    `engine` is replaced when another generation is served: a request reads it once, at its start,
+    and is answered by what it has read. `store` holds the durable users, where there are such.
+    """
 
     settings: Settings
     engine: Engine
-    batcher: Batcher[Query, Answer]
+    batcher: Batcher[tuple[Engine, Query], Answer]
     metrics: Metrics
+    store: Store | None = None
 
-    def stamp(self) -> dict[str, Any]:
-        """Return what every answer says about its origin."""
-        return {"model": self.engine.encoder.fingerprint, "index": self.engine.index.name}
+    def serve(self, engine: Engine) -> None:
+        """Answer by `engine` from the next request on."""
+        self.engine = engine
+        corpus = engine.index.corpus_fingerprint
+        self.metrics.serve({**engine.stamp, "corpus": corpus})
 
 
 def live_service(request: Request) -> Live:
@@ -41,14 +53,37 @@ def live_service(request: Request) -> Live:
 Ready = Annotated[Live, Depends(live_service)]
 
 
-async def ask(live: Live, request: Request, query: Query) -> Answer:
-    """Return the model thread's answer.
+async def after_write(
+    live: Ready,
+    x_min_seq: Annotated[
+        int | None,
+        Header(ge=0, description="the seq of a write, perhaps of another worker, to be seen"),
+    ] = None,
+) -> Live:
+    """Return what answers requests once it has seen the write that the request names.
+
+    Raises Problem 503 where that has not come within a second.
+    """
+    deadline = time.monotonic() + SEEN_SECONDS
+    while x_min_seq is not None and live.engine.delta.applied < x_min_seq:
+        if live.store is None or time.monotonic() > deadline:
+            detail = "no such write is known here yet; come again"
+            raise Problem(503, "not-yet", detail, headers={"retry-after": "1"})
+        await asyncio.sleep(FOLLOW_SECONDS / 2)
+    return live
+
+
+Seen = Annotated[Live, Depends(after_write)]
+
+
+async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Answer:
+    """Return the model thread's answer by `engine`.
 
     Raises Problem 429 when too much waits, 504 when the time is over, 503 when the thread has
     ended. A client that leaves takes its query out of the queue.
     """
-    cost = cost_of(query, live.engine.encoder)
-    work = asyncio.ensure_future(live.batcher.submit(query, cost))
+    cost = cost_of(query, engine.encoder)
+    work = asyncio.ensure_future(live.batcher.submit((engine, query), cost))
     left = asyncio.ensure_future(_departure(request))
     try:
         done, _ = await asyncio.wait(
@@ -87,6 +122,6 @@ def not_ready(
     return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
 
 
-def json_response(value: dict[str, Any]) -> Response:
+def json_response(value: dict[str, Any], status: int = 200) -> Response:
     """Return the JSON response without FastAPI's encoder, which takes 1,657 µs for 768 floats."""
-    return Response(to_json(value), media_type="application/json")
+    return Response(to_json(value), status, media_type="application/json")

@@ -217,12 +217,31 @@ class Limits(BaseModel):
     seconds: float
 
 
+class GenerationInfo(BaseModel):
+    """A generation that lies in the index: this one is `served`, or may be activated."""
+
+    id: str
+    model: str
+    users: int
+    items: int
+    served: bool
+
+
+class Activating(BaseModel):
+    """The generation that will be served once its model has embedded the stored users left."""
+
+    id: str
+    users_left: int
+
+
 class ModelsAnswer(BaseModel):
     """What this service serves."""
 
     data: list[Model]
     index: IndexInfo
     limits: Limits
+    generations: list[GenerationInfo]
+    activating: Activating | None
 
 
 class Health(BaseModel):

@@ -16,14 +16,15 @@ router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, de
 @router.post("/users/embed", response_model=EmbedAnswer)
 async def embed_users(body: EmbedRequest, request: Request, live: Ready) -> Response:
     """Return one vector per user, over all services together, of the wanted blocks."""
-    encoder = live.engine.encoder
+    engine = live.engine
+    encoder = engine.encoder
     query = embed_query(body, encoder, live.settings)
-    answer = await ask(live, request, query)
+    answer = await ask(live, engine, request, query)
     vectors, blocks = chosen(answer.vectors, encoder.blocks, body.blocks)
     data = [
         {"user_id": user.user_id, "vector": vector}
         for user, vector in zip(body.users, vectors.tolist(), strict=True)
     ]
     strangers = unseen(query.histories, encoder.services)
-    made = {**live.stamp(), "data": data, "blocks": blocks, "unseen_services": strangers}
+    made = {**engine.stamp, "data": data, "blocks": blocks, "unseen_services": strangers}
     return json_response(made)

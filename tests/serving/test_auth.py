@@ -43,7 +43,7 @@ def routes() -> list[tuple[str, str, Role | None]]:
     own = [route for router in ROUTERS for route in router.routes]
     assert all(isinstance(route, APIRoute) for route in own)
     listed: list[tuple[str, str, Role | None]] = [
-        (method, route.path, role_of(route))
+        (method, route.path_format, role_of(route))
         for route in own
         if isinstance(route, APIRoute)
         for method in route.methods or ()
