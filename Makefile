@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 PIP_INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test lint types pytest docs format gpu test-cluster
+.PHONY: help install demo serve test lint types pytest docs format gpu test-cluster
 .DEFAULT_GOAL := help
 
 help: ## say what each command does
@@ -23,6 +23,12 @@ install: $(STAMP) ## make .venv with everything in it
 
 demo: $(STAMP) ## pretrain, evaluate and report on a synthetic world, or on EVENTS=my.parquet ARGS='key=value …'
 	$(BIN)/python -m benchmarks.demo $(if $(EVENTS),'events=$(EVENTS)') $(ARGS)
+
+serve: export OMP_NUM_THREADS := 1
+serve: $(STAMP) ## answer on http://localhost:8000 with the model of `make demo`; ARGS='port=… workers=…'
+	@test -d runs/demo || { echo 'error: there is no runs/demo; make demo trains it' >&2; exit 1; }
+	@test -e indexes/demo/CURRENT || $(BIN)/python -m serving.build_index checkpoint=runs/demo corpus=corpora/demo out=indexes/demo
+	$(BIN)/python -m serving checkpoint=runs/demo index=indexes/demo $(ARGS)
 
 # pyright works on one core for half a minute: beside the tests the other one is not idle meanwhile.
 test: lint ## all that must pass before a commit: the three below

@@ -8,27 +8,23 @@ One process has one model thread; more processes (`--workers`) are the way to mo
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from clue.inference import encoder as inference
 from serving.auth import Guard, check_routes
-from serving.batcher import Batcher
 from serving.body import BodyLimit
-from serving.engine import Answer, BadVector, Engine, Query
-from serving.generation import BrokenIndex
-from serving.index import Index
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed
-from serving.problems import Problem, install
-from serving.routes import embed, explore, health, models, operations, page, search
+from serving.problems import install
+from serving.routes import embed, explore, health, models, openai, operations, page, search, users
 from serving.server import drain_on_sigterm
 from serving.settings import Settings
+from serving.start import begin, end, load
 
 log = logging.getLogger("clue.serving")
 
@@ -38,7 +34,9 @@ ROUTERS = (
     operations.router,
     models.router,
     embed.router,
+    openai.router,
     search.router,
+    users.router,
     explore.router,
 )
 
@@ -59,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await loading
         if isinstance(app.state.service, Live):
-            await asyncio.to_thread(app.state.service.batcher.stop)
+            await end(app.state.service, app.state.tasks)
 
     app = FastAPI(title="CLUE", lifespan=lifespan, redirect_slashes=False)
     app.state.service = not_ready("the model and the index are being loaded", kind="loading")
@@ -80,7 +78,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     check_routes(ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
-
     return app
 
 
@@ -98,55 +95,5 @@ async def _begin(app: FastAPI, settings: Settings) -> None:
     """Load, and answer from then on; until then all but /livez is 503."""
     service = await asyncio.to_thread(load, settings, app.state.metrics)
     if isinstance(service, Live):
-        service.batcher.start()
+        app.state.tasks = begin(service)
     app.state.service = service
-
-
-def load(settings: Settings, metrics: Metrics) -> Live | Problem:
-    """Load the model and the index, check that they belong together, and encode once.
-
-    Return the Problem that every request gets instead when one of these fails.
-    """
-    try:
-        encoder = inference.load(settings.checkpoint)
-    except (OSError, ValueError) as error:
-        log.error("checkpoint %s: %s", settings.checkpoint, error)
-        return not_ready("the checkpoint cannot be loaded; the log says why")
-    try:
-        index = Index.load(settings.index, settings.choice)
-    except BrokenIndex as error:
-        log.error("index %s: %s", settings.index, error)
-        return not_ready(f"the index is broken: {error}")
-    except (OSError, ValueError) as error:
-        log.error("index %s: %s", settings.index, error)
-        return not_ready("the index cannot be loaded; the log says why")
-    prints = {"model": encoder.fingerprint, "index_model": index.model_fingerprint}
-    if prints["model"] != prints["index_model"]:
-        log.error("the index was built by another model: %s", prints)
-        detail = "the index was built by another model; build it again with this checkpoint"
-        return not_ready(detail, fingerprints=prints)
-    engine = Engine(encoder, index, threads=settings.torch_threads)
-    # The first encode of a process is slow; it also shows that the weights give a vector at all.
-    item_id, service, text = index.item(0)
-    event = (service, item_id if encoder.reads == "item_id" else text)
-    first = engine.run([Query(histories=[[event]])])[0]
-    if isinstance(first, Exception):
-        log.error("warm-up: %s", first)
-        return not_ready("the model gives no finite vector")
-
-    def run(queries: Sequence[Query]) -> list[Answer | Exception]:
-        answers = engine.run(queries)
-        metrics.bad_vectors.inc(sum(isinstance(each, BadVector) for each in answers))
-        metrics.batches.observe(len(queries))
-        return answers
-
-    batcher = Batcher(
-        run,
-        queue_size=settings.queue_size,
-        batch_cost=settings.batch_tokens,
-        max_wait_seconds=settings.request_seconds,
-    )
-    metrics.serve(
-        {"model": encoder.fingerprint, "index": index.name, "corpus": index.corpus_fingerprint}
-    )
-    return Live(settings, engine, batcher, metrics)

@@ -165,15 +165,15 @@ class BaseIndex:
         effort = self._within(int(self._effort * len(self.vectors) / room))
         hits: list[Hits] = [Hits(NOTHING, np.empty(0, np.float32))] * len(queries)
         enough = [min(k, room - _within_mask(out, allowed)) for out in without]
-        left = np.arange(len(queries))
+        left = list(range(len(queries)))
         for _ in range(3):
             positions = structure.nearest(queries[left], deep, effort, allowed)
             for number, candidates in zip(left, positions, strict=True):
                 rows = candidates[candidates >= 0].astype(np.int64)
                 scores = self.vectors[rows] @ queries[number]
                 hits[number] = _best(rows, scores, k, without[number])
-            left = np.array([n for n in left if len(hits[n].rows) < enough[n]], np.int64)
-            if not len(left):
+            left = [n for n in left if len(hits[n].rows) < enough[n]]
+            if not left:
                 return hits
             deep, effort = min(room, deep * 4), self._within(effort * 4)
         for number in left:

@@ -29,6 +29,10 @@ class QueueFull(Exception):
         self.retry_seconds = retry_seconds
 
 
+class TooLate(Exception):
+    """The time of the query was over before its turn came; nothing was computed."""
+
+
 class BatcherStopped(Exception):
     """The thread has ended; nothing will answer."""
 
@@ -38,6 +42,7 @@ class _Job(Generic[Query, Answer]):
     query: Query
     cost: int
     future: asyncio.Future[Answer]
+    deadline: float
 
 
 class Batcher(Generic[Query, Answer]):
@@ -53,18 +58,21 @@ class Batcher(Generic[Query, Answer]):
         queue_size: int,
         batch_cost: int,
         max_wait_seconds: float,
+        observe: Callable[[Sequence[Answer | Exception], int], None] | None = None,
     ) -> None:
         """Do not start the thread.
 
         `run` maps queries to as many answers; an answer that is an Exception fails its query alone.
         When `run` itself raises, each query of the batch is tried alone, so that a bad query fails
         only itself. At most `queue_size` queries wait. A batch takes queries up to `batch_cost`
-        together, in the unit of `submit`'s cost, and always at least one.
+        together, in the unit of `submit`'s cost, and always at least one. `observe` is told the
+        answers and the cost of each batch.
         """
         self._run = run
         self._queue_size = queue_size
         self._batch_cost = batch_cost
         self._max_wait = max_wait_seconds
+        self._observe = observe
         self._jobs: deque[_Job[Query, Answer]] = deque()
         self._batch: list[_Job[Query, Answer]] = []
         self._wake = threading.Condition()
@@ -95,21 +103,33 @@ class Batcher(Generic[Query, Answer]):
             self._wake.notify()
         self._thread.join()
 
-    async def submit(self, query: Query, cost: int) -> Answer:
+    def refusal(self, seconds: float | None = None) -> QueueFull | None:
+        """Return why a query that may take `seconds` would not be taken now; None where it would.
+
+        Its time is at most `max_wait_seconds`, also without `seconds`.
+        """
+        allowed = self._max_wait if seconds is None else min(seconds, self._max_wait)
+        wait = self._cost_ahead * self._seconds_per_cost
+        if len(self._jobs) >= self._queue_size or wait > allowed:
+            return QueueFull(max(1, math.ceil(wait)))
+        return None
+
+    async def submit(self, query: Query, cost: int, seconds: float | None = None) -> Answer:
         """Return the answer. Cancelling the call takes the query out of the queue.
 
         Raises QueueFull when as many wait as may, or when what waits would by the rate so far take
-        longer than `max_wait_seconds`; BatcherStopped when the thread has ended; or the query's own
-        exception.
+        longer than `seconds` or `max_wait_seconds`; TooLate when `seconds` were over before its
+        turn came; BatcherStopped when the thread has ended; or the query's own exception.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._wake:
             if not self.alive:
                 raise BatcherStopped("the model thread has ended; restart the service")
-            wait = self._cost_ahead * self._seconds_per_cost
-            if len(self._jobs) >= self._queue_size or wait > self._max_wait:
-                raise QueueFull(max(1, math.ceil(wait)))
-            job = _Job(query, cost, future)
+            full = self.refusal(seconds)
+            if full is not None:
+                raise full
+            deadline = math.inf if seconds is None else time.monotonic() + seconds
+            job = _Job(query, cost, future, deadline)
             self._jobs.append(job)
             self._cost_ahead += cost
             self._wake.notify()
@@ -130,7 +150,10 @@ class Batcher(Generic[Query, Answer]):
             while self._take():
                 started = time.monotonic()
                 answers = self._answer(self._batch)
-                self._settle(self._account(time.monotonic() - started), answers)
+                done = self._account(time.monotonic() - started)
+                self._settle(done, answers)
+                if self._observe is not None:
+                    self._observe(answers, sum(job.cost for job in done))
         except BaseException:  # what is no Exception is no query's fault: the service is over
             log.critical("the model thread has ended", exc_info=True)
         finally:
@@ -138,14 +161,25 @@ class Batcher(Generic[Query, Answer]):
 
     def _take(self) -> bool:
         """Wait for work and make it the batch; False when told to stop and all is done."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._jobs or self._stopping)
-            cost = 0
-            while self._jobs and (not self._batch or cost + self._jobs[0].cost <= self._batch_cost):
-                job = self._jobs.popleft()
-                self._batch.append(job)
-                cost += job.cost
-            return bool(self._batch)
+        while True:
+            late: list[_Job[Query, Answer]] = []
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs or self._stopping)
+                now, cost = time.monotonic(), 0
+                while self._jobs and self._fits(cost):
+                    job = self._jobs.popleft()
+                    if job.deadline < now:
+                        self._cost_ahead -= job.cost
+                        late.append(job)
+                        continue
+                    self._batch.append(job)
+                    cost += job.cost
+            self._settle(late, [TooLate("the time of the query is over") for _ in late])
+            if self._batch or not late:
+                return bool(self._batch)
+
+    def _fits(self, cost: int) -> bool:
+        return not self._batch or cost + self._jobs[0].cost <= self._batch_cost
 
     def _answer(self, batch: list[_Job[Query, Answer]]) -> Sequence[Answer | Exception]:
         try:

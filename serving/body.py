@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.live import refuse_overload
 from serving.problems import Problem, refuse
 
 # Parsing 64 kB takes about 1 ms; what is longer leaves the event loop to others meanwhile.
@@ -93,6 +94,20 @@ class StrictRoute(APIRoute):
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+class ModelRoute(StrictRoute):
+    """A strict route that asks the model thread: refused unread where too much waits for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the strict handler behind the look at the queue."""
+        handle = super().get_route_handler()
+
+        async def unless_full(request: Request) -> Response:
+            refuse_overload(request)
+            return await handle(request)
+
+        return unless_full
 
 
 def parse_json(body: bytes) -> Any:

@@ -24,13 +24,17 @@ from serving.generation import Contents, check, content_of, publish, writing
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What to index and where. `checkpoint` is a run directory or a checkpoint directory."""
+    """What to index and where. `checkpoint` is a run directory or a checkpoint directory.
+
+    Without `activate` the generation is served when an operator asks the service to.
+    """
 
     checkpoint: Path
     corpus: Path
     out: Path
     device: str = "cpu"
     overwrite: bool = False
+    activate: bool = True
 
 
 def build(config: BuildConfig) -> str:
@@ -44,7 +48,7 @@ def build(config: BuildConfig) -> str:
         encoder = load(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
-        return publish(config.out, contents)
+        return publish(config.out, contents, activate=config.activate)
 
 
 def embed(encoder: Encoder, corpus: Corpus) -> Contents:

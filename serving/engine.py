@@ -1,7 +1,8 @@
 """What the model thread does with a batch: encode all its users at once, then search."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import faiss
 import numpy as np
@@ -11,6 +12,7 @@ from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
 from clue.inference.events import Described, text_of
 from serving.base_index import Hits
+from serving.delta import Delta
 from serving.generation import is_unit
 from serving.index import Index, Search, unit_or_zero
 from serving.problems import invalid
@@ -28,6 +30,7 @@ class Query:
 
     `as_of` are the users' moments, infinite or none for that of the last event. Instead of users it
     may be an `item` that is searched with: its text, and the service that it is of, if one.
+    `without` is a user to leave out of the users nearest to them.
     """
 
     histories: Sequence[History] = ()
@@ -35,14 +38,22 @@ class Query:
     vector: np.ndarray | None = None
     item: tuple[str, str | None] | None = None
     search: Search | None = None
+    without: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The vectors (n, E) of the query's users, and the hits when it searched."""
+    """The vectors (n, E) of the query's users, and the hits when it searched.
+
+    A search for items gives `hits`, one for users `users`, their ids and scores, best first.
+    `started` is when its batch was begun (perf_counter), `seconds` what each stage of it took.
+    """
 
     vectors: np.ndarray
-    hits: Hits | None
+    hits: Hits | None = None
+    users: Sequence[tuple[str, float]] | None = None
+    started: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class BadVector(RuntimeError):
@@ -53,12 +64,20 @@ class BadVector(RuntimeError):
 
 
 class Engine:
-    """The frozen encoder and the index made with it. Only the model thread may call `run`."""
+    """The frozen encoder, the index made with it, and the users written since.
 
-    def __init__(self, encoder: Encoder, index: Index, *, threads: int) -> None:
+    One thread alone, that of the model, may call `run`. `stamp` is what every answer says about its
+    origin: all that it holds comes from this model and this generation.
+    """
+
+    def __init__(
+        self, encoder: Encoder, index: Index, *, threads: int, delta: Delta | None = None
+    ) -> None:
         """`threads` bounds what one encode and one search may use."""
         self.encoder = encoder
         self.index = index
+        self.delta = Delta(encoder, index, after=0) if delta is None else delta
+        self.stamp: dict[str, str] = {"model": encoder.fingerprint, "index": index.name}
         self._threads = threads
 
     def run(self, queries: Sequence[Query]) -> list[Answer | Exception]:
@@ -67,35 +86,75 @@ class Engine:
         faiss.omp_set_num_threads(self._threads)
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+        started = time.perf_counter()
         vectors = self._vectors(queries)
+        encoded = time.perf_counter()
         good = [self._is_good(own) for own in vectors]
-        wanted = [(n, query.search) for n, query in enumerate(queries) if good[n] and query.search]
-        firsts = [
-            searched(self.encoder, vectors[n][0], search.kind, search.blocks)
-            if queries[n].vector is None
+        firsts = {
+            n: searched(self.encoder, vectors[n][0], query.search.kind, query.search.blocks)
+            if query.vector is None
             else vectors[n][0]
-            for n, search in wanted
-        ]
-        hits: dict[int, Hits] = {}
+            for n, query in enumerate(queries)
+            if good[n] and query.search
+        }
         blank = {  # such as the aligned block of a user of unknown services
             n
-            for (n, search), first in zip(wanted, firsts, strict=True)
-            if search.blocks and not first.any()
+            for n, first in firsts.items()
+            if (search := queries[n].search) and search.blocks and not first.any()
         }
-        pairs = zip(wanted, firsts, strict=True)
-        sound = [(n, search, first) for (n, search), first in pairs if n not in blank]
-        if sound:
-            nearest = self.index.search([f for _, _, f in sound], [s for _, s, _ in sound])
-            hits = {n: hit for (n, _, _), hit in zip(sound, nearest, strict=True)}
+        sound = {n: first for n, first in firsts.items() if n not in blank}
+        items, users = self._items(queries, sound), self._users(queries, sound)
+        seconds = {"encode": encoded - started}
+        if firsts:
+            seconds["search"] = time.perf_counter() - encoded
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
             BadVector("the model gave a vector that is not finite and of length one")
             if not good[n]
             else invalid([("/blocks", "are zero for what is searched with; leave blocks out")])
             if n in blank
-            else Answer(own, hits.get(n))
+            else Answer(own, items.get(n), users.get(n), started, seconds)
             for n, own in enumerate(vectors)
         ]
+
+    def sample(self) -> Query:
+        """Return a query of one user who did one thing: the first encode of a process is slow."""
+        item_id, service, text = self.index.item(0)
+        event = (service, item_id if self.encoder.reads == "item_id" else text)
+        return Query(histories=[[event]])
+
+    def _items(
+        self, queries: Sequence[Query], vectors: Mapping[int, np.ndarray]
+    ) -> dict[int, Hits]:
+        """Return the items nearest to each of `vectors`, by the query's number."""
+        searches = {n: search for n in vectors if (search := queries[n].search)}
+        wanted = [n for n, search in searches.items() if search.kind == "items"]
+        if not wanted:
+            return {}
+        nearest = self.index.search([vectors[n] for n in wanted], [searches[n] for n in wanted])
+        return dict(zip(wanted, nearest, strict=True))
+
+    def _users(
+        self, queries: Sequence[Query], vectors: Mapping[int, np.ndarray]
+    ) -> dict[int, list[tuple[str, float]]]:
+        """Return the users nearest to each of `vectors`, of the base and of the delta together."""
+        searches = {n: search for n in vectors if (search := queries[n].search)}
+        wanted = [n for n, search in searches.items() if search.kind == "users"]
+        if not wanted:
+            return {}
+        seen = self.delta.seen(
+            np.stack([vectors[n] for n in wanted]),
+            [searches[n] for n in wanted],
+            [queries[n].without for n in wanted],
+        )
+        alive = [
+            replace(searches[n], exclude=np.union1d(searches[n].exclude, seen.dead)) for n in wanted
+        ]
+        base = self.index.search([vectors[n] for n in wanted], alive)
+        return {
+            n: merged(self.index, hits, written, searches[n].k)
+            for n, hits, written in zip(wanted, base, seen.nearest, strict=True)
+        }
 
     def _is_good(self, vectors: np.ndarray) -> bool:
         check = np.isfinite if self.encoder.blocks else is_unit
@@ -124,6 +183,24 @@ class Engine:
         return vectors
 
 
+def run_all(work: Sequence[tuple[Engine, Query]]) -> list[Answer | Exception]:
+    """Return the answer of each query by its own engine: while one gives way to the next, both."""
+    answers: dict[int, Answer | Exception] = {}
+    for engine in dict.fromkeys(engine for engine, _ in work):
+        numbers = [n for n, (own, _) in enumerate(work) if own is engine]
+        answers |= zip(numbers, engine.run([work[n][1] for n in numbers]), strict=True)
+    return [answers[n] for n in range(len(work))]
+
+
+def merged(
+    index: Index, base: Hits, written: Sequence[tuple[str, float]], k: int
+) -> list[tuple[str, float]]:
+    """Return the k best of both, (id, score), equal scores by id."""
+    rows = zip(base.rows.tolist(), base.scores.tolist(), strict=True)
+    hits = [*((index.user_id(row), score) for row, score in rows), *written]
+    return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
 def searched(
     encoder: Encoder, vector: np.ndarray, kind: str, blocks: Sequence[str] = ()
 ) -> np.ndarray:
@@ -143,6 +220,11 @@ def searched(
             kept[encoder.blocks[name]] = vector[encoder.blocks[name]]
         vector = kept
     return normalised(vector[None, encoder.similarity_columns])[0]
+
+
+def is_comparable(encoder: Encoder, vector: np.ndarray) -> bool:
+    """Return whether a vector (E,) has a direction in the columns that compare users."""
+    return bool(np.isfinite(vector).all() and is_unit(searched(encoder, vector, "users")))
 
 
 def chosen(

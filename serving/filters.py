@@ -46,7 +46,10 @@ Filter = ItemFilter | UserFilter
 
 
 class Filters:
-    """What filters read of one generation; a mask is made once while its filter is in use."""
+    """What filters read of one generation; a mask is made once while its filter is in use.
+
+    `events` (N, S) are each user's in each service.
+    """
 
     def __init__(self, contents: Contents) -> None:
         """Count the events of each item, and of each user in each service."""
@@ -57,7 +60,8 @@ class Filters:
         services = len(contents.services)
         owners = np.repeat(np.arange(users), np.diff(contents.seen_offsets))
         pairs = owners * services + contents.item_service[seen]
-        self._user_events = np.bincount(pairs, minlength=users * services).reshape(users, services)
+        counts = np.bincount(pairs, minlength=users * services).reshape(users, services)
+        self.events = counts if contents.user_events is None else contents.user_events
         self._recent: dict[Filter, np.ndarray] = {}
 
     def mask(self, wanted: Filter) -> np.ndarray:
@@ -66,14 +70,12 @@ class Filters:
             if len(self._recent) >= MOST_MASKS:
                 del self._recent[next(iter(self._recent))]
             is_users = isinstance(wanted, UserFilter)
-            self._recent[wanted] = (
-                wanted.keeps(self._user_events) if is_users else self._items(wanted)
-            )
+            self._recent[wanted] = wanted.keeps(self.events) if is_users else self._items(wanted)
         return self._recent[wanted]
 
     def events_of(self, row: int) -> np.ndarray:
         """Return how many events a user has in each service, (S,)."""
-        return self._user_events[row]
+        return self.events[row]
 
     def _items(self, wanted: ItemFilter) -> np.ndarray:
         kept = self._item_events >= wanted.min_events

@@ -55,6 +55,8 @@ class Manifest:
     num_items: int
     num_users: int
     files: dict[str, str]
+    store: str = ""
+    store_seq: int = 0
     item_block_columns: dict[str, tuple[int, int]] = field(
         default_factory=dict[str, tuple[int, int]]
     )
@@ -71,7 +73,9 @@ class Contents:
     model reads (the encoder's `input_keys`), `item_key` (I,) of service and item id. `templates`
     say how the texts of a service were made. `item_blocks` (I, E) are the whole vectors of a model
     with blocks, whose columns are `item_block_columns`. `user_ids` is sorted by UTF-8 bytes; user n
-    has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]`.
+    has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]` and has `user_events`
+    (N, services), or where there is none so many. What the store of this name wrote up to the write
+    `store_seq` is in it.
     """
 
     model_fingerprint: str
@@ -90,6 +94,9 @@ class Contents:
     seen_values: np.ndarray
     seen_offsets: np.ndarray
     user_states: np.ndarray | None = None
+    user_events: np.ndarray | None = None
+    store: str = ""
+    store_seq: int = 0
     item_blocks: np.ndarray | None = None
     item_block_columns: dict[str, tuple[int, int]] = field(
         default_factory=dict[str, tuple[int, int]]
@@ -129,47 +136,74 @@ def writing(out: Path, *, overwrite: bool) -> Generator[None]:
         yield
 
 
-def publish(out: Path, contents: Contents) -> str:
+def publish(out: Path, contents: Contents, *, activate: bool = True) -> str:
     """Write `contents` as the next generation of `out` and return its name.
 
-    Readers see the old generation or the new one, never a part. The one before stays for rollback
-    and for a reader that has just read CURRENT; older ones go. Call under `writing`.
+    Readers see the old generation or the new one, never a part. Served from now on where
+    `activate`; the generation before stays for rollback and for a reader that has just read
+    CURRENT. Of the same model older ones go; those of other models and those that were published
+    and never served stay. Call under `writing`.
     """
     held = tempfile.mkdtemp(prefix=UNFINISHED, dir=out)
     manifest = _write_files(Path(held), contents)
-    older = sorted(p.name for p in out.iterdir() if NAME.fullmatch(p.name))
-    served = (out / CURRENT).read_text() if older and (out / CURRENT).exists() else ""
+    older = names(out)
     number = int(older[-1].partition("-")[0]) + 1 if older else 1
     name = f"{number:06d}-{hashlib.sha256(manifest).hexdigest()[:12]}"
     Path(held).chmod(0o755)  # mkdtemp's 0700 would lock out a service that runs as another user
     Path(held).rename(out / name)
     sync(out)
-    _write(out / f"{UNFINISHED}current", name.encode())
-    (out / f"{UNFINISHED}current").replace(out / CURRENT)
-    sync(out)
-    for left in older:
-        if left != served:
-            shutil.rmtree(out / left)
+    if activate:
+        served = current(out) if older and (out / CURRENT).exists() else ""
+        serve(out, name)
+        for left in older:
+            if left < served and _model_of(out, left) == contents.model_fingerprint:
+                shutil.rmtree(out / left)
     return name
 
 
-def read(out: Path) -> tuple[str, Contents]:
-    """Return the name and the contents of the current generation of `out`.
+def serve(out: Path, name: str) -> None:
+    """Make the generation `name` the one that is served from now on. Call under `writing`."""
+    _write(out / f"{UNFINISHED}current", name.encode())
+    (out / f"{UNFINISHED}current").replace(out / CURRENT)
+    sync(out)
 
-    Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
+
+def names(out: Path) -> list[str]:
+    """Return the names of the generations in `out`, oldest first."""
+    return sorted(path.name for path in out.iterdir() if NAME.fullmatch(path.name))
+
+
+def current(out: Path) -> str:
+    """Return the name of the generation that is served.
+
+    Raises FileNotFoundError when there is none, BrokenIndex when CURRENT names none.
     """
     if not (out / CURRENT).is_file():
         raise FileNotFoundError(f"no index in {out}; clue index makes one")
     name = (out / CURRENT).read_bytes().decode("ascii", "replace")
     if not NAME.fullmatch(name):
         raise BrokenIndex(f"{CURRENT} does not name a generation; build the index again")
+    return name
+
+
+def manifest_of(out: Path, name: str) -> Manifest:
+    """Return the manifest of a generation; raises BrokenIndex when it is not as it was written."""
     text = _read(out / name / "manifest.json")
     if hashlib.sha256(text).hexdigest()[:12] != name.partition("-")[2]:
         raise BrokenIndex("manifest.json is not what was written; build the index again")
     try:
-        manifest = TypeAdapter(Manifest).validate_json(text)
+        return TypeAdapter(Manifest).validate_json(text)
     except ValidationError:
         raise BrokenIndex("manifest.json is of another format; build the index again") from None
+
+
+def read(out: Path, name: str | None = None) -> tuple[str, Contents]:
+    """Return the name and the contents of a generation of `out`, by default of the current one.
+
+    Raises FileNotFoundError when there is none, BrokenIndex when a byte is not as it was written.
+    """
+    name = current(out) if name is None else name
+    manifest = manifest_of(out, name)
     files = {
         file: _read_hashed(out / name / file, digest) for file, digest in manifest.files.items()
     }
@@ -180,6 +214,8 @@ def read(out: Path) -> tuple[str, Contents]:
         corpus_name=manifest.corpus_name,
         templates=manifest.templates,
         services=manifest.services,
+        store=manifest.store,
+        store_seq=manifest.store_seq,
         item_block_columns=manifest.item_block_columns,
         item_ids=items["item_id"],
         item_texts=items["text"],
@@ -222,6 +258,14 @@ def check(contents: Contents) -> None:
         raise BrokenIndex(f"{users} users need {users + 1} offsets, found {offsets}")
 
 
+def _model_of(out: Path, name: str) -> str:
+    """Return the model of a generation, "" of a broken one."""
+    try:
+        return manifest_of(out, name).model_fingerprint
+    except BrokenIndex:
+        return ""
+
+
 def _write_files(directory: Path, contents: Contents) -> bytes:
     """Write and sync the four files; return the manifest's bytes."""
     arrays = {
@@ -235,6 +279,8 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
     }
     if contents.user_states is not None:
         arrays["user_states"] = contents.user_states
+    if contents.user_events is not None:
+        arrays["user_events"] = contents.user_events
     if contents.item_blocks is not None:
         arrays["item_blocks"] = contents.item_blocks
     blobs: dict[str, bytes] = {
@@ -249,6 +295,8 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         corpus_name=contents.corpus_name,
         templates=contents.templates,
         services=contents.services,
+        store=contents.store,
+        store_seq=contents.store_seq,
         width=contents.user_vectors.shape[1],
         num_items=len(contents.item_ids),
         num_users=len(contents.user_ids),

@@ -67,6 +67,7 @@ class Index:
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
         self.templates = contents.templates
+        self.store, self.store_seq = contents.store, contents.store_seq
         self.filters = Filters(contents)
         self.item_blocks = contents.item_block_columns
         self._item_block_vectors = contents.item_blocks
@@ -81,7 +82,8 @@ class Index:
         states = contents.user_vectors if self.is_cosine else contents.user_states
         assert states is not None
         self._choice = choice
-        self._ways = {(): self._shards(contents.item_vectors, choice, states[probes])}
+        self._ways: dict[tuple[str, ...], list[_Shard]] = {}
+        self._ways[()] = self._shards(contents.item_vectors, choice, states[probes])
         if self.item_blocks.keys() >= set(TEXT_BLOCKS):
             self._ways[TEXT_BLOCKS] = self._by_blocks(TEXT_BLOCKS, choice)
 

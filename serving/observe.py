@@ -4,16 +4,18 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
+from serving.problems import Problem, refuse
+from serving.trace import Trace, trace_of
 
 log = logging.getLogger("clue.serving.requests")
 
+LEFT = 499  # nothing was answered: the client was not there any more
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLOSED = "default-src 'none'; frame-ancestors 'none'"
 # What FastAPI's page of the API loads; the explorer's page brings a policy of its own.
@@ -29,21 +31,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-@dataclass
-class Trace:
-    """What becomes known of a request on its way: `seconds` by stage, the problem, the tokens."""
-
-    request_id: str
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    tokens: int = 0
-    problem: str | None = None
-
-
-def trace_of(scope: Scope) -> Trace:
-    """Return the trace of a request; one of its own where nobody observes it."""
-    return scope.setdefault("state", {}).setdefault("trace", Trace(""))
 
 
 class Observed:
@@ -63,7 +50,7 @@ class Observed:
         started = time.perf_counter()
         trace = Trace(_request_id(scope))
         scope.setdefault("state", {})["trace"] = trace
-        status = 499  # the client left before anything was answered
+        status = LEFT
 
         async def observed(message: Message) -> None:
             nonlocal status
@@ -74,6 +61,11 @@ class Observed:
 
         try:
             await self.app(scope, receive, observed)
+        except Exception:
+            log.exception("a fault of the service", extra={"request_id": trace.request_id})
+            if status == LEFT:
+                detail = "the service failed; its log says how"
+                await refuse(Problem(500, "internal-error", detail), scope, receive, observed)
         finally:
             self._count(scope, status, time.perf_counter() - started)
 
@@ -101,8 +93,9 @@ class Observed:
             self.metrics.stages.labels(stage).observe(spent)
         if trace.problem is not None:
             self.metrics.rejected.labels(trace.problem).inc()
-        if self.log_requests or status >= 500:
-            level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
+        is_fault = status >= 500 and status != 503  # a probe is answered 503 all through a start
+        if self.log_requests or is_fault:
+            level = logging.ERROR if is_fault else logging.INFO
             log.log(level, "%s %s %d", method, route, status, extra=_fields(scope, seconds))
 
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from serving.observe import trace_of
+from serving.trace import trace_of
 
 MOST_ERRORS = 20
+OPENAI_PATH = "/v1/embeddings"
 
 
 class FieldError(BaseModel):
@@ -80,6 +81,8 @@ def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
 def respond(problem: Problem, scope: Scope) -> Response:
     """Return the response of a refusal; ASCII JSON, so that no text can fail to encode."""
     trace_of(scope).problem = problem.kind
+    if scope["path"] == OPENAI_PATH:
+        return _as_openai(problem)
     body = {
         "type": f"urn:clue:problem:{problem.kind}",
         "title": problem.kind.replace("-", " ").capitalize(),
@@ -95,16 +98,34 @@ def respond(problem: Problem, scope: Scope) -> Response:
     )
 
 
+def _as_openai(problem: Problem) -> Response:
+    """Return the response as OpenAI's clients read errors; what a schema refuses is a 400 there."""
+    status = 400 if problem.status_code == 422 else problem.status_code
+    error: dict[str, str | None] = {
+        "message": problem.detail,
+        "type": "invalid_request_error",
+        "param": None,
+        "code": problem.kind.replace("-", "_"),
+    }
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    error["type"] = kinds.get(status, "server_error" if status >= 500 else error["type"])
+    listed = problem.extra.get("errors")
+    if listed:
+        error["param"] = listed[0]["pointer"].removeprefix("/").replace("/", ".")
+        error["message"] = f"{error['param']}: {listed[0]['detail']}"
+    content = json.dumps({"error": error}, allow_nan=False)
+    return Response(content, status, problem.headers, media_type="application/json")
+
+
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with a refusal before there is a route."""
     await respond(problem, scope)(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer each refusal and each unforeseen error with a problem body."""
+    """Make `app` answer each refusal with a problem body; Observed does each unforeseen error."""
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
@@ -132,10 +153,4 @@ async def _on_http(request: Request, error: Exception) -> Response:
         return respond(error, request.scope)
     kind, detail = _WORDS.get(error.status_code, ("refused", "the request cannot be served"))
     problem = Problem(error.status_code, kind, detail, headers=error.headers)
-    return respond(problem, request.scope)
-
-
-async def _on_bug(request: Request, _: Exception) -> Response:
-    # Starlette raises the error again after this response, and the server logs it.
-    problem = Problem(500, "internal-error", "the service failed; its log says how")
     return respond(problem, request.scope)

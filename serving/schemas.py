@@ -128,6 +128,15 @@ class EmbedRequest(Strict):
         min_length=1,
         description="the blocks of the vectors that are wanted; all when absent",
     )
+    dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        description="the first columns of the vectors; the end of a block, as GET /v1/models says",
+    )
+    encoding_format: Literal["float", "base64", "int8"] = Field(
+        default="float",
+        description="numbers, or base64 of little-endian float32, or of int8 with a scale a block",
+    )
 
 
 Columns = tuple[int, int]
@@ -148,7 +157,10 @@ class UserVector(BaseModel):
     """One user's vector: of length one, unless it has blocks."""
 
     user_id: str | None
-    vector: list[float]
+    vector: list[float] | str = Field(description="as encoding_format says")
+    scales: list[float] = Field(
+        default=[], description="of int8, a factor for each block, which makes floats again"
+    )
 
 
 class EmbedAnswer(Answer):
@@ -217,12 +229,31 @@ class Limits(BaseModel):
     seconds: float
 
 
+class GenerationInfo(BaseModel):
+    """A generation that lies in the index: this one is `served`, or may be activated."""
+
+    id: str
+    model: str
+    users: int
+    items: int
+    served: bool
+
+
+class Activating(BaseModel):
+    """The generation that will be served once its model has embedded the stored users left."""
+
+    id: str
+    users_left: int
+
+
 class ModelsAnswer(BaseModel):
     """What this service serves."""
 
     data: list[Model]
     index: IndexInfo
     limits: Limits
+    generations: list[GenerationInfo]
+    activating: Activating | None
 
 
 class Health(BaseModel):

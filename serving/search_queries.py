@@ -1,26 +1,37 @@
 """From a valid search to the model thread's query: whose neighbours, which, compared by what."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clue.inference.encoder import Encoder
 from clue.inference.events import text_of
-from serving.engine import Engine, History, Query, searched
+from serving.engine import Engine, Query, searched
 from serving.filters import ItemFilter, UserFilter
 from serving.generation import is_unit
+from serving.histories import (
+    Errors,
+    from_bytes,
+    history_of,
+    moment_of,
+    readable,
+    reads_moments,
+)
 from serving.index import TEXT_BLOCKS, Index, Search
 from serving.problems import Problem, invalid
-from serving.queries import Errors, history_of, moment_of
+from serving.rows import StoredUser
 from serving.schemas import Event
 from serving.search_schemas import ItemsFilter, SearchItemsRequest, SimilarUsersRequest, Target
 from serving.settings import Settings
+from serving.store import Store
 
 NOTHING = np.empty(0, np.int64)
 
 
-def items_query(body: SearchItemsRequest, engine: Engine, settings: Settings) -> Query:
+def items_query(
+    body: SearchItemsRequest, engine: Engine, settings: Settings, store: Store | None
+) -> Query:
     """Return the query of an item search; Problem as `embed_query`, and 404 for an unknown user."""
     index = engine.index
     service = None if body.service is None else _service(body.service, "/service", index)
@@ -34,16 +45,18 @@ def items_query(body: SearchItemsRequest, engine: Engine, settings: Settings) ->
     )
     if body.text is not None:
         return replace(_text_query(body, engine, settings), search=search)
-    query, row = _target(body, search, engine, settings)
+    target = _target(body, search, engine, settings, store)
     exclude = NOTHING
-    if body.exclude_seen and row is not None:
-        exclude = np.unique(index.seen_by(row)).astype(np.int64)
-    elif body.exclude_seen and body.events is not None:
-        exclude = _rows_in(body.events, query.histories[0], engine)
-    return replace(query, search=replace(search, exclude=exclude))
+    if body.exclude_seen and target.row is not None:
+        exclude = np.unique(index.seen_by(target.row)).astype(np.int64)
+    elif body.exclude_seen:
+        exclude = _rows_in(target.events, engine, settings)
+    return replace(target.query, search=replace(search, exclude=exclude))
 
 
-def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -> Query:
+def users_query(
+    body: SimilarUsersRequest, engine: Engine, settings: Settings, store: Store | None
+) -> Query:
     """Return the query of a user search; raises as `items_query` does."""
     encoder, columns = engine.encoder, engine.encoder.similarity_columns
     compared = [
@@ -60,9 +73,11 @@ def users_query(body: SimilarUsersRequest, engine: Engine, settings: Settings) -
         ]
         wanted = UserFilter(services=tuple(services), min_events=body.filter.min_events)
     search = Search(kind="users", k=body.k, exclude=NOTHING, filter=wanted, blocks=blocks)
-    query, row = _target(body, search, engine, settings)
+    target = _target(body, search, engine, settings, store)
+    row = None if body.user_id is None else engine.index.user_row(body.user_id)
     exclude = NOTHING if row is None else np.array([row], np.int64)
-    return replace(query, search=replace(search, exclude=exclude))
+    search = replace(search, exclude=exclude)
+    return replace(target.query, search=search, without=body.user_id)
 
 
 def _service(name: str, pointer: str, index: Index) -> int:
@@ -94,9 +109,6 @@ def _item_blocks(body: SearchItemsRequest, engine: Engine) -> tuple[str, ...]:
         return TEXT_BLOCKS if body.text is not None and encoder.blocks else ()
     known = [name for name in index.item_blocks if name != "activity"]  # which items have none of
     blocks = _known_blocks(body.blocks, known, "items are compared by")
-    if body.user_id is not None:
-        detail = "of an indexed user the ranking columns alone are known; send events or a vector"
-        raise invalid([("/blocks", detail)])
     if body.text is not None and body.service is None and "aligned" in blocks:
         raise invalid([("/blocks", "aligned reads a text as one of a service; give service")])
     return blocks
@@ -136,18 +148,33 @@ def _require_k(body: Target, settings: Settings) -> None:
         raise invalid([("/k", f"is at most {settings.max_k}")])
 
 
-def _rows_in(events: Sequence[Event], history: History, engine: Engine) -> np.ndarray:
+def unknown_user() -> Problem:
+    """Return the 404 of a user whom neither the store nor the index has."""
+    return Problem(404, "unknown-user", "the index holds no such user; send its events")
+
+
+def _rows_in(events: Sequence[Event], engine: Engine, settings: Settings) -> np.ndarray:
     """Return the rows of the items of `events`: by item id, and by what the model reads."""
+    history = readable(events, engine.encoder, settings, np.inf)
     read = [(service, text_of(event)) for service, event in history]
     keys = zip((s for s, _ in read), engine.encoder.input_keys(read), strict=True)
     ids = [(event.service, event.item_id) for event in events if event.item_id is not None]
     return np.union1d(engine.index.rows_read(keys), engine.index.rows_of(ids)).astype(np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class _Meant:
+    """The user that a request means: a query, their `row` in the base or their `events`."""
+
+    query: Query
+    row: int | None = None
+    events: Sequence[Event] = ()
+
+
 def _target(
-    body: Target, search: Search, engine: Engine, settings: Settings
-) -> tuple[Query, int | None]:
-    """Return the query for the user that `body` means, and their row where it names one."""
+    body: Target, search: Search, engine: Engine, settings: Settings, store: Store | None
+) -> _Meant:
+    """Return the user that `body` means."""
     _require_k(body, settings)
     if body.events is not None:
         errors: Errors = []
@@ -155,23 +182,63 @@ def _target(
         history = history_of(body.events, "/events", engine.encoder, settings, errors, moment)
         if errors:
             raise invalid(errors)
-        return Query(histories=[history], as_of=[moment]), None
+        return _Meant(Query(histories=[history], as_of=[moment]), events=body.events)
     encoder, kind = engine.encoder, search.kind
     if body.vector is not None:
         vector = _vector(body.vector, encoder)
-        return Query(vector=searched(encoder, vector, kind, search.blocks)), None
+        return _Meant(Query(vector=searched(encoder, vector, kind, search.blocks)))
     assert body.user_id is not None  # the schema wants one of the three
-    row = engine.index.user_row(body.user_id)
+    stored = None if store is None else store.user(body.user_id)
+    if store is not None and stored is not None:
+        return _stored(stored, body.as_of, search, engine, settings, store)
+    return _indexed(body.user_id, body.as_of, search, engine)
+
+
+def _indexed(user_id: str, as_of: float | None, search: Search, engine: Engine) -> _Meant:
+    """Return a user of the index alone: of them what is compared is known, and no history."""
+    row = engine.index.user_row(user_id)
     if row is None:
-        raise Problem(404, "unknown-user", "the index holds no such user; send its events")
-    if kind == "items":
-        return Query(vector=engine.index.user_state(row)), row
+        raise unknown_user()
+    if as_of is not None:
+        detail = "of this user only a vector is known, as of their last event; PUT their events"
+        raise invalid([("/as_of", detail)])
+    if search.kind == "items":
+        if search.blocks:
+            detail = "of this user the ranking columns alone are known; send events or a vector"
+            raise invalid([("/blocks", detail)])
+        return _Meant(Query(vector=engine.index.user_state(row)), row)
     vector = engine.index.user_vector(row)
     if search.blocks:
-        whole = np.zeros(encoder.width, np.float32)
-        whole[encoder.similarity_columns] = vector
-        vector = searched(encoder, whole, kind, search.blocks)
-    return Query(vector=vector), row
+        whole = np.zeros(engine.encoder.width, np.float32)
+        whole[engine.encoder.similarity_columns] = vector
+        vector = searched(engine.encoder, whole, search.kind, search.blocks)
+    return _Meant(Query(vector=vector), row)
+
+
+def _stored(
+    user: StoredUser,
+    as_of: float | None,
+    search: Search,
+    engine: Engine,
+    settings: Settings,
+    store: Store,
+) -> _Meant:
+    """Return a stored user: their vector, or their history where that is of another moment."""
+    if user.events is None:
+        raise unknown_user()
+    encoder = engine.encoder
+    events = from_bytes(user.events)
+    if as_of is None or not reads_moments(encoder) or as_of == user.as_of:
+        made = store.vector(user.user_id, encoder.fingerprint)
+        if made is not None and made.seq == user.seq and len(made.vector):
+            vector = searched(encoder, made.vector, search.kind, search.blocks)
+            return _Meant(Query(vector=vector), events=events)
+    moment = moment_of(user.as_of if as_of is None else as_of)
+    history = readable(events, encoder, settings, moment)
+    if not history:
+        detail = "leaves no event of this user that the model reads; say a later one"
+        raise invalid([("/as_of", detail)])
+    return _Meant(Query(histories=[history], as_of=[moment]), events=events)
 
 
 def _vector(coordinates: Sequence[float], encoder: Encoder) -> np.ndarray:

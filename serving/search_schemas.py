@@ -18,7 +18,7 @@ class Target(Strict):
     vector: list[float] | None = Field(
         default=None, description="a vector as /v1/users/embed returns it, of all blocks"
     )
-    user_id: Name | None = Field(default=None, description="a user of the index")
+    user_id: Name | None = Field(default=None, description="a user of the index or the store")
     k: int = Field(default=10, ge=1)
 
     def given(self) -> list[str]:
@@ -34,8 +34,8 @@ class Target(Strict):
             several = "events, vector, user_id and text"
             known = several if hasattr(self, "text") else "events, vector and user_id"
             raise ValueError(f"give exactly one of {known}")
-        if self.as_of is not None and self.events is None:
-            raise ValueError("as_of needs events; a vector is of the moment that it was made for")
+        if self.as_of is not None and self.events is None and self.user_id is None:
+            raise ValueError("as_of needs events or user_id; a vector is of one moment")
         return self
 
 
@@ -85,8 +85,8 @@ class SearchItemsRequest(Target):
         default=None,
         description="blocks of the model by which items are compared, by the mean of their "
         "cosines; by default those of `text` are contrastive and lexical, and for a user items "
-        "rank by the inner product of the ranking columns. Of an indexed user only the latter are "
-        "known",
+        "rank by the inner product of the ranking columns. Of a user of the index alone only the "
+        "latter are known",
     )
     filter: ItemsFilter | None = None
     exclude_seen: bool = Field(

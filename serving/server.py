@@ -45,6 +45,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
             access_log=False,
             log_config=logs.config(settings.log),
             server_header=False,
+            # the default of 5 s killed processes that were still importing, on a busy machine
+            timeout_worker_healthcheck=60,
             timeout_graceful_shutdown=int(settings.request_seconds + settings.write_seconds) + 1,
         )
 

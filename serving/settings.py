@@ -30,6 +30,21 @@ class Settings(BaseSettings):
 
     checkpoint: Path = Field(description="a run directory (its best checkpoint) or a checkpoint")
     index: Path = Field(description="what `python -m serving.build_index` wrote")
+    store: Path | None = Field(
+        default=None, description="the directory of durable users; without, none are kept"
+    )
+    models: Path | None = Field(
+        default=None,
+        description="a folder of models that may be served beside `checkpoint`, a sub-folder each",
+    )
+    rebuild_users: int = Field(
+        default=1000,
+        ge=1,
+        description="changed users from which a new generation is built, at least a tenth of all",
+    )
+    forget_seconds: float = Field(
+        default=86_400.0, gt=0, description="how long an old generation may hold a deleted user"
+    )
     max_users: int = Field(default=64, ge=1, description="users in one embed request")
     max_events: int = Field(default=1024, ge=1, description="events of one user")
     max_text_bytes: int = Field(default=2048, ge=1, description="UTF-8 bytes of one event's text")

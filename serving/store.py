@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,10 +65,11 @@ class Store:
         holds the directory or it cannot be written, BrokenStore where it is damaged.
         """
         self._lock = hold(directory)
-        self._directory = directory
+        self.directory = directory
         self._reading = threading.Lock()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
+        self.on_commit: Callable[[], None] = lambda: None  # called before a commit is acknowledged
         try:
             with sqlite_errors():
                 self._writer = self._connect()
@@ -115,6 +116,12 @@ class Store:
         row = self._row(sql, user_id, model)
         return None if row is None else rows.vector_of(row)
 
+    def vectors(self, user_id: str) -> list[StoredVector]:
+        """Return the vectors of a user by all models."""
+        sql = f"SELECT {rows.VECTOR} FROM vectors WHERE id = ? ORDER BY model"
+        with self._reading, sqlite_errors():
+            return [rows.vector_of(row) for row in self._reader.execute(sql, (user_id,))]
+
     def state(self) -> State:
         """Return what the store says of itself, as of the last commit of any process."""
         with self._reading, sqlite_errors():
@@ -148,6 +155,15 @@ class Store:
             wanted = self._reader.execute(sql, (after, model, most))
             return [rows.user_of(row) for row in wanted]
 
+    def count_lacking(self, model: str) -> int:
+        """Return how many living users `model` has not embedded as of their last write."""
+        sql = (
+            "SELECT count(*) FROM users WHERE events NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM vectors v WHERE v.id = users.id AND v.model = ? AND v.seq = users.seq)"
+        )
+        row = self._row(sql, model)
+        return 0 if row is None else int(str(row[0]))
+
     def oldest_deletion(self, after: int) -> float | None:
         """Return when the first of the deletions after the write `after` was; None without any."""
         sql = "SELECT min(written) FROM users WHERE events IS NULL AND seq > ?"
@@ -172,7 +188,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._directory / FILE,
+            self.directory / FILE,
             timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
@@ -221,6 +237,7 @@ class Store:
                     row = rows.state_row(state)
                     self._writer.execute("INSERT INTO state VALUES (?,?,?,?,?,?,?)", row)
             self._acknowledge(state)
+            self.on_commit()
         except Exception as error:  # each future has it: the thread goes on
             settled = [(future, error) for _, future in jobs]
         for future, outcome in settled:
@@ -238,7 +255,7 @@ class Store:
 
     def _acknowledge(self, state: State) -> None:
         """Note the number of the last commit; no fsync, for it guards the log and not the data."""
-        with (self._directory / ACKNOWLEDGED).open("a+b") as file:
+        with (self.directory / ACKNOWLEDGED).open("a+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             file.seek(0)
             if state.seq > _acknowledged(file.read(), state.store):
@@ -251,7 +268,7 @@ class Store:
         Raises it too where the end of the log is lost: SQLite drops a damaged one without a word.
         """
         started = time.monotonic()
-        note = self._directory / ACKNOWLEDGED
+        note = self.directory / ACKNOWLEDGED
         raw = note.read_bytes() if note.exists() else b""  # before the rows: others may be writing
         self._writer.execute("BEGIN")  # one moment of them
         state = rows.verify(self._writer)

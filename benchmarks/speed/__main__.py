@@ -9,6 +9,7 @@
     python -m benchmarks.speed lr_width        does a learning rate carry over to another width?
     python -m benchmarks.speed embed           users a second of a universal encoder, by block
     python -m benchmarks.speed faiss           exact search, on a GPU against the processor
+    python -m benchmarks.speed faults          the service killed, its files damaged: what is lost
     python -m benchmarks.speed retrieve        nearest vectors, by kind of index, against hnswlib
     python -m benchmarks.speed gpu             all that only a GPU can show, in at most 8 minutes
     python -m benchmarks.speed NAME --help     the keys of NAME and their defaults
@@ -41,6 +42,7 @@ NAMES = (
     "lr_width",
     "embed",
     "faiss",
+    "faults",
     "retrieve",
     "gpu",
 )

@@ -81,9 +81,10 @@ class MapAnswer(Answer):
 @router.get("/map", response_model=MapAnswer)
 async def population_map(live: Ready) -> Response:
     """Return the map of the population, and what places another user on it."""
-    made, columns = live.engine.index.map, live.engine.encoder.similarity_columns
+    engine = live.engine
+    made, columns = engine.index.map, engine.encoder.similarity_columns
     tree = {
-        **live.stamp(),
+        **engine.stamp,
         "points": np.round(made.points, 4).tolist(),
         "axes": made.axes.tolist(),
         "mean": made.mean.tolist(),
@@ -100,19 +101,22 @@ async def users(
     limit: Annotated[int, Query(ge=1, le=MOST_USERS)] = 20,
 ) -> Response:
     """Return ids that begin with `prefix`; without one, those of users drawn from all."""
-    index = live.engine.index
+    engine = live.engine
+    index = engine.index
     rows = index.rows_from(prefix, limit) if prefix else _drawn(index, limit)
-    ids = [index.user_id(row) for row in rows]
-    return json_response({**live.stamp(), "data": [i for i in ids if i.startswith(prefix)]})
+    ids = [index.user_id(row) for row in rows if engine.delta.keeps(row)]
+    return json_response({**engine.stamp, "data": [i for i in ids if i.startswith(prefix)]})
 
 
 @router.post("/histories", response_model=HistoriesAnswer)
 async def histories(body: HistoriesRequest, live: Ready) -> Response:
     """Return what users of the index did, as the generation has it."""
-    index = live.engine.index
-    rows = [row for row in map(index.user_row, body.user_ids) if row is not None]
+    engine = live.engine
+    index = engine.index
+    known = [row for row in map(index.user_row, body.user_ids) if row is not None]
+    rows = [row for row in known if engine.delta.keeps(row)]  # no history of who was deleted
     data = [_history(index, row, body.newest) for row in rows]
-    return json_response({**live.stamp(), "data": data})
+    return json_response({**engine.stamp, "data": data})
 
 
 def _drawn(index: Index, limit: int) -> list[int]:

@@ -18,7 +18,7 @@ async def livez() -> Response:
 @router.get("/startupz", response_model=Health)
 async def startupz(live: Ready) -> Response:
     """Answer once model and index are loaded; 503 until then, and where they cannot be."""
-    return json_response({"status": "started", **live.stamp()})
+    return json_response({"status": "started", **live.engine.stamp})
 
 
 @router.get("/readyz", response_model=Health)
@@ -26,4 +26,4 @@ async def readyz(request: Request, live: Ready) -> Response:
     """Answer while model, index and model thread do; 503 with the reason when not."""
     if request.app.state.draining:
         raise not_ready("the process is about to end; ask another", kind="draining")
-    return json_response({"status": "ready", **live.stamp()})
+    return json_response({"status": "ready", **live.engine.stamp})

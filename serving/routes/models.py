@@ -1,18 +1,36 @@
 """What is served: the model, the index and the limits of a request."""
 
+import asyncio
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from fastapi import Path as InPath
 
 from clue.inference.universal_encoder import UniversalEncoder
-from serving.auth import READ
+from serving.auth import ADMIN, READ
 from serving.body import StrictRoute
+from serving.durable import write
 from serving.engine import columns_of
-from serving.live import Ready, json_response
-from serving.problems import REFUSALS
+from serving.generation import (
+    NAME,
+    BrokenIndex,
+    manifest_of,
+    names,
+    serve,
+    writing,
+)
+from serving.live import Live, Ready, json_response
+from serving.loading import model_folder
+from serving.problems import REFUSALS, Problem
 from serving.schemas import ID_BYTES, ModelsAnswer
+from serving.user_schemas import ActivateRequest, Activation
+from serving.writes import Goal
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
+
+Generation = Annotated[str, InPath(pattern=f"^{NAME.pattern}$")]
 
 
 @router.get("/models", response_model=ModelsAnswer)
@@ -52,4 +70,61 @@ async def models(live: Ready) -> Response:
         "k": settings.max_k,
         "seconds": settings.request_seconds,
     }
-    return json_response({"data": [model], "index": generation, "limits": limits})
+    known: dict[str, Any] = {"generations": _generations(live), "activating": None}
+    if live.store is not None and (goal := live.store.state().goal):
+        lacking = live.store.count_lacking(manifest_of(settings.index, goal).model_fingerprint)
+        known["activating"] = {"id": goal, "users_left": lacking}
+    return json_response({"data": [model], "index": generation, "limits": limits, **known})
+
+
+@router.post(
+    "/models/{generation}:activate",
+    response_model=Activation,
+    status_code=202,
+    dependencies=[ADMIN],
+)
+async def activate(generation: Generation, body: ActivateRequest, live: Ready) -> Response:
+    """Have a generation and its model served, an earlier one too, once all users are embedded.
+
+    The one of now answers until then; GET /v1/models says which that is, and how many are left.
+    """
+    out = live.settings.index
+    if generation not in names(out):
+        raise Problem(404, "unknown-generation", "GET /v1/models lists the generations")
+    try:
+        manifest = manifest_of(out, generation)
+    except BrokenIndex as error:
+        raise Problem(409, "broken-generation", str(error)) from None
+    if await asyncio.to_thread(model_folder, live.settings, manifest.model_fingerprint) is None:
+        detail = "the model of this generation is not here; put it into the folder CLUE_MODELS"
+        raise Problem(409, "unknown-model", detail)
+    if live.store is not None:
+        await write(live.store, [Goal(generation=generation)])
+    else:
+        await asyncio.to_thread(_serve, out, generation)
+    return json_response({**live.engine.stamp, "activating": generation}, 202)
+
+
+def _serve(out: Path, generation: str) -> None:
+    with writing(out, overwrite=True):
+        serve(out, generation)
+
+
+def _generations(live: Live) -> list[dict[str, Any]]:
+    """Return the generations of the index that are whole, oldest first."""
+    kept: list[dict[str, Any]] = []
+    for name in names(live.settings.index):
+        try:
+            manifest = manifest_of(live.settings.index, name)
+        except BrokenIndex:
+            continue
+        kept.append(
+            {
+                "id": name,
+                "model": manifest.model_fingerprint,
+                "users": manifest.num_users,
+                "items": manifest.num_items,
+                "served": name == live.engine.index.name,
+            }
+        )
+    return kept

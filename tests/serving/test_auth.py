@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from serving.app import ROUTERS, create_app
 from serving.auth import PROBES, RANK, KeyConfig, check_routes, make, role_of
 from serving.keys import ApiKey, Role
+from serving.problems import OPENAI_PATH
 from serving.settings import Settings
 from tests.serving.client import body_of, problem, serving
 
@@ -43,7 +44,7 @@ def routes() -> list[tuple[str, str, Role | None]]:
     own = [route for router in ROUTERS for route in router.routes]
     assert all(isinstance(route, APIRoute) for route in own)
     listed: list[tuple[str, str, Role | None]] = [
-        (method, route.path, role_of(route))
+        (method, route.path_format, role_of(route))
         for route in own
         if isinstance(route, APIRoute)
         for method in route.methods or ()
@@ -75,7 +76,8 @@ def test_every_route_but_the_probes_needs_a_known_key_of_a_large_enough_role() -
                 assert role is not None
                 for wrong in ("", "Bearer", "Bearer wrong", "Basic !", f"Digest {SECRETS[role]}"):
                     closed = await answer(method, path, authorization=wrong)
-                    assert problem(closed, 401)["type"] == "urn:clue:problem:no-key"
+                    assert closed.status_code == 401
+                    assert path == OPENAI_PATH or problem(closed, 401)["type"].endswith("no-key")
                     assert "www-authenticate" in closed.headers
                     refused += 1
                 for held, secret in SECRETS.items():

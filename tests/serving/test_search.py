@@ -38,7 +38,8 @@ def test_a_text_finds_the_items_whose_blocks_are_most_like_it(
 ) -> None:
     encoder = UniversalEncoder.load(tiny_universal.run)
     _, contents = read(settings.index)
-    assert contents.item_blocks is not None
+    whole = contents.item_blocks
+    assert whole is not None
     text, names = contents.item_texts[7].as_py(), contents.item_service
     service = contents.services[names[7]]
     cases: list[tuple[dict[str, Any], tuple[str, ...], np.ndarray]] = [
@@ -61,7 +62,7 @@ def test_a_text_finds_the_items_whose_blocks_are_most_like_it(
                 answer = await client.post(ITEMS, json=body)
                 assert answer.status_code == 200, answer.text
                 own = encoder.encode_items([text], service=asked.get("service"))[0]
-                scores = mean_cosines(encoder, contents.item_blocks, own, blocks)
+                scores = mean_cosines(encoder, whole, own, blocks)
                 held = asked.get("filter", {}).get("contains", "").lower()
                 texts = contents.item_texts.to_pylist()
                 kept = kept & np.array([held in each.lower() for each in texts])

@@ -1,3 +1,4 @@
+import json
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ import pytest
 from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
 from tests.conftest import TinyRun
-from tests.serving.client import body_of, users_of, vectors_in
+from tests.serving.client import body_of, problem, users_of, vectors_in
 from tests.serving.malformed import malformed
 
 ROOT = Path(__file__).parents[2]
@@ -66,15 +67,14 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
     reader = threading.Thread(target=collect, args=(process.stderr,))
     reader.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (found := re.search(r"running on http://([\d.]+):(\d+)", "".join(server.lines))):
             assert process.poll() is None and time.monotonic() < deadline, "".join(server.lines)
             time.sleep(0.05)
         server.address = (found[1], int(found[2]))
-        with httpx.Client(base_url=server.url) as client:
-            while client.get("/startupz").json().get("type") == "urn:clue:problem:loading":
-                assert time.monotonic() < deadline, "".join(server.lines)
-                time.sleep(0.05)
+        while is_loading(server):
+            assert time.monotonic() < deadline, "".join(server.lines)
+            time.sleep(0.05)
         yield server
     finally:
         process.kill()
@@ -83,9 +83,19 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
         process.stderr.close()
 
 
+def is_loading(server: Server) -> bool:
+    """Several processes say where they listen before the first of them does."""
+    try:
+        answer = httpx.get(f"{server.url}/startupz", timeout=20)
+    except httpx.ConnectError:
+        return True
+    return answer.json().get("type") == "urn:clue:problem:loading"
+
+
 @pytest.fixture(scope="module")
 def server(tiny_run: TinyRun, tiny_index: Path) -> Generator[Server]:
-    with running(tiny_run.run, tiny_index, CLUE_BODY_SECONDS="1") as server:
+    limits = {"CLUE_HEADER_SECONDS": "1", "CLUE_BODY_SECONDS": "1", "CLUE_WRITE_SECONDS": "1"}
+    with running(tiny_run.run, tiny_index, **limits) as server:
         yield server
 
 
@@ -129,7 +139,7 @@ def test_malformed_requests_are_4xx_problems(server: Server, tiny_index: Path) -
 
 
 def test_a_body_that_trickles_or_breaks_off_holds_nothing(server: Server) -> None:
-    head = b"POST /v1/users/embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/users/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with socket.create_connection(server.address, timeout=10) as slow:
         started = time.monotonic()
         slow.sendall(head + b"content-length: 1000\r\n\r\n{")
@@ -145,13 +155,100 @@ def test_a_body_that_trickles_or_breaks_off_holds_nothing(server: Server) -> Non
     assert httpx.get(f"{server.url}/readyz", timeout=10).status_code == 200
 
 
+def memory(server: Server) -> int:
+    """The largest resident size so far, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+def test_a_body_of_100_mb_is_refused_and_never_held(server: Server) -> None:
+    """Stock uvicorn and FastAPI took 1.3 GB for it."""
+    part = b" " * 1_000_000
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        assert client.get("/v1/models").status_code == 200
+        before = memory(server)
+        head = b"POST /v1/users/embed HTTP/1.1\r\nhost: localhost\r\n"
+        head += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        with socket.create_connection(server.address, timeout=20) as large:
+            large.sendall(head)
+            sent = 0
+            try:
+                while sent < 100:
+                    large.sendall(b"f4240\r\n" + part + b"\r\n")
+                    sent += 1
+            except ConnectionError:
+                pass
+        assert sent < 100
+        assert client.get("/v1/models").status_code == 200
+    assert memory(server) - before < 16_000_000
+
+
+def test_slow_connections_are_freed_in_time_and_nobody_else_waits(server: Server) -> None:
+    """Stock uvicorn kept all of 200 such connections for as long as they sent a byte a second."""
+    kinds = [
+        b"",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ",
+        # answered, and yet its body goes on
+        b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n",
+    ]
+    sockets = [socket.create_connection(server.address, timeout=10) for _ in range(120)]
+    started, slowest, freed = time.monotonic(), 0.0, 0
+    for number, each in enumerate(sockets):
+        each.setblocking(False)
+        each.send(kinds[number % len(kinds)])
+    left = list(enumerate(sockets))
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        while left and time.monotonic() - started < 10:
+            before = time.monotonic()
+            assert client.get("/livez").status_code == 200
+            slowest = max(slowest, time.monotonic() - before)
+            for number, each in list(left):
+                try:
+                    if number % len(kinds):
+                        each.send(b"a")
+                    while each.recv(65_536):
+                        pass
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    pass
+                each.close()
+                left.remove((number, each))
+                freed += 1
+            time.sleep(0.05)
+        assert freed == len(sockets)
+        assert slowest < 1
+        open_files = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+        assert client.get("/readyz").status_code == 200
+    assert open_files < 60
+    with socket.create_connection(server.address, timeout=10) as quiet:
+        said = quiet.recv(10_000)
+        assert said.startswith(b"HTTP/1.1 408") and b"urn:clue:problem:slow-request" in said
+
+
+def test_connections_beyond_the_limit_are_told_so(tiny_run: TinyRun, tiny_index: Path) -> None:
+    limits = {"CLUE_MAX_CONNECTIONS": "4", "CLUE_LOG": "json"}
+    with running(tiny_run.run, tiny_index, **limits) as server:
+        time.sleep(0.2)  # the connection that saw it started is gone
+        held = [socket.create_connection(server.address, timeout=10) for _ in range(4)]
+        assert httpx.get(f"{server.url}/livez").status_code == 503
+        for each in held:
+            each.close()
+        deadline = time.monotonic() + 10
+        while httpx.get(f"{server.url}/livez").status_code != 200:
+            assert time.monotonic() < deadline
+        lines = [json.loads(line) for line in server.lines if line.strip()]
+    assert {"event", "level", "timestamp", "logger"} <= lines[-1].keys()
+    assert any("NO API KEYS" in line["event"] for line in lines)
+
+
 def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index: Path) -> None:
     users = [
         {"films": [f"{number} {n} a text of some length" for n in range(200)]}
         for number in range(8)
     ]
     body = httpx.Request("POST", "http://x", json=body_of(users)).content
-    head = b"POST /v1/users/embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/users/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     request = head + f"content-length: {len(body)}\r\n\r\n".encode() + body
     answers: list[bytes] = []
 
@@ -160,7 +257,8 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
             answers.append(stream.readline())
             stream.read()
 
-    with running(tiny_run.run, tiny_index, CLUE_REQUEST_SECONDS="60") as server:
+    limits = {"CLUE_REQUEST_SECONDS": "60", "CLUE_DRAIN_SECONDS": "5"}
+    with running(tiny_run.run, tiny_index, **limits) as server:
         connections = [socket.create_connection(server.address, timeout=60) for _ in range(12)]
         threads = [threading.Thread(target=finish, args=(each,)) for each in connections]
         for connection, thread in zip(connections, threads, strict=True):
@@ -170,6 +268,13 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
             time.sleep(0.005)
         assert len(answers) < len(connections), "all was over before the signal; send more"
         server.process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=server.url, timeout=60) as late:
+            while (ready := late.get("/readyz")).status_code == 200:
+                time.sleep(0.01)
+            assert problem(ready, 503)["type"] == "urn:clue:problem:draining"
+            assert ready.headers["connection"] == "close"
+            # who has not heard of it yet is answered as before
+            assert late.post("/v1/users/embed", json=body_of(users[:1])).status_code == 200
         for thread in threads:
             thread.join(60)
         assert server.process.wait(20) in (0, -signal.SIGTERM)
@@ -178,7 +283,7 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
 
 
 def test_clue_serve_answers_as_python_does(tiny_run: TinyRun, tiny_index: Path) -> None:
-    keys = [f"checkpoint={tiny_run.run}", f"index={tiny_index}", "port=0"]
+    keys = [f"checkpoint={tiny_run.run}", f"index={tiny_index}", "port=0", "workers=2"]
     users = [{"films": ["one", "two"]}, {"shop": ["a pan"], "news": ["bread"]}]
     with started(["clue.cli", "serve", *keys], CLUE_MAX_USERS="2") as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
@@ -187,3 +292,8 @@ def test_clue_serve_answers_as_python_does(tiny_run: TinyRun, tiny_index: Path) 
         np.testing.assert_allclose(vectors_in(answer), truth, atol=1e-5)
         more = httpx.post(f"{server.url}/v1/users/embed", json=body_of(users * 2))
         assert more.status_code == 422
+        for _ in range(10):  # whichever process answers
+            httpx.get(f"{server.url}/v1/models")
+        counted = httpx.get(f"{server.url}/metrics").text
+        assert 'clue_requests_total{method="GET",route="/v1/models",status="200"} 10.0' in counted
+        assert 'route="/v1/users/embed",status="200"} 1.0' in counted

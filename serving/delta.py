@@ -1,0 +1,158 @@
+"""What has changed since a generation: vectors of users written after it, and its rows that died.
+
+Searched exactly, beside the generation: 10,000 users of width 256 take some 2 ms.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clue.evaluation.encode import normalised
+from clue.inference.encoder import Encoder
+from serving.filters import UserFilter
+from serving.index import Index, Search
+from serving.rows import StoredUser, StoredVector, events_by_service
+
+FIRST_ROWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A moment of a delta: the dead rows of the base, and the nearest living users by query."""
+
+    dead: np.ndarray
+    nearest: list[list[tuple[str, float]]]
+
+
+class Delta:
+    """The users written after a generation, as its model sees them. Any thread may use it.
+
+    `applied` is the number of the last write in it. `missing` are the living users whom the model
+    has not embedded, with the write that it has to read: they are in no answer until it has.
+    """
+
+    def __init__(self, encoder: Encoder, index: Index, *, after: int) -> None:
+        """Start with nothing changed since the write `after`, which `index` holds."""
+        self._encoder, self._index = encoder, index
+        self.applied = after
+        self.missing: dict[str, int] = {}
+        self._waiting: dict[str, np.ndarray] = {}  # the events of the missing by service
+        self.newest = 0.0  # when the newest of its vectors was written
+        self._lock = threading.Lock()
+        self._ids: list[str] = []
+        self._row_of: dict[str, int] = {}
+        self._vectors = np.empty((FIRST_ROWS, index.width), np.float32)
+        self._events = np.empty((FIRST_ROWS, len(index.services)), np.int64)
+        self._alive = np.ones(index.num_users, bool)
+
+    def __len__(self) -> int:
+        """Return how many users have a vector here."""
+        return len(self._ids)
+
+    @property
+    def num_dead(self) -> int:
+        """How many rows of the base are dead."""
+        return len(self._alive) - int(self._alive.sum())
+
+    def keeps(self, row: int) -> bool:
+        """Return whether a row of the base is still a user's."""
+        return bool(self._alive[row])
+
+    def apply(self, changes: Sequence[tuple[StoredUser, StoredVector | None]]) -> None:
+        """Take in the next writes, in their order."""
+        with self._lock:
+            for user, made in changes:
+                self._apply(user, made)
+                self.applied = max(self.applied, user.seq)
+
+    def embedded(self, user_id: str, seq: int, vector: np.ndarray) -> None:
+        """Take in the whole vector (E,) of a missing user, unless another write has come."""
+        with self._lock:
+            if self.missing.get(user_id) == seq:
+                self._put(user_id, vector, self._waiting[user_id])
+
+    def seen(
+        self, vectors: np.ndarray, searches: Sequence[Search], without: Sequence[str | None]
+    ) -> Seen:
+        """Return the dead rows and, by row of `vectors` (m, S), the nearest `k` users, best first.
+
+        `without` are users to leave out. Both are of one moment: a user who moved from the base to
+        here is in one of the two. Equal scores are in the order of ids.
+        """
+        with self._lock:
+            dead = np.flatnonzero(~self._alive)
+            scores = vectors @ self._vectors[: len(self._ids)].T
+            nearest = [
+                self._best(row, search, own)
+                for row, search, own in zip(scores, searches, without, strict=True)
+            ]
+        return Seen(dead, nearest)
+
+    def _best(
+        self, scores: np.ndarray, search: Search, without: str | None
+    ) -> list[tuple[str, float]]:
+        k = search.k
+        kept = np.ones(len(scores), bool)
+        if isinstance(search.filter, UserFilter):
+            kept = search.filter.keeps(self._events[: len(scores)])
+        if without in self._row_of:
+            kept[self._row_of[without]] = False
+        rows = np.flatnonzero(kept)
+        if len(rows) > k:
+            # those as good as the k-th stay, for the ids decide among them
+            least = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= least]
+        hits = [(self._ids[row], float(scores[row])) for row in rows.tolist()]
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+    def _apply(self, user: StoredUser, made: StoredVector | None) -> None:
+        base = self._index.user_row(user.user_id)
+        if base is not None:
+            self._alive[base] = False
+        self.missing.pop(user.user_id, None)
+        self._remove(user.user_id)
+        if user.events is not None:
+            self.newest = max(self.newest, user.written)
+            counts = events_by_service(user.events, self._index.services)
+            if made is None:
+                self.missing[user.user_id] = user.seq
+                self._waiting[user.user_id] = counts
+            else:
+                self._put(user.user_id, made.vector, counts)
+
+    def _put(self, user_id: str, vector: np.ndarray, counts: np.ndarray) -> None:
+        """Take in a vector; of no length, it is that of a history the model reads nothing of."""
+        self.missing.pop(user_id, None)
+        self._waiting.pop(user_id, None)
+        if not len(vector):
+            return
+        row = self._row_of.get(user_id)
+        if row is None:
+            row = len(self._ids)
+            if row == len(self._vectors):
+                self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
+                self._events = np.concatenate([self._events, np.empty_like(self._events)])
+            self._ids.append(user_id)
+            self._row_of[user_id] = row
+        columns = self._encoder.similarity_columns
+        self._vectors[row] = normalised(vector[None, columns])[0]
+        self._events[row] = counts
+
+    def _remove(self, user_id: str) -> None:
+        """Put the last user where this one was."""
+        row = self._row_of.pop(user_id, None)
+        if row is None:
+            return
+        last = self._ids.pop()
+        if row < len(self._ids):
+            self._ids[row] = last
+            self._row_of[last] = row
+            self._vectors[row] = self._vectors[len(self._ids)]
+            self._events[row] = self._events[len(self._ids)]
+
+    def age(self) -> float:
+        """Return the seconds since its newest vector was written; 0 without any."""
+        return time.time() - self.newest if self.newest else 0.0

@@ -1,0 +1,82 @@
+"""A generation and the model that made it, as what answers requests."""
+
+from pathlib import Path
+
+from clue.inference import encoder as inference
+from clue.inference.encoder import Encoder
+from clue.inference.source import find_source
+from serving.delta import Delta
+from serving.engine import Engine
+from serving.generation import Manifest, manifest_of, read
+from serving.index import Index
+from serving.settings import Settings
+from serving.store import Store
+
+
+class NotServable(ValueError):
+    """A generation that this service cannot serve; the message says why, and names no path."""
+
+    def __init__(self, detail: str, fingerprints: dict[str, str] | None = None) -> None:
+        """`fingerprints` are those that do not fit."""
+        super().__init__(detail)
+        self.fingerprints = fingerprints
+
+
+def load_engine(
+    settings: Settings, name: str, store: Store | None, encoder: Encoder | None = None
+) -> Engine:
+    """Return what answers by the generation `name`, with all that the store has written since.
+
+    `encoder` is used where it is the generation's model. Raises NotServable for a model that is
+    not here and for users of another store, OSError and ValueError for what cannot be read.
+    """
+    manifest = manifest_of(settings.index, name)
+    if manifest.store and (store is None or manifest.store != store.name):
+        raise NotServable(
+            "the index holds users of another store: serve it with that one (CLUE_STORE), or build "
+            "it again with clue index overwrite=true"
+        )
+    if encoder is None or encoder.fingerprint != manifest.model_fingerprint:
+        encoder = encoder_of(settings, manifest)
+    index = Index(*read(settings.index, name), settings.choice)
+    delta = Delta(encoder, index, after=index.store_seq)
+    engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)
+    if store is not None:
+        catch_up(store, engine)
+    return engine
+
+
+def encoder_of(settings: Settings, manifest: Manifest) -> Encoder:
+    """Return the model of a generation: that of `checkpoint`, or one of those in `models`.
+
+    Raises NotServable where none has its fingerprint, FileNotFoundError and ValueError where
+    `checkpoint` is no model.
+    """
+    folder = model_folder(settings, manifest.model_fingerprint)
+    encoder = inference.load(settings.checkpoint if folder is None else folder)
+    if encoder.fingerprint != manifest.model_fingerprint:
+        raise NotServable(
+            "the index was built by another model; build it again with this checkpoint, or put "
+            "that model into the folder CLUE_MODELS",
+            {"model": encoder.fingerprint, "index_model": manifest.model_fingerprint},
+        )
+    return encoder
+
+
+def model_folder(settings: Settings, fingerprint: str) -> Path | None:
+    """Return where the model with this fingerprint lies, None where it is not here."""
+    models = settings.models
+    folders = sorted(models.iterdir()) if models and models.is_dir() else list[Path]()
+    for folder in (settings.checkpoint, *folders):
+        try:
+            if find_source(folder).fingerprint == fingerprint:
+                return folder
+        except (OSError, ValueError):  # no model
+            continue
+    return None
+
+
+def catch_up(store: Store, engine: Engine) -> None:
+    """Take all that the store has and the engine has not; raises BrokenStore."""
+    while changes := store.changes(engine.delta.applied, engine.encoder.fingerprint):
+        engine.delta.apply(changes)

@@ -1,0 +1,119 @@
+"""How a service begins and ends: what it loads, why it does not start, what runs beside it."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from serving.batcher import Batcher
+from serving.durable import Durable
+from serving.engine import Answer, BadVector, run_all
+from serving.generation import CURRENT, BrokenIndex, current
+from serving.live import Live, not_ready
+from serving.loading import NotServable, load_engine
+from serving.metrics import Metrics
+from serving.problems import Problem
+from serving.rows import BrokenStore
+from serving.settings import Settings
+from serving.store import Store, StoreBusy, StoreFull
+from serving.store_lock import StoreRefused
+from serving.upkeep import Upkeep, watch
+
+log = logging.getLogger("clue.serving")
+
+
+def load(settings: Settings, metrics: Metrics) -> Live | Problem:
+    """Load the model and the index, check that they belong together, and encode once.
+
+    Return the Problem that every request gets instead when one of these fails.
+    """
+    store = None
+    try:
+        store = None if settings.store is None else Store(settings.store)
+        engine = load_engine(settings, current(settings.index), store)
+        # The first encode of a process is slow; it shows too that the weights give a vector at all.
+        first = engine.run([engine.sample()])[0]
+        if isinstance(first, Exception):
+            raise NotServable("the model gives no finite vector")
+    except (OSError, ValueError, StoreFull, StoreBusy) as error:
+        log.error("checkpoint %s, index %s: %s", settings.checkpoint, settings.index, error)
+        if store is not None:
+            store.close()
+        return _refusal(settings, error)
+
+    def observe(answers: Sequence[Answer | Exception], cost: int) -> None:
+        metrics.batches.observe(len(answers))
+        metrics.batch_tokens.observe(cost)
+        metrics.tokens.inc(cost)
+        metrics.bad_vectors.inc(sum(isinstance(each, BadVector) for each in answers))
+        metrics.queue.set(batcher.waiting)
+
+    batcher = Batcher(
+        run_all,
+        queue_size=settings.queue_size,
+        batch_cost=settings.batch_tokens,
+        max_wait_seconds=settings.request_seconds,
+        observe=observe,
+    )
+    live = Live(settings, engine, batcher, metrics, store)
+    live.serve(engine)
+    return live
+
+
+def _refusal(settings: Settings, error: Exception) -> Problem:
+    """Return what a service says that cannot start; it names no path."""
+    if isinstance(error, NotServable):
+        return not_ready(str(error), fingerprints=error.fingerprints)
+    if isinstance(error, BrokenIndex):
+        return not_ready(f"the index is broken: {error}")
+    if isinstance(error, StoreRefused | BrokenStore | StoreFull | StoreBusy):
+        return not_ready(f"the store cannot be opened: {error}")
+    what = "checkpoint" if (settings.index / CURRENT).is_file() else "index"
+    return not_ready(f"the {what} cannot be loaded; the log says why")
+
+
+def begin(live: Live) -> list["asyncio.Task[None]"]:
+    """Start the model thread and what keeps a service in step with its store and generations."""
+    live.batcher.start()
+    durable = None if live.store is None else Durable(live, live.store)
+    tasks = [asyncio.create_task(watch(live, durable))]
+    if durable is not None:
+        tasks.append(asyncio.create_task(durable.follow()))
+        tasks.append(asyncio.create_task(Upkeep(live, durable).run()))
+        _watch_store(live, durable.store)
+    return tasks
+
+
+async def end(live: Live, tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """End what `begin` started, and let go of the store."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(live.batcher.stop)
+    if live.store is not None:
+        await asyncio.to_thread(live.store.close)
+
+
+def _watch_store(live: Live, store: Store) -> None:
+    """Have /metrics show how far the index is behind the store."""
+    add = live.metrics.watched.add
+    add("clue_delta_users", "users written since the generation", lambda: len(live.engine.delta))
+    add(
+        "clue_dead_share",
+        "share of the generation's users that are replaced or deleted",
+        lambda: live.engine.delta.num_dead / max(1, live.engine.index.num_users),
+    )
+    add(
+        "clue_missing_vectors",
+        "users whom the model of now has not embedded yet",
+        lambda: len(live.engine.delta.missing),
+    )
+    add(
+        "clue_newest_vector_age_seconds",
+        "since the newest vector of the delta was written",
+        lambda: live.engine.delta.age(),
+    )
+    add(
+        "clue_store_recovery_seconds",
+        "what the store took to be opened and verified, after a kill too",
+        lambda: store.recovery_seconds,
+    )

@@ -1,0 +1,207 @@
+"""What a service does beside answering: it takes up generations, has them built, and forgets.
+
+Every worker looks which generation is to be served (CURRENT) and swaps to it between two requests.
+One of them, which holds the store's upkeep lock, also has the next generation built when much has
+changed, has all users embedded by a model that is to be served, and removes generations that hold
+deleted users.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from serving import generation
+from serving.batcher import BatcherStopped, QueueFull
+from serving.durable import TOGETHER, Durable, write
+from serving.engine import Engine
+from serving.generation import BrokenIndex
+from serving.live import Live
+from serving.loading import NotServable, load_engine
+from serving.problems import Problem
+from serving.store import StoreBusy, StoreFull
+from serving.writes import Goal
+
+log = logging.getLogger("clue.serving")
+
+WATCH_SECONDS = 0.25
+UPKEEP_SECONDS = 0.5
+RETRY_SECONDS = 30.0  # after a build that failed: on a full disk, say
+CHANGED_SHARE = 0.1  # of a generation's users: the exact search of the rest costs a tenth of all
+LOCK = ".upkeep"
+# what may happen to a step of upkeep while the service goes on
+FAULTS = (OSError, ValueError, Problem, BatcherStopped, QueueFull, StoreBusy, StoreFull)
+
+
+async def watch(live: Live, durable: Durable | None) -> None:
+    """Serve the generation that CURRENT names, whenever it changes, until cancelled.
+
+    One that is broken or cannot be served is left: the one before goes on.
+    """
+    tried = live.engine.index.name
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            name = generation.current(live.settings.index)
+            if name in (tried, live.engine.index.name):
+                continue
+            tried = name
+            engine = await prepared(live, name)
+            if durable is None:
+                live.serve(engine)
+            else:
+                await asyncio.to_thread(durable.replace, engine)
+            log.info("generation %s is served", name)
+        except FAULTS as error:
+            log.error("the generation before goes on: %s", error)
+
+
+async def prepared(live: Live, name: str) -> Engine:
+    """Return what answers by another generation, having encoded once: the first encode is slow."""
+    load = (load_engine, live.settings, name, live.store, live.engine.encoder)
+    engine = await asyncio.to_thread(*load)
+    await live.batcher.submit((engine, engine.sample()), 1)
+    return engine
+
+
+class Upkeep:
+    """The one worker's part."""
+
+    def __init__(self, live: Live, durable: Durable) -> None:
+        """Do nothing yet."""
+        self.live, self.durable, self.store = live, durable, durable.store
+        self.out = live.settings.index
+        self._not_before = 0.0
+        self._looked = 0.0
+
+    async def run(self) -> None:
+        """Be the one worker as soon as no other is, until cancelled."""
+        with (self.store.directory / LOCK).open("wb") as lock:
+            while not _locked(lock):
+                await asyncio.sleep(1)
+            while True:
+                await asyncio.sleep(UPKEEP_SECONDS)
+                try:
+                    await self.step()
+                except FAULTS as error:
+                    log.error("upkeep: %s", error)
+                    self._not_before = time.monotonic() + RETRY_SECONDS
+
+    async def step(self) -> None:
+        """Do what is due."""
+        if time.monotonic() < self._not_before:
+            return
+        goal = self.store.state().goal
+        if goal:
+            await self._pursue(goal)
+        elif self._much_has_changed(self.live.engine) or self._deletion_is_due():
+            await self.build(self.live.engine)
+        await self._forget()
+
+    async def build(self, base: Engine) -> None:
+        """Have the next generation made of `base` and the store, and served.
+
+        It is taken up by `watch`. Raises ValueError where that fails; the old one goes on.
+        """
+        similarity, ranking = base.encoder.similarity_columns, base.encoder.ranking_columns
+        command = [
+            *("-m", "serving.rebuild", f"index={self.out}", f"store={self.store.directory}"),
+            f"base={json.dumps(base.index.name)}",
+            f"similarity=[{similarity.start},{similarity.stop}]",
+            f"ranking=[{ranking.start},{ranking.stop}]",
+        ]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdout=pipe, stderr=pipe
+        )
+        try:
+            made, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise ValueError(f"no new generation: {said.decode(errors='replace')[-500:]}")
+        name, deadline = made.decode().strip(), time.monotonic() + RETRY_SECONDS
+        while self.live.engine.index.name != name and time.monotonic() < deadline:
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _much_has_changed(self, engine: Engine) -> bool:
+        changed = len(engine.delta) + engine.delta.num_dead
+        least = self.live.settings.rebuild_users
+        return changed >= max(least, CHANGED_SHARE * engine.index.num_users)
+
+    def _deletion_is_due(self) -> bool:
+        """Whether the generation has held a deleted user for half of the time that it may."""
+        engine = self.live.engine
+        if not engine.delta.num_dead:
+            return False
+        oldest = self.store.oldest_deletion(engine.index.store_seq)
+        return oldest is not None and oldest < time.time() - self.live.settings.forget_seconds / 2
+
+    async def _pursue(self, goal: str) -> None:
+        """Have all users embedded by the goal's model, then have the goal served.
+
+        What was embedded is in the store: after a restart the rest alone is left.
+        """
+        try:
+            if goal != self.live.engine.index.name:
+                engine = await prepared(self.live, goal)
+                await self._embed_all(engine)
+                if self._much_has_changed(engine):
+                    await self.build(engine)
+                else:
+                    with generation.writing(self.out, overwrite=True):
+                        generation.serve(self.out, goal)
+        except (BrokenIndex, NotServable, FileNotFoundError) as error:
+            log.error("generation %s is not served: %s", goal, error)
+        await write(self.store, [Goal(generation="")])
+
+    async def _embed_all(self, engine: Engine) -> None:
+        last = ""
+        while users := self.store.lacking(engine.encoder.fingerprint, after=last, most=TOGETHER):
+            if await self.durable.embed(engine, users):
+                last = users[-1].user_id
+            else:
+                await asyncio.sleep(UPKEEP_SECONDS)
+
+    async def _forget(self) -> None:
+        """Remove generations not served that have held a deleted user for too long."""
+        allowed = self.live.settings.forget_seconds
+        if time.monotonic() < self._looked + allowed / 10:
+            return
+        self._looked = time.monotonic()
+        before = time.time() - allowed
+        old = [
+            name
+            for name in generation.names(self.out)
+            if name not in (generation.current(self.out), self.live.engine.index.name)
+            and (self.out / name / "manifest.json").stat().st_mtime < before
+        ]
+        gone = self.store.deleted_before(before) if old else set[str]()
+        for name in old if gone else ():
+            if await asyncio.to_thread(_holds, self.out, name, gone):
+                with generation.writing(self.out, overwrite=True):
+                    shutil.rmtree(self.out / name)
+                log.info("generation %s held deleted users and is gone", name)
+
+
+def _holds(out: Path, name: str, user_ids: set[str]) -> bool:
+    """Return whether a generation holds one of these users, or cannot say."""
+    try:
+        return not user_ids.isdisjoint(generation.read(out, name)[1].user_ids.to_pylist())
+    except BrokenIndex:
+        return True
+
+
+def _locked(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

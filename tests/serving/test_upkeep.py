@@ -1,0 +1,126 @@
+"""Generations come and go under a running service: no error, no mixed answer, nobody lost."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.build_index import BuildConfig, build
+from serving.generation import current, names
+from serving.settings import Settings
+from tests.conftest import TinyRun
+from tests.serving.client import live, problem, serving
+
+SIMILAR = "/v1/users/similar"
+
+
+@pytest.fixture
+def settings(tiny_run: TinyRun, tmp_path: Path) -> Settings:
+    out = tmp_path / "index"
+    build(BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out))
+    return Settings(
+        checkpoint=tiny_run.run,
+        index=out,
+        store=tmp_path / "store",
+        models=tiny_run.run.parent,
+        rebuild_users=1000,
+    )
+
+
+def candidate_of(settings: Settings, other: TinyRun) -> str:
+    """Index the corpus by another model, not to be served yet; return the generation."""
+    config = BuildConfig(
+        checkpoint=other.run,
+        corpus=other.corpus,
+        out=settings.index,
+        overwrite=True,
+        activate=False,
+    )
+    return build(config)
+
+
+async def put(client: httpx.AsyncClient, user_id: str, *texts: str) -> None:
+    events = [{"service": "films", "text": text} for text in texts]
+    answer = await client.put(f"/v1/users/{user_id}", json={"events": events})
+    assert answer.status_code == 200, answer.text
+
+
+async def served(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
+    """Wait until `name` is served; every answer meanwhile is whole."""
+    for _ in range(2400):
+        answer = await client.post(SIMILAR, json={"user_id": "ann", "k": 3})
+        assert answer.status_code == 200 and len(answer.json()["data"]) == 3, answer.text
+        if answer.json()["index"] == name:
+            return answer.json()
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{name} was never served")
+
+
+def test_a_model_is_activated_and_rolled_back_with_all_users(
+    settings: Settings, tiny_universal: TinyRun
+) -> None:
+    settings_small = settings.model_copy(update={"rebuild_users": 3})
+
+    async def test() -> None:
+        async with serving(settings) as (client, app):
+            first = live(app).engine.index.name
+            for n in range(40):
+                await put(client, f"u{n}", f"text {n}")
+            await put(client, "ann", "a pan")
+            candidate = await asyncio.to_thread(candidate_of, settings, tiny_universal)
+            path = f"/v1/models/{candidate}:activate"
+            problem(await client.post("/v1/models/000009-aaaaaaaaaaaa:activate", json={}), 404)
+            assert (await client.post(path, json={})).status_code == 202
+            answer = await served(client, candidate)
+            listed = (await client.get("/v1/models")).json()
+            assert [g["served"] for g in listed["generations"]] == [False, True]
+            assert listed["activating"] is None and answer["model"] == listed["data"][0]["id"]
+            assert len(live(app).engine.delta) == 41 and not live(app).engine.delta.missing
+            await put(client, "bob", "a pan")
+            answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})
+            assert answer.json()["data"][0]["user_id"] == "ann"
+            # and back: bob has to be embedded by the first model
+            assert (await client.post(f"/v1/models/{first}:activate", json={})).status_code == 202
+            answer = await served(client, first)
+            answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})
+            assert answer.json()["data"][0]["user_id"] == "ann"
+
+    async def again() -> None:
+        """Enough has changed: a generation is built, and holds everybody."""
+        async with serving(settings_small) as (client, app):
+            until = live(app).engine.index.name
+            for _ in range(2400):
+                if live(app).engine.index.name != until:
+                    break
+                await asyncio.sleep(0.05)
+            assert current(settings.index) == live(app).engine.index.name != until
+            assert len(live(app).engine.delta) == 0
+            answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})
+            assert answer.json()["data"][0]["user_id"] == "ann"
+            assert until in names(settings.index)  # to roll back to
+
+    asyncio.run(test())
+    asyncio.run(again())
+
+
+def test_deleted_users_leave_every_generation_in_time(settings: Settings) -> None:
+    settings = settings.model_copy(update={"forget_seconds": 3.0})
+
+    async def test() -> None:
+        async with serving(settings) as (client, app):
+            first = live(app).engine.index.name
+            await put(client, "ann", "a pan")
+            user_id = live(app).engine.index.user_id(5)
+            assert (await client.delete(f"/v1/users/{user_id}")).status_code == 200
+            for _ in range(2400):
+                if names(settings.index) != [first] and first not in names(settings.index):
+                    break
+                await asyncio.sleep(0.05)
+            (left,) = names(settings.index)
+            assert left == live(app).engine.index.name
+            assert live(app).engine.index.user_row(user_id) is None
+            assert live(app).engine.index.user_row("ann") is not None
+
+    asyncio.run(test())
