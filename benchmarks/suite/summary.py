@@ -1,8 +1,8 @@
 """What the results say together: a row for each model over its seeds, its gains and its ranks.
 
 Everything is computed from results, nothing is stored. A row is a model's first probe on a task; a
-row whose name begins with "oracle" reads the truth: it is shown, and is never a baseline, nor is one
-with "supervised" in its name, a model trained for the task alone.
+row whose name begins with "oracle" reads the truth: it is shown, and is never a baseline. Nor is a
+row with "supervised" in its name, a model trained for the task alone.
 """
 
 import zlib
