@@ -77,8 +77,12 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
             time.sleep(0.05)
         yield server
     finally:
-        process.kill()
-        process.wait(10)
+        process.send_signal(signal.SIGINT)  # a killed parent would leave its worker processes
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
         reader.join(10)
         process.stderr.close()
 
