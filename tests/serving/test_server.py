@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import socket
@@ -8,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
         env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that its worker processes can be ended with it
     )
     server = Server(process)
 
@@ -78,11 +80,11 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
         yield server
     finally:
         process.send_signal(signal.SIGINT)  # a killed parent would leave its worker processes
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
         reader.join(10)
         process.stderr.close()
 

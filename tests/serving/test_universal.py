@@ -226,9 +226,11 @@ def test_all_that_is_wrong_with_events_is_said_at_once(settings: Settings) -> No
                 assert [error["pointer"] for error in errors] == [where + p for p in pointers]
                 assert "fields amount, channel; leave it out, or declare" in errors[0]["detail"]
                 assert "lies after as_of" in errors[5]["detail"]
-            for target in ({"user_id": "u"}, {"vector": [1.0]}):
-                refused = problem(await client.post(USERS, json={**target, "as_of": 1.7e9}), 422)
-                assert "as_of needs events" in refused["errors"][0]["detail"]
+            target = {"vector": [1.0], "as_of": 1.7e9}
+            refused = problem(await client.post(USERS, json=target), 422)
+            assert "as_of needs events" in refused["errors"][0]["detail"]
+            stranger = {"user_id": "u", "as_of": 1.7e9}  # of a stored user it is a question
+            problem(await client.post(USERS, json=stranger), 404)
             # missing is a value: null, and no member at all
             bare = {"service": "shop", "text": "tea"}
             null = {**bare, "time": None, "amount": None, "channel": None}
