@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,13 +89,25 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
         process.stderr.close()
 
 
+LOADING = "urn:clue:problem:loading"
+
+
 def is_loading(server: Server) -> bool:
     """Several processes say where they listen before the first of them does."""
     try:
         answer = httpx.get(f"{server.url}/startupz", timeout=20)
     except httpx.ConnectError:
         return True
-    return answer.json().get("type") == "urn:clue:problem:loading"
+    return answer.json().get("type") == LOADING
+
+
+def loaded(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Return the answer of a worker that has loaded: the second may be later than the first."""
+    deadline = time.monotonic() + 120
+    while (answer := ask()).status_code == 503 and answer.json()["type"] == LOADING:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -292,14 +304,15 @@ def test_clue_serve_answers_as_python_does(tiny_run: TinyRun, tiny_index: Path) 
     keys = [f"checkpoint={tiny_run.run}", f"index={tiny_index}", "port=0", "workers=2"]
     users = [{"films": ["one", "two"]}, {"shop": ["a pan"], "news": ["bread"]}]
     with started(["clue.cli", "serve", *keys], CLUE_MAX_USERS="2") as server:
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
-        answer = httpx.post(f"{server.url}/v1/users/embed", json=body_of(users))
+        embed = f"{server.url}/v1/users/embed"
+        assert loaded(lambda: httpx.get(f"{server.url}/readyz")).status_code == 200
+        answer = loaded(lambda: httpx.post(embed, json=body_of(users)))
         truth = TextEncoder.load(tiny_run.run).encode(users)
         np.testing.assert_allclose(vectors_in(answer), truth, atol=1e-5)
-        more = httpx.post(f"{server.url}/v1/users/embed", json=body_of(users * 2))
+        more = loaded(lambda: httpx.post(embed, json=body_of(users * 2)))
         assert more.status_code == 422
         for _ in range(10):  # whichever process answers
-            httpx.get(f"{server.url}/v1/models")
+            loaded(lambda: httpx.get(f"{server.url}/v1/models"))
         counted = httpx.get(f"{server.url}/metrics").text
         assert 'clue_requests_total{method="GET",route="/v1/models",status="200"} 10.0' in counted
         assert 'route="/v1/users/embed",status="200"} 1.0' in counted
