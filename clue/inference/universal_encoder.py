@@ -161,7 +161,7 @@ class UniversalEncoder:
         )
 
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
-        read = read_users(users, self.fields)
+        read = read_users(users, self.fields, self.services)
         tokens = self._tokens([text for _, text, _ in read.items])
         contents = content_of(tokens.values, tokens.lengths).tolist()
         rows = [
