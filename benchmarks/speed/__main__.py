@@ -44,6 +44,8 @@ NAMES = (
     "faiss",
     "faults",
     "retrieve",
+    "serve",
+    "soak",
     "gpu",
 )
 
