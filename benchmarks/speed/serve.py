@@ -63,14 +63,16 @@ def measure(config: Config) -> Report:
         process.worker(ours, bare.begin, config.checkpoint, config.index) as encoder,
     ):
         study = Study(
-            config=config,
+            checkpoint=config.checkpoint,
+            index=config.index,
+            seconds=config.seconds,
+            rounds=config.rounds,
             root=Path(folder),
             users=bare.users_of(config.index, config.users, events=config.events),
             generator=generator,
-            bare=encoder,
         )
         with study.serving("server") as server:
-            peak = encode.measure(study, server)
+            peak = encode.measure(study, server, encoder)
             if "overload" in config.parts:
                 overload.measure(study, server, peak, config.deadline)
             if "hostile" in config.parts:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from statistics import median
 
 import numpy as np
@@ -23,13 +24,14 @@ CASE = "embedding"
 Rounds = dict[str, list[float]]  # a figure of each round, by arm
 
 
-def measure(study: Study, server: Server) -> float:
+def measure(study: Study, server: Server, encoder: Executor) -> float:
     """Add the rows and claims, and return the peak: single-user requests a second, saturated.
 
-    Raises ValueError where the answers are not the bare encoder's: then no time means anything.
+    `encoder` is the bare encoder's process. Raises ValueError where the answers are not its own:
+    then no time means anything.
     """
-    check(study, server)
-    seconds, users = study.config.seconds, study.users
+    check(study, server, encoder)
+    seconds, users = study.seconds, study.users
     batches = batched(users)
     rates: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
@@ -45,9 +47,9 @@ def measure(study: Study, server: Server) -> float:
     }
     for stream in streams.values():
         study.send(server, {"warm-up": stream}, min(1.0, seconds))
-    for number in range(study.config.rounds):
+    for number in range(study.rounds):
         for name, work in (("bare, batches", batches), ("bare, single", [[u] for u in users])):
-            rate, used = study.bare.submit(bare.rate, work, seconds).result()
+            rate, used = encoder.submit(bare.rate, work, seconds).result()
             rates.setdefault(name, []).append(rate)
             processor.setdefault(name, []).append(used)
         for name, stream in streams.items():
@@ -62,7 +64,7 @@ def measure(study: Study, server: Server) -> float:
             rates.setdefault(name, []).append(each * answers.rate(seconds / 10, seconds))
             processor.setdefault(name, []).append(1000 * used / (each * len(answers.status)))
             loads.setdefault(name, []).append(load)
-        say(f"embedding: round {number + 1} of {study.config.rounds} done")
+        say(f"embedding: round {number + 1} of {study.rounds} done")
     _rows(study, rates, processor, loads)
     return median(rates["HTTP, one user a request"])
 
@@ -92,22 +94,22 @@ def _rows(study: Study, rates: Rounds, processor: Rounds, loads: dict[str, list[
         study.claims.append(claim(what, ratio, "at least", aim))
 
 
-def check(study: Study, server: Server) -> None:
+def check(study: Study, server: Server, encoder: Executor) -> None:
     """Compare HTTP with the bare encoder, and a user alone with the same among any others."""
     some = study.users[: 2 * BATCH]
-    truth = np.concatenate(study.bare.submit(bare.vectors, batched(some)).result())
+    truth = np.concatenate(encoder.submit(bare.vectors, batched(some)).result())
     together = np.concatenate([asked(study, server, batch) for batch in batched(some)])
     alone = np.concatenate([asked(study, server, [user]) for user in some])
     over_http = max(_gap(together, truth), _gap(alone, truth))
     if not over_http <= TOLERANCE:
         raise ValueError(f"HTTP and the bare encoder differ by {over_http:.1e}")
     study.claims.append(claim("|HTTP - bare encoder|, largest", over_http, "below", TOLERANCE))
-    worst, checked = invariance(study, some)
+    worst, checked = invariance(encoder, some)
     what = f"Batch invariance: |alone - in a batch|, largest of {checked} users and batches"
     study.claims.append(claim(what, worst, "below", TOLERANCE))
 
 
-def invariance(study: Study, users: Sequence[Events]) -> tuple[float, int]:
+def invariance(encoder: Executor, users: Sequence[Events]) -> tuple[float, int]:
     """Return how far a user's vector alone is from that in batches of any size, company and place.
 
     And of how many users in batches that is the largest. Companions have histories of all lengths,
@@ -115,10 +117,10 @@ def invariance(study: Study, users: Sequence[Events]) -> tuple[float, int]:
     """
     draw = np.random.default_rng(0)
     cut = [user[-draw.integers(1, len(user) + 1) :] for user in users]
-    alone = np.concatenate(study.bare.submit(bare.vectors, [[user] for user in cut]).result())
+    alone = np.concatenate(encoder.submit(bare.vectors, [[user] for user in cut]).result())
     sizes = [size for size in (2, 3, 7, 16, 32, 64) if size <= len(cut)]
     chosen = [draw.permutation(len(cut))[:size] for size in sizes for _ in range(4)]
-    made = study.bare.submit(bare.vectors, [[cut[n] for n in batch] for batch in chosen]).result()
+    made = encoder.submit(bare.vectors, [[cut[n] for n in batch] for batch in chosen]).result()
     gaps = [_gap(own, alone[batch]) for own, batch in zip(made, chosen, strict=True)]
     return max(gaps), sum(map(len, chosen))
 

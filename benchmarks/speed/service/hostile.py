@@ -48,7 +48,7 @@ def _slow(study: Study, server: Server, peak: float) -> None:
     p99: dict[str, list[float]] = {}
     freed: list[float] = []
     loads: dict[str, list[Load]] = {}
-    for number in range(study.config.rounds):
+    for number in range(study.rounds):
         for arm, slow in (("alone", 0), (f"with {SLOW} slow connections", SLOW)):
             load, ended = study.generator.submit(
                 send_beside, Hostile(plan, slow, seconds + 2)
@@ -56,7 +56,7 @@ def _slow(study: Study, server: Server, peak: float) -> None:
             p99.setdefault(arm, []).append(load.answers["embed"].quantile_ms(0.99))
             loads.setdefault(arm, []).append(load)
             freed += ended
-        say(f"slow connections: round {number + 1} of {study.config.rounds} done")
+        say(f"slow connections: round {number + 1} of {study.rounds} done")
     for arm, made in loads.items():
         embed = [load.answers["embed"] for load in made]
         study.row(
@@ -96,8 +96,8 @@ async def _beside(hostile: Hostile) -> tuple[Load, list[float]]:
         _trickle(hostile.plan.address, kinds[number % len(kinds)], hostile.give_up)
         for number in range(hostile.slow)
     ]
-    load, *ended = await asyncio.gather(sending(hostile.plan), *slow)
-    return load, ended
+    load, ended = await asyncio.gather(sending(hostile.plan), asyncio.gather(*slow))
+    return load, list(ended)
 
 
 async def _trickle(address: tuple[str, int], begin: bytes, give_up: float) -> float:
@@ -163,7 +163,8 @@ async def _large_body(address: tuple[str, int], chunked: bool) -> int:
             break
         writer.write(framed)
         try:
-            await asyncio.wait([line, asyncio.ensure_future(writer.drain())], timeout=5)
+            drained = asyncio.ensure_future(writer.drain())
+            await asyncio.wait([line, drained], timeout=5, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             break
     try:

@@ -34,16 +34,16 @@ def measure(study: Study) -> None:
         }
         rates: dict[str, list[float]] = {name: [] for name in arms}
         loads: dict[str, list[Load]] = {name: [] for name in arms}
-        for number in range(study.config.rounds):
+        for number in range(study.rounds):
             for name, (server, stream) in arms.items():
                 load = study.send(server, {"get": stream})
                 answers = load.answers["get"]
                 if answers.count(200) < len(answers.status):
                     raise ValueError(f"{name}: {sorted(set(answers.status.tolist()))}")
-                seconds = study.config.seconds
+                seconds = study.seconds
                 rates[name].append(answers.rate(seconds / 10, seconds))
                 loads[name].append(load)
-            say(f"a stored user: round {number + 1} of {study.config.rounds} done")
+            say(f"a stored user: round {number + 1} of {study.rounds} done")
     for name, made in loads.items():
         ratios = [a / b for a, b in zip(rates[name], rates[EMPTY], strict=True)]
         study.row(
@@ -61,9 +61,9 @@ def measure(study: Study) -> None:
     )
 
 
-def stored(study: Study, server: Server, count: int) -> list[str]:
-    """Return the ids of that many users of the study, which are written first."""
-    ids = [f"stored-{number}" for number in range(count)]
+def stored(study: Study, server: Server, count: int, name: str = "stored") -> list[str]:
+    """Return the ids, `name` and a number, of that many users of the study, which are written."""
+    ids = [f"{name}-{number}" for number in range(count)]
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for start in range(0, count, 50):
             users = [

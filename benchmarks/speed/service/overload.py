@@ -16,7 +16,7 @@ def measure(study: Study, server: Server, peak: float, deadline: float) -> None:
 
     Each says that it is worth nothing after `deadline` seconds, and an answer counts up to then.
     """
-    seconds, rounds = study.config.seconds, study.config.rounds
+    seconds, rounds = study.seconds, study.rounds
     wanted = str(max(1, round(1000 * deadline)))
     requests = embeds([[user] for user in study.users], "base64", x_request_timeout_ms=wanted)
     probe = Stream(requests=[request("GET", "/livez")], rate=PROBES, connections=50)

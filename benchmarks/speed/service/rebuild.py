@@ -18,6 +18,7 @@ from benchmarks.speed.service.process import Server, say
 from benchmarks.speed.service.study import Study
 
 PROBES = 50  # users who are written once and have to be found by their own vector ever after
+WRITTEN = 500  # before each round, so that a generation is built in it
 CHURN = 1000  # users who are written again and again
 K = 10
 SHARES = {"search": 0.15, "similar": 0.15, "upsert": 0.1}  # of the peak
@@ -38,10 +39,12 @@ def measure(study: Study, peak: float) -> None:
             name: (server, _streams(study, server, peak))
             for name, server in ((IDLE, idle), (BUSY, busy))
         }
-        for number in range(study.config.rounds):
+        for number in range(study.rounds):
             for name, (server, streams) in plans.items():
-                loads[name].append(study.send(server, streams, 2 * study.config.seconds))
-            say(f"{CASE}: round {number + 1} of {study.config.rounds} done")
+                # a tenth of all users: from there on a generation is built
+                stored(study, server, min(WRITTEN, len(study.users)), f"written in {number}")
+                loads[name].append(study.send(server, streams, 2 * study.seconds))
+            say(f"{CASE}: round {number + 1} of {study.rounds} done")
     generations: set[str] = set()
     mixed = errors = checked = 0
     for name, made in loads.items():
@@ -52,7 +55,7 @@ def measure(study: Study, peak: float) -> None:
             study.row(
                 f"{CASE}: {kind}",
                 name,
-                requests=[each.count(200) / (2 * study.config.seconds) for each in answers],
+                requests=[each.count(200) / (2 * study.seconds) for each in answers],
                 p50=[each.quantile_ms(0.5) for each in answers],
                 p99=[each.quantile_ms(0.99) for each in answers],
                 errors=wrong,
@@ -127,7 +130,7 @@ def _streams(study: Study, server: Server, peak: float) -> dict[str, Stream]:
 @contextmanager
 def _copy(study: Study, name: str, rebuild_users: int) -> Generator[Server]:
     """Run a service over a copy of the index and a store of its own."""
-    index = process.copied(study.config.index, study.root / f"index of {name}")
+    index = process.copied(study.index, study.root / f"index of {name}")
     store = str(study.root / f"store of {name}")
     with study.serving(name, index, store=store, rebuild_users=str(rebuild_users)) as server:
         yield server

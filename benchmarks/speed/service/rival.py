@@ -46,9 +46,9 @@ def _compare(study: Study, arms: Mapping[str, tuple[Server, str]]) -> None:
         model = _check(server, path)
         bodies = [{"model": model, "input": t, "encoding_format": "base64"} for t in texts]
         requests[name] = [request("POST", path, body) for body in bodies]
-    seconds = study.config.seconds
+    seconds = study.seconds
     rates: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(study.config.rounds):
+    for number in range(study.rounds):
         for name, (server, _) in arms.items():
             stream = Stream(requests=requests[name], connections=CONNECTIONS)
             if number == 0:
@@ -56,11 +56,11 @@ def _compare(study: Study, arms: Mapping[str, tuple[Server, str]]) -> None:
             load = study.send(server, {"text": stream})
             rates[name].append(load.answers["text"].rate(seconds / 10, seconds))
             _row(study, "a text, saturated", name, load, rates[name][-1])
-        say(f"beside infinity-emb: round {number + 1} of {study.config.rounds} done")
+        say(f"beside infinity-emb: round {number + 1} of {study.rounds} done")
     common = SHARE * min(map(median, rates.values()))
     case = f"a text, {common:,.0f} requests/s"
     p99: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(study.config.rounds):
+    for _ in range(study.rounds):
         for name, (server, _) in arms.items():
             load = study.send(server, {"text": Stream(requests=requests[name], rate=common)})
             p99[name].append(load.answers["text"].quantile_ms(0.99))
@@ -111,7 +111,7 @@ def _check(server: Server, path: str) -> str:
 @contextmanager
 def _infinity(study: Study) -> Generator[Server]:
     """Run infinity-emb on the server's core, with a text model of our model's size."""
-    source = find_source(study.config.checkpoint)
+    source = find_source(study.checkpoint)
     python, model = python_of(INFINITY), source.config.model
     spec = {
         "out": str(study.root / "rival"),

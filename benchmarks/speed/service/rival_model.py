@@ -18,8 +18,8 @@ def write(spec: dict[str, Any]) -> None:
     """Write the model that `spec` describes into the folder `out`."""
     # of the rival's environment alone
     import torch
-    from sentence_transformers import SentenceTransformer, models
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from sentence_transformers import SentenceTransformer, models  # pyright: ignore
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast  # pyright: ignore
 
     out = Path(spec["out"])
     tokenizer = PreTrainedTokenizerFast(

@@ -5,7 +5,6 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from benchmarks.speed.report import Claim, Row, Spread
 from benchmarks.speed.service import process
@@ -14,24 +13,21 @@ from benchmarks.speed.service.load import Load, Plan, Stream, send
 from benchmarks.speed.service.process import Server
 
 
-class Options(Protocol):
-    """The keys that all parts read."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Study:
+    """One run: `seconds` of load for each arm in each of the `rounds`.
+
+    The load are `users`, sent by `generator`, a process on a core of its own; what the servers
+    write lies below `root`.
+    """
 
     checkpoint: Path
     index: Path
     seconds: float
     rounds: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Study:
-    """One run: `users` are the load, `generator` and `bare` processes on their cores."""
-
-    config: Options
     root: Path
     users: Sequence[Events]
     generator: Executor
-    bare: Executor
     rows: list[Row] = field(default_factory=list[Row])
     claims: list[Claim] = field(default_factory=list[Claim])
     notes: list[str] = field(default_factory=list[str])
@@ -39,15 +35,13 @@ class Study:
     @contextmanager
     def serving(self, name: str, index: Path | None = None, **settings: str) -> Generator[Server]:
         """Run our service over the study's index, or a copy of it, with further settings."""
-        command, environment = process.of_clue(
-            self.config.checkpoint, index or self.config.index, **settings
-        )
+        command, environment = process.of_clue(self.checkpoint, index or self.index, **settings)
         with process.running(command, environment, self.root / f"{name}.log") as server:
             yield server
 
     def send(self, server: Server, streams: Mapping[str, Stream], seconds: float = 0) -> Load:
         """Return what came of streams that were sent for `seconds`, by default the study's."""
-        plan = Plan(address=server.address, seconds=seconds or self.config.seconds, streams=streams)
+        plan = Plan(address=server.address, seconds=seconds or self.seconds, streams=streams)
         return self.generator.submit(send, plan).result()
 
     def row(self, case: str, arm: str, **figures: Sequence[float]) -> None:
