@@ -29,6 +29,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
         body_seconds=settings.body_seconds,
         write_seconds=settings.write_seconds,
         max_connections=settings.max_connections,
+        request_bytes=8 * settings.max_body_bytes,
     )
     with tempfile.TemporaryDirectory(prefix="clue-metrics-") as folder:
         share(settings)
