@@ -1,6 +1,6 @@
 """The model that reads text, as a function: behaviours in, unit vectors out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from clue.data.text import encode, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
 from clue.inference.hub import ModelSource, name_of
+from clue.inference.item_cache import Item, ItemCache, ItemsRead
 from clue.inference.pooling import (
     BATCH,
     Amounts,
@@ -52,6 +53,7 @@ class TextEncoder:
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.scale().item()
         self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._cache: ItemCache | None = None
 
     @classmethod
     def load(
@@ -113,11 +115,25 @@ class TextEncoder:
         ]
         distinct = dict.fromkeys(text for _, texts in histories for text in texts)
         rows = {text: row for row, text in enumerate(distinct)}
-        items = item_vectors(self.model, self._tokens(list(rows)))
+        read = [("", text, None) for text in rows]
+        made = self._cache.read(read, self._read) if self._cache is not None else self._read(read)
+        items = made.vectors["items"]
         events = Ragged.from_lists([[rows[text] for text in texts] for _, texts in histories])
         vectors = user_vectors(self.model, items, events).numpy()
         user_index = np.array([number for number, _ in histories], np.int64)
         return pool_services([(user_index, vectors)], len(users))
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Have `encode` read a text once, while what was made of it is among the last `max_bytes`.
+
+        `observe` is told of the hits and misses of each batch.
+        """
+        self._cache = ItemCache(max_bytes, 0, observe)
+
+    def _read(self, items: Sequence[Item]) -> ItemsRead:
+        vectors = item_vectors(self.model, self._tokens([text for _, text, _ in items]))
+        no_tokens = Ragged(np.zeros(0, np.int32), np.zeros(len(items) + 1, np.int64))
+        return ItemsRead(no_tokens, np.full(len(items), -1), {"items": vectors})
 
     def encode_events(
         self,

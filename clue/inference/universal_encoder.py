@@ -5,7 +5,7 @@ and aligned blocks together, and a user's items rank by the inner product with t
 An item is known by its service and its id, or else by its service and text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
 from clue.inference.catalogue import fields_of, known_items, mark_table
 from clue.inference.events import Described, TimedUser, numeric, read_users
 from clue.inference.hub import ModelSource, name_of
+from clue.inference.item_cache import Item, ItemCache, ItemsRead
 from clue.inference.pooling import (
     BATCH,
     Amounts,
@@ -68,6 +69,7 @@ class UniversalEncoder:
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._cache: ItemCache | None = None
 
     @classmethod
     def load(
@@ -162,16 +164,13 @@ class UniversalEncoder:
 
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
         read = read_users(users, self.fields)
-        tokens = self._tokens([text for _, text, _ in read.items])
-        contents = content_of(tokens.values, tokens.lengths).tolist()
-        rows = [
-            self._known.row(service, content, item_id)
-            for (service, _, item_id), content in zip(read.items, contents, strict=True)
-        ]
-        of_model = [self._service(service) for service, _, _ in read.items]
-        inputs = self._blocks.item_inputs(
-            tokens, np.array(rows, np.int64), np.array(of_model, np.int64)
+        known = (
+            self._cache.read(read.items, self._read)
+            if self._cache is not None
+            else self._read(read.items)
         )
+        of_model = [self._service(service) for service, _, _ in read.items]
+        inputs = self._blocks.item_inputs(known, np.array(of_model, np.int64))
         parts = [
             (
                 items,
@@ -184,6 +183,22 @@ class UniversalEncoder:
         ]
         services = [Service(self._service(n), self.clocks.get(n, True)) for n in read.services]
         return self._blocks.of_users(parts, inputs, services, as_of, read.amounts)
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Have `encode` read a text once, while what was made of it is among the last `max_bytes`.
+
+        `observe` is told of the hits and misses of each batch.
+        """
+        self._cache = ItemCache(max_bytes, self.max_item_tokens, observe)
+
+    def _read(self, items: Sequence[Item]) -> ItemsRead:
+        tokens = self._tokens([text for _, text, _ in items])
+        contents = content_of(tokens.values, tokens.lengths).tolist()
+        rows = [
+            self._known.row(service, content, item_id)
+            for (service, _, item_id), content in zip(items, contents, strict=True)
+        ]
+        return self._blocks.read_items(tokens, np.array(rows, np.int64))
 
     def is_moment(self, service: str, times: np.ndarray) -> np.ndarray:
         """Return which `times` (n,) are moments: not NaN, and not positions.
@@ -271,7 +286,8 @@ class UniversalEncoder:
         keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
         rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
         known = np.array([self._service(name) for name in corpus.services], np.int64)
-        return self._blocks.item_inputs(corpus.item_tokens, rows, known[corpus.item_service])
+        read = self._blocks.read_items(corpus.item_tokens, rows)
+        return self._blocks.item_inputs(read, known[corpus.item_service])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return each item before the contrastive user encoder reads it, (I, D)."""
@@ -294,8 +310,8 @@ class UniversalEncoder:
         rows = [next((known[n, c] for n in names if (n, c) in known), -1) for c in contents]
         own = -1 if service is None else self._service(service)
         services = np.full(len(items), own)
-        inputs = self._blocks.item_inputs(tokens, np.array(rows, np.int64), services)
-        return self._blocks.of_items(inputs)
+        read = self._blocks.read_items(tokens, np.array(rows, np.int64))
+        return self._blocks.of_items(self._blocks.item_inputs(read, services))
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
