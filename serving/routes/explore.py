@@ -11,11 +11,11 @@ from serving.body import StrictRoute
 from serving.index import Index
 from serving.live import Ready, json_response
 from serving.problems import REFUSALS
-from serving.schemas import ID_BYTES, Answer, Columns, Name, Strict
+from serving.schemas import ID_BYTES, Answer, Columns, Name, Strict, pair_of
 
 MOST_USERS = 100
 MOST_NEWEST = 50
-Place = tuple[float, float]
+Place = Annotated[tuple[float, float], pair_of("number")]
 
 router = APIRouter(
     prefix="/v1/explore", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ]
