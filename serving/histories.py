@@ -37,8 +37,8 @@ def history_of(
         return []
     before = len(errors)
     for number, event in enumerate(events):
-        faults = event_faults(event, encoder, settings, as_of)
-        errors += [(f"{pointer}/{number}/{where}", what) for where, what in faults]
+        for where, what in event_faults(event, encoder, settings, as_of):
+            errors.append((f"{pointer}/{number}/{where}", what))
     if len(errors) > before:
         return []
     errors += [
