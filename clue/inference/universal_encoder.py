@@ -164,7 +164,7 @@ class UniversalEncoder:
         )
 
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
-        read = read_users(users, self.fields)
+        read = read_users(users, self.fields, self.services)
         known = (
             self._cache.read(read.items, self._read)
             if self._cache is not None
