@@ -91,9 +91,19 @@ class UsersRead:
     amounts: list[Amounts]
 
 
-def read_users(users: Sequence[TimedUser], fields: Mapping[str, str]) -> UsersRead:
-    """Return the events of `users`; raises as `read_event` does."""
-    services = list(dict.fromkeys(name for user in users for name in user)) or [""]
+def read_users(
+    users: Sequence[TimedUser], fields: Mapping[str, str], known: Sequence[str]
+) -> UsersRead:
+    """Return the events of `users`; raises as `read_event` does.
+
+    The services are in the order of those `known`, as in a corpus, and others after them by name.
+    Events of several services without times are read in this order, so it must not depend on the
+    users who are read together.
+    """
+    named = {name for user in users for name in user}
+    services = [name for name in known if name in named]
+    services += sorted(named.difference(known))
+    services = services or [""]
     number: dict[tuple[str, str, str | None], int] = {}
     parts: list[Part] = []
     amounts: list[Amounts] = []

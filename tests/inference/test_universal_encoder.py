@@ -222,6 +222,22 @@ def test_an_event_without_a_time_counts_and_has_no_moment(encoder: UniversalEnco
         np.testing.assert_allclose(activity[:, names.index(name)], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_user_without_times_has_one_vector_in_any_company(
+    encoder: UniversalEncoder, corpus: Corpus
+) -> None:
+    # without times a history of several services has the order of the services: not that in which
+    # the users of a batch, or the events of a body, happen to name them
+    texts = [as_texts(corpus, user) for user in range(12)]
+    users = [{name: [str(e["text"]) for e in row] for name, row in user.items()} for user in texts]
+    users[3] = {"a service of nobody": ["tea"], **users[3]}
+    assert sum(len(user) > 1 for user in users) > 5
+    alone = np.stack([encoder.encode(user) for user in users])
+    for order in (range(12), reversed(range(12))):
+        rows = list(order)
+        batch = encoder.encode([dict(reversed(users[row].items())) for row in rows])
+        np.testing.assert_allclose(batch, alone[rows], atol=1e-5, rtol=0)
+
+
 def test_items_rank_by_the_predictive_block(encoder: UniversalEncoder, corpus: Corpus) -> None:
     items = encoder.encode_catalogue(corpus)
     assert items.shape == (corpus.num_items, encoder.width)
