@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -70,6 +71,21 @@ def read_tokenizer(path: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def reads_every_text(tokenizer: Tokenizer) -> bool:
+    """Return whether each text but the empty one certainly has a token.
+
+    So it is where every byte is one, behind nothing but Unicode's normal forms and lower case.
+    """
+    shape: dict[str, Any] = json.loads(tokenizer.to_str())
+    first: dict[str, Any] = shape["normalizer"] or {"type": "Sequence", "normalizers": []}
+    steps: list[dict[str, Any]] = first["normalizers"] if first["type"] == "Sequence" else [first]
+    keeps = {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
+    by_bytes = (shape["pre_tokenizer"] or {}).get("type") == "ByteLevel"
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    every_byte = all(byte in vocab for byte in pre_tokenizers.ByteLevel.alphabet())
+    return keeps and by_bytes and every_byte and shape["model"]["type"] == "BPE"
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:
