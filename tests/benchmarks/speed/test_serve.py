@@ -48,8 +48,8 @@ def running(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Gene
             generator=generator,
         )
         encoder.submit(bare.begin, tiny_run.run, index).result()
-        limits = {"header_seconds": "1", "body_seconds": "1", "store": str(root / "store")}
-        with study.serving("server", **limits) as server:
+        store = str(root / "store")
+        with study.serving("server", header_seconds="1", body_seconds="1", store=store) as server:
             yield Running(study, server, encoder)
 
 
