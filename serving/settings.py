@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
         default=(), description="JSON list of the origins whose pages may call the service"
     )
+    tracing: bool = Field(
+        default=False,
+        description="a span for each request, exported as OpenTelemetry's own variables say",
+    )
     log: Literal["text", "json"] = Field(default="text", description="lines for eyes, or JSON")
     log_requests: bool = Field(default=False, description="a line for each request, not only 5xx")
 
