@@ -47,11 +47,33 @@ def load_engine(
         if settings.item_cache_bytes:
             encoder.keep_items(settings.item_cache_bytes, count_items)
     index = Index(*read(settings.index, name), settings.choice)
+    _check_columns(encoder, index)
     delta = Delta(encoder, index, after=index.store_seq)
     engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)
     if store is not None:
         catch_up(store, engine)
     return engine
+
+
+def _check_columns(encoder: Encoder, index: Index) -> None:
+    """Raise NotServable where the index holds other columns than the model compares.
+
+    Weights alone make a fingerprint: another version of this code may compare other columns.
+    """
+    similarity, ranking = encoder.similarity_columns, encoder.ranking_columns
+    widths = [
+        ("users", index.width, similarity.stop - similarity.start),
+        ("items", index.ranking_width, ranking.stop - ranking.start),
+    ]
+    for name, (start, stop) in index.item_blocks.items():
+        columns = encoder.blocks.get(name, slice(0, 0))
+        widths.append((f"items' {name}", stop - start, columns.stop - columns.start))
+    for what, has, wanted in widths:
+        if has != wanted:
+            raise NotServable(
+                f"the index has {has} numbers for its {what} where the model compares {wanted}; "
+                "build it again with this version"
+            )
 
 
 def encoder_of(settings: Settings, manifest: Manifest) -> Encoder:

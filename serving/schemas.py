@@ -278,3 +278,6 @@ class Health(BaseModel):
     """The state of the process."""
 
     status: str
+    fallback: str | None = Field(
+        default=None, description="why an earlier generation answers than the one that should"
+    )
