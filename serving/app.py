@@ -22,7 +22,7 @@ from serving.document import document
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
-from serving.observe import Observed
+from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
 from serving.server import collect_rarely, drain_on_sigterm
@@ -63,7 +63,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)
 
-    app = FastAPI(title="CLUE", version=clue.__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="CLUE",
+        version=clue.__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry=telemetry_of(chosen),
+    )
     app.state.service = not_ready("the model and the index are being loaded", kind="loading")
     app.state.draining = False
     app.state.metrics = Metrics()

@@ -10,6 +10,7 @@ from serving.delta import Delta
 from serving.engine import Engine
 from serving.generation import Manifest, manifest_of, read
 from serving.index import Index
+from serving.precision import chosen_precision
 from serving.settings import Settings
 from serving.store import Store
 
@@ -42,14 +43,18 @@ def load_engine(
             "the index holds users of another store: serve it with that one (CLUE_STORE), or build "
             "it again with clue index overwrite=true"
         )
-    if encoder is None or encoder.fingerprint != manifest.model_fingerprint:
-        encoder = encoder_of(settings, manifest)
-        if settings.item_cache_bytes:
-            encoder.keep_items(settings.item_cache_bytes, count_items)
     index = Index(*read(settings.index, name), settings.choice)
+    is_new = encoder is None or encoder.fingerprint != manifest.model_fingerprint
+    if encoder is None or is_new:
+        encoder = encoder_of(settings, manifest)
     _check_columns(encoder, index)
     delta = Delta(encoder, index, after=index.store_seq)
-    engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)
+    precision = chosen_precision(settings.precision, encoder, index)
+    if is_new and settings.item_cache_bytes:  # after both precisions have read all texts
+        encoder.keep_items(settings.item_cache_bytes, count_items)
+    engine = Engine(
+        encoder, index, threads=settings.torch_threads, delta=delta, precision=precision
+    )
     if store is not None:
         catch_up(store, engine)
     return engine
