@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
@@ -51,7 +52,7 @@ class Observed:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        trace = Trace(_request_id(scope))
+        trace = Trace(request_id_of(scope["headers"]))
         scope.setdefault("state", {})["trace"] = trace
         status = LEFT
 
@@ -137,9 +138,9 @@ def _describe(scope: Scope) -> None:
     )
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the client's id of the request where it is one, else a new one."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value.decode("latin-1")):
             return value.decode("latin-1")
     return uuid.uuid4().hex
