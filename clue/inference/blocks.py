@@ -98,12 +98,24 @@ class BlockVectors:
                 self.columns[name] = slice(self.width, self.width + widths[name])
                 self.width += widths[name]
 
-    def item_inputs(self, tokens: Ragged, rows: np.ndarray, services: np.ndarray) -> ItemInputs:
+    def item_inputs(
+        self,
+        tokens: Ragged,
+        rows: np.ndarray,
+        services: np.ndarray,
+        vectors: Mapping[str, torch.Tensor] | None = None,
+    ) -> ItemInputs:
         """Return what the chosen blocks read of items.
 
         They have these `tokens`, `rows` of the catalogue and `services` of the model (I,), -1 for
-        none.
+        none, and `vectors` as `item_vectors` makes them, which it does unless they are given.
         """
+        vectors = vectors or self.item_vectors(tokens, rows)
+        recent = {"recent": vectors["pooled"]} if "pooled" in vectors else {}  # weighted otherwise
+        return ItemInputs(tokens, rows, services, {**vectors, **recent})
+
+    def item_vectors(self, tokens: Ragged, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return the vectors (I, .) that the chosen blocks read of items, as `item_inputs` has."""
         model = self.model
         inputs: dict[str, torch.Tensor] = {}
         if "contrastive" in self.columns:
@@ -114,13 +126,13 @@ class BlockVectors:
             known = torch.from_numpy(rows >= 0)
             factors = torch.zeros(len(rows), model.item_factors.shape[1])
             factors[known] = model.item_factors.detach().cpu()[torch.from_numpy(rows)[known]]
-            inputs["pooled"] = inputs["recent"] = factors
+            inputs["pooled"] = factors
         if "lexical" in self.columns:
             ones = (np.ones(len(tokens.values), np.float32), tokens.values, tokens.offsets)
             words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
             made = words @ model.token_factors.detach().cpu().numpy()
             inputs["lexical"] = torch.from_numpy(made)
-        return ItemInputs(tokens, rows, services, inputs)
+        return inputs
 
     def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.

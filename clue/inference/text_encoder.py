@@ -215,13 +215,25 @@ class TextEncoder:
             items = self.item_inputs(corpus)
         return user_vectors(self.model, items, histories.last(self.max_events)).numpy()
 
-    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
-        """Return the item encoder's vector (I, D) of each item of the corpus.
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return the item encoder's vectors (n, D) of these items of the corpus.
 
         Raises ValueError for a corpus of another tokenizer.
         """
         self.check(corpus)
-        return item_vectors(self.model, corpus.item_tokens)
+        tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
+        return {"items": item_vectors(self.model, tokens).numpy()}
+
+    def item_inputs(
+        self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> torch.Tensor:
+        """Return the item encoder's vector (I, D) of each item of the corpus.
+
+        `arrays` are `item_arrays` of all of them. Raises ValueError as that does.
+        """
+        if arrays is None:
+            arrays = self.item_arrays(corpus, range(corpus.num_items))
+        return torch.from_numpy(arrays["items"])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return `item_inputs(corpus)`: each item before the user encoder reads it."""

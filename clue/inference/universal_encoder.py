@@ -257,21 +257,39 @@ class UniversalEncoder:
         service = Service(int(present[0]) if len(present) == 1 else -1, clock=False)
         return self._blocks.of_users([(histories, times)], inputs, [service], None)
 
-    def item_inputs(self, corpus: Corpus) -> ItemInputs:
-        """Return what the blocks read of each item of the corpus.
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return the vectors that the blocks read of these items of the corpus, by block.
 
         Raises ValueError for a corpus of another tokenizer.
         """
+        tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
+        vectors = self._blocks.item_vectors(tokens, self._rows(corpus, items))
+        return {name: each.numpy() for name, each in vectors.items()}
+
+    def item_inputs(
+        self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> ItemInputs:
+        """Return what the blocks read of each item of the corpus.
+
+        `arrays` are `item_arrays` of all of them. Raises ValueError as that does.
+        """
+        rows = self._rows(corpus, range(corpus.num_items))
+        known = np.array([self._service(name) for name in corpus.services], np.int64)
+        services = known[corpus.item_service]
+        vectors = {name: torch.from_numpy(each) for name, each in (arrays or {}).items()}
+        return self._blocks.item_inputs(corpus.item_tokens, rows, services, vectors)
+
+    def _rows(self, corpus: Corpus, items: range) -> np.ndarray:
+        """Return the model's row of each of these items, -1 for one that it does not know."""
         if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
             raise ValueError(
                 f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
                 f"it again with tokenizer.path={self.tokenizer_path}"
             )
-        services = [corpus.services[number] for number in corpus.item_service]
-        keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
-        rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
-        known = np.array([self._service(name) for name in corpus.services], np.int64)
-        return self._blocks.item_inputs(corpus.item_tokens, rows, known[corpus.item_service])
+        numbers = corpus.item_service[items.start : items.stop]
+        ids = corpus.item_ids.slice(items.start, len(items)).to_pylist()
+        keys = zip((corpus.services[number] for number in numbers), ids, strict=True)
+        return np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return each item before the contrastive user encoder reads it, (I, D)."""
