@@ -10,12 +10,15 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+import clue
 from serving.auth import Guard, check_routes
 from serving.body import BodyLimit
+from serving.document import document
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
@@ -59,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)
 
-    app = FastAPI(title="CLUE", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(title="CLUE", version=clue.__version__, lifespan=lifespan, redirect_slashes=False)
     app.state.service = not_ready("the model and the index are being loaded", kind="loading")
     app.state.draining = False
     app.state.metrics = Metrics()
@@ -74,10 +77,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["authorization", "content-type", "x-api-key", "x-request-timeout-ms"],
         )
     app.add_middleware(Observed, metrics=app.state.metrics, log_requests=chosen.log_requests)
-    install(app)
+    install(app, [route for router in ROUTERS for route in router.routes])
     check_routes(ROUTERS)
     for router in ROUTERS:
         app.include_router(router)
+    app.openapi = partial(document, app)
     return app
 
 

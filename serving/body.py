@@ -8,10 +8,12 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import quote, unquote
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.live import refuse_overload
@@ -94,6 +96,26 @@ class StrictRoute(APIRoute):
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+class UserRoute(StrictRoute):
+    """A strict route of a user, whose id is one segment of the path, read as it was sent.
+
+    In the decoded path an id may hold slashes, and one that is not UTF-8 holds U+FFFD as another
+    does; Starlette's pattern lets an id go without the line break at its end.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return how far the route fits the path, and the id in it."""
+        sent = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+        match, known = super().matches({**scope, "path": sent})
+        try:
+            values = {k: unquote(v, errors="strict") for k, v in known["path_params"].items()}
+        except KeyError:  # another path
+            return match, known
+        except UnicodeDecodeError:
+            return Match.NONE, {}
+        return match, {**known, "path_params": values}
 
 
 class ModelRoute(StrictRoute):

@@ -20,6 +20,8 @@ from tenacity.wait import wait_random_exponential
 
 # Too much waits, or a process ends or begins: the same request may be answered a moment later.
 PASSING = (408, 429, 502, 503, 504)
+# After these nothing was done: they alone let a request be repeated that would count twice.
+UNDONE = (429, 503)
 LONGEST_WAIT = 60.0
 
 Event = Mapping[str, Any]
@@ -126,6 +128,15 @@ class Client:
         """Store a user with these events; return what the service says of it."""
         return self.call("PUT", _of_user(user_id), {"events": list(events), **fields})
 
+    def append(self, user_id: str, events: Sequence[Event], **fields: Any) -> dict[str, Any]:
+        """Add events to a stored user, or begin their history with them.
+
+        Not repeated where the first attempt may have been done: raises Refused 504 or
+        httpx.TransportError then, and `get` shows whether it was.
+        """
+        body = {"events": list(events), **fields}
+        return self.call("POST", f"{_of_user(user_id)}/events", body, once=True)
+
     def get(self, user_id: str) -> dict[str, Any]:
         """Return a stored user; raises Refused 404 where there is none."""
         return self.call("GET", _of_user(user_id))
@@ -146,18 +157,21 @@ class Client:
             Hit(row["item_id"], row["score"], row["service"], row["text"]) for row in answer["data"]
         ]
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, once: bool = False
+    ) -> Any:
         """Return the answer to a request of any route, None for an empty one.
 
         Tries again, up to `attempts` in all, what was refused for the moment and what did not
-        arrive: every route may be repeated. Raises Refused, or httpx.TransportError.
+        arrive; with `once` only what was surely not done, as an append must. Raises Refused, or
+        httpx.TransportError.
         """
         content = None
         if body is not None:
             content = {name: value for name, value in body.items() if value is not None}
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
-            retry=retry_if_exception(_passes),
+            retry=retry_if_exception(_undone if once else _passes),
             wait=_wait,
             reraise=True,
         )
@@ -185,6 +199,12 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, Refused):
         return error.status in PASSING
     return isinstance(error, httpx.TransportError)
+
+
+def _undone(error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        return error.status in UNDONE
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 _backoff = wait_random_exponential(multiplier=0.1, max=10.0)

@@ -117,11 +117,21 @@ class Engine:
             for n, own in enumerate(vectors)
         ]
 
-    def sample(self) -> Query:
-        """Return a query of one user who did one thing: the first encode of a process is slow."""
-        item_id, service, text = self.index.item(0)
-        event = (service, item_id if self.encoder.reads == "item_id" else text)
-        return Query(histories=[[event]])
+    def samples(self, tokens: int) -> list[Query]:
+        """Return queries of the smallest and of the largest shape: one event, and full histories.
+
+        Those of the largest have about so many `tokens` together. The first encode of each is slow.
+        """
+        encoder = self.encoder
+        items = [self.index.item(row) for row in range(min(self.index.num_items, 4096))]
+        events = [
+            (service, item_id if encoder.reads == "item_id" else text)
+            for item_id, service, text in items
+        ]
+        least = Query(histories=[events[:1]])
+        full = [events[n % len(events)] for n in range(encoder.max_events)]
+        count = tokens // cost_of(Query(histories=[full]), encoder)
+        return [least, Query(histories=[full] * max(1, count))]
 
     def _items(
         self, queries: Sequence[Query], vectors: Mapping[int, np.ndarray]

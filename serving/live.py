@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Header, Request, Response
+from pydantic import WithJsonSchema
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull, TooLate
 from serving.engine import Answer, BadVector, Engine, Query, cost_of
@@ -62,6 +63,7 @@ async def after_write(
     x_min_seq: Annotated[
         int | None,
         Header(ge=0, description="the seq of a write, perhaps of another worker, to be seen"),
+        WithJsonSchema({"type": "integer", "minimum": 0}),  # a header is never null
     ] = None,
 ) -> Live:
     """Return what answers requests once it has seen the write that the request names.

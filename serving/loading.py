@@ -1,5 +1,6 @@
 """A generation and the model that made it, as what answers requests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from clue.inference import encoder as inference
@@ -23,11 +24,16 @@ class NotServable(ValueError):
 
 
 def load_engine(
-    settings: Settings, name: str, store: Store | None, encoder: Encoder | None = None
+    settings: Settings,
+    name: str,
+    store: Store | None,
+    encoder: Encoder | None = None,
+    count_items: Callable[[int, int], None] | None = None,
 ) -> Engine:
     """Return what answers by the generation `name`, with all that the store has written since.
 
-    `encoder` is used where it is the generation's model. Raises NotServable for a model that is
+    `encoder` is used where it is the generation's model; another one keeps items of its own, whose
+    hits and misses are told to `count_items`. Raises NotServable for a model that is
     not here and for users of another store, OSError and ValueError for what cannot be read.
     """
     manifest = manifest_of(settings.index, name)
@@ -38,6 +44,8 @@ def load_engine(
         )
     if encoder is None or encoder.fingerprint != manifest.model_fingerprint:
         encoder = encoder_of(settings, manifest)
+        if settings.item_cache_bytes:
+            encoder.keep_items(settings.item_cache_bytes, count_items)
     index = Index(*read(settings.index, name), settings.choice)
     delta = Delta(encoder, index, after=index.store_seq)
     engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)

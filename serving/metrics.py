@@ -98,6 +98,12 @@ class Metrics:
             "queries whose vector was not finite: never answered",
             registry=own,
         )
+        self.item_reads = Counter(
+            "clue_item_reads",
+            "distinct texts of a batch: whose vectors were kept, and those that were encoded",
+            ["result"],
+            registry=own,
+        )
         self.unknown_services = Counter(
             "clue_unknown_service_events",
             "events of services outside pretraining",
@@ -115,6 +121,11 @@ class Metrics:
         """Say that this model, index and corpus answer from now on."""
         self.serving.clear()
         self.serving.labels(**labels).set(1)
+
+    def count_items(self, hits: int, misses: int) -> None:
+        """Count the texts of a batch whose vectors were kept, and the others."""
+        self.item_reads.labels("hit").inc(hits)
+        self.item_reads.labels("miss").inc(misses)
 
     def exposition(self) -> bytes:
         """Return everything in the text format of Prometheus, over all worker processes."""

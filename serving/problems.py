@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from serving.trace import trace_of
@@ -37,14 +38,31 @@ class ProblemBody(BaseModel):
     errors: list[FieldError] | None = None
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": "refused (RFC 9457)",
-        "model": ProblemBody,
-        "content": {"application/problem+json": {}},
-    }
-    for status in ("4XX", "5XX")
-}
+class OpenAIDetail(BaseModel):
+    """What was wrong, and with which parameter."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(BaseModel):
+    """The body of every refusal of /v1/embeddings."""
+
+    error: OpenAIDetail
+
+
+def refusals(model: type[BaseModel], kind: str) -> dict[int | str, dict[str, Any]]:
+    """Return how OpenAPI describes the refusals of a route: bodies of `model`, of a media type."""
+    # serving.document adds the models themselves
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    one: dict[str, Any] = {"description": "refused", "content": {kind: {"schema": schema}}}
+    return {"4XX": one, "5XX": one}
+
+
+REFUSALS = refusals(ProblemBody, "application/problem+json")
+OPENAI_REFUSALS = refusals(OpenAIError, "application/json")
 
 
 class Problem(HTTPException):
@@ -122,8 +140,9 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
     await respond(problem, scope)(scope, receive, send)
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer each refusal with a problem body; Observed does each unforeseen error."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make `app` of these routes answer each refusal with a problem body; Observed does faults."""
+    app.state.routes = routes
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
 
@@ -152,5 +171,14 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         return respond(error, request.scope)
     kind, detail = _WORDS.get(error.status_code, ("refused", "the request cannot be served"))
-    problem = Problem(error.status_code, kind, detail, headers=error.headers)
-    return respond(problem, request.scope)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette's own names those of the first route of the path alone
+        headers = {**headers, "Allow": ", ".join(sorted(_methods(request)))}
+    return respond(Problem(error.status_code, kind, detail, headers=headers), request.scope)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes of a path."""
+    routes: Sequence[BaseRoute] = request.app.state.routes
+    fitting = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    return {method for route in fitting for method in getattr(route, "methods", ())}

@@ -15,16 +15,22 @@ from uvicorn.server import ServerState
 # The application refuses a late body itself, with a problem that says so; this is for what it has
 # answered already, and for what never asks.
 GRACE_SECONDS = 1.0
+# The parser has no limit of its own: it held whatever came within the deadline.
+HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """Seconds for headers, a body and the taking of an answer, and how many may be connected."""
+    """Seconds for headers, a body and the taking of an answer, and how many may be connected.
+
+    A body that was sent a byte a chunk takes six on its way: `request_bytes` end one that goes on.
+    """
 
     header_seconds: float = 10.0
     body_seconds: float = 10.0
     write_seconds: float = 30.0
     max_connections: int = 1024
+    request_bytes: int = 16_000_000
 
 
 def _refusal(status: str, kind: str, detail: str, retry: str = "") -> bytes:
@@ -39,6 +45,8 @@ def _refusal(status: str, kind: str, detail: str, retry: str = "") -> bytes:
     ).encode("ascii")
 
 
+LARGE = _refusal("431 Request Header Fields Too Large", "headers-too-large", "send fewer headers")
+BROKEN = _refusal("400 Bad Request", "malformed-http", "this is no HTTP request")
 LATE = _refusal("408 Request Timeout", "slow-request", "headers or body did not arrive in time")
 FULL = _refusal(
     "503 Service Unavailable",
@@ -68,6 +76,13 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._deadlines = deadlines or Deadlines()
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
+        self._part = ""  # of a request that is on its way: its "head" or its "body"
+        self._bytes = 0  # of that part, without the packet in which it began
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, as all is refused: with a problem that repeats none of it."""
+        self.transport.write(BROKEN)
+        self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take the connection, or refuse it where too many are open."""
@@ -85,24 +100,37 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Hand bytes to the parser, unless the connection is being closed."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        """Hand bytes to the parser, unless the connection is being closed; end what has no end."""
+        if self.transport.is_closing():
+            return
+        before = self._part
+        super().data_received(data)
+        self._bytes = self._bytes + len(data) if before == self._part else 0
+        limit = HEAD_BYTES if self._part == "head" else self._deadlines.request_bytes
+        if self._part and self._bytes > limit and not self.transport.is_closing():
+            if self._part == "head" and not self.is_answering():
+                self.transport.write(LARGE)
+                self.transport.close()
+            else:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         """Start the time of the headers: that of a connection runs from its beginning."""
         super().on_message_begin()
+        self._part = "head"
         if self._reading is None:
             self._expect(self._deadlines.header_seconds)
 
     def on_headers_complete(self) -> None:
         """Start the time of the body."""
         super().on_headers_complete()
+        self._part = "body"
         self._expect(self._deadlines.body_seconds + GRACE_SECONDS)
 
     def on_message_complete(self) -> None:
         """Stop the time: the request is whole."""
         super().on_message_complete()
+        self._part = ""
         self._expect(None)
 
     def pause_writing(self) -> None:

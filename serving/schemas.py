@@ -70,7 +70,11 @@ Moment = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}]}),
 ]
 Text = Annotated[str, Field(min_length=1), AfterValidator(clean)]
-Name = Annotated[Text, AfterValidator(short)]
+Name = Annotated[
+    Text,
+    AfterValidator(short),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ID_BYTES}),
+]
 
 
 class Strict(BaseModel):
@@ -88,7 +92,16 @@ class Event(Strict):
     number, a categorical one a text, a boolean one true or false; null or no member is missing.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("text", "item_id")
+            ],
+            "examples": [{"service": "shop", "text": "cast iron pan"}],
+        },
+    )
 
     service: Name
     text: Text | None = None
@@ -139,7 +152,12 @@ class EmbedRequest(Strict):
     )
 
 
-Columns = tuple[int, int]
+def pair_of(kind: str) -> WithJsonSchema:
+    """Return the schema of two numbers: as a list of one kind it is read by every generator."""
+    return WithJsonSchema({"type": "array", "items": {"type": kind}, "minItems": 2, "maxItems": 2})
+
+
+Columns = Annotated[tuple[int, int], pair_of("integer")]
 Blocks = Annotated[
     dict[str, Columns],
     Field(description="the first column of each block and the one after its last; {} without"),

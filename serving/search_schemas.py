@@ -1,8 +1,8 @@
 """What the routes of search take and give: whose neighbours, which of them, compared by what."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from serving.schemas import AS_OF, Answer, Events, Moment, Name, Strict, Text, clean, short
 
@@ -10,8 +10,19 @@ Ids = Annotated[list[Name], Field(max_length=1000)]
 BlockNames = Annotated[list[Name], Field(min_length=1, max_length=16)]
 
 
+def one_of(**kinds: str) -> ConfigDict:
+    """Return a schema's rule that exactly one of these members is there and not null."""
+    given: list[Any] = [
+        {"required": [name], "properties": {name: {"type": kind}}} for name, kind in kinds.items()
+    ]
+    examples: list[Any] = [{"events": [{"service": "shop", "text": "cast iron pan"}], "k": 5}]
+    return ConfigDict(json_schema_extra={"oneOf": given, "examples": examples})
+
+
 class Target(Strict):
     """Whose neighbours are wanted: exactly one of events, vector and user_id."""
+
+    model_config = one_of(events="array", vector="array", user_id="string")
 
     events: Events | None = None
     as_of: Moment | None = Field(default=None, description=AS_OF)
@@ -76,6 +87,8 @@ class ItemsFilter(Strict):
 
 class SearchItemsRequest(Target):
     """A user for whom items are wanted, or a `text` that they are to be like."""
+
+    model_config = one_of(events="array", vector="array", user_id="string", text="string")
 
     text: Text | None = Field(
         default=None, description="words as an item's text has them; to a model that reads texts"

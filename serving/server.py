@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
         body_seconds=settings.body_seconds,
         write_seconds=settings.write_seconds,
         max_connections=settings.max_connections,
+        request_bytes=8 * settings.max_body_bytes,
     )
     with tempfile.TemporaryDirectory(prefix="clue-metrics-") as folder:
         share(settings)
@@ -56,11 +58,12 @@ def drain_on_sigterm(begin: Callable[[], None], seconds: float) -> None:
 
     So /readyz can be 503 while requests are still taken, and an orchestrator withdraws the process
     from its balancer before connections are refused. A second SIGTERM, and SIGINT, end at once with
-    what is being answered. To be called in the event loop of a server that handles signals, from
-    the main thread; where none does, nothing changes.
+    what is being answered. To be called in the event loop of a server that handles signals; where
+    none does, and outside the main thread, nothing changes.
     """
     server: Any = signal.getsignal(signal.SIGTERM)
-    if seconds == 0 or not callable(server):
+    in_main = threading.current_thread() is threading.main_thread()  # Python allows no other
+    if seconds == 0 or not callable(server) or not in_main:
         return
     loop = asyncio.get_running_loop()
 

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         ge=0,
         description="after SIGTERM, while /readyz is 503 and requests are still answered",
     )
+    item_cache_bytes: int = Field(
+        default=256_000_000,
+        ge=0,
+        description="what is kept of texts that were read, so that each is read once; 0: nothing",
+    )
     torch_threads: int = Field(default=1, ge=1, description="threads of one encode or search")
     index_kind: AnyKind = Field(
         default="auto",

@@ -22,18 +22,19 @@ log = logging.getLogger("clue.serving")
 
 
 def load(settings: Settings, metrics: Metrics) -> Live | Problem:
-    """Load the model and the index, check that they belong together, and encode once.
+    """Load the model and the index, check that they belong together, and warm up.
 
     Return the Problem that every request gets instead when one of these fails.
     """
     store = None
     try:
         store = None if settings.store is None else Store(settings.store)
-        engine = load_engine(settings, current(settings.index), store)
-        # The first encode of a process is slow; it shows too that the weights give a vector at all.
-        first = engine.run([engine.sample()])[0]
-        if isinstance(first, Exception):
-            raise NotServable("the model gives no finite vector")
+        name = current(settings.index)
+        engine = load_engine(settings, name, store, count_items=metrics.count_items)
+        # The first encode of a shape is slow; it shows too that the weights give a vector at all.
+        for query in engine.samples(settings.batch_tokens):
+            if isinstance(engine.run([query])[0], Exception):
+                raise NotServable("the model gives no finite vector")
     except (OSError, ValueError, StoreFull, StoreBusy) as error:
         log.error("checkpoint %s, index %s: %s", settings.checkpoint, settings.index, error)
         if store is not None:

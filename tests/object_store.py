@@ -53,8 +53,8 @@ def _answers(port: int) -> bool:
 class Link:
     """A TCP proxy: the first `cuts` answers of over `cut_after` bytes end there, mid-transfer.
 
-    While `down`, as it is from `down_after` bytes on, it accepts and closes. `delay` is slept before each piece that it passes on, `sent`
-    counts the bytes that came from the server.
+    While `down`, as it is from `down_after` bytes on, it accepts and closes. `delay` is slept
+    before each piece that it passes on, `sent` counts the bytes that came from the server.
     """
 
     target: int

@@ -70,6 +70,9 @@ LIFESTREAM = Rival(
 # Found by trial: below Python 3.12 it needs numpy before 2, with which pyarrow 26 does not import.
 RECTOOLS = Rival(name="rectools", needs=("rectools[torch]==0.19.0", "pyarrow>=20,<26"))
 
+# The newest release; its command line wants the click of its time.
+INFINITY = Rival(name="infinity", needs=("infinity-emb[server,torch]==0.0.77", "click==8.1.8"))
+
 
 class RivalMissing(RuntimeError):
     """A rival's environment could not be made; the message has pip's own last line."""

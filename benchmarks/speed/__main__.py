@@ -11,6 +11,8 @@
     python -m benchmarks.speed faiss           exact search, on a GPU against the processor
     python -m benchmarks.speed faults          the service killed, its files damaged: what is lost
     python -m benchmarks.speed retrieve        nearest vectors, by kind of index, against hnswlib
+    python -m benchmarks.speed serve           the service on one core, overload, rivals, rebuilds
+    python -m benchmarks.speed soak            mixed load for half an hour: memory, descriptors
     python -m benchmarks.speed gpu             all that only a GPU can show, in at most 8 minutes
     python -m benchmarks.speed NAME --help     the keys of NAME and their defaults
 
@@ -44,6 +46,8 @@ NAMES = (
     "faiss",
     "faults",
     "retrieve",
+    "serve",
+    "soak",
     "gpu",
 )
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tqdm import tqdm
 
 from benchmarks.speed.report import Report, Row, Spread, claim
 
@@ -140,7 +141,7 @@ def kill_often(config: Config, root: Path) -> dict[str, Any]:
     lost = failed = generations = refused = 0
     ready: list[float] = []
     verified: list[float] = []
-    for number in range(config.kills + 1):
+    for number in tqdm(range(config.kills + 1), desc="kill -9", unit="start"):
         try:
             with serving(config, root, rebuild_users=20) as (url, seconds):
                 ready.append(seconds)
@@ -250,10 +251,11 @@ def damage(config: Config, root: Path) -> dict[str, dict[str, int]]:
     rng = random.Random(config.seed)
     truth = {kind: _verified(kind, [root / kind])[0]["contents"] for kind in ("index", "store")}
     counts: dict[str, dict[str, int]] = {}
-    for kind, share in (("index", 0.5), ("store", 0.5)):
+    wanted = round(config.flips / 2)
+    for kind in ("index", "store"):
         outcome = {"damaged": 0, "detected": 0, "harmless": 0, "served otherwise": 0}
-        while outcome["damaged"] < config.flips * share:
-            left = round(config.flips * share) - outcome["damaged"]
+        for first in tqdm(range(0, wanted, AT_ONCE), desc=f"damage, {kind}", unit="process"):
+            left = wanted - first
             copies = [_damaged(root / kind, root / f"{n}", rng) for n in range(min(AT_ONCE, left))]
             for verdict in _verified(kind, copies):
                 outcome["damaged"] += 1

@@ -10,6 +10,8 @@ from string import Formatter
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from clue.data.ragged import Ragged
+
 PAD = "<pad>"
 LEAST_VOCAB = 257  # the pad and every byte
 
@@ -82,6 +84,15 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.n
     ids = [one.ids[:limit] for one in encoded]
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32)
     return flat, np.array([len(each) for each in ids], dtype=np.int64)
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Ragged:
+    """Return `encode` of texts as rows; ValueError for one without any token."""
+    tokens, lengths = encode(tokenizer, texts, limit)
+    if not lengths.all():
+        text = texts[int(lengths.argmin())]
+        raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
+    return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def content_of(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -127,7 +127,8 @@ def _by_length(
     device = next(model.parameters()).device
     results = torch.zeros(len(rows), width)
     was_training = model.training
-    model.eval()
+    if was_training:  # to walk through the modules is a tenth of the encode of one user
+        model.eval()
     with torch.inference_mode():
         order = np.argsort(rows.lengths, kind="stable")
         order = order[np.searchsorted(rows.lengths[order], 1) :]  # an empty row stays zero
@@ -137,7 +138,8 @@ def _by_length(
             values = torch.from_numpy(chunk.values.astype(np.int64)).to(device)
             encoded = encode(values, Layout.of(chunk.lengths, device))
             results[torch.from_numpy(places)] = encoded.float().cpu()
-    model.train(was_training)
+    if was_training:
+        model.train()
     return results
 
 

@@ -12,7 +12,7 @@ The blocks keep their own scales: unit length would lose how much a user did. A 
 once: all blocks but activity join what was made of the services.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +30,7 @@ from clue.evaluation.encode import (
     predictive_items,
 )
 from clue.inference.bags import Bag, recent_bag, uniform_bag
+from clue.inference.item_cache import ItemsRead
 from clue.inference.pooling import Amounts, Part, Service
 from clue.inference.predicted import joined_states
 from clue.nn.universal import UniversalEncoder
@@ -98,41 +99,33 @@ class BlockVectors:
                 self.columns[name] = slice(self.width, self.width + widths[name])
                 self.width += widths[name]
 
-    def item_inputs(
-        self,
-        tokens: Ragged,
-        rows: np.ndarray,
-        services: np.ndarray,
-        vectors: Mapping[str, torch.Tensor] | None = None,
-    ) -> ItemInputs:
-        """Return what the chosen blocks read of items.
+    def read_items(self, tokens: Ragged, rows: np.ndarray) -> ItemsRead:
+        """Return what each item alone is made of: by its `tokens` and `rows` of the catalogue (I,).
 
-        They have these `tokens`, `rows` of the catalogue and `services` of the model (I,), -1 for
-        none, and `vectors` as `item_vectors` makes them, which it does unless they are given.
+        A row is -1 for an item outside the catalogue.
         """
-        vectors = vectors or self.item_vectors(tokens, rows)
-        recent = {"recent": vectors["pooled"]} if "pooled" in vectors else {}  # weighted otherwise
-        return ItemInputs(tokens, rows, services, {**vectors, **recent})
-
-    def item_vectors(self, tokens: Ragged, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the vectors (I, .) that the chosen blocks read of items, as `item_inputs` has."""
         model = self.model
-        inputs: dict[str, torch.Tensor] = {}
+        made: dict[str, torch.Tensor] = {}
         if "contrastive" in self.columns:
-            inputs["contrastive"] = entered_items(model.contrastive, tokens)
+            made["contrastive"] = entered_items(model.contrastive, tokens)
         if "predictive" in self.columns:
-            inputs["predictive"] = predictive_items(model.predictive, tokens, rows)
-        if {"pooled", "recent"} & self.columns.keys():
-            known = torch.from_numpy(rows >= 0)
-            factors = torch.zeros(len(rows), model.item_factors.shape[1])
-            factors[known] = model.item_factors.detach().cpu()[torch.from_numpy(rows)[known]]
-            inputs["pooled"] = factors
+            made["predictive"] = predictive_items(model.predictive, tokens, rows)
         if "lexical" in self.columns:
             ones = (np.ones(len(tokens.values), np.float32), tokens.values, tokens.offsets)
             words = csr_matrix(ones, (len(tokens), len(model.token_factors)))
-            made = words @ model.token_factors.detach().cpu().numpy()
-            inputs["lexical"] = torch.from_numpy(made)
-        return inputs
+            made["lexical"] = torch.from_numpy(words @ model.token_factors.detach().cpu().numpy())
+        return ItemsRead(tokens, rows, made)
+
+    def item_inputs(self, read: ItemsRead, services: np.ndarray) -> ItemInputs:
+        """Return what the chosen blocks read of items of these `services` (I,), -1 for none."""
+        inputs = dict(read.vectors)
+        if {"pooled", "recent"} & self.columns.keys():
+            factors = self.model.item_factors
+            known = torch.from_numpy(np.flatnonzero(read.rows >= 0))
+            own = torch.zeros(len(read.rows), factors.shape[1])
+            own[known] = factors.detach().cpu()[torch.from_numpy(read.rows)[known]]
+            inputs["pooled"] = inputs["recent"] = own
+        return ItemInputs(read.tokens, read.rows, services, inputs)
 
     def of_items(self, items: ItemInputs) -> np.ndarray:
         """Return the vectors (I, E) of items: what a user's are compared with.
@@ -163,11 +156,9 @@ class BlockVectors:
         amounts: Sequence[Amounts] = (),
     ) -> np.ndarray:
         """Return the chosen blocks of users, (n, E), from (items, times) of each service."""
-        return self._over_all(
-            self._in_services(parts, items, services, as_of, amounts),
-            self._joint(parts, items, services, as_of, amounts),
-            len(parts[0][0]),
-        )
+        joint = self._joint(parts, items, services, as_of, amounts)
+        made = self._in_services(parts, items, services, as_of, amounts, set(joint))
+        return self._over_all(made, joint, len(parts[0][0]))
 
     def of_services(
         self,
@@ -178,7 +169,7 @@ class BlockVectors:
         amounts: Sequence[Amounts] = (),
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the blocks (n, E) in each service alone, and what `of_users` does."""
-        made = self._in_services(parts, items, services, as_of, amounts)
+        made = self._in_services(parts, items, services, as_of, amounts, set())
         joint = self._joint(parts, items, services, as_of, amounts)
         whole = self._over_all(made, joint, len(parts[0][0]))
         each = [np.zeros(whole.shape, np.float32) for _ in parts]
@@ -221,26 +212,36 @@ class BlockVectors:
         services: Sequence[Service],
         as_of: np.ndarray | None,
         amounts: Sequence[Amounts],
+        joint: Set[str],
     ) -> list[InService]:
-        """Return the vectors in each service of the users who have events there."""
+        """Return the vectors in each service of the users who have events there.
+
+        Of blocks that are `joint`, made of all services at once, those of users of one service.
+        """
         moments(parts, [service.clock for service in services], as_of)  # refuses later events
+        filled = np.stack([histories.lengths > 0 for histories, _ in parts])
+        one_service = filled.sum(0) == 1
+        users_of = [np.flatnonzero(each) for each in filled]
+        each = [part[0].take(users) for part, users in zip(parts, users_of, strict=True)]
+        contrastive = self._contrastive(each, items)
         made: list[InService] = []
-        for n, ((histories, _), service) in enumerate(zip(parts, services, strict=True)):
+        for n, (histories, users, service) in enumerate(zip(each, users_of, services, strict=True)):
             one = slice(n, n + 1)
-            users = np.flatnonzero(histories.lengths > 0)
-            histories = histories.take(users)
             distinct, number = np.unique(histories.values, return_inverse=True)
-            vectors = np.empty((len(users), self.width), np.float32)
+            vectors = np.zeros((len(users), self.width), np.float32)
             norms: dict[str, np.ndarray] = {}
             bags: dict[Callable[[Ragged, int], Bag], Bag] = {}
             for name, columns in self.columns.items():
+                rows = np.flatnonzero(one_service[users] | (name not in joint))
+                if not len(rows):
+                    continue
                 if name == "activity":
-                    vectors[:, columns] = self._activity(
-                        parts[one], services[one], as_of, amounts[one], users
+                    vectors[rows, columns] = self._activity(
+                        parts[one], services[one], as_of, amounts[one], users[rows]
                     )
                 elif name == "predictive":
-                    vectors[:, columns] = self._predicted(
-                        parts[one], items, services[one], amounts[one], users
+                    vectors[rows, columns] = self._predicted(
+                        parts[one], items, services[one], amounts[one], users[rows]
                     )
                 elif name in BAGS:
                     rule = BAGS[name]
@@ -252,22 +253,21 @@ class BlockVectors:
                         bag.weights @ items.vectors[name][distinct].double().numpy()
                     )
                     norms[name] = bag.norm
-                else:
-                    vectors[:, columns] = self._encoded(name, histories, items, service)
+                elif name == "contrastive":
+                    vectors[:, columns] = contrastive[n]
+                elif service.row >= 0:
+                    vectors[:, columns] = self._documents(items, histories, service.row)
             made.append(InService(users, vectors, norms))
         return made
 
-    def _encoded(
-        self, name: str, histories: Ragged, items: ItemInputs, service: Service
-    ) -> np.ndarray:
-        """Return the contrastive or the aligned block of histories, none of them empty."""
-        model = self.model
-        if name == "contrastive":
-            newest = histories.last(model.contrastive.config.user.max_events)
-            return entered_users(model.contrastive, items.vectors[name], newest).numpy()
-        if service.row < 0:
-            return np.zeros((len(histories), model.factors.aligned), np.float32)
-        return self._documents(items, histories, service.row)
+    def _contrastive(self, histories: Sequence[Ragged], items: ItemInputs) -> list[np.ndarray]:
+        """Return that block of each service's histories, all in one go: the encoder is theirs."""
+        if "contrastive" not in self.columns:
+            return []
+        model = self.model.contrastive
+        newest = Ragged.concat(histories).last(model.config.user.max_events)
+        vectors = entered_users(model, items.vectors["contrastive"], newest).numpy()
+        return np.split(vectors, np.cumsum([len(each) for each in histories])[:-1])
 
     def _activity(
         self,

@@ -1,6 +1,6 @@
 """`clue.load`: a trained model as a function, whichever its objective made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -80,6 +80,13 @@ class Encoder(Protocol):
         """Return the vectors (n, E) of users whose events are in order, oldest first.
 
         An event is its service and what `encode` takes of it.
+        """
+        ...
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Have `encode` read a text once, while what was made of it is among the last `max_bytes`.
+
+        `observe` is told of the hits and misses of each batch. The weights must not change then.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,7 @@ LARGEST = float(np.finfo(np.float32).max)
 TAKES = {"numeric": "a finite number", "categorical": "a text", "boolean": "true or false"}
 
 
-@dataclass(frozen=True)
-class EventRead:
+class EventRead(NamedTuple):
     """An event's text, its item's id where it names one, and its time, NaN where it has none."""
 
     text: str
@@ -35,20 +34,22 @@ def read_event(event: Described, fields: Mapping[str, str]) -> EventRead:
     """
     if isinstance(event, str):
         return EventRead(event, None, np.nan)
-    unknown = sorted(event.keys() - fields.keys() - set(OWN))
-    if unknown or not isinstance(event.get("text"), str):
+    text = event.get("text")
+    unknown = [name for name in event if name not in OWN and name not in fields]
+    if unknown or not isinstance(text, str):
         raise ValueError(
-            f"event {dict(event)} has {', '.join(unknown) or 'no text'}; an event has a text, "
-            f"perhaps an item_id and a time, and of the fields of pretraining "
+            f"event {dict(event)} has {', '.join(sorted(unknown)) or 'no text'}; an event has a "
+            f"text, perhaps an item_id and a time, and of the fields of pretraining "
             f"{', '.join(fields) or 'none, for there were none'}"
         )
     for name, kind in fields.items():
-        fault = value_fault(kind, event.get(name))
+        value = event.get(name)
+        fault = None if value is None else value_fault(kind, value)
         if fault is not None:
             raise ValueError(f"event {dict(event)}: {name} {fault}")
     time, item_id = event.get("time"), event.get("item_id")
     return EventRead(
-        str(event["text"]),
+        text,
         None if item_id is None else str(item_id),
         np.nan if time is None else float(time),
     )
@@ -90,9 +91,19 @@ class UsersRead:
     amounts: list[Amounts]
 
 
-def read_users(users: Sequence[TimedUser], fields: Mapping[str, str]) -> UsersRead:
-    """Return the events of `users`; raises as `read_event` does."""
-    services = list(dict.fromkeys(name for user in users for name in user)) or [""]
+def read_users(
+    users: Sequence[TimedUser], fields: Mapping[str, str], known: Sequence[str]
+) -> UsersRead:
+    """Return the events of `users`; raises as `read_event` does.
+
+    The services are in the order of those `known`, as in a corpus, and others after them by name.
+    Events of several services without times are read in this order, so it must not depend on the
+    users who are read together.
+    """
+    named = {name for user in users for name in user}
+    services = [name for name in known if name in named]
+    services += sorted(named.difference(known))
+    services = services or [""]
     number: dict[tuple[str, str, str | None], int] = {}
     parts: list[Part] = []
     amounts: list[Amounts] = []

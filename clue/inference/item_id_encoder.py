@@ -11,7 +11,7 @@ that of their states (Bachrach et al. 2014, "Speeding Up the Xbox Recommender Sy
 Euclidean Transformation for Inner-Product Spaces", RecSys).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -152,6 +152,9 @@ class ItemIdEncoder:
             [(np.array(user_index, np.int64), self._vectors(Ragged.from_lists(histories)))],
             len(users),
         )
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Keep nothing more: the items are rows of a table already."""
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the item id of each event (service, item id)."""

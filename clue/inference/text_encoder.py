@@ -1,6 +1,6 @@
 """The model that reads text, as a function: behaviours in, unit vectors out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,10 +9,12 @@ import torch
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.data.text import encode, read_tokenizer
+from clue.data.text import encode, read_tokenizer, tokens_of
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
+from clue.inference.catalogue import check_tokenizer
 from clue.inference.hub import ModelSource, name_of
+from clue.inference.item_cache import Item, ItemCache, ItemsRead
 from clue.inference.pooling import (
     BATCH,
     Amounts,
@@ -52,6 +54,7 @@ class TextEncoder:
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.scale().item()
         self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._cache: ItemCache | None = None
 
     @classmethod
     def load(
@@ -113,11 +116,25 @@ class TextEncoder:
         ]
         distinct = dict.fromkeys(text for _, texts in histories for text in texts)
         rows = {text: row for row, text in enumerate(distinct)}
-        items = item_vectors(self.model, self._tokens(list(rows)))
+        read = [("", text, None) for text in rows]
+        made = self._cache.read(read, self._read) if self._cache is not None else self._read(read)
+        items = made.vectors["items"]
         events = Ragged.from_lists([[rows[text] for text in texts] for _, texts in histories])
         vectors = user_vectors(self.model, items, events).numpy()
         user_index = np.array([number for number, _ in histories], np.int64)
         return pool_services([(user_index, vectors)], len(users))
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Have `encode` read a text once, while what was made of it is among the last `max_bytes`.
+
+        `observe` is told of the hits and misses of each batch.
+        """
+        self._cache = ItemCache(max_bytes, 0, observe)
+
+    def _read(self, items: Sequence[Item]) -> ItemsRead:
+        vectors = item_vectors(self.model, self._tokens([text for _, text, _ in items]))
+        no_tokens = Ragged(np.zeros(0, np.int32), np.zeros(len(items) + 1, np.int64))
+        return ItemsRead(no_tokens, np.full(len(items), -1), {"items": vectors})
 
     def encode_events(
         self,
@@ -220,7 +237,7 @@ class TextEncoder:
 
         Raises ValueError for a corpus of another tokenizer.
         """
-        self.check(corpus)
+        check_tokenizer(corpus, self.tokenizer_sha256, self.tokenizer_path)
         tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
         return {"items": item_vectors(self.model, tokens).numpy()}
 
@@ -239,21 +256,8 @@ class TextEncoder:
         """Return `item_inputs(corpus)`: each item before the user encoder reads it."""
         return self.item_inputs(corpus).numpy()
 
-    def check(self, corpus: Corpus) -> None:
-        """Raise ValueError where the corpus was written with another tokenizer."""
-        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
-            raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
-                f"it again with tokenizer.path={self.tokenizer_path}"
-            )
-
     def _tokens(self, texts: Sequence[str]) -> Ragged:
-        # the very step that wrote the corpus, or a text would read otherwise here than there
-        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
-        if not lengths.all():
-            text = texts[int(lengths.argmin())]
-            raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
-        return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
+        return tokens_of(self._tokenizer, texts, self.max_item_tokens)
 
     def _as_histories(self, items: torch.Tensor) -> np.ndarray:
         single = Ragged(np.arange(len(items)), np.arange(len(items) + 1))

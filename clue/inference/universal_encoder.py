@@ -5,7 +5,7 @@ and aligned blocks together, and a user's items rank by the inner product with t
 An item is known by its service and its id, or else by its service and text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,14 @@ import torch
 from clue.data.activity import CLOCK
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.data.text import content_of, encode, read_tokenizer
+from clue.data.text import content_of, read_tokenizer, tokens_of
 from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
-from clue.inference.catalogue import fields_of, known_items, mark_table
+from clue.inference.catalogue import check_tokenizer, fields_of, known_items, mark_table
 from clue.inference.events import Described, TimedUser, numeric, read_users
 from clue.inference.hub import ModelSource, name_of
+from clue.inference.item_cache import Item, ItemCache, ItemsRead
 from clue.inference.pooling import (
     BATCH,
     Amounts,
@@ -68,6 +69,7 @@ class UniversalEncoder:
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
         self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._cache: ItemCache | None = None
 
     @classmethod
     def load(
@@ -161,17 +163,14 @@ class UniversalEncoder:
         )
 
     def _encode(self, users: Sequence[TimedUser], as_of: np.ndarray | None) -> np.ndarray:
-        read = read_users(users, self.fields)
-        tokens = self._tokens([text for _, text, _ in read.items])
-        contents = content_of(tokens.values, tokens.lengths).tolist()
-        rows = [
-            self._known.row(service, content, item_id)
-            for (service, _, item_id), content in zip(read.items, contents, strict=True)
-        ]
-        of_model = [self._service(service) for service, _, _ in read.items]
-        inputs = self._blocks.item_inputs(
-            tokens, np.array(rows, np.int64), np.array(of_model, np.int64)
+        read = read_users(users, self.fields, self.services)
+        known = (
+            self._cache.read(read.items, self._read)
+            if self._cache is not None
+            else self._read(read.items)
         )
+        of_model = [self._service(service) for service, _, _ in read.items]
+        inputs = self._blocks.item_inputs(known, np.array(of_model, np.int64))
         parts = [
             (
                 items,
@@ -184,6 +183,22 @@ class UniversalEncoder:
         ]
         services = [Service(self._service(n), self.clocks.get(n, True)) for n in read.services]
         return self._blocks.of_users(parts, inputs, services, as_of, read.amounts)
+
+    def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
+        """Have `encode` read a text once, while what was made of it is among the last `max_bytes`.
+
+        `observe` is told of the hits and misses of each batch.
+        """
+        self._cache = ItemCache(max_bytes, self.max_item_tokens, observe)
+
+    def _read(self, items: Sequence[Item]) -> ItemsRead:
+        tokens = self._tokens([text for _, text, _ in items])
+        contents = content_of(tokens.values, tokens.lengths).tolist()
+        rows = [
+            self._known.row(service, content, item_id)
+            for (service, _, item_id), content in zip(items, contents, strict=True)
+        ]
+        return self._blocks.read_items(tokens, np.array(rows, np.int64))
 
     def is_moment(self, service: str, times: np.ndarray) -> np.ndarray:
         """Return which `times` (n,) are moments: not NaN, and not positions.
@@ -258,38 +273,25 @@ class UniversalEncoder:
         return self._blocks.of_users([(histories, times)], inputs, [service], None)
 
     def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
-        """Return the vectors that the blocks read of these items of the corpus, by block.
-
-        Raises ValueError for a corpus of another tokenizer.
-        """
+        """Return what the blocks read of these items alone, by block; raises as `item_inputs`."""
+        check_tokenizer(corpus, self.tokenizer_sha256, self.tokenizer_path)
         tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
-        vectors = self._blocks.item_vectors(tokens, self._rows(corpus, items))
-        return {name: each.numpy() for name, each in vectors.items()}
+        read = self._blocks.read_items(tokens, self._known.rows(corpus, items))
+        return {name: each.numpy() for name, each in read.vectors.items()}
 
     def item_inputs(
         self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
     ) -> ItemInputs:
-        """Return what the blocks read of each item of the corpus.
+        """Return what the blocks read of each item; `arrays` are `item_arrays` of all of them.
 
-        `arrays` are `item_arrays` of all of them. Raises ValueError as that does.
+        Raises ValueError for a corpus of another tokenizer.
         """
-        rows = self._rows(corpus, range(corpus.num_items))
+        items = range(corpus.num_items)
+        made = self.item_arrays(corpus, items) if arrays is None else arrays
+        vectors = {name: torch.from_numpy(each) for name, each in made.items()}
         known = np.array([self._service(name) for name in corpus.services], np.int64)
-        services = known[corpus.item_service]
-        vectors = {name: torch.from_numpy(each) for name, each in (arrays or {}).items()}
-        return self._blocks.item_inputs(corpus.item_tokens, rows, services, vectors)
-
-    def _rows(self, corpus: Corpus, items: range) -> np.ndarray:
-        """Return the model's row of each of these items, -1 for one that it does not know."""
-        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
-            raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
-                f"it again with tokenizer.path={self.tokenizer_path}"
-            )
-        numbers = corpus.item_service[items.start : items.stop]
-        ids = corpus.item_ids.slice(items.start, len(items)).to_pylist()
-        keys = zip((corpus.services[number] for number in numbers), ids, strict=True)
-        return np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
+        read = ItemsRead(corpus.item_tokens, self._known.rows(corpus, items), vectors)
+        return self._blocks.item_inputs(read, known[corpus.item_service])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return each item before the contrastive user encoder reads it, (I, D)."""
@@ -312,8 +314,8 @@ class UniversalEncoder:
         rows = [next((known[n, c] for n in names if (n, c) in known), -1) for c in contents]
         own = -1 if service is None else self._service(service)
         services = np.full(len(items), own)
-        inputs = self._blocks.item_inputs(tokens, np.array(rows, np.int64), services)
-        return self._blocks.of_items(inputs)
+        read = self._blocks.read_items(tokens, np.array(rows, np.int64))
+        return self._blocks.of_items(self._blocks.item_inputs(read, services))
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
@@ -344,9 +346,4 @@ class UniversalEncoder:
         return hub.trained(self.source, self._weights)
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
-        # the very step that wrote the corpus, or a text would read otherwise here than there
-        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
-        if not lengths.all():
-            text = texts[int(lengths.argmin())]
-            raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
-        return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
+        return tokens_of(self._tokenizer, texts, self.max_item_tokens)

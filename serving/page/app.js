@@ -126,7 +126,7 @@ async function byUser(signal) {
     call("POST", "v1/explore/histories", { user_ids: [user_id], newest: 8 }, signal),
   ]);
   const user = own.data[0];
-  $("history").replaceChildren(user ? did(user) : el("p", { class: "empty" }, "Their history is newer than this generation."));
+  $("history").replaceChildren(user ? did(user) : el("p", { class: "empty" }, "Their history is not here yet."));
   return { ...found, user };
 }
 
@@ -174,7 +174,7 @@ function column(service, hits) {
 function person(hit, history) {
   const name = el("button", { type: "button", title: "Look at this user", onclick: () => pick(hit.user_id) }, hit.user_id);
   const head = el("div", { class: "person" }, name, el("span", { class: "score", title: "cosine" }, hit.score.toFixed(2)));
-  return el("li", { class: "card" }, head, history ? did(history) : el("p", { class: "empty" }, "Their history is newer than this generation."));
+  return el("li", { class: "card" }, head, history ? did(history) : el("p", { class: "empty" }, "Their history is not here yet."));
 }
 
 function did(user) {

@@ -1,5 +1,6 @@
 """What the explorer page shows beside the searches: users by id, their histories, and the map."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -8,14 +9,16 @@ from pydantic import BaseModel, Field
 
 from serving.auth import READ
 from serving.body import StrictRoute
+from serving.engine import Engine
+from serving.histories import from_bytes, order_of
 from serving.index import Index
-from serving.live import Ready, json_response
+from serving.live import Live, Ready, json_response
 from serving.problems import REFUSALS
-from serving.schemas import ID_BYTES, Answer, Columns, Name, Strict
+from serving.schemas import ID_BYTES, Answer, Columns, Event, Name, Strict, pair_of
 
 MOST_USERS = 100
 MOST_NEWEST = 50
-Place = tuple[float, float]
+Place = Annotated[tuple[float, float], pair_of("number")]
 
 router = APIRouter(
     prefix="/v1/explore", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ]
@@ -23,14 +26,14 @@ router = APIRouter(
 
 
 class HistoriesRequest(Strict):
-    """Users of the index, and how many of their newest events in each service are wanted."""
+    """Users of the index or the store, and how many of their newest events of a service."""
 
     user_ids: Annotated[list[Name], Field(min_length=1, max_length=MOST_USERS)]
     newest: int = Field(default=5, ge=0, le=MOST_NEWEST)
 
 
 class Met(BaseModel):
-    """An item that a user met."""
+    """An item that a user met; "" for what a stored event does not say."""
 
     item_id: str
     text: str
@@ -45,7 +48,7 @@ class InService(BaseModel):
 
 
 class UserHistory(BaseModel):
-    """A user of the index: their place on the map, and the services that they have events in."""
+    """A user: their place on the map, and the services that they have events in."""
 
     user_id: str
     at: Place
@@ -53,13 +56,13 @@ class UserHistory(BaseModel):
 
 
 class HistoriesAnswer(Answer):
-    """The users in the order of the request, without those that the generation does not hold."""
+    """The users in the order of the request, without those that no search finds."""
 
     data: list[UserHistory]
 
 
 class UserIds(Answer):
-    """Ids of users of the index, ascending."""
+    """Ids of users, ascending."""
 
     data: list[str]
 
@@ -104,19 +107,18 @@ async def users(
     engine = live.engine
     index = engine.index
     rows = index.rows_from(prefix, limit) if prefix else _drawn(index, limit)
-    ids = [index.user_id(row) for row in rows if engine.delta.keeps(row)]
-    return json_response({**engine.stamp, "data": [i for i in ids if i.startswith(prefix)]})
+    known = (index.user_id(row) for row in rows if engine.delta.keeps(row))
+    ids = [user_id for user_id in known if user_id.startswith(prefix)]
+    ids = sorted({*ids, *engine.delta.ids_from(prefix, limit)}) if prefix else ids
+    return json_response({**engine.stamp, "data": ids[:limit]})
 
 
 @router.post("/histories", response_model=HistoriesAnswer)
 async def histories(body: HistoriesRequest, live: Ready) -> Response:
-    """Return what users of the index did, as the generation has it."""
+    """Return what users did: those of the generation, and those written since."""
     engine = live.engine
-    index = engine.index
-    known = [row for row in map(index.user_row, body.user_ids) if row is not None]
-    rows = [row for row in known if engine.delta.keeps(row)]  # no history of who was deleted
-    data = [_history(index, row, body.newest) for row in rows]
-    return json_response({**engine.stamp, "data": data})
+    made = [_history(live, engine, user_id, body.newest) for user_id in body.user_ids]
+    return json_response({**engine.stamp, "data": [one for one in made if one is not None]})
 
 
 def _drawn(index: Index, limit: int) -> list[int]:
@@ -126,7 +128,27 @@ def _drawn(index: Index, limit: int) -> list[int]:
     return np.sort(drawn[np.argsort(-several, kind="stable")][:limit]).tolist()
 
 
-def _history(index: Index, row: int, newest: int) -> dict[str, Any]:
+def _history(live: Live, engine: Engine, user_id: str, newest: int) -> dict[str, Any] | None:
+    """Return where a user lies and what they did; None of who was deleted or never there."""
+    index = engine.index
+    row, vector = index.user_row(user_id), engine.delta.vector(user_id)
+    if vector is not None:
+        stored = None if live.store is None else live.store.user(user_id)
+        if stored is None or stored.events is None:  # deleted a moment ago
+            return None
+        services = _stored_services(from_bytes(stored.events), index.services, newest)
+    elif row is not None and engine.delta.keeps(row):
+        services, vector = _services(index, row, newest), index.user_vector(row)
+    else:
+        return None
+    return {
+        "user_id": user_id,
+        "at": index.map.places(vector[None])[0].tolist(),
+        "services": services,
+    }
+
+
+def _services(index: Index, row: int, newest: int) -> list[dict[str, Any]]:
     counts = index.filters.events_of(row)
     services: list[dict[str, Any]] = []
     for service in np.flatnonzero(counts).tolist():
@@ -139,5 +161,20 @@ def _history(index: Index, row: int, newest: int) -> dict[str, Any]:
                 "newest": [{"item_id": item_id, "text": text} for item_id, _, text in items],
             }
         )
-    at = index.map.places(index.user_vector(row)[None])[0]
-    return {"user_id": index.user_id(row), "at": at.tolist(), "services": services}
+    return services
+
+
+def _stored_services(
+    events: Sequence[Event], services: Sequence[str], newest: int
+) -> list[dict[str, Any]]:
+    ordered = [events[n] for n in order_of(events)]
+    made: list[dict[str, Any]] = []
+    for service in services:
+        own = [event for event in ordered if event.service == service]
+        last = [
+            {"item_id": event.item_id or "", "text": event.text or event.item_id or ""}
+            for event in own[len(own) - min(newest, len(own)) :]
+        ]
+        if own:
+            made.append({"service": service, "events": len(own), "newest": last})
+    return made

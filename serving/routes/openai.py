@@ -12,12 +12,14 @@ from serving.body import ModelRoute
 from serving.encodings import leading, written
 from serving.engine import columns_of
 from serving.live import Ready, ask, json_response
-from serving.problems import REFUSALS, Problem, invalid
+from serving.problems import OPENAI_REFUSALS, Problem, invalid
 from serving.queries import embed_query
 from serving.schemas import EmbedRequest, EmbedUser, Event, Name
 from serving.trace import trace_of
 
-router = APIRouter(prefix="/v1", route_class=ModelRoute, responses=REFUSALS, dependencies=[READ])
+router = APIRouter(
+    prefix="/v1", route_class=ModelRoute, responses=OPENAI_REFUSALS, dependencies=[READ]
+)
 MODEL = "clue"
 
 
@@ -27,7 +29,7 @@ def _lines(text: str) -> str:
     return text
 
 
-UserText = Annotated[str, AfterValidator(_lines)]
+UserText = Annotated[str, Field(min_length=1), AfterValidator(_lines)]
 
 
 class EmbeddingsRequest(BaseModel):

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic_core import to_json
 
 from serving.auth import READ, WRITE
-from serving.body import StrictRoute
+from serving.body import UserRoute
 from serving.durable import write
 from serving.engine import Answer, Engine, Query, columns_of, is_comparable
 from serving.histories import (
@@ -44,7 +44,7 @@ from serving.writes import Conflict, Delete, Upsert
 
 TRIES = 20
 
-router = APIRouter(prefix="/v1", route_class=StrictRoute, responses=REFUSALS, dependencies=[READ])
+router = APIRouter(prefix="/v1", route_class=UserRoute, responses=REFUSALS, dependencies=[READ])
 UserId = Annotated[Name, Path(description="at most 256 bytes")]
 # Appends to one user come one after the other; another worker's are told by Conflict.
 _turns: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
@@ -77,7 +77,7 @@ async def upsert_users(
     return json_response({**engine.stamp, "data": data})
 
 
-@router.put("/users/{user_id:path}", response_model=Written, dependencies=[WRITE])
+@router.put("/users/{user_id}", response_model=Written, dependencies=[WRITE])
 async def upsert_user(
     user_id: UserId, body: UpsertRequest, request: Request, live: Ready, store: Stored
 ) -> Response:
@@ -87,7 +87,7 @@ async def upsert_user(
     return json_response({**engine.stamp, "user_id": user_id, "seq": numbers[0]})
 
 
-@router.post("/users/{user_id:path}/events", response_model=Written, dependencies=[WRITE])
+@router.post("/users/{user_id}/events", response_model=Written, dependencies=[WRITE])
 async def append_events(
     user_id: UserId, body: AppendRequest, request: Request, live: Ready, store: Stored
 ) -> Response:
@@ -119,7 +119,7 @@ async def append_events(
     raise Problem(409, "conflict", detail, headers={"retry-after": "1"})
 
 
-@router.get("/users/{user_id:path}", response_model=StoredAnswer)
+@router.get("/users/{user_id}", response_model=StoredAnswer)
 async def stored_user(user_id: UserId, request: Request, live: Seen, store: Stored) -> Response:
     """Return a stored user: the events as sent, and the vector."""
     user = store.user(user_id)
@@ -145,7 +145,7 @@ async def stored_user(user_id: UserId, request: Request, live: Seen, store: Stor
     return Response(whole, media_type="application/json")
 
 
-@router.delete("/users/{user_id:path}", response_model=Written, dependencies=[WRITE])
+@router.delete("/users/{user_id}", response_model=Written, dependencies=[WRITE])
 async def delete_user(user_id: UserId, live: Ready, store: Stored) -> Response:
     """Delete a user: history, vectors and every search at once, old generations after a while."""
     engine = live.engine

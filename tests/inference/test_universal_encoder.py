@@ -157,7 +157,7 @@ def test_one_user_in_several_services_is_their_join(
     parts = parts_of(corpus, users)
     each, whole = encoder.encode_services(corpus, parts, amounts=amounts_of(corpus, users))
     again = encoder.encode_users(corpus, parts, amounts=amounts_of(corpus, users))
-    np.testing.assert_array_equal(whole, again)
+    np.testing.assert_allclose(whole, again, rtol=1e-5, atol=1e-6)  # in batches of other sizes
     filled = np.stack([items.lengths > 0 for items, _ in parts])
     alone, several = filled.sum(0) == 1, np.flatnonzero(filled.sum(0) > 1)
     assert alone.any() and len(several) > 10
@@ -220,6 +220,22 @@ def test_an_event_without_a_time_counts_and_has_no_moment(encoder: UniversalEnco
         "log tenure": [11, 11, 0],
     }.items():
         np.testing.assert_allclose(activity[:, names.index(name)], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_user_without_times_has_one_vector_in_any_company(
+    encoder: UniversalEncoder, corpus: Corpus
+) -> None:
+    # without times a history of several services has the order of the services: not that in which
+    # the users of a batch, or the events of a body, happen to name them
+    texts = [as_texts(corpus, user) for user in range(12)]
+    users = [{name: [str(e["text"]) for e in row] for name, row in user.items()} for user in texts]
+    users[3] = {"a service of nobody": ["tea"], **users[3]}
+    assert sum(len(user) > 1 for user in users) > 5
+    alone = np.stack([encoder.encode(user) for user in users])
+    for order in (range(12), reversed(range(12))):
+        rows = list(order)
+        batch = encoder.encode([dict(reversed(users[row].items())) for row in rows])
+        np.testing.assert_allclose(batch, alone[rows], atol=1e-5, rtol=0)
 
 
 def test_items_rank_by_the_predictive_block(encoder: UniversalEncoder, corpus: Corpus) -> None:

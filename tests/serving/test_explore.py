@@ -74,3 +74,45 @@ def test_the_routes_tell_what_the_generation_holds(settings: Settings) -> None:
             problem(await client.get(IDS, params={"limit": 0}), 422)
 
     asyncio.run(test())
+
+
+def test_users_written_since_are_on_the_map_and_those_deleted_are_not(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"store": tmp_path / "store"})
+    ids = read(settings.index)[1].user_ids.to_pylist()
+    one, other = ids[3], ids[4]
+    events = [
+        {"service": "films", "text": "later", "time": 3.0},
+        {"service": "films", "text": "first", "item_id": "f1", "time": 1.0},
+        {"service": "news", "text": "bread", "time": 2.0},
+        {"service": "nowhere", "text": "x", "time": 4.0},
+    ]
+
+    async def test() -> None:
+        async with serving(settings) as (client, _):
+            made = (await client.get(MAP)).json()
+            start, stop = made["columns"]
+            for user_id in (one, f"{one}-new"):
+                body = {"events": events}
+                assert (await client.put(f"/v1/users/{user_id}", json=body)).status_code == 200
+            assert (await client.delete(f"/v1/users/{other}")).status_code == 200
+            asked = {"user_ids": [f"{one}-new", other, one], "newest": 1}
+            data = (await client.post(HISTORIES, json=asked)).json()["data"]
+            assert [each["user_id"] for each in data] == [f"{one}-new", one]
+            vector = np.array((await client.get(f"/v1/users/{one}")).json()["vector"])[start:stop]
+            vector /= np.linalg.norm(vector)
+            place = (vector - made["mean"]) @ np.array(made["axes"]).T
+            for user in data:
+                np.testing.assert_allclose(user["at"], place, atol=1e-4)
+                own = {each["service"]: each for each in user["services"]}
+                assert {name: each["events"] for name, each in own.items()} == {
+                    "films": 2,
+                    "news": 1,
+                }
+                assert own["films"]["newest"] == [{"item_id": "", "text": "later"}]
+            begun = (await client.get(IDS, params={"prefix": one, "limit": 5})).json()["data"]
+            assert begun == [one, f"{one}-new"]
+            assert other not in (await client.get(IDS, params={"prefix": other})).json()["data"]
+
+    asyncio.run(test())

@@ -58,6 +58,8 @@ def test_metrics_count_what_was_done_and_what_was_refused(
         }.items():
             assert value(text, line) == count, line
         assert value(text, "clue_tokens_total") > 0
+        assert value(text, 'clue_item_reads_total{result="miss"}') >= 2
+        assert value(text, 'clue_item_reads_total{result="hit"}') >= 4  # two requests of three
         assert value(text, "clue_batch_queries_count") >= 4
         assert "secret" not in text and "nothing/of" not in text
 

@@ -1,20 +1,17 @@
 """The explorer page in a headless Chromium over a real model: typing, results, errors."""
 
 import shutil
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from serving.app import create_app
 from serving.routes.page import FILES
 from serving.settings import Settings
 from tests.conftest import TinyRun
-from tests.serving.client import until
+from tests.serving.process import listening
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -28,16 +25,8 @@ WAIT = 60_000  # ms; a busy machine takes seconds for what takes .1 elsewhere
 def url(tiny_universal: TinyRun, universal_index: Path) -> Generator[str]:
     """A service of the tiny universal model on a port of its own."""
     settings = Settings(checkpoint=tiny_universal.run, index=universal_index, drain_seconds=0)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    (listener,) = server.servers[0].sockets
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    until(lambda: httpx.get(f"{address}/readyz").status_code == 200)
-    yield address
-    server.should_exit = True
-    thread.join(10)
+    with listening(settings) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

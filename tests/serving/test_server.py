@@ -1,18 +1,11 @@
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -22,92 +15,7 @@ from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
 from tests.conftest import TinyRun
 from tests.serving.client import body_of, problem, users_of, vectors_in
-from tests.serving.malformed import malformed
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Server:
-    """A real uvicorn process; `lines` grows with what it logs."""
-
-    process: "subprocess.Popen[str]"
-    lines: list[str] = field(default_factory=list)
-    address: tuple[str, int] = ("", 0)
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address[0]}:{self.address[1]}"
-
-
-@contextmanager
-def running(run: Path, index: Path, **limits: str) -> Generator[Server]:
-    command = ["serving", "port=0"]
-    paths = {"CLUE_CHECKPOINT": str(run), "CLUE_INDEX": str(index)}
-    with started(command, **paths, **limits) as server:
-        yield server
-
-
-@contextmanager
-def started(arguments: list[str], **environment: str) -> Generator[Server]:
-    """A process of `python -m` with these arguments that has said where it listens."""
-    command = [sys.executable, "-m", *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that its worker processes can be ended with it
-    )
-    server = Server(process)
-
-    def collect(stderr: Iterator[str]) -> None:
-        server.lines.extend(stderr)
-
-    assert process.stderr is not None
-    reader = threading.Thread(target=collect, args=(process.stderr,))
-    reader.start()
-    try:
-        deadline = time.monotonic() + 120
-        while not (found := re.search(r"running on http://([\d.]+):(\d+)", "".join(server.lines))):
-            assert process.poll() is None and time.monotonic() < deadline, "".join(server.lines)
-            time.sleep(0.05)
-        server.address = (found[1], int(found[2]))
-        while is_loading(server):
-            assert time.monotonic() < deadline, "".join(server.lines)
-            time.sleep(0.05)
-        yield server
-    finally:
-        process.send_signal(signal.SIGINT)  # a killed parent would leave its worker processes
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        reader.join(10)
-        process.stderr.close()
-
-
-LOADING = "urn:clue:problem:loading"
-
-
-def is_loading(server: Server) -> bool:
-    """Several processes say where they listen before the first of them does."""
-    try:
-        answer = httpx.get(f"{server.url}/startupz", timeout=20)
-    except httpx.ConnectError:
-        return True
-    return answer.json().get("type") == LOADING
-
-
-def loaded(ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """Return the answer of a worker that has loaded: the second may be later than the first."""
-    deadline = time.monotonic() + 120
-    while (answer := ask()).status_code == 503 and answer.json()["type"] == LOADING:
-        assert time.monotonic() < deadline, answer.text
-        time.sleep(0.05)
-    return answer
+from tests.serving.process import Server, loaded, running, started
 
 
 @pytest.fixture(scope="module")
@@ -125,35 +33,6 @@ def test_http_equals_python(server: Server, tiny_run: TinyRun, tiny_index: Path)
         alone = [vectors_in(client.post("/v1/users/embed", json=body_of([u]))) for u in users]
     np.testing.assert_allclose(together, truth, atol=1e-5, rtol=0)
     np.testing.assert_allclose(np.concatenate(alone), truth, atol=1e-5, rtol=0)
-
-
-def test_malformed_requests_are_4xx_problems(server: Server, tiny_index: Path) -> None:
-    index = read(tiny_index)[1]
-    width, user = index.item_vectors.shape[1], index.user_ids[0].as_py()
-    answered: Counter[str] = Counter()
-    with httpx.Client(base_url=server.url, timeout=20) as client:
-        for request in malformed(width, user):
-            content = (
-                iter(request.content) if isinstance(request.content, list) else request.content
-            )
-            answer = client.request(
-                request.method, request.path, content=content, headers=request.headers
-            )
-            said = (request.kind, request.path, request.content[:100], answer.text[:200])
-            assert 400 <= answer.status_code < 500, (answer.status_code, *said)
-            assert answer.headers["content-type"] == "application/problem+json", said
-            body: dict[str, Any] = answer.json()
-            assert body["status"] == answer.status_code, said
-            assert body["type"].startswith("urn:clue:problem:"), said
-            assert body["title"] and body["detail"], said
-            for secret in ("tea", "films", "etc/passwd", "__proto__", "Traceback"):
-                assert secret not in answer.text, said
-            answered[request.kind] += 1
-        good = body_of(users_of(index, 3))
-        assert vectors_in(client.post("/v1/users/embed", json=good)).shape == (3, width)
-    assert answered.total() >= 250
-    assert len(answered) >= 18
-    assert not [line for line in server.lines if "Traceback" in line or "ERROR" in line]
 
 
 def test_a_body_that_trickles_or_breaks_off_holds_nothing(server: Server) -> None:

@@ -96,6 +96,7 @@ def test_a_file_url_is_a_path(tiny_run: TinyRun) -> None:
     assert path_of(Path(f"file://{tiny_run.corpus}")) == tiny_run.corpus
 
 
+@pytest.mark.cluster
 def test_training_and_vectors_from_a_store_are_those_from_the_folder(
     tiny_run: TinyRun, bucket: str, cache: CacheConfig, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_what_changes_in_the_store_is_never_mixed(
             Corpus.open(f"{bucket}/d", cache)
 
 
+@pytest.mark.cluster
 def test_processes_share_one_download_and_a_kill_leaves_nothing_that_is_read(
     tiny_run: TinyRun, bucket: str, link: Link, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
