@@ -40,7 +40,7 @@ class CacheConfig:
     store may fail to answer.
     """
 
-    directory: Path = Path("~/.cache/clue")
+    directory: Path = Path("~/.cache/clue")  # Of the copies, for all commands of this machine.
     gib: float = 100.0  # GiB that the cache may take.
     patience: float = 60.0  # Seconds without progress, then it is an error.
 
