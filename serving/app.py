@@ -22,10 +22,10 @@ from serving.document import document
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
-from serving.observe import Observed
+from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
-from serving.server import drain_on_sigterm
+from serving.server import collect_rarely, drain_on_sigterm
 from serving.settings import Settings
 from serving.start import begin, end, load
 
@@ -56,13 +56,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
+        collect_rarely()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)
 
-    app = FastAPI(title="CLUE", version=clue.__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="CLUE",
+        version=clue.__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry=telemetry_of(chosen),
+    )
     app.state.service = not_ready("the model and the index are being loaded", kind="loading")
     app.state.draining = False
     app.state.metrics = Metrics()

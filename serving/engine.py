@@ -15,6 +15,7 @@ from serving.base_index import Hits
 from serving.delta import Delta
 from serving.generation import is_unit
 from serving.index import Index, Search, unit_or_zero
+from serving.precision import FP32, Precision, computing
 from serving.problems import invalid
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
@@ -71,12 +72,19 @@ class Engine:
     """
 
     def __init__(
-        self, encoder: Encoder, index: Index, *, threads: int, delta: Delta | None = None
+        self,
+        encoder: Encoder,
+        index: Index,
+        *,
+        threads: int,
+        delta: Delta | None = None,
+        precision: Precision = FP32,
     ) -> None:
         """`threads` bounds what one encode and one search may use."""
         self.encoder = encoder
         self.index = index
         self.delta = Delta(encoder, index, after=0) if delta is None else delta
+        self.precision = precision
         self.stamp: dict[str, str] = {"model": encoder.fingerprint, "index": index.name}
         self._threads = threads
 
@@ -87,7 +95,8 @@ class Engine:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         started = time.perf_counter()
-        vectors = self._vectors(queries)
+        with computing(self.precision):
+            vectors = self._vectors(queries)
         encoded = time.perf_counter()
         good = [self._is_good(own) for own in vectors]
         firsts = {

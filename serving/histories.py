@@ -37,8 +37,8 @@ def history_of(
         return []
     before = len(errors)
     for number, event in enumerate(events):
-        faults = event_faults(event, encoder, settings, as_of)
-        errors += [(f"{pointer}/{number}/{where}", what) for where, what in faults]
+        for where, what in event_faults(event, encoder, settings, as_of):
+            errors.append((f"{pointer}/{number}/{where}", what))
     if len(errors) > before:
         return []
     errors += [
@@ -51,7 +51,7 @@ def history_of(
 def empty_events(events: Sequence[Event], encoder: Encoder) -> list[int]:
     """Return the numbers of the events without faults of which the model reads nothing."""
     read = [(event.service, _what(event, encoder) or "") for event in events]
-    return [number for number, key in enumerate(encoder.input_keys(read)) if not key]
+    return encoder.unread(read)
 
 
 def event_faults(event: Event, encoder: Encoder, settings: Settings, as_of: float) -> Errors:

@@ -30,6 +30,7 @@ class Live:
 
     `engine` is replaced when another generation is served: a request reads it once, at its start,
     and is answered by what it has read. `store` holds the durable users, where there are such.
+    `fallback` says why an earlier generation answers than the one that should.
     """
 
     settings: Settings
@@ -37,10 +38,11 @@ class Live:
     batcher: Batcher[tuple[Engine, Query], Answer]
     metrics: Metrics
     store: Store | None = None
+    fallback: str = ""
 
-    def serve(self, engine: Engine) -> None:
+    def serve(self, engine: Engine, fallback: str = "") -> None:
         """Answer by `engine` from the next request on."""
-        self.engine = engine
+        self.engine, self.fallback = engine, fallback
         corpus = engine.index.corpus_fingerprint
         self.metrics.serve({**engine.stamp, "corpus": corpus})
 

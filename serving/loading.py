@@ -10,6 +10,7 @@ from serving.delta import Delta
 from serving.engine import Engine
 from serving.generation import Manifest, manifest_of, read
 from serving.index import Index
+from serving.precision import chosen_precision
 from serving.settings import Settings
 from serving.store import Store
 
@@ -42,16 +43,42 @@ def load_engine(
             "the index holds users of another store: serve it with that one (CLUE_STORE), or build "
             "it again with clue index overwrite=true"
         )
-    if encoder is None or encoder.fingerprint != manifest.model_fingerprint:
-        encoder = encoder_of(settings, manifest)
-        if settings.item_cache_bytes:
-            encoder.keep_items(settings.item_cache_bytes, count_items)
     index = Index(*read(settings.index, name), settings.choice)
+    is_new = encoder is None or encoder.fingerprint != manifest.model_fingerprint
+    if encoder is None or is_new:
+        encoder = encoder_of(settings, manifest)
+    _check_columns(encoder, index)
     delta = Delta(encoder, index, after=index.store_seq)
-    engine = Engine(encoder, index, threads=settings.torch_threads, delta=delta)
+    precision = chosen_precision(settings.precision, encoder, index)
+    if is_new and settings.item_cache_bytes:  # after both precisions have read all texts
+        encoder.keep_items(settings.item_cache_bytes, count_items)
+    engine = Engine(
+        encoder, index, threads=settings.torch_threads, delta=delta, precision=precision
+    )
     if store is not None:
         catch_up(store, engine)
     return engine
+
+
+def _check_columns(encoder: Encoder, index: Index) -> None:
+    """Raise NotServable where the index holds other columns than the model compares.
+
+    Weights alone make a fingerprint: another version of this code may compare other columns.
+    """
+    similarity, ranking = encoder.similarity_columns, encoder.ranking_columns
+    widths = [
+        ("users", index.width, similarity.stop - similarity.start),
+        ("items", index.ranking_width, ranking.stop - ranking.start),
+    ]
+    for name, (start, stop) in index.item_blocks.items():
+        columns = encoder.blocks.get(name, slice(0, 0))
+        widths.append((f"items' {name}", stop - start, columns.stop - columns.start))
+    for what, has, wanted in widths:
+        if has != wanted:
+            raise NotServable(
+                f"the index has {has} numbers for its {what} where the model compares {wanted}; "
+                "build it again with this version"
+            )
 
 
 def encoder_of(settings: Settings, manifest: Manifest) -> Encoder:

@@ -6,11 +6,14 @@ import time
 import uuid
 from typing import Any
 
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import get_current_span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
 from serving.problems import Problem, refuse
+from serving.settings import Settings
 from serving.trace import Trace, trace_of
 
 log = logging.getLogger("clue.serving.requests")
@@ -56,6 +59,7 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                _describe(scope)  # before the answer's end, which ends the span
                 self._add_headers(MutableHeaders(scope=message), scope, started)
             await send(message)
 
@@ -67,6 +71,7 @@ class Observed:
                 detail = "the service failed; its log says how"
                 await refuse(Problem(500, "internal-error", detail), scope, receive, observed)
         finally:
+            _describe(scope)
             self._count(scope, status, time.perf_counter() - started)
 
     def _add_headers(self, headers: MutableHeaders, scope: Scope, started: float) -> None:
@@ -97,6 +102,39 @@ class Observed:
         if self.log_requests or is_fault:
             level = logging.ERROR if is_fault else logging.INFO
             log.log(level, "%s %s %d", method, route, status, extra=_fields(scope, seconds))
+
+
+def telemetry_of(settings: Settings) -> TelemetryConfig:
+    """Return what FastAPI makes and exports of OpenTelemetry: spans of requests, or nothing."""
+    return {
+        "tracing": settings.tracing,
+        "auto_configure": settings.tracing,
+        "metrics": False,  # /metrics has them
+        "logs": False,
+        "operation_spans": False,
+    }
+
+
+def _describe(scope: Scope) -> None:
+    """Write what is known of a request into its span, where there is one.
+
+    A path and a query name users: the span has the route instead, and nothing of the body.
+    """
+    span = get_current_span()
+    if not span.is_recording():
+        return
+    trace = trace_of(scope)
+    known = {"url.path": getattr(scope.get("route"), "path", "none"), "url.query": ""}
+    times = {f"clue.{stage}_seconds": spent for stage, spent in trace.seconds.items()}
+    span.set_attributes(
+        {
+            **known,
+            **times,
+            "clue.request_id": trace.request_id,
+            "clue.tokens": trace.tokens,
+            "clue.problem": trace.problem or "",
+        }
+    )
 
 
 def _request_id(scope: Scope) -> str:

@@ -189,6 +189,15 @@ class EmbedAnswer(Answer):
     unseen_services: list[str] = Field(description="services the model was not pretrained on")
 
 
+class PrecisionInfo(BaseModel):
+    """What the model computes in, and how far bf16 is from fp32 on users of the index, by block."""
+
+    name: Literal["fp32", "bf16"]
+    cosine: dict[str, float] = Field(description="the least; {} where bf16 was not tried")
+    deviation: dict[str, float] = Field(description="of a coordinate, the largest")
+    fallback: str = Field(description="why it is not bf16 though that was wanted; else empty")
+
+
 class Model(BaseModel):
     """The encoder: its fingerprint, the width of its vectors, what it was pretrained on."""
 
@@ -205,6 +214,7 @@ class Model(BaseModel):
         description="of a model that reads times, whether a service's are moments or positions"
     )
     max_item_tokens: int = Field(description="the first tokens of a text that are read")
+    precision: PrecisionInfo
 
 
 class SearchedBy(BaseModel):
@@ -278,3 +288,6 @@ class Health(BaseModel):
     """The state of the process."""
 
     status: str
+    fallback: str | None = Field(
+        default=None, description="why an earlier generation answers than the one that should"
+    )

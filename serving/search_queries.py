@@ -137,7 +137,7 @@ def _text_query(body: SearchItemsRequest, engine: Engine, settings: Settings) ->
         raise Problem(409, "no-texts", detail)
     if len(text.encode()) > settings.max_text_bytes:
         raise invalid([("/text", f"is longer than {settings.max_text_bytes} bytes")])
-    if not encoder.input_keys([(body.service or "", text)])[0]:
+    if encoder.unread([(body.service or "", text)]):
         raise invalid([("/text", "has nothing the model can read")])
     _require_k(body, settings)
     return Query(item=(text, body.service))

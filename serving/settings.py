@@ -70,6 +70,10 @@ class Settings(BaseSettings):
         ge=0,
         description="after SIGTERM, while /readyz is 503 and requests are still answered",
     )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="bf16 pays from a width of 256 on; taken where its cosine with fp32 is .999",
+    )
     item_cache_bytes: int = Field(
         default=256_000_000,
         ge=0,
@@ -92,6 +96,10 @@ class Settings(BaseSettings):
     rate: Rate | None = Field(default=None, description="requests of one key, like `100/second`")
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
         default=(), description="JSON list of the origins whose pages may call the service"
+    )
+    tracing: bool = Field(
+        default=False,
+        description="a span for each request, exported as OpenTelemetry's own variables say",
     )
     log: Literal["text", "json"] = Field(default="text", description="lines for eyes, or JSON")
     log_requests: bool = Field(default=False, description="a line for each request, not only 5xx")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from serving.batcher import Batcher
 from serving.durable import Durable
-from serving.engine import Answer, BadVector, run_all
-from serving.generation import CURRENT, BrokenIndex, current
+from serving.engine import Answer, BadVector, Engine, run_all
+from serving.generation import CURRENT, BrokenIndex, current, names
 from serving.live import Live, not_ready
 from serving.loading import NotServable, load_engine
 from serving.metrics import Metrics
@@ -29,8 +29,7 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
     store = None
     try:
         store = None if settings.store is None else Store(settings.store)
-        name = current(settings.index)
-        engine = load_engine(settings, name, store, count_items=metrics.count_items)
+        engine, fallback = _whole(settings, store, metrics)
         # The first encode of a shape is slow; it shows too that the weights give a vector at all.
         for query in engine.samples(settings.batch_tokens):
             if isinstance(engine.run([query])[0], Exception):
@@ -56,8 +55,31 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
         observe=observe,
     )
     live = Live(settings, engine, batcher, metrics, store)
-    live.serve(engine)
+    live.serve(engine, fallback)
     return live
+
+
+def _whole(settings: Settings, store: Store | None, metrics: Metrics) -> tuple[Engine, str]:
+    """Return what answers by the generation of now or, if it is damaged, by the newest before it.
+
+    And what is said of that, "" of the one of now. What the store holds is in both. Raises what
+    `load_engine` raises, and BrokenIndex where none is whole.
+    """
+    served = current(settings.index)
+    earlier = [name for name in names(settings.index) if name < served]
+    damage: BrokenIndex | None = None
+    for name in (served, *reversed(earlier)):
+        try:
+            engine = load_engine(settings, name, store, count_items=metrics.count_items)
+        except (BrokenIndex, NotServable) as error:
+            if damage is None and isinstance(error, NotServable):
+                raise
+            log.error("generation %s: %s", name, error)
+            damage = damage or (error if isinstance(error, BrokenIndex) else None)
+            continue
+        return engine, f"generation {served} is broken: {damage}" if damage else ""
+    assert damage is not None
+    raise damage
 
 
 def _refusal(settings: Settings, error: Exception) -> Problem:

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from serving import generation
 from serving.batcher import BatcherStopped, QueueFull
 from serving.durable import TOGETHER, Durable, write
-from serving.engine import Engine, cost_of
+from serving.engine import Engine
 from serving.generation import BrokenIndex
 from serving.live import Live
 from serving.loading import NotServable, load_engine
@@ -62,11 +62,15 @@ async def watch(live: Live, durable: Durable | None) -> None:
 
 
 async def prepared(live: Live, name: str) -> Engine:
-    """Return what answers by another generation, warm: its first encode of a shape is slow."""
+    """Return what answers by another generation, warm: a model's first encode of a shape is slow.
+
+    That is done beside the model thread: in its queue the largest shape had requests refused.
+    """
     load = (load_engine, live.settings, name, live.store, live.engine.encoder)
     engine = await asyncio.to_thread(*load, live.metrics.count_items)
-    for query in engine.samples(live.settings.batch_tokens):
-        await live.batcher.submit((engine, query), cost_of(query, engine.encoder))
+    if engine.encoder is not live.engine.encoder:
+        for query in engine.samples(live.settings.batch_tokens):
+            await asyncio.to_thread(engine.run, [query])
     return engine
 
 

@@ -66,7 +66,7 @@ class Samples:
 
 
 def measure(config: Config) -> Report:
-    """Return the rows and claims, and save the figure beside the report."""
+    """Return the rows and claims; the figure is saved beside the report."""
     with (
         tempfile.TemporaryDirectory(prefix="clue-soak-") as folder,
         process.worker(process.cores()[1]) as generator,
@@ -82,27 +82,33 @@ def measure(config: Config) -> Report:
         )
         index = process.copied(config.index, study.root / "index")
         with study.serving("soak", index, store=str(study.root / "store")) as server:
-            stored(study, server, min(POPULATION, len(study.users)))
-            requests = mixed(study)
-            probe = {"mix": Stream(requests=requests, connections=CONNECTIONS)}
-            most = study.send(server, probe, min(PROBE_SECONDS, 60 * config.warm_up))
-            peak = answered(most.answers["mix"])
-            rate = config.load * peak
-            say(f"{peak:,.0f} requests/s at most; {config.minutes:g} minutes of {rate:,.0f}")
-            stream = Stream(requests=requests, rate=rate)
-            with sampled(server) as samples:
-                load = study.send(server, {"mix": stream})
-        answers = load.answers["mix"]
+            return soaked(config, study, server)
+
+
+def soaked(config: Config, study: Study, server: Server) -> Report:
+    """Return the rows and claims of a server that has a store, and save the figure."""
+    stored(study, server, min(POPULATION, len(study.users)))
+    requests = mixed(study)
+    probe = {"mix": Stream(requests=requests, connections=CONNECTIONS)}
+    peak = answered(
+        study.send(server, probe, min(PROBE_SECONDS, 60 * config.warm_up)).answers["mix"]
+    )
+    rate = config.load * peak
+    say(f"{peak:,.0f} requests/s at most; {config.minutes:g} minutes of {rate:,.0f}")
+    with sampled(server) as samples:
+        load = study.send(server, {"mix": Stream(requests=requests, rate=rate)})
+    answers = load.answers["mix"]
     config.out.parent.mkdir(parents=True, exist_ok=True)
     save(line_panels(panels(samples, answers), columns=3), config.out.with_suffix(".svg"))
+    shares = ", ".join(f"{share} % {kind}" for kind, share in SHARES.items())
     return Report(
         rows=rows(config, samples, load),
         claims=claims(config, samples, answers),
         notes=[
-            f"{config.load:.0%} of {peak:,.0f} requests/s, the most that was answered; "
-            + ", ".join(f"{share} % {kind}" for kind, share in SHARES.items())
-            + f"; {POPULATION} stored users. A user who is deleted is written again later, and "
-            "until then a read or another deletion of them is answered 404.",
+            f"{config.load:.0%} of {peak:,.0f} requests/s, the most that was answered: {shares}; "
+            f"{POPULATION} stored users. A user who is deleted is written again later, and until "
+            "then a read or another deletion of them is answered 404.",
+            "Descriptors are those beside the connections of clients.",
         ],
     )
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-from clue.data.ragged import Ragged
 
 PAD = "<pad>"
 LEAST_VOCAB = 257  # the pad and every byte
@@ -74,6 +73,21 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def reads_every_text(tokenizer: Tokenizer) -> bool:
+    """Return whether each text but the empty one certainly has a token.
+
+    So it is where every byte is one, behind nothing but Unicode's normal forms and lower case.
+    """
+    shape: dict[str, Any] = json.loads(tokenizer.to_str())
+    first: dict[str, Any] = shape["normalizer"] or {"type": "Sequence", "normalizers": []}
+    steps: list[dict[str, Any]] = first["normalizers"] if first["type"] == "Sequence" else [first]
+    keeps = {step["type"] for step in steps} <= {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
+    by_bytes = (shape["pre_tokenizer"] or {}).get("type") == "ByteLevel"
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    every_byte = all(byte in vocab for byte in pre_tokenizers.ByteLevel.alphabet())
+    return keeps and by_bytes and every_byte and shape["model"]["type"] == "BPE"
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return first `limit` tokens of every text end to end (int32), and their counts (int64).
 
@@ -84,15 +98,6 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[np.n
     ids = [one.ids[:limit] for one in encoded]
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32)
     return flat, np.array([len(each) for each in ids], dtype=np.int64)
-
-
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Ragged:
-    """Return `encode` of texts as rows; ValueError for one without any token."""
-    tokens, lengths = encode(tokenizer, texts, limit)
-    if not lengths.all():
-        text = texts[int(lengths.argmin())]
-        raise ValueError(f"{text!r} is an empty text; an event needs words to be read")
-    return Ragged(tokens, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def content_of(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -90,6 +90,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def unread(self, events: Sequence[Event]) -> list[int]:
+        """Return the numbers of the events of which the model reads nothing."""
+        ...
+
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return what the model reads of each event, as a key; "" where it reads nothing.
 

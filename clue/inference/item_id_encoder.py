@@ -156,6 +156,10 @@ class ItemIdEncoder:
     def keep_items(self, max_bytes: int, observe: Callable[[int, int], None] | None = None) -> None:
         """Keep nothing more: the items are rows of a table already."""
 
+    def unread(self, events: Sequence[Event]) -> list[int]:
+        """Return the numbers of the events (service, item id) without an id."""
+        return [number for number, (_, item_id) in enumerate(events) if not item_id]
+
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the item id of each event (service, item id)."""
         return [item_id for _, item_id in events]

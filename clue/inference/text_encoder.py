@@ -9,7 +9,7 @@ import torch
 
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.data.text import encode, read_tokenizer, tokens_of
+from clue.data.text import read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
 from clue.inference.catalogue import check_tokenizer
@@ -27,6 +27,7 @@ from clue.inference.pooling import (
     services_and_all,
 )
 from clue.inference.source import find_source
+from clue.inference.text_reader import TextReader
 from clue.nn.dual_encoder import DualEncoder
 
 
@@ -53,7 +54,7 @@ class TextEncoder:
         self.tokenizer_sha256 = source.corpus["tokenizer_sha256"]
         self.tokenizer_path = source.path / "tokenizer.json"
         self.scale = model.scale().item()
-        self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._texts = TextReader(read_tokenizer(self.tokenizer_path), self.max_item_tokens)
         self._cache: ItemCache | None = None
 
     @classmethod
@@ -132,7 +133,7 @@ class TextEncoder:
         self._cache = ItemCache(max_bytes, 0, observe)
 
     def _read(self, items: Sequence[Item]) -> ItemsRead:
-        vectors = item_vectors(self.model, self._tokens([text for _, text, _ in items]))
+        vectors = item_vectors(self.model, self._texts.tokens([text for _, text, _ in items]))
         no_tokens = Ragged(np.zeros(0, np.int32), np.zeros(len(items) + 1, np.int64))
         return ItemsRead(no_tokens, np.full(len(items), -1), {"items": vectors})
 
@@ -150,17 +151,18 @@ class TextEncoder:
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
-        texts = [text for _, text in events]
-        tokens, lengths = encode(self._tokenizer, texts, self.max_item_tokens)
-        rows = np.split(tokens, np.cumsum(lengths)[:-1])
-        return [" ".join(map(str, row)) for row in rows]
+        return self._texts.keys(events)
+
+    def unread(self, events: Sequence[Event]) -> list[int]:
+        """Return the numbers of the events (service, text) of which the model reads nothing."""
+        return self._texts.unread(events)
 
     def encode_items(self, items: Sequence[str], *, service: str | None = None) -> np.ndarray:
         """Return the vectors (n, E) of items by their texts, whatever their `service`.
 
         Each is the vector of a user who did just that. Raises ValueError for an empty text.
         """
-        return self._as_histories(item_vectors(self.model, self._tokens(items)))
+        return self._as_histories(item_vectors(self.model, self._texts.tokens(items)))
 
     def save_pretrained(self, folder: Path | str, *, license: str = "unknown") -> Path:
         """Write the model into a folder that `clue.load` and the Hugging Face Hub read.
@@ -255,9 +257,6 @@ class TextEncoder:
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return `item_inputs(corpus)`: each item before the user encoder reads it."""
         return self.item_inputs(corpus).numpy()
-
-    def _tokens(self, texts: Sequence[str]) -> Ragged:
-        return tokens_of(self._tokenizer, texts, self.max_item_tokens)
 
     def _as_histories(self, items: torch.Tensor) -> np.ndarray:
         single = Ragged(np.arange(len(items)), np.arange(len(items) + 1))

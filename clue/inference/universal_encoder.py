@@ -15,7 +15,7 @@ import torch
 from clue.data.activity import CLOCK
 from clue.data.corpus import Corpus
 from clue.data.ragged import Ragged
-from clue.data.text import content_of, read_tokenizer, tokens_of
+from clue.data.text import content_of, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
@@ -32,6 +32,7 @@ from clue.inference.pooling import (
     in_batches,
 )
 from clue.inference.source import find_source
+from clue.inference.text_reader import TextReader
 from clue.nn.universal import UniversalEncoder as UniversalModel
 
 
@@ -68,7 +69,7 @@ class UniversalEncoder:
         self._blocks = BlockVectors(model, numeric(self.fields), blocks, mark_table(source.corpus))
         self.blocks, self.width = self._blocks.columns, self._blocks.width
         self._known = known_items(source.path / "catalogue.arrow")
-        self._tokenizer = read_tokenizer(self.tokenizer_path)
+        self._texts = TextReader(read_tokenizer(self.tokenizer_path), self.max_item_tokens)
         self._cache: ItemCache | None = None
 
     @classmethod
@@ -192,7 +193,7 @@ class UniversalEncoder:
         self._cache = ItemCache(max_bytes, self.max_item_tokens, observe)
 
     def _read(self, items: Sequence[Item]) -> ItemsRead:
-        tokens = self._tokens([text for _, text, _ in items])
+        tokens = self._texts.tokens([text for _, text, _ in items])
         contents = content_of(tokens.values, tokens.lengths).tolist()
         rows = [
             self._known.row(service, content, item_id)
@@ -307,7 +308,7 @@ class UniversalEncoder:
         clue/inference/blocks.py says what each block holds of an item; `aligned` needs the service
         and is zero without. Raises ValueError for an empty text.
         """
-        tokens = self._tokens(items)
+        tokens = self._texts.tokens(items)
         contents = content_of(tokens.values, tokens.lengths).tolist()
         names = self.services if service is None else [service]
         known = self._known.by_content
@@ -319,8 +320,11 @@ class UniversalEncoder:
 
     def input_keys(self, events: Sequence[Event]) -> list[str]:
         """Return the token ids that the model reads of each event (service, text), joined."""
-        tokens = self._tokens([text for _, text in events])
-        return [" ".join(map(str, tokens[row])) for row in range(len(tokens))]
+        return self._texts.keys(events)
+
+    def unread(self, events: Sequence[Event]) -> list[int]:
+        """Return the numbers of the events (service, text) of which the model reads nothing."""
+        return self._texts.unread(events)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the cosine (n, m) of users' or items' vectors, over `similarity_columns`."""
@@ -344,6 +348,3 @@ class UniversalEncoder:
 
     def _trained(self) -> ModelSource:
         return hub.trained(self.source, self._weights)
-
-    def _tokens(self, texts: Sequence[str]) -> Ragged:
-        return tokens_of(self._tokenizer, texts, self.max_item_tokens)

@@ -26,4 +26,5 @@ async def readyz(request: Request, live: Ready) -> Response:
     """Answer while model, index and model thread do; 503 with the reason when not."""
     if request.app.state.draining:
         raise not_ready("the process is about to end; ask another", kind="draining")
-    return json_response({"status": "ready", **live.engine.stamp})
+    known = {"fallback": live.fallback} if live.fallback else {}
+    return json_response({"status": "ready", **live.engine.stamp, **known})

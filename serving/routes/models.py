@@ -49,6 +49,7 @@ async def models(live: Ready) -> Response:
         "fields": encoder.fields if isinstance(encoder, UniversalEncoder) else {},
         "clocks": encoder.clocks if isinstance(encoder, UniversalEncoder) else {},
         "max_item_tokens": encoder.max_item_tokens,
+        "precision": asdict(live.engine.precision),
     }
     generation = {
         "id": index.name,

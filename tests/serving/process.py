@@ -22,6 +22,7 @@ from serving.protocol import DeadlineProtocol, Deadlines
 from serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "CLUE_DRAIN_SECONDS": "0"}
 
 
 @dataclass
@@ -52,7 +53,7 @@ def started(arguments: list[str], **environment: str) -> Generator[Server]:
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that its worker processes can be ended with it

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,23 @@ def test_an_index_of_another_model_is_never_searched(
     }
 
 
+def test_an_index_of_another_contract_is_never_searched(
+    settings: Settings, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    """Other columns and other lengths under the fingerprint of this model's weights."""
+    encoder = TextEncoder.load(tiny_run.run)
+    wide, fitting = (
+        replace(contents(width=width), model_fingerprint=encoder.fingerprint)
+        for width in (encoder.width + 1, encoder.width)
+    )
+    long = replace(fitting, user_vectors=2 * fitting.user_vectors)
+    for name, made, said in (("wide", wide, "numbers"), ("long", long, "of length one")):
+        with writing(tmp_path / name, overwrite=False):
+            publish(tmp_path / name, made)
+        changed = settings.model_copy(update={"index": tmp_path / name})
+        assert said in asyncio.run(refused_with(changed))["detail"]
+
+
 def test_a_damaged_index_is_refused_by_name(
     settings: Settings, tiny_index: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +233,46 @@ def test_a_damaged_index_is_refused_by_name(
         refused = asyncio.run(refused_with(changed))
         assert "arrays.safetensors" in refused["detail"]
         assert str(tmp_path) not in json.dumps(refused)
+
+
+def test_a_damaged_generation_leaves_the_one_before_in_service(
+    settings: Settings, tiny_index: Path, tmp_path: Path
+) -> None:
+    """It holds all that the store does, /readyz says so, and the next one is taken up."""
+    _, whole = read(tiny_index)
+    out = tmp_path / "index"
+    settings = settings.model_copy(update={"index": out, "store": tmp_path / "store"})
+    published = []
+    with writing(out, overwrite=True):
+        published += [publish(out, whole), publish(out, replace(whole, corpus_name="b"))]
+    event = {"service": "films", "text": "a pan"}
+    gone = whole.user_ids[0].as_py()
+
+    async def written() -> None:
+        async with serving(settings) as (client, _):
+            ready = (await client.get("/readyz")).json()
+            assert ready["index"] == published[1] and "fallback" not in ready
+            assert (await client.put("/v1/users/ann", json={"events": [event]})).status_code == 200
+            assert (await client.delete(f"/v1/users/{gone}")).status_code == 200
+
+    async def damaged() -> None:
+        async with serving(settings) as (client, _):
+            ready = (await client.get("/readyz")).json()
+            assert ready["index"] == published[0]
+            assert published[1] in ready["fallback"] and "items.arrow" in ready["fallback"]
+            assert str(tmp_path) not in ready["fallback"]
+            body = {"events": [event], "k": 100}
+            alike = (await client.post("/v1/users/similar", json=body)).json()["data"]
+            assert alike[0]["user_id"] == "ann" and gone not in {hit["user_id"] for hit in alike}
+            with writing(out, overwrite=True):
+                published.append(publish(out, replace(whole, corpus_name="c")))
+            while (ready := (await client.get("/readyz")).json())["index"] != published[2]:
+                await asyncio.sleep(0.05)
+            assert "fallback" not in ready
+
+    asyncio.run(written())
+    (out / published[1] / "items.arrow").write_bytes(b"torn")
+    asyncio.run(damaged())
 
 
 def test_a_missing_checkpoint_or_index_is_refused_without_naming_paths(

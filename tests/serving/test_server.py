@@ -5,10 +5,14 @@ import socket
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from clue.inference.text_encoder import TextEncoder
@@ -179,19 +183,84 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
     assert not [line for line in server.lines if "Traceback" in line]
 
 
-def test_clue_serve_answers_as_python_does(tiny_run: TinyRun, tiny_index: Path) -> None:
+@pytest.fixture(scope="module")
+def workers(
+    tiny_run: TinyRun, tiny_index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Server]:
+    """`clue serve` in two processes over one store."""
     keys = [f"checkpoint={tiny_run.run}", f"index={tiny_index}", "port=0", "workers=2"]
+    store = tmp_path_factory.mktemp("workers") / "store"
+    environment = {"CLUE_MAX_USERS": "2", "CLUE_STORE": str(store)}
+    with started(["clue.cli", "serve", *keys], **environment) as server:
+        yield server
+
+
+def test_clue_serve_answers_as_python_does(workers: Server, tiny_run: TinyRun) -> None:
     users = [{"films": ["one", "two"]}, {"shop": ["a pan"], "news": ["bread"]}]
-    with started(["clue.cli", "serve", *keys], CLUE_MAX_USERS="2") as server:
-        embed = f"{server.url}/v1/users/embed"
-        assert loaded(lambda: httpx.get(f"{server.url}/readyz")).status_code == 200
-        answer = loaded(lambda: httpx.post(embed, json=body_of(users)))
-        truth = TextEncoder.load(tiny_run.run).encode(users)
-        np.testing.assert_allclose(vectors_in(answer), truth, atol=1e-5)
-        more = loaded(lambda: httpx.post(embed, json=body_of(users * 2)))
-        assert more.status_code == 422
-        for _ in range(10):  # whichever process answers
-            loaded(lambda: httpx.get(f"{server.url}/v1/models"))
-        counted = httpx.get(f"{server.url}/metrics").text
-        assert 'clue_requests_total{method="GET",route="/v1/models",status="200"} 10.0' in counted
-        assert 'route="/v1/users/embed",status="200"} 1.0' in counted
+    embed = f"{workers.url}/v1/users/embed"
+    assert loaded(lambda: httpx.get(f"{workers.url}/readyz")).status_code == 200
+    answer = loaded(lambda: httpx.post(embed, json=body_of(users)))
+    truth = TextEncoder.load(tiny_run.run).encode(users)
+    np.testing.assert_allclose(vectors_in(answer), truth, atol=1e-5)
+    more = loaded(lambda: httpx.post(embed, json=body_of(users * 2)))
+    assert more.status_code == 422
+    for _ in range(10):  # whichever process answers
+        loaded(lambda: httpx.get(f"{workers.url}/v1/models"))
+    counted = httpx.get(f"{workers.url}/metrics").text
+    assert 'clue_requests_total{method="GET",route="/v1/models",status="200"} 10.0' in counted
+    assert 'route="/v1/users/embed",status="200"} 1.0' in counted
+
+
+@contextmanager
+def client_of_each(workers: Server) -> Generator[list[httpx.Client]]:
+    """A connection to each of the two processes: who accepts one keeps it."""
+    with ExitStack() as stack:
+        held: dict[int, httpx.Client] = {}
+        deadline = time.monotonic() + 60
+        while len(held) < 2:
+            assert time.monotonic() < deadline
+            client = stack.enter_context(httpx.Client(base_url=workers.url, timeout=60))
+            loaded(lambda client=client: client.get("/readyz"))
+            ours = {c.laddr.port for c in psutil.Process().net_connections("tcp") if c.raddr}
+            for process in psutil.Process(workers.process.pid).children(recursive=True):
+                theirs = [c.raddr.port for c in process.net_connections("tcp") if c.raddr]
+                if ours.intersection(theirs) and process.pid not in held:
+                    held[process.pid] = client
+        yield list(held.values())
+
+
+def test_what_one_process_wrote_the_other_reads_at_once(workers: Server) -> None:
+    with client_of_each(workers) as clients:
+        for number in range(20):
+            one, other = clients[number % 2], clients[1 - number % 2]
+            event = {"service": "films", "text": f"text {number}"}
+            answer = one.put(f"/v1/users/u{number % 3}", json={"events": [event]})
+            after = {"x-min-seq": str(answer.json()["seq"])}
+            user = other.get(f"/v1/users/u{number % 3}", headers=after)
+            assert user.json()["events"] == [event]
+            body = {"vector": user.json()["vector"], "k": 1}
+            alike = other.post("/v1/users/similar", json=body, headers=after).json()["data"]
+            assert alike[0]["user_id"] == f"u{number % 3}"
+        gone = clients[0].delete("/v1/users/u0")
+        after = {"x-min-seq": str(gone.json()["seq"])}
+        problem(clients[1].get("/v1/users/u0", headers=after), 404)
+
+
+def test_32_upserts_of_one_user_at_once_leave_one_user(workers: Server) -> None:
+    def put(number: int) -> dict[str, Any]:
+        event = {"service": "films", "text": f"text {number}"}
+        answer = clients[number % 2].put("/v1/users/same", json={"events": [event]})
+        assert answer.status_code == 200, answer.text
+        return {"seq": answer.json()["seq"], "events": [event]}
+
+    with client_of_each(workers) as clients, ThreadPoolExecutor(32) as pool:
+        written = list(pool.map(put, range(32)))
+        last = max(written, key=lambda each: each["seq"])
+        assert len({each["seq"] for each in written}) == 32
+        after = {"x-min-seq": str(last["seq"])}
+        for client in clients:
+            user = client.get("/v1/users/same", headers=after).json()
+            assert {name: user[name] for name in last} == last
+            body = {"vector": user["vector"], "k": 100}
+            alike = client.post("/v1/users/similar", json=body, headers=after).json()["data"]
+            assert [hit["user_id"] for hit in alike].count("same") == 1

@@ -1,10 +1,13 @@
 """Generations come and go under a running service: no error, no mixed answer, nobody lost."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from serving.build_index import BuildConfig, build
@@ -58,6 +61,45 @@ async def served(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
     raise AssertionError(f"{name} was never served")
 
 
+class Load:
+    """Requests of several kinds at a time; each answer is whole and of one generation."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.over = False
+        self.answers: Counter[str] = Counter()
+        self.vectors: dict[tuple[str, str], np.ndarray] = {}
+
+    async def run(self) -> None:
+        """Ask until it is over; a vector is that of the model that the answer names."""
+        events = [{"service": "films", "text": "a pan"}]
+        bodies: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/users/embed", {"users": [{"events": events}]}),
+            ("/v1/items/search", {"events": events, "service": "films", "k": 3}),
+            (SIMILAR, {"events": events, "k": 3}),
+        ]
+        while not self.over:
+            for path, body in bodies:
+                answer = await self.client.post(path, json=body)
+                assert answer.status_code == 200, answer.text
+                made = answer.json()
+                self.answers[made["index"]] += 1
+                if path == "/v1/users/embed":
+                    vector = np.array(made["data"][0]["vector"])
+                    kept = self.vectors.setdefault((made["index"], made["model"]), vector)
+                    np.testing.assert_allclose(vector, kept, atol=1e-5)
+                else:
+                    assert len(made["data"]) == 3
+
+    async def end(self, asking: Sequence["asyncio.Task[None]"], generations: set[str]) -> None:
+        """Stop, and see that both generations answered, each by its own model."""
+        self.over = True
+        await asyncio.gather(*asking)
+        assert set(self.answers) == generations
+        indexes, models = zip(*self.vectors, strict=True)
+        assert len(self.vectors) == len(set(indexes)) == len(set(models)) == len(generations)
+
+
 def test_a_model_is_activated_and_rolled_back_with_all_users(
     settings: Settings, tiny_universal: TinyRun
 ) -> None:
@@ -71,6 +113,8 @@ def test_a_model_is_activated_and_rolled_back_with_all_users(
             await put(client, "ann", "a pan")
             candidate = await asyncio.to_thread(candidate_of, settings, tiny_universal)
             path = f"/v1/models/{candidate}:activate"
+            load = Load(client)
+            asking = [asyncio.create_task(load.run()) for _ in range(4)]
             problem(await client.post("/v1/models/000009-aaaaaaaaaaaa:activate", json={}), 404)
             assert (await client.post(path, json={})).status_code == 202
             answer = await served(client, candidate)
@@ -83,7 +127,8 @@ def test_a_model_is_activated_and_rolled_back_with_all_users(
             assert answer.json()["data"][0]["user_id"] == "ann"
             # and back: bob has to be embedded by the first model
             assert (await client.post(f"/v1/models/{first}:activate", json={})).status_code == 202
-            answer = await served(client, first)
+            await served(client, first)
+            await load.end(asking, {first, candidate})
             answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})
             assert answer.json()["data"][0]["user_id"] == "ann"
 

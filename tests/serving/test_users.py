@@ -1,7 +1,11 @@
 """Durable users over HTTP: what is written is read and searched at once, and after a restart."""
 
 import asyncio
+import os
 import resource
+import subprocess
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,25 +153,74 @@ def test_a_read_waits_for_the_write_that_it_names(stored: Settings) -> None:
     asyncio.run(test())
 
 
-def test_on_a_full_disk_reads_go_on_and_writes_are_507(stored: Settings) -> None:
-    async def test() -> None:
-        async with serving(stored) as (client, _):
-            await put(client, "ann", {"events": events("a pan")})
-            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            big = {"events": events(*(f"{n} " * 300 for n in range(500)))}
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-            try:
-                refused = await client.put("/v1/users/bob", json=big)
-                assert (await client.get("/v1/users/ann")).status_code == 200
-                assert len(await like(client, "ann", k=3)) == 3
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            assert problem(refused, 507)["type"] == "urn:clue:problem:disk-full"
-            assert "retry-after" in refused.headers
-            problem(await client.get("/v1/users/bob"), 404)
-            await put(client, "bob", big)
+@contextmanager
+def limited() -> Generator[None]:
+    """No file of this process grows beyond 100 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    asyncio.run(test())
+
+@contextmanager
+def filled(folder: Path) -> Generator[None]:
+    """The file system of `folder` has no byte left."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Generator[None]:
+    """Mount a file system of 4 MB in memory over `folder`, which is the test's own."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+async def refuses_and_recovers(stored: Settings, full: AbstractContextManager[None]) -> None:
+    """Have a service whose disk is full for a while refuse writes, read, search, and go on."""
+    async with serving(stored) as (client, _):
+        await put(client, "ann", {"events": events("a pan")})
+        big = {"events": events(*(f"{n} " * 300 for n in range(500)))}
+        many = {"users": [{"user_id": f"many {n}", **big} for n in range(3)]}
+        with full:
+            refused = [
+                await client.put("/v1/users/bob", json=big),
+                await client.post("/v1/users/ann/events", json=big),
+                await client.post("/v1/users/upsert", json=many),
+            ]
+            ann = (await client.get("/v1/users/ann")).json()
+            assert len(await like(client, "ann", k=3)) == 3
+            assert (await client.get("/readyz")).status_code == 200
+        for answer in refused:
+            assert problem(answer, 507)["type"] == "urn:clue:problem:disk-full"
+            assert "retry-after" in answer.headers
+        assert ann["events"] == events("a pan")
+        for unwritten in ("bob", "many%200", "many%202"):
+            problem(await client.get(f"/v1/users/{unwritten}"), 404)
+        assert await put(client, "bob", big) == 2  # by itself, without restart
+
+
+def test_on_a_full_disk_reads_go_on_and_writes_are_507(stored: Settings) -> None:
+    asyncio.run(refuses_and_recovers(stored, limited()))
+
+
+def test_on_a_disk_without_a_byte_left_too(settings: Settings, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk):
+        stored = settings.model_copy(update={"store": disk / "store"})
+        asyncio.run(refuses_and_recovers(stored, filled(disk)))
 
 
 def test_without_a_store_no_user_is_kept(settings: Settings) -> None:

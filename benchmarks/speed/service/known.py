@@ -27,23 +27,28 @@ def measure(study: Study) -> None:
         study.serving("known", store=store, rebuild_users=str(10**9)) as ours,
         process.running(command, {}, study.root / "empty.log", "/") as empty,
     ):
-        ids = stored(study, ours, USERS)
-        arms: Mapping[str, tuple[Server, Stream]] = {
-            EMPTY: (empty, _stream([request("GET", "/")])),
-            KNOWN: (ours, _stream([request("GET", f"/v1/users/{one}") for one in ids])),
-        }
-        rates: dict[str, list[float]] = {name: [] for name in arms}
-        loads: dict[str, list[Load]] = {name: [] for name in arms}
-        for number in range(study.rounds):
-            for name, (server, stream) in arms.items():
-                load = study.send(server, {"get": stream})
-                answers = load.answers["get"]
-                if answers.count(200) < len(answers.status):
-                    raise ValueError(f"{name}: {sorted(set(answers.status.tolist()))}")
-                seconds = study.seconds
-                rates[name].append(answers.rate(seconds / 10, seconds))
-                loads[name].append(load)
-            say(f"a stored user: round {number + 1} of {study.rounds} done")
+        compare(study, ours, empty)
+
+
+def compare(study: Study, ours: Server, empty: Server) -> None:
+    """Add the rows and the claim of our service, which has a store, and of an empty one."""
+    ids = stored(study, ours, USERS)
+    arms: Mapping[str, tuple[Server, Stream]] = {
+        EMPTY: (empty, _stream([request("GET", "/")])),
+        KNOWN: (ours, _stream([request("GET", f"/v1/users/{one}") for one in ids])),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    loads: dict[str, list[Load]] = {name: [] for name in arms}
+    for number in range(study.rounds):
+        for name, (server, stream) in arms.items():
+            load = study.send(server, {"get": stream})
+            answers = load.answers["get"]
+            if answers.count(200) < len(answers.status):
+                raise ValueError(f"{name}: {sorted(set(answers.status.tolist()))}")
+            seconds = study.seconds
+            rates[name].append(answers.rate(seconds / 10, seconds))
+            loads[name].append(load)
+        say(f"a stored user: round {number + 1} of {study.rounds} done")
     for name, made in loads.items():
         ratios = [a / b for a, b in zip(rates[name], rates[EMPTY], strict=True)]
         study.row(

@@ -145,6 +145,7 @@ class _Sender:
             await asyncio.sleep(TICK_SECONDS)
         for connection in self.idle:
             connection.transport.abort()
+        await asyncio.sleep(TICK_SECONDS)  # in which they are closed
 
     async def _send_on_time(self, rate: float) -> None:
         for number in range(round(rate * self.plan.seconds)):
@@ -199,7 +200,8 @@ class _Sender:
     def lost(self) -> None:
         """Open another connection where a request waits for one."""
         self.open -= 1
-        if self.waiting or (self.stream.rate is None and self.outstanding):
+        over = time.perf_counter() - self.began > self.plan.seconds
+        if self.waiting or (self.stream.rate is None and not over):
             task = asyncio.ensure_future(self._connect())
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
