@@ -39,9 +39,9 @@ def history_of(
     most = settings.max_text_bytes // 4 if encoder.reads == "text" else -1
     for number, event in enumerate(events):
         text, time = event.text, event.time
-        if text is not None and len(text) <= most and (time is None or time <= as_of):
-            if not event.model_extra:  # nothing that may be wrong is there: half of the time here
-                continue
+        in_time = time is None or time <= as_of
+        if text is not None and len(text) <= most and in_time and not event.model_extra:
+            continue  # nothing that may be wrong is there: half of the time of this function
         for where, what in event_faults(event, encoder, settings, as_of):
             errors.append((f"{pointer}/{number}/{where}", what))
     if len(errors) > before:
