@@ -7,7 +7,7 @@ Run it again with overwrite=true to publish a new generation; a service loads it
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clue.config import run_command
+from clue.data.cache import CacheConfig
 from clue.data.corpus import Corpus
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder, load
@@ -30,11 +31,12 @@ class BuildConfig:
     """
 
     checkpoint: Path
-    corpus: Path
+    corpus: Path  # A directory, or a URL of one: s3://, gs://.
     out: Path
     device: str = "cpu"
     overwrite: bool = False
     activate: bool = True
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 def build(config: BuildConfig) -> str:
@@ -44,7 +46,7 @@ def build(config: BuildConfig) -> str:
     `Corpus.open` and `load` raise; the index that is there stays as it is.
     """
     with writing(config.out, overwrite=config.overwrite):
-        corpus = Corpus.open(config.corpus)
+        corpus = Corpus.open(config.corpus, config.cache)
         encoder = load(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)
