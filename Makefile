@@ -46,10 +46,11 @@ types: $(STAMP) ## pyright
 # whose fixtures its tests share; in their order, else the longest file of one test comes last.
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not cluster' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-cluster: export OMP_NUM_THREADS := 1
-test-cluster: $(STAMP) ## the tests on two hosts alone: network namespaces, which take root and `ip`
+test-cluster: $(STAMP) ## two hosts (root and `ip`), Spark (Java 17), Ray, a store, kills
+	$(PIP_INSTALL) -e '.[serve,bench,dev,spark,ray]'
 	$(BIN)/python -m pytest tests/cluster
 
 docs: $(STAMP) ## build the documentation into build/site; pytest builds it too

@@ -86,5 +86,9 @@ class _Package(ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # cloudpickle, by which Spark and Ray send functions, knows modules by their exact class
+        return import_module, (__name__,)
+
 
 sys.modules[__name__].__class__ = _Package

@@ -6,7 +6,8 @@
 It reads a prepared corpus (or `data=CONFIG.yaml`, the description of raw event logs, which it
 prepares with the checkpoint's own tokenizer first), and writes one row for each user and service
 and one for all services together: user_id, service, as_of, vector. OUT is one Parquet file where
-its name ends in .parquet, else a directory of shards with a manifest. Processes share the shards;
+its name ends in .parquet, else a directory of shards with a manifest. CORPUS and OUT may be URLs,
+s3:// or gs://, and so may the logs of `data`. Processes share the shards;
 one that is finished is never made twice: the same command goes on where it was killed. The corpus
 of `data` lies beside the table, OUT.corpus, and the next day's replaces it.
 With `before=TIME` only earlier events are read, and a model that reads time is asked as of it, but
@@ -14,9 +15,11 @@ in services whose times are positions; `as_of` is the time of the last event rea
 """
 
 import dataclasses
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +27,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from clue.config import load, run_command
+from clue.data.cache import DEFAULT, CacheConfig, hold_manifest
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig
+from clue.data.store import path_of, url_of
+from clue.data.upload import outbox, upload
 from clue.inference import encoder as inference
 from clue.inference import shards
 from clue.inference.encoder import Encoder
-from clue.inference.pooling import ALL, BATCH, histories_of
+from clue.inference.pooling import ALL, BATCH, Amounts, Part, histories_of
+from clue.inference.shared_items import shared_inputs
+from clue.inference.work import Done, in_words, user_flops
 from clue.prepare import prepare
 from clue.train.distributed import init_accelerator
 
@@ -42,12 +52,13 @@ class EmbedConfig:
     """What to embed with what: `corpus` or `data`, one of them; `untrained` is the control."""
 
     checkpoint: Path  # A run directory (its best checkpoint), or a checkpoint.
-    out: Path  # The Parquet file to write, or a directory of shards.
-    corpus: Path | None = None
+    out: Path  # The Parquet file to write, or a directory of shards; s3://, gs://: of shards.
+    corpus: Path | None = None  # What `clue/prepare.py` wrote: a directory, s3://, gs://.
     data: Path | None = None
     before: float | None = None  # Only events before this time are read (epoch seconds).
     untrained: bool = False
     shard_users: int = 65_536  # Users of a shard, what a process does at a time.
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
         """Validate that there is one input, and somebody in a shard."""
@@ -55,6 +66,10 @@ class EmbedConfig:
             raise ValueError(f"shard_users is {self.shard_users}; a shard has at least one user")
         if (self.corpus is None) == (self.data is None):
             raise ValueError("give either corpus=DIRECTORY or data=CONFIG.yaml")
+        if url_of(self.out) is not None and self.out.suffix == ".parquet":
+            raise ValueError(
+                f"out={url_of(self.out)} is one file; a store takes a folder of shards"
+            )
 
 
 def main() -> None:
@@ -71,13 +86,15 @@ def embed(config: EmbedConfig) -> int:
 
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
-    accelerator = init_accelerator(bf16=False, trackers=[], run=config.out.parent)
+    url = url_of(config.out)
+    out = config.out if url is None else outbox(url, config.cache)
+    accelerator = init_accelerator(bf16=False, trackers=[], run=out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
     if config.data is not None and accelerator.is_main_process:
-        prepare_logs(config.data, beside(config.out), encoder)
+        prepare_logs(config.data, beside(out), encoder)
     accelerator.wait_for_everyone()
-    corpus = Corpus.open(config.corpus or beside(config.out))
+    corpus = Corpus.open(config.corpus or beside(out), config.cache)
     plan = shards.Plan(
         model_fingerprint=encoder.fingerprint,
         corpus_fingerprint=corpus.fingerprint,
@@ -86,23 +103,52 @@ def embed(config: EmbedConfig) -> int:
         users=corpus.num_users,
         shard_users=config.shard_users,
     )
-    if (rows := shards.finished(config.out, plan)) is not None:
+    if (rows := shards.finished(config.out, plan, config.cache)) is not None:
         return rows
-    with shards.held(config.out, accelerator.is_main_process) as work:
-        if accelerator.is_main_process:
-            shards.begin(work, plan)
-        accelerator.wait_for_everyone()
-        missing = shards.missing(work, plan)
-        accelerator.wait_for_everyone()  # nobody adds one before all have looked
-        own = missing[accelerator.process_index :: accelerator.num_processes]
-        items = encoder.item_inputs(corpus) if own else None
-        for number in tqdm(own, desc="embed", unit="shard", disable=not sys.stderr.isatty()):
-            write = partial(write_part, encoder=encoder, corpus=corpus, items=items, config=config)
-            shards.write(work, number, plan.users_of(number), write)
-        accelerator.wait_for_everyone()
-        rows = shards.finish(work, plan, config.out) if accelerator.is_main_process else 0
+    with shards.held(out, accelerator.is_main_process) as work:
+        rows = shards.finished(out, plan, config.cache) if url else None  # made, and not sent yet
+        if rows is None:
+            if accelerator.is_main_process:
+                shards.begin(work, plan)
+            accelerator.wait_for_everyone()
+            write_missing(work, plan, encoder, corpus, config, accelerator)
+            rows = shards.finish(work, plan, out) if accelerator.is_main_process else 0
+        if url is not None and accelerator.is_main_process:
+            upload(out, url, config.cache)
+            shutil.rmtree(out)
         accelerator.wait_for_everyone()
     return rows
+
+
+def write_missing(
+    work: Path,
+    plan: shards.Plan,
+    encoder: Encoder,
+    corpus: Corpus,
+    config: EmbedConfig,
+    accelerator: Accelerator,
+) -> None:
+    """Write the shards that are not finished, each by one of the processes, and print the rate."""
+    missing = shards.missing(work, plan)
+    accelerator.wait_for_everyone()  # nobody adds one before all have looked
+    if not missing:
+        return
+    items = shared_inputs(encoder, corpus, work, accelerator)
+    own = missing[accelerator.process_index :: accelerator.num_processes]
+    began = time.perf_counter()
+    for number in tqdm(own, desc="embed", unit="shard", disable=not sys.stderr.isatty()):
+        write = partial(write_part, encoder=encoder, corpus=corpus, items=items, config=config)
+        shards.write(work, number, plan.users_of(number), write)
+    seconds = time.perf_counter() - began
+    users = np.concatenate([np.array([], np.int64), *(np.array(plan.users_of(n)) for n in own)])
+    flops = 0.0
+    for start in range(0, len(users), BATCH):
+        parts, _ = histories_before(corpus, users[start : start + BATCH], config.before)
+        lengths = [histories.lengths for histories, _ in parts]
+        flops += user_flops(encoder, lengths, list(map(corpus.is_clock, range(len(parts)))))
+    done = gather_object([Done.of(len(users), seconds, flops, accelerator.device)])
+    if accelerator.is_main_process:
+        sys.stderr.write(f"{in_words(done)}\n")
 
 
 def beside(out: Path) -> Path:
@@ -170,16 +216,7 @@ def rows_of(
     before: float | None,
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
-    parts, amounts = histories_of(corpus, users)
-    early = [times.values < (np.inf if before is None else before) for _, times in parts]
-    parts = [
-        (items.mask(kept), times.mask(kept))
-        for (items, times), kept in zip(parts, early, strict=True)
-    ]
-    amounts = [
-        {name: values.mask(kept) for name, values in named.items()}
-        for named, kept in zip(amounts, early, strict=True)
-    ]
+    parts, amounts = histories_before(corpus, users, before)
     moment = None if before is None else np.full(len(users), before)
     by_service, pooled = encoder.encode_services(
         corpus, parts, as_of=moment, amounts=amounts, items=items
@@ -194,12 +231,34 @@ def rows_of(
     yield _record_batch(corpus, ALL, users[seen], latest[seen], pooled[seen])
 
 
-def read_embeddings(path: Path) -> pa.Table:
+def histories_before(
+    corpus: Corpus, users: np.ndarray, before: float | None
+) -> tuple[Sequence[Part], Sequence[Amounts]]:
+    """Return `histories_of` these users, only the events before a moment."""
+    parts, amounts = histories_of(corpus, users)
+    if before is None:
+        return parts, amounts
+    early = [times.values < before for _, times in parts]
+    parts = [
+        (items.mask(kept), times.mask(kept))
+        for (items, times), kept in zip(parts, early, strict=True)
+    ]
+    amounts = [
+        {name: values.mask(kept) for name, values in named.items()}
+        for named, kept in zip(amounts, early, strict=True)
+    ]
+    return parts, amounts
+
+
+def read_embeddings(path: Path | str, cache: CacheConfig = DEFAULT) -> pa.Table:
     """Return the embedding table at `path`; `schema.metadata` names its model and its corpus.
 
-    `path` is a Parquet file or a directory of shards. Raises FileNotFoundError where there is none
-    and ValueError for another kind of file, or a directory that lacks one.
+    `path` is a Parquet file, a directory of shards or a URL of one. Raises FileNotFoundError where
+    there is none and ValueError for another kind of file, or a directory that lacks one.
     """
+    url = url_of(path)
+    held = None if url is None else hold_manifest(url, cache)
+    path = path_of(path) if held is None else held.path
     if path.is_dir():
         files = shards.files(path)
     elif path.is_file():

@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 from clue.atomic import sha256
 from clue.config import run_command
-from clue.data.corpus import SPLITS, Manifest, building, history_file, read_manifest, seal
+from clue.data.cache import MANIFEST
+from clue.data.corpus import FORMAT, SPLITS, Manifest, building, history_file, seal
 from clue.data.fields import MOST_VALUES, Field
 from clue.data.ingest import validation, writer
+from clue.data.ingest.files import LogFile
 from clue.data.ingest.prepare_config import (
     PrepareConfig,
     TokenizerConfig,
@@ -38,7 +40,9 @@ from clue.data.ingest.prepare_config import (
 from clue.data.ingest.readers import delimiter_of
 from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import settle_units
+from clue.data.store import url_of
 from clue.data.text import learn_tokenizer, read_tokenizer
+from clue.data.upload import outbox, read_small, upload
 
 HELP = """Make a corpus out of behaviour logs.
 
@@ -64,17 +68,17 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     event_log, item_log = open_logs(config)
     layout = layout_of(config, event_log, item_log)
     with show.stage("hashing the sources"):
-        source = [
-            _identify(file.path) for log in (event_log, item_log) if log for file in log.files
-        ]
+        source = [_identify(file) for log in (event_log, item_log) if log for file in log.files]
     inputs = _digest(config, source)
-    if _is_there(out, inputs, config.overwrite):
-        show.line(f"{out} is already there, made from the same logs with the same settings")
+    url = url_of(out)
+    if _is_there(out, inputs, config):
+        show.line(f"{url or out} is already there, made from the same logs with the same settings")
         return out
     for file in event_log.files:
         if file.format == "csv" and file.delimiter is None and delimiter_of(file) != ",":
             show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
-    with building(out, replace=config.overwrite) as scratch:
+    here = out if url is None else outbox(url, config.cache)
+    with building(here, replace=config.overwrite or url is not None) as scratch:
         with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
             dropped, clocks = _read(db, (event_log, item_log), layout, config, show)
             services = _number(db, config, layout, show)
@@ -88,42 +92,51 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         )
         with show.stage("sealing"):
             seal(scratch / "corpus", manifest)
+    if url is not None:
+        with show.stage(f"uploading to {url}"):
+            upload(here, url, config.cache)
+        shutil.rmtree(here)
     show.line(
-        f"{out}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
+        f"{url or out}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
         f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
     )
     return out
 
 
-def _identify(file: Path) -> dict[str, Any]:
-    stat = file.stat()
+def _identify(file: LogFile) -> dict[str, Any]:
+    stat = file.path.stat()
     if stat.st_size > HASHED_WHOLE:
         return {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    return {"path": str(file), "sha256": sha256(file)}
+    return {"path": str(file), "sha256": sha256(file.path)}
 
 
 def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
     """Return a hash of all that decides what the corpus will hold."""
     settled = dataclasses.replace(config, out=None, overwrite=False, memory_limit="")
     path = config.tokenizer.path
-    parts = [dataclasses.asdict(settled), source, sha256(path) if path and path.is_file() else ""]
+    settings = {key: value for key, value in dataclasses.asdict(settled).items() if key != "cache"}
+    parts = [settings, source, sha256(path) if path and path.is_file() else ""]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
-def _is_there(out: Path, inputs: str, overwrite: bool) -> bool:
+def _is_there(out: Path, inputs: str, config: PrepareConfig) -> bool:
     """Return whether `out` is the corpus asked for; ValueError where it must not be replaced."""
-    if not out.exists():
+    url, overwrite = url_of(out), config.overwrite
+    if url is None and not out.exists():
         return False
-    if not (out / "manifest.json").is_file():
+    if url is None and not (out / MANIFEST).is_file():
         raise ValueError(f"{out} is there and is no corpus; give another out=")
     if not overwrite:
         try:
-            same = read_manifest(out).inputs == inputs
-        except (TypeError, ValueError):
+            there = json.loads(read_small(out, MANIFEST, config.cache))
+            same = (there.get("inputs"), there.get("format")) == (inputs, FORMAT)
+        except FileNotFoundError:
+            return False
+        except (AttributeError, ValueError):
             same = False
         if not same:
             raise ValueError(
-                f"{out} holds a corpus of other logs or settings; "
+                f"{url or out} holds a corpus of other logs or settings; "
                 "give overwrite=true to replace it, or another out="
             )
     return not overwrite

@@ -207,7 +207,7 @@ def open_corpus(config: PretrainConfig) -> Corpus:
     """Return the corpus of the run; the demo's is made where it is missing."""
     if not config.corpus.exists() and config.corpus == PretrainConfig().corpus:
         make_demo_corpus(config.corpus)
-    return Corpus.open(config.corpus)
+    return Corpus.open(config.corpus, config.cache)
 
 
 def make_demo_corpus(path: Path) -> None:

@@ -7,7 +7,7 @@ Run it again with overwrite=true to publish a new generation; a service loads it
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from clue.config import run_command
+from clue.data.cache import CacheConfig
 from clue.data.corpus import Corpus
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder, load
 from clue.inference.pooling import BATCH, histories_of
-from serving.generation import Contents, check, content_of, publish, writing
+from serving.contents import Contents, check, content_of
+from serving.generation import publish, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +32,12 @@ class BuildConfig:
     """
 
     checkpoint: Path
-    corpus: Path
+    corpus: Path  # A directory, or a URL of one: s3://, gs://.
     out: Path
     device: str = "cpu"
     overwrite: bool = False
     activate: bool = True
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 def build(config: BuildConfig) -> str:
@@ -44,7 +47,7 @@ def build(config: BuildConfig) -> str:
     `Corpus.open` and `load` raise; the index that is there stays as it is.
     """
     with writing(config.out, overwrite=config.overwrite):
-        corpus = Corpus.open(config.corpus)
+        corpus = Corpus.open(config.corpus, config.cache)
         encoder = load(config.checkpoint, config.device)
         contents = embed(encoder, corpus)
         check(contents)

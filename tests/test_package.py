@@ -1,5 +1,6 @@
 """`import clue` is light, and its names mean the same whatever was imported before."""
 
+import pickle
 import subprocess
 import sys
 
@@ -61,6 +62,10 @@ def test_a_command_is_a_function_in_any_order_of_imports(first: str) -> None:
     heavy = {"torch._dynamo", "torch.distributed.tensor", "pandas"}  # 2 s of a command's start
     lines.append(f"assert not {heavy} & sys.modules.keys()")
     assert tuple(python("\n".join(lines)).split()) == FUNCTIONS
+
+
+def test_the_package_is_pickled_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(clue)) is clue
 
 
 def test_the_version_is_the_installed_one() -> None:

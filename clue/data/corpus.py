@@ -27,8 +27,10 @@ import numpy as np
 import pyarrow as pa
 
 from clue.atomic import sha256, sync
+from clue.data.cache import DEFAULT, CacheConfig, Held, hold_manifest
 from clue.data.fields import Field
 from clue.data.ragged import Ragged
+from clue.data.store import path_of, url_of
 
 FORMAT = 3  # since 3, a manifest says which services' times are a clock's
 SPLITS = ("train", "valid", "test")
@@ -45,7 +47,8 @@ class Manifest:
     what `on_bad_row: drop` left out, by reason; an event whose item has another text is kept.
     `clocks` is true of the services whose times are epoch seconds, false of those whose times are
     positions, between which no duration is known. `fields` are those of the services that have
-    any; what their codes stand for is part of the fingerprint.
+    any; what their codes stand for is part of the fingerprint. `files` are the `bytes` and `sha256`
+    of each file, by which a copy is checked.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Manifest:
     templates: dict[str, str] = field(default_factory=dict[str, str])
     dropped_rows: dict[str, int] = field(default_factory=dict[str, int])
     source: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    files: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     inputs: str = ""
     tokenizer_sha256: str = ""
     fingerprint: str = ""
@@ -77,9 +81,10 @@ class Corpus:
     `item_content` (int64, equal for items with equal tokens), `item_tokens` (Ragged of int32).
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, held: Held | None = None) -> None:
         """Map the files of `path`; use `Corpus.open`, which also checks them."""
         self.path = path
+        self.held = held  # in the cache, as long as this object lives
         self.manifest = manifest
         self.services = tuple(manifest.services)
         self.num_users = manifest.num_users
@@ -105,13 +110,18 @@ class Corpus:
             )
 
     @classmethod
-    def open(cls, path: Path) -> "Corpus":
-        """Return the corpus in directory `path`.
+    def open(cls, path: Path | str, cache: CacheConfig = DEFAULT) -> "Corpus":
+        """Return the corpus in the directory or at the URL `path` (`s3://`, `gs://`, `file://`).
 
-        Raises FileNotFoundError where there is none and ValueError for another format or for files
-        that do not belong together; both name the next step.
+        What lies in a store is copied into the `cache` first, once for all processes, and checked
+        against the hashes of its manifest. Raises FileNotFoundError where there is none, ValueError
+        for another format or for files that do not belong together, PermissionError and
+        ConnectionError as the store does; each names the next step.
         """
-        return cls(path, read_manifest(path))
+        url = url_of(path)
+        held = None if url is None else hold_manifest(url, cache)
+        local = path_of(path) if held is None else held.path
+        return cls(local, read_manifest(local), held)
 
     def items_of(self, service: int) -> Ragged:
         """Return the item indices (int32) of every user's events in a service, oldest first."""
@@ -189,14 +199,17 @@ def ragged_column(rows: Ragged) -> pa.Array:
 
 def seal(path: Path, manifest: Manifest) -> None:
     """Write `manifest` into `path`, its two hashes computed from the files that lie there."""
-    hashes = {file.name: sha256(file) for file in sorted(path.glob("*.arrow"))}
-    hashes["tokenizer.json"] = sha256(path / "tokenizer.json")
+    named = [*sorted(path.glob("*.arrow")), path / "tokenizer.json"]
+    hashes = {file.name: sha256(file) for file in named}
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": hashes[file.name]} for file in named
+    }
     if manifest.fields:
         fields = dataclasses.asdict(manifest)["fields"]
         hashes["fields"] = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     sealed = dataclasses.replace(
-        manifest, tokenizer_sha256=hashes["tokenizer.json"], fingerprint=whole
+        manifest, files=files, tokenizer_sha256=hashes["tokenizer.json"], fingerprint=whole
     )
     file = path / "manifest.json"
     text = json.dumps(dataclasses.asdict(sealed), indent=1, ensure_ascii=False)

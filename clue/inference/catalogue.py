@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from clue.data.corpus import Corpus
 from clue.data.fields import Field
 from clue.data.marks import MarkTable
 
@@ -23,6 +25,22 @@ class Known:
         if item_id is not None:
             return self.by_id.get((service, item_id), -1)
         return self.by_content.get((service, content), -1)
+
+    def rows(self, corpus: Corpus, items: range) -> np.ndarray:
+        """Return the rows (n,) of these items of a corpus by their ids, -1 for what is unknown."""
+        numbers = corpus.item_service[items.start : items.stop]
+        ids = corpus.item_ids.slice(items.start, len(items)).to_pylist()
+        keys = zip((corpus.services[number] for number in numbers), ids, strict=True)
+        return np.array([self.by_id.get(key, -1) for key in keys], np.int64)
+
+
+def check_tokenizer(corpus: Corpus, known: str, path: Path) -> None:
+    """Raise ValueError for a corpus of another tokenizer than that of this sha256, at `path`."""
+    if corpus.manifest.tokenizer_sha256 != known:
+        raise ValueError(
+            f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
+            f"it again with tokenizer.path={path}"
+        )
 
 
 def fields_of(corpus: dict[str, Any]) -> dict[str, str]:

@@ -109,10 +109,18 @@ class Encoder(Protocol):
         """Return the cosine (n, m) of each vector of `a` (n, E) with each of `b` (m, E)."""
         ...
 
-    def item_inputs(self, corpus: Corpus) -> Any:
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return what takes time to make of these items of the corpus, each array (n, ...).
+
+        Raises ValueError for a corpus of another tokenizer.
+        """
+        ...
+
+    def item_inputs(self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None) -> Any:
         """Return what the model reads of each item of the corpus: vectors, rows, or more.
 
-        Raises ValueError for a corpus of another tokenizer or catalogue.
+        `arrays` are `item_arrays` of all items, for callers who have them. Raises ValueError for a
+        corpus of another tokenizer or catalogue.
         """
         ...
 

@@ -260,7 +260,13 @@ class ItemIdEncoder:
         """Return the embedding e_j (I, D) of each item of the corpus, of any length."""
         return self.model.decoder.item.weight.detach()[self.item_inputs(corpus)].cpu().numpy()
 
-    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return nothing: this model's items are rows of a table."""
+        return {}
+
+    def item_inputs(
+        self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> torch.Tensor:
         """Return the row (I,) of the model for every item of the corpus, whatever their order.
 
         Raises ValueError where the corpus has items outside the catalogue: it is of another log.

@@ -19,8 +19,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from clue.atomic import sha256, sync, write_text
+from clue.data.cache import MANIFEST, CacheConfig
+from clue.data.upload import read_small
+from clue.inference.shared_items import FOLDER
 
-MANIFEST = "manifest.json"
 PLAN = "plan.json"
 FORMAT = 1
 
@@ -95,9 +97,9 @@ def write(work: Path, shard: int, users: range, make: Callable[[Path, range], No
     make(beside, users)
     sync(beside)
     about = {
-        "file": place.name,
         "users": [users.start, users.stop],
         "rows": pq.read_metadata(beside).num_rows,
+        "bytes": beside.stat().st_size,
         "sha256": sha256(beside),
     }
     beside.replace(place)
@@ -107,16 +109,18 @@ def write(work: Path, shard: int, users: range, make: Callable[[Path, range], No
 
 def finish(work: Path, plan: Plan, out: Path) -> int:
     """Make the finished shards the table `out`, in place of an older one; return its rows."""
-    each: list[dict[str, Any]] = [
-        json.loads((work / f"{name(n)}.json").read_text(encoding="utf-8"))
+    each: dict[str, dict[str, Any]] = {
+        f"{name(n)}.parquet": json.loads((work / f"{name(n)}.json").read_text(encoding="utf-8"))
         for n in range(plan.count)
-    ]
-    rows = sum(one["rows"] for one in each)
+    }
+    rows = sum(one["rows"] for one in each.values())
     if out.suffix == ".parquet":
-        merge([work / one["file"] for one in each], out)
+        merge([work / file for file in each], out)
         shutil.rmtree(work)
         return rows
-    manifest = {**asdict(plan), "rows": rows, "shards": each}
+    if (work / FOLDER).is_dir():
+        shutil.rmtree(work / FOLDER)
+    manifest = {**asdict(plan), "rows": rows, "files": each}
     write_text(work / MANIFEST, json.dumps(manifest, indent=1))
     older = out.with_name(f".{out.name}.older")
     if older.exists():
@@ -132,11 +136,12 @@ def finish(work: Path, plan: Plan, out: Path) -> int:
     return rows
 
 
-def finished(out: Path, plan: Plan) -> int | None:
-    """Return the rows of the directory `out` where it is the table of this plan already."""
-    if not (out / MANIFEST).is_file():
+def finished(out: Path, plan: Plan, cache: CacheConfig) -> int | None:
+    """Return the rows of the directory `out`, perhaps in a store, if it is this plan's table."""
+    try:
+        manifest = json.loads(read_small(out, MANIFEST, cache))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     same = all(manifest.get(name) == value for name, value in asdict(plan).items())
     return manifest["rows"] if same else None
 
@@ -159,8 +164,9 @@ def files(table: Path) -> list[Path]:
     if not (table / MANIFEST).is_file():
         raise ValueError(f"{table} has no {MANIFEST}: it is no finished table; run clue embed")
     manifest = json.loads((table / MANIFEST).read_text(encoding="utf-8"))
-    paths = [table / one["file"] for one in manifest["shards"]]
-    for path, one in zip(paths, manifest["shards"], strict=True):
+    shards: dict[str, dict[str, Any]] = manifest["files"]
+    paths = [table / file for file in shards]
+    for path, one in zip(paths, shards.values(), strict=True):
         if not path.is_file() or sha256(path) != one["sha256"]:
             raise ValueError(f"{path} is not what was written; run clue embed again")
     return paths

@@ -12,6 +12,7 @@ from clue.data.ragged import Ragged
 from clue.data.text import read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors, user_vectors
 from clue.inference import hub
+from clue.inference.catalogue import check_tokenizer
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.item_cache import Item, ItemCache, ItemsRead
 from clue.inference.pooling import (
@@ -233,25 +234,29 @@ class TextEncoder:
             items = self.item_inputs(corpus)
         return user_vectors(self.model, items, histories.last(self.max_events)).numpy()
 
-    def item_inputs(self, corpus: Corpus) -> torch.Tensor:
-        """Return the item encoder's vector (I, D) of each item of the corpus.
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return the item encoder's vectors (n, D) of these items of the corpus.
 
         Raises ValueError for a corpus of another tokenizer.
         """
-        self.check(corpus)
-        return item_vectors(self.model, corpus.item_tokens)
+        check_tokenizer(corpus, self.tokenizer_sha256, self.tokenizer_path)
+        tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
+        return {"items": item_vectors(self.model, tokens).numpy()}
+
+    def item_inputs(
+        self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> torch.Tensor:
+        """Return the item encoder's vector (I, D) of each item of the corpus.
+
+        `arrays` are `item_arrays` of all of them. Raises ValueError as that does.
+        """
+        if arrays is None:
+            arrays = self.item_arrays(corpus, range(corpus.num_items))
+        return torch.from_numpy(arrays["items"])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:
         """Return `item_inputs(corpus)`: each item before the user encoder reads it."""
         return self.item_inputs(corpus).numpy()
-
-    def check(self, corpus: Corpus) -> None:
-        """Raise ValueError where the corpus was written with another tokenizer."""
-        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
-            raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
-                f"it again with tokenizer.path={self.tokenizer_path}"
-            )
 
     def _as_histories(self, items: torch.Tensor) -> np.ndarray:
         single = Ragged(np.arange(len(items)), np.arange(len(items) + 1))

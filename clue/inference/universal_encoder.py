@@ -19,7 +19,7 @@ from clue.data.text import content_of, read_tokenizer
 from clue.evaluation.encode import by_service, item_vectors
 from clue.inference import hub
 from clue.inference.blocks import BLOCKS, BlockVectors, ItemInputs, Service
-from clue.inference.catalogue import fields_of, known_items, mark_table
+from clue.inference.catalogue import check_tokenizer, fields_of, known_items, mark_table
 from clue.inference.events import Described, TimedUser, numeric, read_users
 from clue.inference.hub import ModelSource, name_of
 from clue.inference.item_cache import Item, ItemCache, ItemsRead
@@ -273,21 +273,25 @@ class UniversalEncoder:
         service = Service(int(present[0]) if len(present) == 1 else -1, clock=False)
         return self._blocks.of_users([(histories, times)], inputs, [service], None)
 
-    def item_inputs(self, corpus: Corpus) -> ItemInputs:
-        """Return what the blocks read of each item of the corpus.
+    def item_arrays(self, corpus: Corpus, items: range) -> dict[str, np.ndarray]:
+        """Return what the blocks read of these items alone, by block; raises as `item_inputs`."""
+        check_tokenizer(corpus, self.tokenizer_sha256, self.tokenizer_path)
+        tokens = corpus.item_tokens.take(np.arange(items.start, items.stop))
+        read = self._blocks.read_items(tokens, self._known.rows(corpus, items))
+        return {name: each.numpy() for name, each in read.vectors.items()}
+
+    def item_inputs(
+        self, corpus: Corpus, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> ItemInputs:
+        """Return what the blocks read of each item; `arrays` are `item_arrays` of all of them.
 
         Raises ValueError for a corpus of another tokenizer.
         """
-        if corpus.manifest.tokenizer_sha256 != self.tokenizer_sha256:
-            raise ValueError(
-                f"{corpus.path} was prepared with another tokenizer than the checkpoint's; prepare "
-                f"it again with tokenizer.path={self.tokenizer_path}"
-            )
-        services = [corpus.services[number] for number in corpus.item_service]
-        keys = zip(services, corpus.item_ids.to_pylist(), strict=True)
-        rows = np.array([self._known.by_id.get(key, -1) for key in keys], np.int64)
+        items = range(corpus.num_items)
+        made = self.item_arrays(corpus, items) if arrays is None else arrays
+        vectors = {name: torch.from_numpy(each) for name, each in made.items()}
         known = np.array([self._service(name) for name in corpus.services], np.int64)
-        read = self._blocks.read_items(corpus.item_tokens, rows)
+        read = ItemsRead(corpus.item_tokens, self._known.rows(corpus, items), vectors)
         return self._blocks.item_inputs(read, known[corpus.item_service])
 
     def item_vectors(self, corpus: Corpus) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clue.data.cache import CacheConfig
 from clue.data.negatives import SoftmaxConfig
 from clue.data.sequences import SequencesConfig
 from clue.data.views import ViewsConfig
@@ -52,7 +53,8 @@ class PretrainConfig:
     """
 
     name: str = "demo"  # Of the run, runs/NAME.
-    corpus: Path = Path("corpora/demo")  # The directory that `clue/prepare.py` wrote.
+    corpus: Path = Path("corpora/demo")  # What `clue/prepare.py` wrote: a directory, s3://, gs://.
+    cache: CacheConfig = field(default_factory=CacheConfig)
     runs: Path = Path("runs")  # The directory of all runs.
     seed: int = 0
     users: int = 0
@@ -164,7 +166,7 @@ class PretrainConfig:
 # What changes nothing of how the weights move.
 FREE = frozenset(
     {
-        *("corpus", "runs", "resume", "trackers", "trunk", "gallery"),
+        *("corpus", "cache", "runs", "resume", "trackers", "trunk", "gallery"),
         *("log_every", "validate_every", "checkpoint_every", "keep_every"),
         *("chunk_tokens", "compile"),
     }

@@ -2,10 +2,13 @@
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
+
+from clue.data.cache import DEFAULT, CacheConfig, Held, hold_object
+from clue.data.store import Store, path_of, url_of
 
 Format = Literal["parquet", "csv", "json"]
 FORMATS: Mapping[str, Format] = {
@@ -22,7 +25,7 @@ MISSING_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark write fo
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file of a log; its text is its path.
+    """A file of a log; its text is its path, or its URL where `path` is a copy in the cache.
 
     `partitions` are the columns that its folders name, `service=books/part-0.parquet`; None is a
     missing value. `delimiter` is what parts the values of CSV, None to find it in the header.
@@ -33,10 +36,12 @@ class LogFile:
     compression: str
     partitions: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     delimiter: str | None = None
+    url: str | None = None
+    held: Held | None = None  # what keeps the copy where it is
 
     def __str__(self) -> str:
-        """Return the path."""
-        return str(self.path)
+        """Return the path or the URL."""
+        return self.url or str(self.path)
 
 
 def log_file(path: Path, what: str = "the log", delimiter: str | None = None) -> LogFile:
@@ -56,15 +61,26 @@ def log_file(path: Path, what: str = "the log", delimiter: str | None = None) ->
     )
 
 
-def find_files(patterns: Sequence[str], what: str, delimiter: str | None = None) -> list[LogFile]:
+def find_files(
+    patterns: Sequence[str],
+    what: str,
+    delimiter: str | None = None,
+    cache: CacheConfig = DEFAULT,
+) -> list[LogFile]:
     """Return the files that paths, globs and folders name, in order, the matches of one sorted.
 
-    In a folder, names that begin with `_` or `.` are passed over, as Spark does. Raises
-    FileNotFoundError for a pattern without a match, and ValueError for an ending that is not read
-    or a file named twice (its rows would count twice).
+    Those of `s3://` and `gs://` are copied into the cache. In a folder, names that begin with `_`
+    or `.` are passed over, as Spark does. Raises FileNotFoundError for a pattern without a match,
+    and ValueError for an ending that is not read or a file named twice (its rows would count
+    twice).
     """
     files: list[LogFile] = []
-    for pattern in patterns:
+    for named in patterns:
+        url = url_of(named)
+        if url is not None:
+            files += _from_store(url, what, delimiter, cache)
+            continue
+        pattern = str(path_of(named))
         # A path that exists is itself even when it holds a character that globs read as magic.
         exists = Path(pattern).exists()
         matches = [pattern] if exists else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
@@ -90,6 +106,24 @@ def _files_in(path: Path, matches: Sequence[str]) -> Iterator[Path]:
         parts = below.relative_to(path).parts
         if below.is_file() and not any(part.startswith(("_", ".")) for part in parts):
             yield below
+
+
+def _from_store(
+    url: str, what: str, delimiter: str | None, cache: CacheConfig
+) -> Iterator[LogFile]:
+    """Yield the files that a URL, a glob of URLs or a folder of a store names, in the cache."""
+    objects = Store(url, cache.patience).list()
+    below = [each for each in objects if not _is_hidden(each.url.removeprefix(url.rstrip("/")))]
+    if not below:
+        raise FileNotFoundError(f"{what}: no object matches {url!r}; check bucket and name")
+    for each in below:
+        file = log_file(Path(each.url), what, delimiter)
+        held = hold_object(each, cache)
+        yield replace(file, path=held.path / file.path.name, url=each.url, held=held)
+
+
+def _is_hidden(below: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in below.split("/"))
 
 
 def _partitions(path: Path) -> dict[str, str | None]:

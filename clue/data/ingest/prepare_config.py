@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from clue.config import PathPattern
+from clue.data.cache import CacheConfig
 from clue.data.fields import Field, FieldKind
 from clue.data.ingest.fields import StagedField, column_name
 from clue.data.ingest.staging import Columns, Layout, any_has, check_template, open_log
@@ -89,7 +90,8 @@ class PrepareConfig:
 
     `events` and `items` are paths, globs or folders of .parquet, .csv, .tsv, .jsonl, .ndjson and
     line-wise .json files (also .gz or .zst); without `items` the log itself holds the texts. A
-    folder called `service=books` is a column. `service` names the one service of a log without a
+    folder called `service=books` is a column. All may lie in a store, `s3://` or `gs://`, and so
+    may `out`. `service` names the one service of a log without a
     service column. Empty `services` means every service found. `out` is corpora/NAME unless set.
     Beyond `memory_limit`, DuckDB spills to disk beside `out`.
 
@@ -118,6 +120,7 @@ class PrepareConfig:
     on_bad_row: Literal["error", "drop"] = "error"
     overwrite: bool = False  # Whether a corpus that is there already is replaced.
     memory_limit: str = "2GB"
+    cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 0
 
 
@@ -196,8 +199,10 @@ def open_logs(config: PrepareConfig) -> tuple[Log, Log | None]:
     split = {"split": config.split.column} if config.split.column else {}
     items = service | {"item_id": columns.item_id}
     events = {"user_id": columns.user_id} | items | {"timestamp": columns.timestamp} | split
-    event_log = open_log("events", config.events, events, delimiter)
-    return event_log, open_log("items", config.items, items, delimiter) if config.items else None
+    event_log = open_log("events", config.events, events, delimiter, config.cache)
+    if not config.items:
+        return event_log, None
+    return event_log, open_log("items", config.items, items, delimiter, config.cache)
 
 
 def layout_of(config: PrepareConfig, event_log: Log, item_log: Log | None) -> Layout:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from clue.data.cache import CacheConfig
 from clue.data.ingest.fields import StagedField, check_sql, column_name, sql_type, value_sql
 from clue.data.ingest.files import find_files
 from clue.data.ingest.readers import (
@@ -60,13 +61,17 @@ class Layout:
 
 
 def open_log(
-    table: str, patterns: Sequence[str], needed: Mapping[str, str], delimiter: str | None
+    table: str,
+    patterns: Sequence[str],
+    needed: Mapping[str, str],
+    delimiter: str | None,
+    cache: CacheConfig,
 ) -> Log:
     """Return the files of a table that hold anything; ValueError where one lacks a needed column.
 
     `needed` are the names of columns by the keys that say what they are called.
     """
-    named = find_files(patterns, table, delimiter)
+    named = find_files(patterns, table, delimiter, cache)
     files = [file for file in named if not is_empty(file)]
     if not files:
         raise ValueError(f"{table}: {', '.join(map(str, named))} are empty; give a log with rows")
