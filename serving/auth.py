@@ -135,15 +135,10 @@ def _presented(headers: Headers) -> bytes:
     return headers.get("x-api-key", "").encode("latin-1", "replace")
 
 
-# All dependencies are async: FastAPI takes each other one through a thread of its pool and back,
-# which was a quarter of a request for a stored user.
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 
 
-<<<<<<< HEAD
-=======
 # async: FastAPI has threads of its own run what is not, 0.2 ms for each request
->>>>>>> origin/main
 async def reads(request: Request, _: Bearer) -> None:
     """Let through every known key; raises Problem 403."""
     _require(request, "read")

@@ -5,11 +5,7 @@ import logging
 import re
 import secrets
 import time
-<<<<<<< HEAD
-import uuid
 from collections.abc import Iterable
-=======
->>>>>>> origin/main
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig

@@ -138,17 +138,15 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._expect(self._deadlines.header_seconds)
 
     def on_headers_complete(self) -> None:
-<<<<<<< HEAD
-        """Start the time of the body, or refuse the request before it is read."""
+        """Start the time of the body, or refuse the request before it is read.
+
+        Raises ValueError, which is a 400, for two Host headers.
+        """
+        if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
+            raise ValueError("two Host headers")
         self._refused = self._refusal_of_gate()
         if not self._refused:
             super().on_headers_complete()
-=======
-        """Start the time of the body; raises ValueError, which is a 400, for two Host headers."""
-        if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
-            raise ValueError("two Host headers")
-        super().on_headers_complete()
->>>>>>> origin/main
         self._part = "body"
         self._expect(self._deadlines.body_seconds + GRACE_SECONDS)
 
