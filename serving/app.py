@@ -31,15 +31,15 @@ from serving.start import begin, end, load
 
 log = logging.getLogger("clue.serving")
 
-ROUTERS = (
+ROUTERS = (  # a request is compared with one after the other
+    embed.router,
+    search.router,
+    users.router,
+    openai.router,
     health.router,
     page.router,
     operations.router,
     models.router,
-    embed.router,
-    openai.router,
-    search.router,
-    users.router,
     explore.router,
 )
 

@@ -47,7 +47,7 @@ class Live:
         self.metrics.serve({**engine.stamp, "corpus": corpus})
 
 
-def live_service(request: Request) -> Live:
+async def live_service(request: Request) -> Live:
     """Return what answers requests; raises Problem 503 when nothing does."""
     service: Live | Problem = request.app.state.service
     if isinstance(service, Problem):

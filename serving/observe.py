@@ -1,9 +1,10 @@
 """Around every request: its id, its times, what is counted, its headers and its line in the log."""
 
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
@@ -18,6 +19,8 @@ from serving.trace import Trace, trace_of
 
 log = logging.getLogger("clue.serving.requests")
 
+# an id is one of its process's: urandom for each lets go of the interpreter, and the model takes it
+PROCESS, _numbers = secrets.token_hex(12), itertools.count()
 LEFT = 499  # nothing was answered: the client was not there any more
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLOSED = "default-src 'none'; frame-ancestors 'none'"
@@ -142,7 +145,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value.decode("latin-1")):
             return value.decode("latin-1")
-    return uuid.uuid4().hex
+    return f"{PROCESS}{next(_numbers):08x}"
 
 
 def _fields(scope: Scope, seconds: float) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         default=256, ge=1, description="requests that may wait for the model thread"
     )
     batch_tokens: int = Field(
-        default=16_384, ge=1, description="estimated tokens encoded in one go"
+        default=32_768, ge=1, description="estimated tokens encoded in one go"
     )
     request_seconds: float = Field(
         default=10.0, gt=0, description="from the whole body to the answer"

@@ -15,7 +15,6 @@ from benchmarks.speed.service import bare, encode, hostile, known, overload, pro
 from benchmarks.speed.service.load import Answers
 from benchmarks.speed.service.process import Server
 from benchmarks.speed.service.study import Study
-from serving.build_index import BuildConfig, build
 from tests.conftest import TinyRun
 
 
@@ -32,10 +31,11 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+def running(
+    tiny_run: TinyRun, tiny_index: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Running]:
     root = tmp_path_factory.mktemp("study")
-    build(BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=root / "built"))
-    index = process.copied(root / "built", root / "index")
+    index = process.copied(tiny_index, root / "index")
     # threads instead of processes: what is asked here is what they do, not how fast
     with ThreadPoolExecutor(1) as generator, ThreadPoolExecutor(1) as encoder:
         study = Study(
