@@ -122,7 +122,9 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._expect(self._deadlines.header_seconds)
 
     def on_headers_complete(self) -> None:
-        """Start the time of the body."""
+        """Start the time of the body; raises ValueError, which is a 400, for two Host headers."""
+        if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
+            raise ValueError("two Host headers")
         super().on_headers_complete()
         self._part = "body"
         self._expect(self._deadlines.body_seconds + GRACE_SECONDS)
