@@ -87,7 +87,7 @@ def embed(config: EmbedConfig) -> int:
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
     url = url_of(config.out)
-    out = config.out if url is None else outbox(url, config.cache)
+    out = path_of(config.out) if url is None else outbox(url, config.cache)
     accelerator = init_accelerator(bf16=False, trackers=[], run=out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
