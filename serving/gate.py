@@ -7,7 +7,7 @@ its headers alone.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from serving.metrics import Metrics
@@ -22,24 +22,29 @@ HOPE = 0.5
 TOGETHER = 64  # requests that may be encoded or parsed, beside those in the model's queue
 ALWAYS = 8  # requests at a time are let in whatever the rate was
 UNGATED = (b":activate",)
+# Work is counted in bytes of bodies: a request of 32 users is no request of one. Beside its body
+# each takes about what this many bytes of events do.
+REQUEST_BYTES = 2000
+UNKNOWN_BYTES = 8000  # of a chunked body
 
 
 @dataclass(eq=False)
 class Gate:
     """Counts what is being answered and how fast, by one event loop.
 
-    By Little's law a request waits for as long as those before it take at the rate of answers of
-    late. `most` may be let in at a time, and `seconds` is what a request may take that says nothing
-    less. `refused` is called for each that is not let in.
+    By Little's law a request waits for as long as the work before it takes at the rate of late.
+    `most` may be let in at a time, and `seconds` is what a request may take that says nothing less.
+    `refused` is called for each that is not let in.
     """
 
     most: int
     seconds: float
     refused: Callable[[], None]
     inside: int = 0
+    _work: int = 0
     _rate: float = math.inf
     _since: float = 0.0
-    _answered: int = 0
+    _done: int = 0
 
     def judges(self, method: bytes, path: bytes) -> bool:
         """Return whether a request asks for work that has to wait: it may be refused."""
@@ -49,43 +54,47 @@ class Gate:
             and not path.partition(b"?")[0].endswith(UNGATED)
         )
 
-    def enter(self, headers: Sequence[Header]) -> int:
-        """Let a request in and return 0, or the seconds after which it may come again."""
-        wait = self.inside / self._rate
-        allowed = HOPE * min(self.seconds, _said(headers))
+    def enter(self, headers: Sequence[Header]) -> tuple[int, int]:
+        """Let a request in and return its work and 0; or 0 and after how many seconds to come."""
+        named = dict(headers)
+        wait = self._work / self._rate
+        allowed = HOPE * min(self.seconds, _said(named))
         if self.inside >= self.most or (self.inside >= ALWAYS and wait > allowed):
             self.refused()
-            return max(1, math.ceil(wait))
+            return 0, max(1, math.ceil(wait))
         if self.inside == 0:  # an idle time is no slow one
-            self._since, self._answered = time.monotonic(), 0
+            self._since, self._done = time.monotonic(), 0
+        length = named.get(b"content-length", b"")
+        work = REQUEST_BYTES + (int(length) if length.isdigit() else UNKNOWN_BYTES)
         self.inside += 1
-        return 0
+        self._work += work
+        return work, 0
 
-    def leave(self) -> None:
+    def leave(self, work: int) -> None:
         """Count a request that is answered, or whose client has left."""
         self.inside -= 1
-        self._answered += 1
+        self._work -= work
+        self._done += work
         now = time.monotonic()
         if now - self._since > WINDOW_SECONDS:
-            rate = self._answered / (now - self._since)
+            rate = self._done / (now - self._since)
             # Half of the new, half of the old, as the model's queue has it.
             self._rate = rate if math.isinf(self._rate) else (self._rate + rate) / 2
-            self._since, self._answered = now, 0
+            self._since, self._done = now, 0
 
 
 def gate_of(settings: Settings, metrics: Metrics) -> Gate:
     """Return the gate of an application, which shows what it refuses among its metrics."""
+    counts = metrics.requests.labels("none", "any", 429), metrics.rejected.labels("queue-full")
 
     def refused() -> None:
-        metrics.requests.labels("none", "any", 429).inc()
-        metrics.rejected.labels("queue-full").inc()
+        for count in counts:
+            count.inc()
 
     return Gate(settings.queue_size + TOGETHER, settings.request_seconds, refused)
 
 
-def _said(headers: Sequence[Header]) -> float:
+def _said(headers: Mapping[bytes, bytes]) -> float:
     """Return the seconds that a request gives itself; infinite where it says none or nonsense."""
-    for name, value in headers:
-        if name == TIMEOUT:
-            return int(value) / 1000 if value.isdigit() and len(value) < 10 else math.inf
-    return math.inf
+    said = headers.get(TIMEOUT, b"")
+    return int(said) / 1000 if said.isdigit() and len(said) < 10 else math.inf

@@ -6,6 +6,7 @@ second all 200 still stood after 32 s. Each held a file descriptor and its buffe
 
 import asyncio
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -61,9 +62,10 @@ FULL = _refusal(
 )
 
 
-def busy(seconds: int, request_id: str) -> bytes:
-    """Return the refusal of a request that could not be answered in time."""
-    said = f"retry-after: {seconds}\r\nx-request-id: {request_id}\r\ncache-control: no-store\r\n"
+@cache
+def busy(seconds: int) -> bytes:
+    """Return the refusal of a request that could not be answered in time, `%s` for its id."""
+    said = f"retry-after: {seconds}\r\nx-request-id: %s\r\ncache-control: no-store\r\n"
     detail = "too many requests wait; come again after Retry-After seconds"
     return _refusal("429 Too Many Requests", "queue-full", detail, said, "keep-alive")
 
@@ -91,7 +93,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._part = ""  # of a request that is on its way: its "head" or its "body"
         self._bytes = 0  # of that part, without the packet in which it began
         self._gate: Gate | None = app_state.get("gate")
-        self._inside = False  # the request being answered is counted by the gate
+        self._work = 0  # of the request being answered, where the gate has let it in
         self._refused = b""  # what the request being read is answered; its body is dropped
 
     def send_400_response(self, msg: str) -> None:
@@ -186,14 +188,13 @@ class DeadlineProtocol(HttpToolsProtocol):
             return b""
         if not gate.judges(parser.get_method(), self.url):
             return b""
-        seconds = gate.enter(self.headers)
-        self._inside = seconds == 0
-        return busy(seconds, request_id_of(self.headers)) if seconds else b""
+        self._work, seconds = gate.enter(self.headers)
+        return busy(seconds) % request_id_of(self.headers).encode() if seconds else b""
 
     def _leave(self) -> None:
-        if self._inside and self._gate is not None:
-            self._inside = False
-            self._gate.leave()
+        if self._work and self._gate is not None:
+            self._gate.leave(self._work)
+            self._work = 0
 
     def pause_writing(self) -> None:
         """Start the time of a client that does not take its answer."""

@@ -1,9 +1,21 @@
 """The gate: who is let in before anything is read, by what is inside and the rate of answers."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from serving import gate
-from serving.gate import ALWAYS, Gate
+from serving.gate import ALWAYS, REQUEST_BYTES, Gate
+
+ONE = (b"content-length", b"%d" % (3000 - REQUEST_BYTES))  # a body of one user
+HASTY = [(b"x-request-timeout-ms", b"1000")]
+
+
+def enter(door: Gate, headers: Sequence[tuple[bytes, bytes]] = ()) -> int:
+    """Return the work of a request of one user, who is let in."""
+    work, seconds = door.enter([*headers, ONE])
+    assert work == 3000 and seconds == 0
+    return work
 
 
 @pytest.fixture
@@ -17,31 +29,44 @@ def test_who_would_wait_for_more_than_half_of_the_time_is_refused(clock: list[fl
     refused: list[int] = []
     door = Gate(most=1000, seconds=10.0, refused=lambda: refused.append(1))
     # 41 answers in a second, 9 still inside: 41 a second
-    assert [door.enter([]) for _ in range(50)] == [0] * 50
-    for _ in range(40):
-        door.leave()
+    works = [enter(door) for _ in range(50)]
+    for work in works[:40]:
+        door.leave(work)
     clock[0] += 1.0
-    door.leave()
+    door.leave(works[40])
     assert door.inside == 9 and not refused
     # within a second others may take half of it: 20 are answered in that, and the next is late
-    hasty = [(b"x-request-timeout-ms", b"1000")]
-    assert [door.enter(hasty) for _ in range(12)] == [0] * 12
-    assert (door.inside, door.enter(hasty), len(refused)) == (21, 1, 1)
+    assert all(enter(door, HASTY) for _ in range(12))
+    assert (door.inside, door.enter(HASTY), len(refused)) == (21, (0, 1), 1)
     # who says nothing, or nonsense, has the service's ten seconds: 205 are answered in half of them
     vague = [(b"accept", b"*/*"), (b"x-request-timeout-ms", b"soon")]
-    assert [door.enter(vague) for _ in range(185)] == [0] * 185
-    assert (door.inside, door.enter(vague), len(refused)) == (206, 6, 2)
+    assert all(enter(door, vague) for _ in range(185))
+    assert (door.inside, door.enter([*vague, ONE]), len(refused)) == (206, (0, 6), 2)
+
+
+def test_a_body_counts_by_its_bytes(clock: list[float]) -> None:
+    door = Gate(most=1000, seconds=10.0, refused=lambda: None)
+    large = (b"content-length", b"%d" % (32 * 3000 - REQUEST_BYTES))
+    works = [door.enter([large])[0] for _ in range(10)]
+    for work in works[:9]:
+        door.leave(work)
+    clock[0] += 1.0
+    door.leave(works[9])  # ten of 32 users in a second are 320 of one
+    assert all(enter(door, HASTY) for _ in range(161))
+    assert door.enter([*HASTY, ONE]) == (0, 1) and door.inside == 161
 
 
 def test_so_many_at_a_time_and_few_always(clock: list[float]) -> None:
     door = Gate(most=20, seconds=10.0, refused=lambda: None)
-    assert [door.enter([]) for _ in range(20)] == [0] * 20 and door.enter([]) == 1
+    works = [enter(door) for _ in range(20)]
+    assert door.enter([ONE]) == (0, 1)
     clock[0] += 100  # 20 answers in 100 s: each waits for longer than any request may
-    for _ in range(20):
-        door.leave()
-    for _ in range(ALWAYS):
-        assert door.enter([(b"x-request-timeout-ms", b"1")]) == 0
-    assert door.enter([(b"x-request-timeout-ms", b"1")]) > 1
+    for work in works:
+        door.leave(work)
+    hasty = [(b"x-request-timeout-ms", b"1")]
+    assert all(enter(door, hasty) for _ in range(ALWAYS))
+    work, seconds = door.enter(hasty)
+    assert work == 0 and seconds > 1
 
 
 def test_only_work_that_waits_is_judged() -> None:
