@@ -264,8 +264,12 @@ def empty_store() -> None:
 
 
 def whole(folder: Path, truth: Path) -> str:
-    """Return "whole" where a folder has the files of `truth`, which the first call writes."""
-    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    """Return "whole" where a folder has its manifest's files as `truth`, written by the first call.
+
+    What a manifest does not name is never read.
+    """
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    hashes = {name: sha256(folder / name) for name in ["manifest.json", *listed]}
     if not truth.is_file():
         truth.write_text(json.dumps(hashes))
     assert hashes == json.loads(truth.read_text()), f"{folder} differs from the undisturbed run"
