@@ -25,7 +25,7 @@ from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
-from serving.server import collect_rarely, drain_on_sigterm
+from serving.server import share_interpreter, drain_on_sigterm
 from serving.settings import Settings
 from serving.start import begin, end, load
 
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
-        collect_rarely()
+        share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield
         await loading
