@@ -20,7 +20,8 @@ from clue.data.corpus import Corpus
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder, load
 from clue.inference.pooling import BATCH, histories_of
-from serving.generation import Contents, check, content_of, publish, writing
+from serving.contents import Contents, check, content_of
+from serving.generation import publish, writing
 
 
 @dataclass(frozen=True, kw_only=True)

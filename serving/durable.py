@@ -15,7 +15,8 @@ from serving.live import FOLLOW_SECONDS, Live, not_ready
 from serving.loading import catch_up
 from serving.problems import Problem
 from serving.rows import BrokenStore, StoredUser
-from serving.store import Store, StoreBusy, StoreClosed, StoreFull, Write
+from serving.sqlite import StoreBusy, StoreFull
+from serving.store import Store, StoreClosed, Write
 from serving.store_lock import StoreRefused
 from serving.writes import Embed
 

@@ -12,8 +12,8 @@ from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
 from clue.inference.events import Described, text_of
 from serving.base_index import Hits
+from serving.contents import is_unit
 from serving.delta import Delta
-from serving.generation import is_unit
 from serving.index import Index, Search, unit_or_zero
 from serving.precision import FP32, Precision, computing
 from serving.problems import invalid

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 
-from serving.generation import Contents
+from serving.contents import Contents
 
 compute: Any = pyarrow.compute
 MOST_MASKS = 16  # those of the latest filters; a mask is a byte a row

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from serving.base_index import BaseIndex, Built, Choice, Hits
+from serving.contents import Contents, content_of, is_unit
 from serving.filters import Filter, Filters
-from serving.generation import Contents, content_of, is_unit, read
+from serving.generation import read
 from serving.population import PopulationMap, map_of
 
 PROBES = 256  # users whose vectors the recall of an index is measured with

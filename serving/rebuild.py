@@ -19,9 +19,11 @@ import pyarrow as pa
 
 from clue.config import run_command
 from serving import rows
+from serving.contents import Contents, check
 from serving.filters import Filters
-from serving.generation import Contents, check, publish, read, writing
-from serving.store import FILE, sqlite_errors
+from serving.generation import publish, read, writing
+from serving.sqlite import sqlite_errors
+from serving.store import FILE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ import numpy as np
 
 from clue.inference.encoder import Encoder
 from clue.inference.events import text_of
+from serving.contents import is_unit
 from serving.engine import Engine, Query, searched
 from serving.filters import ItemFilter, UserFilter
-from serving.generation import is_unit
 from serving.histories import (
     Errors,
     from_bytes,

@@ -5,16 +5,18 @@ import logging
 from collections.abc import Sequence
 
 from serving.batcher import Batcher
+from serving.contents import BrokenIndex
 from serving.durable import Durable
 from serving.engine import Answer, BadVector, Engine, run_all
-from serving.generation import CURRENT, BrokenIndex, current, names
+from serving.generation import CURRENT, current, names
 from serving.live import Live, not_ready
 from serving.loading import NotServable, load_engine
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.rows import BrokenStore
 from serving.settings import Settings
-from serving.store import Store, StoreBusy, StoreFull
+from serving.sqlite import StoreBusy, StoreFull
+from serving.store import Store
 from serving.store_lock import StoreRefused
 from serving.upkeep import Upkeep, watch
 

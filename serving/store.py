@@ -17,38 +17,23 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from serving import rows
 from serving.rows import State, StoredUser, StoredVector, damaged, digest_of
+from serving.sqlite import connect, sqlite_errors, transaction
 from serving.store_lock import hold
 from serving.writes import Delete, Embed, Goal, Upsert, apply
 
 FILE = "users.sqlite"
 ACKNOWLEDGED = "acknowledged"
-BUSY_SECONDS = 10.0  # how long a worker waits for the others' commits
 MOST_TOGETHER = 256  # writes of one transaction
-PAGE_BYTES = 8192
-# what SQLite reports of a disk that takes no more, and of a limit on the size of files
-FULL = (
-    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE),
-    *(sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_CANTOPEN),
-)
 
 Write: TypeAlias = Upsert | Delete | Embed | Goal
 Job: TypeAlias = tuple[Sequence[Write], "Future[list[int]]"]
-
-
-class StoreFull(RuntimeError):
-    """The disk takes no more: the write is not done. Reads go on, and writes as soon as it does."""
-
-
-class StoreBusy(RuntimeError):
-    """Another process holds the write lock for too long: the write is not done."""
 
 
 class StoreClosed(RuntimeError):
@@ -72,10 +57,10 @@ class Store:
         self.on_commit: Callable[[], None] = lambda: None  # called before a commit is acknowledged
         try:
             with sqlite_errors():
-                self._writer = self._connect()
+                self._writer = connect(directory / FILE)
                 self._create()
                 self.name = self._verify()
-                self._reader = self._connect()
+                self._reader = connect(directory / FILE)
                 self._reader.execute("PRAGMA query_only = ON")
         except BaseException:
             self._lock.close()
@@ -186,21 +171,6 @@ class Store:
         with self._reading, sqlite_errors():
             return self._reader.execute(sql, values).fetchone()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.directory / FILE,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")  # what a user was is overwritten, not freed
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
-        return connection
-
     def _create(self) -> None:
         with transaction(self._writer):
             if self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
@@ -284,30 +254,3 @@ def _acknowledged(raw: bytes, store: str) -> int:
     """Return the last write acknowledged; 0 where none is noted, or the note is damaged itself."""
     seq = struct.unpack("<q", raw[:8])[0] if len(raw) == 24 else 0
     return seq if raw[8:] == digest_of(seq, store) else 0
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Hold the write lock of the file; commit at the end, or roll all back."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def sqlite_errors() -> Generator[None]:
-    """Turn SQLite's errors into StoreFull, StoreBusy and BrokenStore."""
-    try:
-        yield
-    except (sqlite3.Error, UnicodeDecodeError, OverflowError, TypeError) as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code in FULL:
-            raise StoreFull("the disk takes no more") from error
-        if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StoreBusy("other processes write for too long") from error
-        raise damaged(type(error).__name__) from error

@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 from serving import generation
 from serving.batcher import BatcherStopped, QueueFull
+from serving.contents import BrokenIndex
 from serving.durable import TOGETHER, Durable, write
 from serving.engine import Engine
-from serving.generation import BrokenIndex
 from serving.live import Live
 from serving.loading import NotServable, load_engine
 from serving.problems import Problem
-from serving.store import StoreBusy, StoreFull
+from serving.sqlite import StoreBusy, StoreFull
 from serving.writes import Goal
 
 log = logging.getLogger("clue.serving")

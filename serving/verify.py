@@ -15,7 +15,8 @@ from pathlib import Path
 
 from clue.config import run_command
 from serving.generation import read
-from serving.store import Store, StoreBusy, StoreFull
+from serving.sqlite import StoreBusy, StoreFull
+from serving.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

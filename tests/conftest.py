@@ -39,6 +39,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 
 @pytest.fixture(scope="session")
+def tiny_index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the tiny run's corpus by its model."""
+    from serving.build_index import BuildConfig, build  # FAISS, which few tests need
+
+    out = tmp_path_factory.mktemp("indexes") / "tiny"
+    build(BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out))
+    return out
+
+
+@pytest.fixture(scope="session")
 def tiny_items(tiny_run: TinyRun) -> TinyRun:
     """A next-item model of the same corpus: its items by id, a user's services one history."""
     root = tiny_run.run.parent

@@ -11,16 +11,10 @@ from fastapi import Path as InPath
 from clue.inference.universal_encoder import UniversalEncoder
 from serving.auth import ADMIN, READ
 from serving.body import StrictRoute
+from serving.contents import BrokenIndex
 from serving.durable import write
 from serving.engine import columns_of
-from serving.generation import (
-    NAME,
-    BrokenIndex,
-    manifest_of,
-    names,
-    serve,
-    writing,
-)
+from serving.generation import NAME, manifest_of, names, serve, writing
 from serving.live import Live, Ready, json_response
 from serving.loading import model_folder
 from serving.problems import REFUSALS, Problem

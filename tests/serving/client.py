@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from serving.app import create_app
-from serving.generation import Contents
+from serving.contents import Contents
 from serving.live import Live
 from serving.settings import Settings
 

@@ -8,14 +8,6 @@ from tests.conftest import TinyRun
 
 
 @pytest.fixture(scope="session")
-def tiny_index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The index of the tiny run's corpus by its model."""
-    out = tmp_path_factory.mktemp("indexes") / "tiny"
-    build(BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out))
-    return out
-
-
-@pytest.fixture(scope="session")
 def items_index(tiny_items: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The index of the same corpus by the model of item ids."""
     out = tmp_path_factory.mktemp("indexes") / "items"

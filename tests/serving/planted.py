@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from serving.generation import Contents, content_of
+from serving.contents import Contents, content_of
 
 SERVICES = ["films", "news", "empty"]
 

@@ -120,6 +120,7 @@ def listening(settings: Settings) -> Generator[str]:
         header_seconds=settings.header_seconds,
         body_seconds=settings.body_seconds,
         write_seconds=settings.write_seconds,
+        max_connections=settings.max_connections,
         request_bytes=8 * settings.max_body_bytes,
     )
     config = uvicorn.Config(

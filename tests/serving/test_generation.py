@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.generation import BrokenIndex, Contents, content_of, publish, read, writing
+from serving.contents import BrokenIndex, Contents
+from serving.generation import publish, read, writing
 from tests.serving.planted import contents
 
 
@@ -129,22 +130,6 @@ def test_every_bit_flip_and_truncation_is_refused(tmp_path: Path) -> None:
     assert read(out)[0] == name
 
 
-def test_vectors_that_are_none_are_refused(tmp_path: Path) -> None:
-    good = contents()
-    for value in (np.nan, np.inf, 2.0):
-        vectors = good.user_vectors.copy()
-        vectors[3, 2] = value
-        bad = dataclasses.replace(good, user_vectors=vectors)
-        write(tmp_path / str(value), bad)
-        with pytest.raises(BrokenIndex, match="user vector"):
-            read(tmp_path / str(value))
-
-
 def test_no_index_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="clue index"):
         read(tmp_path)
-
-
-def test_content_tells_services_and_texts_apart() -> None:
-    pairs = [("a", "bc"), ("ab", "c"), ("a", "b"), ("", "abc"), ("a", "Bc")]
-    assert len({content_of(*pair) for pair in pairs}) == len(pairs)

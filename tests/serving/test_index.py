@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from serving import generation
-from serving.generation import Contents, is_unit, publish, writing
+from serving.contents import Contents, is_unit
+from serving.generation import publish, writing
 from serving.index import Hits, Index, Search
 from tests.serving.planted import SERVICES, contents, unit
 

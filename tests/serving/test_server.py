@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -17,14 +18,18 @@ import pytest
 
 from clue.inference.text_encoder import TextEncoder
 from serving.generation import read
+from serving.settings import Settings
 from tests.conftest import TinyRun
 from tests.serving.client import body_of, problem, users_of, vectors_in
-from tests.serving.process import Server, loaded, running, started
+from tests.serving.process import Server, listening, loaded, running, started
 
 
 @pytest.fixture(scope="module")
 def server(tiny_run: TinyRun, tiny_index: Path) -> Generator[Server]:
-    limits = {"CLUE_HEADER_SECONDS": "1", "CLUE_BODY_SECONDS": "1", "CLUE_WRITE_SECONDS": "1"}
+    limits = {
+        **{"CLUE_HEADER_SECONDS": "1", "CLUE_BODY_SECONDS": "1", "CLUE_WRITE_SECONDS": "1"},
+        **{"CLUE_REQUEST_SECONDS": "60", "CLUE_DRAIN_SECONDS": "5", "CLUE_LOG": "json"},
+    }
     with running(tiny_run.run, tiny_index, **limits) as server:
         yield server
 
@@ -127,23 +132,22 @@ def test_slow_connections_are_freed_in_time_and_nobody_else_waits(server: Server
         assert said.startswith(b"HTTP/1.1 408") and b"urn:clue:problem:slow-request" in said
 
 
-def test_connections_beyond_the_limit_are_told_so(tiny_run: TinyRun, tiny_index: Path) -> None:
-    limits = {"CLUE_MAX_CONNECTIONS": "4", "CLUE_LOG": "json"}
-    with running(tiny_run.run, tiny_index, **limits) as server:
-        time.sleep(0.2)  # the connection that saw it started is gone
-        held = [socket.create_connection(server.address, timeout=10) for _ in range(4)]
-        assert httpx.get(f"{server.url}/livez").status_code == 503
+def test_connections_beyond_the_limit_are_told_so(settings: Settings) -> None:
+    with listening(settings.model_copy(update={"max_connections": 4})) as url:
+        address = urlsplit(url)
+        assert address.hostname is not None and address.port is not None
+        at = (address.hostname, address.port)
+        held = [socket.create_connection(at, timeout=10) for _ in range(4)]
+        assert httpx.get(f"{url}/livez").status_code == 503
         for each in held:
             each.close()
         deadline = time.monotonic() + 10
-        while httpx.get(f"{server.url}/livez").status_code != 200:
+        while httpx.get(f"{url}/livez").status_code != 200:
             assert time.monotonic() < deadline
-        lines = [json.loads(line) for line in server.lines if line.strip()]
-    assert {"event", "level", "timestamp", "logger"} <= lines[-1].keys()
-    assert any("NO API KEYS" in line["event"] for line in lines)
 
 
-def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index: Path) -> None:
+def test_sigterm_under_load_finishes_what_it_took(server: Server) -> None:
+    """The last test of this server."""
     users = [
         {"films": [f"{number} {n} a text of some length" for n in range(200)]}
         for number in range(8)
@@ -158,29 +162,30 @@ def test_sigterm_under_load_finishes_what_it_took(tiny_run: TinyRun, tiny_index:
             answers.append(stream.readline())
             stream.read()
 
-    limits = {"CLUE_REQUEST_SECONDS": "60", "CLUE_DRAIN_SECONDS": "5"}
-    with running(tiny_run.run, tiny_index, **limits) as server:
-        connections = [socket.create_connection(server.address, timeout=60) for _ in range(12)]
-        threads = [threading.Thread(target=finish, args=(each,)) for each in connections]
-        for connection, thread in zip(connections, threads, strict=True):
-            connection.sendall(request)
-            thread.start()
-        while not answers:  # some are answered, the others wait or are on their way
-            time.sleep(0.005)
-        assert len(answers) < len(connections), "all was over before the signal; send more"
-        server.process.send_signal(signal.SIGTERM)
-        with httpx.Client(base_url=server.url, timeout=60) as late:
-            while (ready := late.get("/readyz")).status_code == 200:
-                time.sleep(0.01)
-            assert problem(ready, 503)["type"] == "urn:clue:problem:draining"
-            assert ready.headers["connection"] == "close"
-            # who has not heard of it yet is answered as before
-            assert late.post("/v1/users/embed", json=body_of(users[:1])).status_code == 200
-        for thread in threads:
-            thread.join(60)
-        assert server.process.wait(20) in (0, -signal.SIGTERM)
+    connections = [socket.create_connection(server.address, timeout=60) for _ in range(12)]
+    threads = [threading.Thread(target=finish, args=(each,)) for each in connections]
+    for connection, thread in zip(connections, threads, strict=True):
+        connection.sendall(request)
+        thread.start()
+    while not answers:  # some are answered, the others wait or are on their way
+        time.sleep(0.005)
+    assert len(answers) < len(connections), "all was over before the signal; send more"
+    server.process.send_signal(signal.SIGTERM)
+    with httpx.Client(base_url=server.url, timeout=60) as late:
+        while (ready := late.get("/readyz")).status_code == 200:
+            time.sleep(0.01)
+        assert problem(ready, 503)["type"] == "urn:clue:problem:draining"
+        assert ready.headers["connection"] == "close"
+        # who has not heard of it yet is answered as before
+        assert late.post("/v1/users/embed", json=body_of(users[:1])).status_code == 200
+    for thread in threads:
+        thread.join(60)
+    assert server.process.wait(20) in (0, -signal.SIGTERM)
     assert [line.split()[1] for line in answers] == [b"200"] * 12
     assert not [line for line in server.lines if "Traceback" in line]
+    lines = [json.loads(line) for line in server.lines if line.strip()]
+    assert {"event", "level", "timestamp", "logger"} <= lines[-1].keys()
+    assert any("NO API KEYS" in line["event"] for line in lines)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from serving.rows import BrokenStore
-from serving.store import ACKNOWLEDGED, FILE, Store, StoreClosed, StoreFull
+from serving.sqlite import StoreFull
+from serving.store import ACKNOWLEDGED, FILE, Store, StoreClosed
 from serving.store_lock import StoreRefused
 from serving.writes import Conflict, Delete, Embed, Goal, Upsert
 

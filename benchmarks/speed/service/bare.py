@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from serving.contents import Contents
 from serving.engine import Answer, Engine, Query
-from serving.generation import Contents, current, read
+from serving.generation import current, read
 from serving.loading import load_engine
 from serving.queries import embed_query
 from serving.schemas import EmbedRequest
