@@ -26,7 +26,7 @@ from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
-from serving.server import share_interpreter, drain_on_sigterm
+from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
 from serving.start import begin, end, load
 
