@@ -87,7 +87,7 @@ def embed(config: EmbedConfig) -> int:
     Raises FileNotFoundError and ValueError as the checkpoint, the corpus and the logs do.
     """
     url = url_of(config.out)
-    out = config.out if url is None else outbox(url, config.cache)
+    out = path_of(config.out) if url is None else outbox(url, config.cache)
     accelerator = init_accelerator(bf16=False, trackers=[], run=out.parent)
     device = str(accelerator.device)
     encoder = inference.load(config.checkpoint, device, seed=0 if config.untrained else None)
@@ -135,20 +135,16 @@ def write_missing(
         return
     items = shared_inputs(encoder, corpus, work, accelerator)
     own = missing[accelerator.process_index :: accelerator.num_processes]
-    began = time.perf_counter()
+    done, began = Done(), time.perf_counter()
+    write = partial(
+        write_part, encoder=encoder, corpus=corpus, items=items, before=config.before, done=done
+    )
     for number in tqdm(own, desc="embed", unit="shard", disable=not sys.stderr.isatty()):
-        write = partial(write_part, encoder=encoder, corpus=corpus, items=items, config=config)
         shards.write(work, number, plan.users_of(number), write)
-    seconds = time.perf_counter() - began
-    users = np.concatenate([np.array([], np.int64), *(np.array(plan.users_of(n)) for n in own)])
-    flops = 0.0
-    for start in range(0, len(users), BATCH):
-        parts, _ = histories_before(corpus, users[start : start + BATCH], config.before)
-        lengths = [histories.lengths for histories, _ in parts]
-        flops += user_flops(encoder, lengths, list(map(corpus.is_clock, range(len(parts)))))
-    done = gather_object([Done.of(len(users), seconds, flops, accelerator.device)])
+    ended = done.end(time.perf_counter() - began, accelerator.device)
+    everyone = gather_object([ended])  # which waits for all shards
     if accelerator.is_main_process:
-        sys.stderr.write(f"{in_words(done)}\n")
+        sys.stderr.write(f"{in_words(everyone)}\n")
 
 
 def beside(out: Path) -> Path:
@@ -194,18 +190,30 @@ def schema(encoder: Encoder, corpus: Corpus) -> pa.Schema:
 
 
 def write_part(
-    path: Path, users: range, *, encoder: Encoder, corpus: Corpus, items: Any, config: EmbedConfig
+    path: Path,
+    users: range,
+    *,
+    encoder: Encoder,
+    corpus: Corpus,
+    items: Any,
+    before: float | None,
+    done: Done,
 ) -> None:
     """Write the rows of the users in `users` to `path`, a row group of BATCH users at a time.
 
-    `items` are what the encoder reads of the items of the corpus (`item_inputs`).
+    `items` are what the encoder reads of the items of the corpus (`item_inputs`); `done` grows.
     """
+    clocks = [corpus.is_clock(number) for number in range(len(corpus.services))]
     table_schema = schema(encoder, corpus)
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
         for start in range(users.start, users.stop, BATCH):
             chunk = np.arange(start, min(start + BATCH, users.stop))
-            for batch in rows_of(encoder, corpus, items, chunk, config.before):
+            histories = histories_before(corpus, chunk, before)
+            for batch in rows_of(encoder, corpus, items, chunk, histories, before):
                 writer.write_batch(batch.cast(table_schema))
+            lengths = [events.lengths for events, _ in histories[0]]
+            done.users += len(chunk)
+            done.flops += user_flops(encoder, lengths, clocks)
 
 
 def rows_of(
@@ -213,10 +221,11 @@ def rows_of(
     corpus: Corpus,
     items: Any,
     users: np.ndarray,
+    histories: tuple[Sequence[Part], Sequence[Amounts]],
     before: float | None,
 ) -> Iterator[pa.RecordBatch]:
     """Return the rows of `users` for each service, then those over all services."""
-    parts, amounts = histories_before(corpus, users, before)
+    parts, amounts = histories
     moment = None if before is None else np.full(len(users), before)
     by_service, pooled = encoder.encode_services(
         corpus, parts, as_of=moment, amounts=amounts, items=items

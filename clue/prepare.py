@@ -40,7 +40,7 @@ from clue.data.ingest.prepare_config import (
 from clue.data.ingest.readers import delimiter_of
 from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import settle_units
-from clue.data.store import url_of
+from clue.data.store import path_of, url_of
 from clue.data.text import learn_tokenizer, read_tokenizer
 from clue.data.upload import outbox, read_small, upload
 
@@ -64,13 +64,14 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     """
     show = _Progress(progress)
     out = config.out or Path("corpora") / config.name
+    url = url_of(out)
+    out = out if url else path_of(out)
     check_values(config)
     event_log, item_log = open_logs(config)
     layout = layout_of(config, event_log, item_log)
     with show.stage("hashing the sources"):
         source = [_identify(file) for log in (event_log, item_log) if log for file in log.files]
     inputs = _digest(config, source)
-    url = url_of(out)
     if _is_there(out, inputs, config):
         show.line(f"{url or out} is already there, made from the same logs with the same settings")
         return out

@@ -19,6 +19,7 @@ import clue
 from serving.auth import Guard, check_routes
 from serving.body import BodyLimit
 from serving.document import document
+from serving.gate import Gate, gate_of
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
@@ -54,11 +55,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     chosen = settings or Settings()  # pyright: ignore[reportCallIssue]
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Gate]]:
         loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
         collect_rarely()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
-        yield
+        yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)

@@ -248,6 +248,8 @@ def building(target: Path, *, replace: bool) -> Generator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another process is preparing {target}; wait for it") from None
+        if (scratch / "replaced").exists() and not target.exists():
+            (scratch / "replaced").rename(target)  # a kill came between the two renames below
         shutil.rmtree(scratch, ignore_errors=True)
         (scratch / "corpus").mkdir(parents=True)
         try:

@@ -1,7 +1,7 @@
 """FLOPs of encoding users, by the formulas of training (clue/train/flops.py), and their report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,19 +14,18 @@ from clue.nn.dual_encoder import DualEncoderConfig
 from clue.train.flops import Work, peak_flops, predictive_flops, sequence_flops, step_flops
 
 
-@dataclass(frozen=True)
+@dataclass
 class Done:
-    """What a process has encoded: users, in so many seconds, by so many FLOPs at most a second."""
+    """What a process has encoded: users, in so many seconds, beside its peak in FLOP/s."""
 
-    users: int
-    seconds: float
-    flops: float
-    peak: float
+    users: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    peak: float = 0.0
 
-    @staticmethod
-    def of(users: int, seconds: float, flops: float, device: torch.device) -> "Done":
-        """Return what was done, beside the device's peak in fp32."""
-        return Done(users, seconds, flops, peak_flops(device, "fp32").flops)
+    def end(self, seconds: float, device: torch.device) -> "Done":
+        """Return it with the time that it took and the device's peak in fp32."""
+        return replace(self, seconds=seconds, peak=peak_flops(device, "fp32").flops)
 
 
 def in_words(done: Sequence[Done]) -> str:
@@ -76,14 +75,16 @@ def user_flops(encoder: Encoder, lengths: Sequence[np.ndarray], clocks: Sequence
 
 def _dual(config: DualEncoderConfig, lengths: Sequence[np.ndarray]) -> float:
     work = [_work(each, config.user.max_events) for each in lengths]
-    return sum(step_flops(config, each).model for each in work) / 3  # forward alone
+    users = sum(int((each > 0).sum()) for each in lengths)
+    leave = 2 * config.user.width * (config.user.embedding - config.user.bag) * users
+    return sum(step_flops(config, each).model for each in work) / 3 + leave  # forward alone
 
 
 def _work(lengths: np.ndarray, most: int) -> Work:
     """Return the work of histories, of which the newest `most` events are read."""
     read = np.minimum(lengths[lengths > 0], most).astype(np.int64)
     return Work(
-        pairs=len(read) // 2,  # two views each
+        pairs=0,
         items=0,
         tokens=0,
         token_squares=0,

@@ -150,7 +150,9 @@ def test_logs_from_a_store_make_the_corpus_there(
         tokenizer=dataclasses.replace(PrepareConfig(name="x", events=[]).tokenizer, vocab_size=300),
     )
     assert url_of(prepare(config, progress=False)) == f"{bucket}/both"
-    whole = dataclasses.replace(config, events=[f"{bucket}/logs"], out=tmp_path / "both")
+    whole = dataclasses.replace(
+        config, events=[f"{bucket}/logs"], out=Path(f"file://{tmp_path}/both")
+    )
     prepare(whole, progress=False)
     made, local = Corpus.open(f"{bucket}/both", cache), Corpus.open(tmp_path / "both")
     assert made.fingerprint == local.fingerprint and made.num_users == 12

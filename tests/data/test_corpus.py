@@ -149,6 +149,17 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / ".c.partial").exists()
 
 
+def test_a_kill_between_the_two_renames_loses_no_corpus(tmp_path: Path) -> None:
+    target, scratch = tmp_path / "c", tmp_path / ".c.partial"
+    write(target, users=3, events_each=1)
+    before = Corpus.open(target).fingerprint
+    scratch.mkdir()
+    target.rename(scratch / "replaced")
+    with pytest.raises(RuntimeError), building(target, replace=True):
+        raise RuntimeError
+    assert Corpus.open(target).fingerprint == before
+
+
 def test_two_builders_do_not_meet(tmp_path: Path) -> None:
     with (
         building(tmp_path / "c", replace=False),
