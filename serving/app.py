@@ -19,13 +19,14 @@ import clue
 from serving.auth import Guard, check_routes
 from serving.body import BodyLimit
 from serving.document import document
+from serving.gate import Gate, gate_of
 from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
-from serving.server import collect_rarely, drain_on_sigterm
+from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
 from serving.start import begin, end, load
 
@@ -54,11 +55,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     chosen = settings or Settings()  # pyright: ignore[reportCallIssue]
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Gate]]:
         loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
-        collect_rarely()
+        share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
-        yield
+        yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)

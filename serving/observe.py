@@ -5,6 +5,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
@@ -54,7 +55,7 @@ class Observed:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        trace = Trace(_request_id(scope))
+        trace = Trace(request_id_of(scope["headers"]))
         scope.setdefault("state", {})["trace"] = trace
         status = LEFT
 
@@ -140,9 +141,9 @@ def _describe(scope: Scope) -> None:
     )
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the client's id of the request where it is one, else a new one."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value.decode("latin-1")):
             return value.decode("latin-1")
     return f"{PROCESS}{next(_numbers):08x}"

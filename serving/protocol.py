@@ -6,11 +6,14 @@ second all 200 still stood after 32 s. Each held a file descriptor and its buffe
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from serving.gate import Gate
+from serving.observe import request_id_of
 
 # The application refuses a late body itself, with a problem that says so; this is for what it has
 # answered already, and for what never asks.
@@ -33,7 +36,9 @@ class Deadlines:
     request_bytes: int = 16_000_000
 
 
-def _refusal(status: str, kind: str, detail: str, retry: str = "") -> bytes:
+def _refusal(
+    status: str, kind: str, detail: str, headers: str = "", connection: str = "close"
+) -> bytes:
     title = kind.replace("-", " ").capitalize()
     body = (
         f'{{"type":"urn:clue:problem:{kind}","title":"{title}",'
@@ -41,7 +46,7 @@ def _refusal(status: str, kind: str, detail: str, retry: str = "") -> bytes:
     )
     return (
         f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n"
-        f"content-length: {len(body)}\r\n{retry}connection: close\r\n\r\n{body}"
+        f"content-length: {len(body)}\r\n{headers}connection: {connection}\r\n\r\n{body}"
     ).encode("ascii")
 
 
@@ -54,6 +59,13 @@ FULL = _refusal(
     "too many connections; come again after Retry-After seconds",
     "retry-after: 1\r\n",
 )
+
+
+def busy(seconds: int, request_id: str) -> bytes:
+    """Return the refusal of a request that could not be answered in time."""
+    said = f"retry-after: {seconds}\r\nx-request-id: {request_id}\r\ncache-control: no-store\r\n"
+    detail = "too many requests wait; come again after Retry-After seconds"
+    return _refusal("429 Too Many Requests", "queue-full", detail, said, "keep-alive")
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -78,6 +90,9 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._writing: asyncio.TimerHandle | None = None
         self._part = ""  # of a request that is on its way: its "head" or its "body"
         self._bytes = 0  # of that part, without the packet in which it began
+        self._gate: Gate | None = app_state.get("gate")
+        self._inside = False  # the request being answered is counted by the gate
+        self._refused = b""  # what the request being read is answered; its body is dropped
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, as all is refused: with a problem that repeats none of it."""
@@ -97,6 +112,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         """Forget the deadlines."""
         self._expect(None)
         self._drop_writing()
+        self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -122,18 +138,62 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._expect(self._deadlines.header_seconds)
 
     def on_headers_complete(self) -> None:
-        """Start the time of the body; raises ValueError, which is a 400, for two Host headers."""
+        """Start the time of the body, or refuse the request before it is read.
+
+        Raises ValueError, which is a 400, for two Host headers.
+        """
         if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
             raise ValueError("two Host headers")
-        super().on_headers_complete()
+        self._refused = self._refusal_of_gate()
+        if not self._refused:
+            super().on_headers_complete()
         self._part = "body"
         self._expect(self._deadlines.body_seconds + GRACE_SECONDS)
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, unless its request is refused."""
+        if not self._refused:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Stop the time: the request is whole."""
-        super().on_message_complete()
         self._part = ""
         self._expect(None)
+        if not self._refused:
+            super().on_message_complete()
+            return
+        self.transport.write(self._refused)
+        self._refused = b""
+        if cast(Any, self.parser).should_keep_alive():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Count an answer."""
+        self._leave()
+        super().on_response_complete()
+
+    def _refusal_of_gate(self) -> bytes:
+        """Return the answer to a request that the gate does not let in, nothing for one it does.
+
+        One behind an unanswered request of its connection passes: answers keep their order.
+        """
+        gate, parser = self._gate, cast(Any, self.parser)
+        if gate is None or self.is_answering() or self.expect_100_continue:
+            return b""
+        if not gate.judges(parser.get_method(), self.url):
+            return b""
+        seconds = gate.enter(self.headers)
+        self._inside = seconds == 0
+        return busy(seconds, request_id_of(self.headers)) if seconds else b""
+
+    def _leave(self) -> None:
+        if self._inside and self._gate is not None:
+            self._inside = False
+            self._gate.leave()
 
     def pause_writing(self) -> None:
         """Start the time of a client that does not take its answer."""

@@ -50,7 +50,7 @@ UserId = Annotated[Name, Path(description="at most 256 bytes")]
 _turns: "WeakValueDictionary[str, asyncio.Lock]" = WeakValueDictionary()
 
 
-def store_of(live: Ready) -> Store:
+async def store_of(live: Ready) -> Store:
     """Return the store; raises Problem 404 where the service has none."""
     if live.store is None:
         raise Problem(404, "no-store", "this service keeps no users; start it with CLUE_STORE")

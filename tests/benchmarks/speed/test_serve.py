@@ -1,10 +1,12 @@
 """The short forms of `serve` and `soak`: truths of each part, over one server and a tiny model."""
 
+import re
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import orjson
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from benchmarks.speed import serve, soak
 from benchmarks.speed.report import Claim
 from benchmarks.speed.service import bare, encode, hostile, known, overload, process, rebuild
-from benchmarks.speed.service.load import Answers
+from benchmarks.speed.service.load import Answers, Stream
 from benchmarks.speed.service.process import Server
 from benchmarks.speed.service.study import Study
 from tests.conftest import TinyRun
@@ -88,6 +90,24 @@ def test_under_overload_all_is_answered_in_time_or_refused(running: Running) -> 
         assert row.figures["/livez, p99 ms"].median > 0 and row.figures["RSS MB"].median > 50
     assert study.rows[0].figures["requests/s"].median > 0
     assert truths(study.claims, "Peak of the memory") == [True]
+
+
+def test_who_would_wait_too_long_is_refused_unread_and_may_come_again(running: Running) -> None:
+    # 64 at once who each wait for 20 ms: as many as are answered in half of that are let in
+    users = [[user] for user in running.study.users]
+    requests = encode.embeds(users, "base64", x_request_timeout_ms="20")
+    many = Stream(requests=requests, connections=64, keep=10**6)
+    answers = running.study.send(running.server, {"many": many}, 1.0).answers["many"]
+    assert answers.count(200, 429, 504) == len(answers.status)
+    assert answers.count(429) > 64  # a refused connection lives on, and asks again
+    refused = answers.status == 429
+    assert answers.retry_after[refused].all()
+    assert not answers.retry_after[answers.status == 200].any()
+    body = orjson.loads(answers.bodies[int(np.flatnonzero(refused)[0])])
+    assert (body["type"], body["status"]) == ("urn:clue:problem:queue-full", 429)
+    metrics = httpx.get(f"{running.server.url}/metrics").text
+    (counted,) = re.findall(r'clue_rejected_total{reason="queue-full"} ([\d.e+]+)', metrics)
+    assert float(counted) >= answers.count(429)
 
 
 def test_slow_connections_are_freed_and_100_mb_are_refused(running: Running) -> None:
