@@ -26,7 +26,7 @@ from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
 from serving.problems import install
 from serving.routes import embed, explore, health, models, openai, operations, page, search, users
-from serving.server import collect_rarely, drain_on_sigterm
+from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
 from serving.start import begin, end, load
 
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Gate]]:
         loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
-        collect_rarely()
+        share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
         await loading

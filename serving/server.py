@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -54,12 +55,16 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
         )
 
 
-def collect_rarely() -> None:
-    """Have Python look for cyclic garbage a hundredth as often.
+def share_interpreter() -> None:
+    """Have the model thread let go of Python sooner, and cyclic garbage be looked for seldom.
+
+    Each event of the loop takes the interpreter anew, and waits for it up to the interval: at five
+    times the peak a quarter of it was answered in time at Python's 5 ms, three quarters at .5.
 
     A body of 64 users is 3,400 objects, none of them in a cycle: of the 41 ms that their request
     took beside the encode, the collector's walks through model and index were 16.
     """
+    sys.setswitchinterval(0.0005)
     gc.set_threshold(70_000, 20, 20)
 
 

@@ -1,36 +1,14 @@
-"""A real S3 server in a process of its own, and a link to it that breaks when it is told to."""
+"""A link to an S3 server that breaks when it is told to, and the server's check of credentials."""
 
 # pyright: standard
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-
-SECONDS = 60.0
-
-
-@contextmanager
-def s3_server() -> Generator[int]:
-    """Run moto's S3 server on loopback; yield its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + SECONDS
-        while not _answers(port):
-            assert process.poll() is None and time.monotonic() < end, "the S3 server did not start"
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def ask_for_credentials(port: int, asks: bool) -> None:
@@ -39,14 +17,6 @@ def ask_for_credentials(port: int, asks: bool) -> None:
     body = b"0" if asks else b"inf"
     request = urllib.request.Request(url, data=body, headers={"content-type": "text/plain"})
     urllib.request.urlopen(request, timeout=10).close()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 @dataclass

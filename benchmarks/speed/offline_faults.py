@@ -80,9 +80,10 @@ class Job:
 def measure(config: Config) -> Report:
     """Return how often each job was killed and what came of it; AssertionError for a half one."""
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="clue-offline-") as folder, s3_server() as endpoint:
+    with tempfile.TemporaryDirectory(prefix="clue-offline-") as folder, s3_server() as port:
         root = Path(folder)
         jobs = (prepare_job(config, root), embed_job(config, root), upload_job(config, root))
+        endpoint = f"http://{ADDRESS}:{port}"
         os.environ |= {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}  # noqa: TID251
         for number, job in enumerate(jobs):
             figures = killed(job, config.kills, random.Random(config.seed + number))
@@ -264,8 +265,12 @@ def empty_store() -> None:
 
 
 def whole(folder: Path, truth: Path) -> str:
-    """Return "whole" where a folder has the files of `truth`, which the first call writes."""
-    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    """Return "whole" where a folder has its manifest's files as `truth`, written by the first call.
+
+    What a manifest does not name is never read.
+    """
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    hashes = {name: sha256(folder / name) for name in ["manifest.json", *listed]}
     if not truth.is_file():
         truth.write_text(json.dumps(hashes))
     assert hashes == json.loads(truth.read_text()), f"{folder} differs from the undisturbed run"
@@ -273,22 +278,22 @@ def whole(folder: Path, truth: Path) -> str:
 
 
 @contextmanager
-def s3_server() -> Generator[str]:
-    """Run moto's S3 server in a process of its own; yield its URL."""
+def s3_server() -> Generator[int]:
+    """Run moto's S3 server in a process of its own, on this machine alone; yield its port."""
     with socket.create_server((ADDRESS, 0)) as free:
-        port = str(free.getsockname()[1])
+        port = int(free.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", ADDRESS, "-p", port],
+        [sys.executable, "-m", "moto.server", "-H", ADDRESS, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         end = time.monotonic() + 60
-        while _refused(int(port)):
+        while _refused(port):
             if process.poll() is not None or time.monotonic() > end:
                 raise ValueError("moto's S3 server does not start; pip install -e '.[dev]'")
             time.sleep(0.1)
-        yield f"http://{ADDRESS}:{port}"
+        yield port
     finally:
         process.kill()
         process.wait()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from clue.atomic import sha256, sync, write_text
 from clue.data.cache import MANIFEST, CacheConfig
+from clue.data.store import path_of, url_of
 from clue.data.upload import read_small
 from clue.inference.shared_items import FOLDER
 
@@ -129,8 +130,7 @@ def finish(work: Path, plan: Plan, out: Path) -> int:
         out.rename(older)
     work.rename(out)
     sync(out.parent)
-    for left in (*out.glob("part-*.json"), out / PLAN):  # the manifest has what they say
-        left.unlink()
+    _tidy(out)
     if older.exists():
         shutil.rmtree(older)
     return rows
@@ -143,7 +143,15 @@ def finished(out: Path, plan: Plan, cache: CacheConfig) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     same = all(manifest.get(name) == value for name, value in asdict(plan).items())
+    if same and url_of(out) is None:
+        _tidy(path_of(out))  # a kill may have come before the end of `finish`
     return manifest["rows"] if same else None
+
+
+def _tidy(out: Path) -> None:
+    """Remove from a finished table what its manifest says too."""
+    for left in (*out.glob("part-*.json"), out / PLAN):
+        left.unlink(missing_ok=True)
 
 
 def merge(parts: list[Path], out: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
+from benchmarks.speed.offline_faults import CREDENTIALS, s3_server
 from clue.config import load
 from clue.data import store as object_store
 from clue.data.cache import MANIFEST, CacheConfig
@@ -29,7 +30,7 @@ from clue.pretrain import pretrain
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
 from tests.data.test_corpus import write
-from tests.object_store import Link, ask_for_credentials, link_to, s3_server
+from tests.object_store import Link, ask_for_credentials, link_to
 
 OPEN = "import sys; from pathlib import Path; from clue.data.cache import CacheConfig; "
 OPEN += "from clue.data.corpus import Corpus; from clue.data import store; store.BLOCK = 16384; "
@@ -44,12 +45,8 @@ def server() -> Generator[int]:
 
 def connect(port: int, monkeypatch: pytest.MonkeyPatch, secret: str = "s") -> None:
     """Have s3fs talk to this port from now on; it keeps what it was told before."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    here = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_SECRET_ACCESS_KEY": secret}
+    for name, value in {**CREDENTIALS, **here}.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
 

@@ -58,12 +58,36 @@ def configured(url: str) -> SchemathesisConfig:
 
 
 def document_of(url: str) -> dict[str, Any]:
-    """The service's document without the headers that have the service wait or give up."""
-    tree = httpx.get(f"{url}/openapi.json", headers={"authorization": f"Bearer {KEY}"}).json()
+    """The service's document, narrowed to its model: more is accepted, and reaches the model.
+
+    Without the headers that have the service wait or give up.
+    """
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}) as client:
+        tree, models = client.get("/openapi.json").json(), client.get("/v1/models").json()
     for operations in tree["paths"].values():
         for operation in operations.values():
             told = operation.get("parameters", [])
             operation["parameters"] = [each for each in told if each["name"] not in WAITING]
+    (model,) = models["data"]
+    schemas = tree["components"]["schemas"]
+    for name in ("EmbedRequest", "EmbeddingsRequest", "SearchItemsRequest", "SimilarUsersRequest"):
+        members = schemas[name]["properties"]
+        if "dimensions" in members:
+            members["dimensions"]["anyOf"][0] = {"const": model["width"]}
+        if "blocks" in members and model["blocks"]:
+            members["blocks"]["anyOf"][0]["items"] = {"enum": [*model["blocks"]]}
+        elif "blocks" in members:
+            del members["blocks"]
+        if "k" in members:
+            members["k"]["maximum"] = models["limits"]["k"]
+            vector = {"minItems": model["width"], "maxItems": model["width"]}
+            members["vector"]["anyOf"][0] |= vector
+    schemas["EmbeddingsRequest"]["properties"]["model"]["enum"] = ["clue"]
+    event = schemas["Event"]
+    event["anyOf"] = event["anyOf"][:1]  # models of texts
+    event["additionalProperties"] = False
+    kinds = {"numeric": "number", "categorical": "string", "boolean": "boolean"}
+    event["properties"] |= {n: {"type": [kinds[k], "null"]} for n, k in model["fields"].items()}
     return tree
 
 
