@@ -215,8 +215,9 @@ def claims(config: Config, samples: Samples, answers: Answers) -> list[Claim]:
     grown = slope(samples.minutes, samples.memory, config.warm_up)
     more = slope(samples.minutes, samples.descriptors, config.warm_up)
     third = (config.minutes - config.warm_up) / 3
+    good = np.isin(answers.status, (200, 404))
     first, last = (
-        np.quantile(answers.seconds[(answers.due >= 60 * a) & (answers.due < 60 * b)], 0.99)
+        np.quantile(answers.seconds[good & (answers.due >= 60 * a) & (answers.due < 60 * b)], 0.99)
         for a, b in (
             (config.warm_up, config.warm_up + third),
             (config.minutes - third, config.minutes),

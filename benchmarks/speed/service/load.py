@@ -244,6 +244,7 @@ class _Connection(asyncio.Protocol):
         self._request: tuple[int, float] | None = None
         self._retry_after = False
         self._body = bytearray()
+        self._answered = False  # a request before, and none of the bytes of this one's answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.transport = transport
@@ -255,6 +256,7 @@ class _Connection(asyncio.Protocol):
         self.transport.write(requests[number % len(requests)])
 
     def data_received(self, data: bytes) -> None:
+        self._answered = False
         self._parser.feed_data(data)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -273,6 +275,7 @@ class _Connection(asyncio.Protocol):
         body, self._body = bytes(self._body), bytearray()
         status = self._parser.get_status_code()
         self._sender.done(number, due, status, retry_after=self._retry_after, body=body)
+        self._answered = True
         if self._parser.should_keep_alive():
             self._sender.is_free(self)
         else:
@@ -281,7 +284,10 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._sender.idle:
             self._sender.idle.remove(self)
-        if self._request is not None:
+        if self._request is not None and self._answered:
+            # the server ended an idle connection just then: any client sends again on another
+            self._sender.waiting.append(self._request)
+        elif self._request is not None:
             self._sender.done(*self._request, 0, retry_after=False, body=b"")
-            self._request = None
+        self._request = None
         self._sender.lost()

@@ -73,7 +73,7 @@ def _claims(study: Study, most: list[Load], memory: dict[float, list[float]], pa
             ),
             claim(f"/livez {at}, p99 ms", livez, "below", 50),
             claim(
-                f"Peak of the memory {at}, above that at half the peak, MB", grown, "at most", 50
+                f"Peak of the memory {at}, above that at half the peak, MB", grown, "at most", 100
             ),
         ]
     )

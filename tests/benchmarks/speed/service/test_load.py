@@ -90,6 +90,15 @@ def test_refusals_and_lost_connections_are_told_apart() -> None:
     assert np.isnan(answers.quantile_ms(0.5))
 
 
+def test_a_connection_that_the_server_ended_while_idle_is_no_error() -> None:
+    # without saying so: now and then a request meets the end on its way
+    with server(OK, close=True) as address:
+        answers = send(plan(address, rate=100.0, connections=2)).answers["one"]
+        assert answers.count(200) == len(answers.status) == 60
+        answers = send(plan(address, connections=2)).answers["one"]
+        assert answers.count(200) == len(answers.status) > 30
+
+
 def test_a_request_is_whole() -> None:
     head, _, body = request("POST", "/v1/x", {"a": [1]}, x_min_seq="3").partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
