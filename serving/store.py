@@ -30,6 +30,7 @@ from serving.writes import Delete, Embed, Goal, Upsert, apply
 
 FILE = "users.sqlite"
 ACKNOWLEDGED = "acknowledged"
+NOTE_BYTES = 24
 MOST_TOGETHER = 256  # writes of one transaction
 
 Write: TypeAlias = Upsert | Delete | Embed | Goal
@@ -175,6 +176,9 @@ class Store:
         with transaction(self._writer):
             if self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
                 return
+            if len(_noted(self.directory / ACKNOWLEDGED)) == NOTE_BYTES:
+                # a young store lies in its log alone, and SQLite drops a damaged one without a word
+                raise damaged("writes were acknowledged and none is there")
             for sql in rows.SCHEMA.values():
                 self._writer.execute(sql)
             state = State(store=uuid.uuid4().hex, seq=0, users=0, total=0, goal="")
@@ -225,12 +229,14 @@ class Store:
 
     def _acknowledge(self, state: State) -> None:
         """Note the number of the last commit; no fsync, for it guards the log and not the data."""
-        with (self.directory / ACKNOWLEDGED).open("a+b") as file:
+        note = self.directory / ACKNOWLEDGED
+        note.touch()
+        with note.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            file.seek(0)
             if state.seq > _acknowledged(file.read(), state.store):
-                file.truncate(0)
+                file.seek(0)  # in place: on a full disk there is room for that
                 file.write(struct.pack("<q", state.seq) + digest_of(state.seq, state.store))
+                file.truncate()
 
     def _verify(self) -> str:
         """Return the store's name; raises BrokenStore unless every row is as it was written.
@@ -238,19 +244,25 @@ class Store:
         Raises it too where the end of the log is lost: SQLite drops a damaged one without a word.
         """
         started = time.monotonic()
-        note = self.directory / ACKNOWLEDGED
-        raw = note.read_bytes() if note.exists() else b""  # before the rows: others may be writing
+        raw = _noted(self.directory / ACKNOWLEDGED)  # before the rows: others may be writing
         self._writer.execute("BEGIN")  # one moment of them
         state = rows.verify(self._writer)
         self._writer.execute("COMMIT")
         noted = _acknowledged(raw, state.store)
         if noted > state.seq:
             raise damaged(f"writes {state.seq + 1} to {noted} were acknowledged and are not there")
+        self._acknowledge(
+            state
+        )  # a kill came before the note: from now on it is read, and so it stays
         self.recovery_seconds = time.monotonic() - started
         return state.store
 
 
+def _noted(note: Path) -> bytes:
+    return note.read_bytes() if note.exists() else b""
+
+
 def _acknowledged(raw: bytes, store: str) -> int:
     """Return the last write acknowledged; 0 where none is noted, or the note is damaged itself."""
-    seq = struct.unpack("<q", raw[:8])[0] if len(raw) == 24 else 0
+    seq = struct.unpack("<q", raw[:8])[0] if len(raw) == NOTE_BYTES else 0
     return seq if raw[8:] == digest_of(seq, store) else 0

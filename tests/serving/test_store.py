@@ -222,6 +222,33 @@ def test_flipped_bits_and_truncations_are_never_served(tmp_path: Path) -> None:
     assert refused + intact == 64 and refused > 8
 
 
+def test_a_young_store_whose_log_is_damaged_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """It lies in the log alone: with the log's first bytes SQLite sees an empty file."""
+    store = Store(tmp_path / "whole")
+    write(store, upsert("a"), upsert("b"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "crashed")
+    store.close()
+    log = tmp_path / "crashed" / f"{FILE}-wal"
+    blob = bytearray(log.read_bytes())
+    for damage in (bytes([blob[0] ^ 1]) + blob[1:], b"", blob[:1000]):
+        log.write_bytes(damage)
+        with pytest.raises(BrokenStore, match="damaged"), opened(tmp_path / "crashed"):
+            pass
+
+
+def test_what_a_kill_left_unnoted_is_noted_when_it_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "whole")
+    write(store, upsert("a"))
+    note = (tmp_path / "whole" / ACKNOWLEDGED).read_bytes()
+    write(store, upsert("b"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "crashed")
+    later = (tmp_path / "whole" / ACKNOWLEDGED).read_bytes()
+    store.close()
+    (tmp_path / "crashed" / ACKNOWLEDGED).write_bytes(note)  # killed between commit and note
+    with opened(tmp_path / "crashed"):
+        assert (tmp_path / "crashed" / ACKNOWLEDGED).read_bytes() == later != note
+
+
 def test_what_other_programs_left_does_not_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_bytes(b"a process of long ago")
     (tmp_path / ACKNOWLEDGED).write_bytes(b"torn")
