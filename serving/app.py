@@ -25,7 +25,18 @@ from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
 from serving.problems import install
-from serving.routes import embed, explore, health, models, openai, operations, page, search, users
+from serving.routes import (
+    embed,
+    explore,
+    health,
+    models,
+    openai,
+    operations,
+    page,
+    search,
+    users,
+    vector,
+)
 from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
 from serving.start import begin, end, load
@@ -38,6 +49,7 @@ ROUTERS = (  # a request is compared with one after the other
     users.router,
     openai.router,
     health.router,
+    vector.router,  # tried early: a look-up costs little else
     page.router,
     operations.router,
     models.router,

@@ -141,20 +141,21 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 # async: FastAPI has threads of its own run what is not, 0.2 ms for each request
 async def reads(request: Request, _: Bearer) -> None:
     """Let through every known key; raises Problem 403."""
-    _require(request, "read")
+    require(request, "read")
 
 
 async def writes(request: Request, _: Bearer) -> None:
     """Let through keys of the roles write and admin; raises Problem 403."""
-    _require(request, "write")
+    require(request, "write")
 
 
 async def administers(request: Request, _: Bearer) -> None:
     """Let through keys of the role admin; raises Problem 403."""
-    _require(request, "admin")
+    require(request, "admin")
 
 
-def _require(request: Request, role: Role) -> None:
+def require(request: Request, role: Role) -> None:
+    """Raise Problem 403 where the caller of a request has a smaller role."""
     caller: Caller = request.state.caller
     if RANK[caller.role] < RANK[role]:
         raise Problem(403, "role-too-small", f"this path needs a key of the role {role}")

@@ -30,7 +30,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         tree["components"]["schemas"] |= known["$defs"]
         for path, methods in tree["paths"].items():
             for method, operation in methods.items():
-                if path.startswith(PATIENT) and method != "delete":
+                waits = method != "delete" and not path.endswith("/vector")
+                if path.startswith(PATIENT) and waits:
                     operation.setdefault("parameters", []).append(TIMEOUT)
         app.openapi_schema = tree
     return app.openapi_schema

@@ -61,6 +61,15 @@ class StoredAnswer(Answer):
     blocks: Blocks
 
 
+class VectorAnswer(Answer):
+    """A stored user's vector, made by the write `seq`."""
+
+    user_id: str
+    seq: int
+    vector: list[float]
+    blocks: Blocks
+
+
 class ActivateRequest(Strict):
     """Nothing is to be said: {}."""
 

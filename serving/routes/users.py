@@ -124,7 +124,7 @@ async def stored_user(user_id: UserId, request: Request, live: Seen, store: Stor
     """Return a stored user: the events as sent, and the vector."""
     user = store.user(user_id)
     if user is None or user.events is None:
-        raise Problem(404, "unknown-user", "the store holds no such user; PUT their events")
+        raise not_stored()
     engine = live.engine
     made = store.vector(user_id, engine.encoder.fingerprint)
     if made is not None and made.seq == user.seq and len(made.vector):
@@ -208,12 +208,22 @@ def _writes(engine: Engine, users: Sequence[UpsertUser], answer: Answer) -> list
     ]
 
 
+def not_stored() -> Problem:
+    """Return the 404 of a user whom the store has not."""
+    return Problem(404, "unknown-user", "the store holds no such user; PUT their events")
+
+
+def nothing_read() -> Problem:
+    """Return the 422 of a user of whom the model reads nothing."""
+    return invalid([("/events", "of this user hold nothing that the model can read")])
+
+
 async def _embedded(live: Live, engine: Engine, request: Request, user: StoredUser) -> np.ndarray:
     """Return the vector (E,) of a stored user whom the model of now has not embedded yet."""
     moment = moment_of(user.as_of)
     events = from_bytes(user.events or b"[]")
     history = readable(events, engine.encoder, live.settings, moment)
     if not history:
-        raise invalid([("/events", "of this user hold nothing that the model can read")])
+        raise nothing_read()
     answer = await ask(live, engine, request, Query(histories=[history], as_of=[moment]))
     return answer.vectors[0]

@@ -15,8 +15,11 @@ from benchmarks.speed.service.study import Study
 CONNECTIONS = 32
 USERS = 500
 EMPTY = "an empty FastAPI route"
-KNOWN = "GET /v1/users/{id}: events and vector"
+VECTOR = "GET /v1/users/{id}/vector"
+OCTETS = "the same as octet-stream"
+WHOLE = "GET /v1/users/{id}: events and vector"
 CASE = "a stored user"
+OCTET_STREAM = "application/octet-stream"
 
 
 def measure(study: Study) -> None:
@@ -33,9 +36,12 @@ def measure(study: Study) -> None:
 def compare(study: Study, ours: Server, empty: Server) -> None:
     """Add the rows and the claim of our service, which has a store, and of an empty one."""
     ids = stored(study, ours, USERS)
+    paths = [f"/v1/users/{one}/vector" for one in ids]
     arms: Mapping[str, tuple[Server, Stream]] = {
         EMPTY: (empty, _stream([request("GET", "/")])),
-        KNOWN: (ours, _stream([request("GET", f"/v1/users/{one}") for one in ids])),
+        VECTOR: (ours, _stream([request("GET", path) for path in paths])),
+        OCTETS: (ours, _stream([request("GET", path, accept=OCTET_STREAM) for path in paths])),
+        WHOLE: (ours, _stream([request("GET", f"/v1/users/{one}") for one in ids])),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     loads: dict[str, list[Load]] = {name: [] for name in arms}
@@ -60,9 +66,9 @@ def compare(study: Study, ours: Server, empty: Server) -> None:
             p99=[load.answers["get"].quantile_ms(0.99) for load in made],
             busy=[load.busy for load in made],
         )
-    ratio = median(a / b for a, b in zip(rates[KNOWN], rates[EMPTY], strict=True))
+    ratio = median(a / b for a, b in zip(rates[VECTOR], rates[EMPTY], strict=True))
     study.claims.append(
-        claim("Requests/s for a stored user, part of an empty route's", ratio, "at least", 0.6)
+        claim("Requests/s for a stored vector, part of an empty route's", ratio, "at least", 0.6)
     )
 
 
