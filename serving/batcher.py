@@ -213,7 +213,9 @@ class Batcher(Generic[Query, Answer]):
             cost = sum(job.cost for job in done)
             self._cost_ahead -= cost
             # Half of the new, half of the old: a slow first batch is forgotten after a few.
-            self._seconds_per_cost = (self._seconds_per_cost + seconds / max(1, cost)) / 2
+            # A small batch costs what any does, 6 ms: at its rate two large queries were refused.
+            least = max(1, self._batch_cost // 16)
+            self._seconds_per_cost = (self._seconds_per_cost + seconds / max(least, cost)) / 2
             return done
 
     def _end(self) -> None:
