@@ -40,16 +40,17 @@ from serving.routes import (
 from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
 from serving.start import begin, end, load
+from serving.turns import Turns
 
 log = logging.getLogger("clue.serving")
 
 ROUTERS = (  # a request is compared with one after the other
+    vector.router,
     embed.router,
     search.router,
     users.router,
     openai.router,
     health.router,
-    vector.router,  # tried early: a look-up costs little else
     page.router,
     operations.router,
     models.router,
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = not_ready("the model and the index are being loaded", kind="loading")
     app.state.draining = False
+    app.state.turns = Turns()
     app.state.metrics = Metrics()
     # the last one added is the outermost
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds)

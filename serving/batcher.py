@@ -7,6 +7,8 @@ thread that takes whatever waits served 512 users/s and stalled it for 26 ms (64
 import asyncio
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +17,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 log = logging.getLogger("clue.serving")
+
+# Of the model thread. At five times the peak of one core, 4,000 requests a second: at 0 the answers
+# in time are the peak's but /livez takes 7.5 s, at 4 they are .94 to .98 and it takes .06, and at 7
+# a tenth is left, since refusals alone take the core.
+NICE = 4
 
 Query = TypeVar("Query")
 Answer = TypeVar("Answer")
@@ -103,14 +110,15 @@ class Batcher(Generic[Query, Answer]):
             self._wake.notify()
         self._thread.join()
 
-    def refusal(self, seconds: float | None = None) -> QueueFull | None:
+    def refusal(self, seconds: float | None = None, coming: int = 0) -> QueueFull | None:
         """Return why a query that may take `seconds` would not be taken now; None where it would.
 
-        Its time is at most `max_wait_seconds`, also without `seconds`.
+        Its time is at most `max_wait_seconds`, also without `seconds`. So many queries are `coming`
+        that were let in before it.
         """
         allowed = self._max_wait if seconds is None else min(seconds, self._max_wait)
         wait = self._cost_ahead * self._seconds_per_cost
-        if len(self._jobs) >= self._queue_size or wait > allowed:
+        if len(self._jobs) + coming >= self._queue_size or wait > allowed:
             return QueueFull(max(1, math.ceil(wait)))
         return None
 
@@ -146,6 +154,7 @@ class Batcher(Generic[Query, Answer]):
                 self._cost_ahead -= job.cost
 
     def _serve(self) -> None:
+        _yield_to_loop()
         try:
             while self._take():
                 started = time.monotonic()
@@ -225,6 +234,12 @@ class Batcher(Generic[Query, Answer]):
             self._jobs.clear()
         stopped = BatcherStopped("the model thread has ended; restart the service")
         self._settle(left, [stopped] * len(left))
+
+
+def _yield_to_loop() -> None:
+    """Let the event loop have the core first where both want it; on Linux, threads are nice."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _resolve(settled: list[tuple[asyncio.Future[Answer], object]]) -> None:

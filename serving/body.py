@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.live import refuse_overload
 from serving.problems import Problem, refuse
+from serving.turns import Turn, Turns
 
 # Parsing 64 kB takes about 1 ms; what is longer leaves the event loop to others meanwhile.
 OFF_LOOP_BYTES = 64_000
@@ -54,12 +55,9 @@ class BodyLimit:
             await self.app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        too_large = _closing(
-            413, "body-too-large", f"a body has at most {self.max_bytes} bytes; send fewer users"
-        )
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_bytes:
-            raise too_large
+            raise self._too_large()
         body = bytearray()
         while True:
             message = await receive()
@@ -67,9 +65,13 @@ class BodyLimit:
                 return None
             body += message.get("body", b"")
             if len(body) > self.max_bytes:  # a chunked body declares no length
-                raise too_large
+                raise self._too_large()
             if not message.get("more_body", False):
                 return bytes(body)
+
+    def _too_large(self) -> Problem:
+        detail = f"a body has at most {self.max_bytes} bytes; send fewer users"
+        return _closing(413, "body-too-large", detail)
 
 
 class StrictRequest(Request):
@@ -126,8 +128,14 @@ class ModelRoute(StrictRoute):
         handle = super().get_route_handler()
 
         async def unless_full(request: Request) -> Response:
-            refuse_overload(request)
-            return await handle(request)
+            turns: Turns = request.app.state.turns
+            refuse_overload(request, turns.begun)
+            turn = request.scope["state"]["turn"] = Turn(turns)
+            try:
+                await turn.begin()
+                return await handle(request)
+            finally:
+                turn.end()
 
         return unless_full
 

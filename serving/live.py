@@ -17,6 +17,7 @@ from serving.problems import Problem
 from serving.settings import Settings
 from serving.store import Store
 from serving.trace import trace_of
+from serving.turns import end_turn
 
 log = logging.getLogger("clue.serving")
 
@@ -100,6 +101,7 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
     work = asyncio.ensure_future(live.batcher.submit((engine, query), trace.tokens, seconds))
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
+    end_turn(request.scope)  # what is left is to wait
     done: set[Any] = set()
     try:
         done, _ = await asyncio.wait(
@@ -149,14 +151,16 @@ def too_full(full: QueueFull) -> Problem:
     return Problem(429, "queue-full", detail, headers=retry)
 
 
-def refuse_overload(request: Request) -> None:
+def refuse_overload(request: Request, coming: int) -> None:
     """Raise Problem 429 where the model thread could not answer in time, before a body is parsed.
+
+    So many requests are `coming` that were let in and are not with the thread yet.
 
     To parse and check a body of 125 kB costs more than all else that a refusal does.
     """
     service: Live | Problem = request.app.state.service
     if isinstance(service, Live):
-        full = service.batcher.refusal(allowed_seconds(request, service.settings))
+        full = service.batcher.refusal(allowed_seconds(request, service.settings), coming)
         if full is not None:
             raise too_full(full)
 

@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.gate import Gate
+from serving.gate import ALWAYS, Gate, head_of
 from serving.observe import request_id_of
 
 # The application refuses a late body itself, with a problem that says so; this is for what it has
@@ -93,6 +93,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._part = ""  # of a request that is on its way: its "head" or its "body"
         self._bytes = 0  # of that part, without the packet in which it began
         self._gate: Gate | None = app_state.get("gate")
+        self._judged = False  # whether the gate lets in the request being read
         self._work = 0  # of the request being answered, where the gate has let it in
         self._refused = b""  # what the request being read is answered; its body is dropped
 
@@ -119,7 +120,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the parser, unless the connection is being closed; end what has no end."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refuses_at_a_glance(data):
             return
         before = self._part
         super().data_received(data)
@@ -131,6 +132,26 @@ class DeadlineProtocol(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self.transport.abort()
+
+    def _refuses_at_a_glance(self, data: bytes) -> bool:
+        """Answer a whole request that the gate does not let in, before it is parsed."""
+        gate = self._gate
+        if gate is None or gate.inside < ALWAYS or self._part or self.is_answering():
+            return False
+        named = head_of(data)
+        seconds = 0 if named is None else gate.refusal(named)
+        if named is None or not seconds:
+            return False
+        self._expect(None)
+        self._unset_keepalive_if_required()
+        self.transport.write(busy(seconds) % request_id_of(named.items()).encode())
+        self._wait_for_another()
+        return True
+
+    def _wait_for_another(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def on_message_begin(self) -> None:
         """Start the time of the headers: that of a connection runs from its beginning."""
@@ -162,14 +183,14 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._part = ""
         self._expect(None)
         if not self._refused:
+            if self._judged and self._gate is not None and self.is_answering():
+                self._work, self._judged = self._gate.enter(dict(self.headers)), False
             super().on_message_complete()
             return
         self.transport.write(self._refused)
         self._refused = b""
         if cast(Any, self.parser).should_keep_alive():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._wait_for_another()
         else:
             self.transport.close()
 
@@ -188,7 +209,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             return b""
         if not gate.judges(parser.get_method(), self.url):
             return b""
-        self._work, seconds = gate.enter(self.headers)
+        seconds = gate.refusal(dict(self.headers))
+        self._judged = not seconds
         return busy(seconds) % request_id_of(self.headers).encode() if seconds else b""
 
     def _leave(self) -> None:

@@ -147,7 +147,7 @@ def test_connections_beyond_the_limit_are_told_so(settings: Settings) -> None:
 
 
 def test_sigterm_under_load_finishes_what_it_took(server: Server) -> None:
-    """The last test of this server."""
+    """The last test of this server. Bodies that trickled to it before are not its slowness."""
     users = [
         {"films": [f"{number} {n} a text of some length" for n in range(200)]}
         for number in range(8)
