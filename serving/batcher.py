@@ -160,9 +160,9 @@ class Batcher(Generic[Query, Answer]):
                 started = time.monotonic()
                 answers = self._answer(self._batch)
                 done = self._account(time.monotonic() - started)
-                self._settle(done, answers)
-                if self._observe is not None:
+                if self._observe is not None:  # first: who has an answer finds it counted
                     self._observe(answers, sum(job.cost for job in done))
+                self._settle(done, answers)
         except BaseException:  # what is no Exception is no query's fault: the service is over
             log.critical("the model thread has ended", exc_info=True)
         finally:
