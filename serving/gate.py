@@ -104,7 +104,7 @@ def head_of(data: bytes) -> dict[bytes, bytes] | None:
     """Return the headers of `data` where it is one whole and plain request that a gate judges.
 
     None where it is anything else, or is not seen to be that at a glance: then it is for the parser
-    to say. A refusal costs 20 µs of the loop so, and 70 when the parser has read the request.
+    to say. A look takes 4 µs at a body of 5 kB.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0 or not data.startswith((b"POST /v1/", b"PUT /v1/")):
