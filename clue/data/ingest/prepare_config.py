@@ -89,7 +89,7 @@ class SparkConfig:
     """Where `engine: spark` runs, and in how many partitions it sorts."""
 
     master: str | None = None  # `local[4]`, `spark://…`; none: what spark-submit says, or this one.
-    partitions: int | None = None  # None: one for each 128 MB of logs, and for each core.
+    partitions: int | None = None  # None: one for each 128 MB of logs, one a core at least.
 
 
 @dataclass(frozen=True, kw_only=True)
