@@ -7,6 +7,8 @@ event loop stalled for 7 s. Here nothing is parsed before it was counted.
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -17,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.live import refuse_overload
-from serving.problems import Problem, refuse
+from serving.problems import Problem, refuse, respond
 from serving.turns import Turn, Turns
 
 # Parsing 64 kB takes about 1 ms; what is longer leaves the event loop to others meanwhile.
@@ -27,7 +29,9 @@ OFF_LOOP_BYTES = 64_000
 class BodyLimit:
     """ASGI middleware: hands on a whole body of at most `max_bytes` that came within `seconds`.
 
-    Else it answers 413 or 408 and closes the connection, so that the rest is never read.
+    Else it answers 413 or 408 and closes the connection. After a 413 what still comes is dropped
+    for as long: a close before it resets the connection, and half of the clients that sent 100 MB
+    lost their answer to that.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -49,7 +53,11 @@ class BodyLimit:
             await refuse(_closing(408, "slow-body", detail), scope, receive, send)
             return
         except Problem as problem:
-            await refuse(problem, scope, receive, send)
+            await respond(problem, scope)(scope, receive, partial(_keep_open, send))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.seconds):
+                    await _drop_rest(receive)
+            await send({"type": "http.response.body"})
             return
         if body is not None:  # None: the client left before its body was whole
             await self.app(scope, _replay(body, receive), send)
@@ -72,6 +80,18 @@ class BodyLimit:
     def _too_large(self) -> Problem:
         detail = f"a body has at most {self.max_bytes} bytes; send fewer users"
         return _closing(413, "body-too-large", detail)
+
+
+async def _keep_open(send: Send, message: Message) -> None:
+    """Send a message of a response, whose end is still to come."""
+    is_body = message["type"] == "http.response.body"
+    await send({**message, "more_body": True} if is_body else message)
+
+
+async def _drop_rest(receive: Receive) -> None:
+    message = await receive()
+    while message["type"] == "http.request" and message.get("more_body", False):
+        message = await receive()
 
 
 class StrictRequest(Request):

@@ -126,12 +126,17 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().data_received(data)
         self._bytes = self._bytes + len(data) if before == self._part else 0
         limit = HEAD_BYTES if self._part == "head" else self._deadlines.request_bytes
-        if self._part and self._bytes > limit and not self.transport.is_closing():
+        if self._part and self._bytes > limit and not self._is_ending():
             if self._part == "head" and not self.is_answering():
                 self.transport.write(LARGE)
                 self.transport.close()
             else:
                 self.transport.abort()
+
+    def _is_ending(self) -> bool:
+        """Whether the connection ends, or will with an answer that has begun: bytes are dropped."""
+        has_begun = self.is_answering() and self.cycle.response_started
+        return self.transport.is_closing() or (has_begun and not self.cycle.keep_alive)
 
     def _refuses_at_a_glance(self, data: bytes) -> bool:
         """Answer a whole request that the gate does not let in, before it is parsed."""
