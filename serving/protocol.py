@@ -168,10 +168,11 @@ class DeadlineProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the time of the body, or refuse the request before it is read.
 
-        Raises ValueError, which is a 400, for two Host headers.
+        Raises ValueError, which is a 400, for two Host headers, and for none of HTTP/1.1 (RFC 9112).
         """
-        if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
-            raise ValueError("two Host headers")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and cast(Any, self.parser).get_http_version() == "1.1"):
+            raise ValueError(f"{hosts} Host headers")  # whose is it, of this machine?
         self._refused = self._refusal_of_gate()
         if not self._refused:
             super().on_headers_complete()

@@ -184,6 +184,7 @@ NO_HTTP = {
     "space in a name": b"GET /livez HTTP/1.1\r\nho st: localhost\r\n\r\n",
     "NUL in a value": b"GET /livez HTTP/1.1\r\nhost: local\0host\r\n\r\n",
     "two hosts": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: shop.example\r\n\r\n",
+    "no host": b"GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n",
     "bytes in a path": b"GET /v1/users/\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "tunnel": b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "folded header": b"GET /livez HTTP/1.1\r\n folded: x\r\nhost: localhost\r\n\r\n",
@@ -206,7 +207,7 @@ def test_what_is_no_http_is_refused_and_the_connection_ended(url: str) -> None:
         assert said.startswith(b"HTTP/1.1 400 "), (kind, said)
         assert said.count(b"HTTP/1.1 ") == 1, (kind, said)  # nothing behind it was answered
         assert b"application/problem+json" in said and b"urn:clue:problem:" in said, (kind, said)
-    assert len(NO_HTTP) == 21
+    assert len(NO_HTTP) == 22
     assert httpx.get(f"{url}/readyz").status_code == 200
 
 
