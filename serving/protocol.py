@@ -168,7 +168,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the time of the body, or refuse the request before it is read.
 
-        Raises ValueError, which is a 400, for two Host headers, and for none of HTTP/1.1 (RFC 9112).
+        Raises ValueError, a 400, for two Host headers and for none of HTTP/1.1 (RFC 9112).
         """
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and cast(Any, self.parser).get_http_version() == "1.1"):
