@@ -10,16 +10,14 @@ import json
 import re
 import shutil
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from clue.atomic import sha256
 from clue.config import run_command
@@ -37,9 +35,11 @@ from clue.data.ingest.prepare_config import (
     open_logs,
     split_sql,
 )
+from clue.data.ingest.progress import Progress
 from clue.data.ingest.readers import delimiter_of
-from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
-from clue.data.ingest.times import settle_units
+from clue.data.ingest.staged import Reading, counted_times, create_staged, judge_times, stage_log
+from clue.data.ingest.staging import Layout
+from clue.data.ingest.times import settle
 from clue.data.store import path_of, url_of
 from clue.data.text import learn_tokenizer, read_tokenizer
 from clue.data.upload import outbox, read_small, upload
@@ -62,7 +62,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     with the next step, for missing files, wrong columns, bad rows (file, row and value), or an
     `out` that holds something else; nothing is written then.
     """
-    show = _Progress(progress)
+    show = Progress(progress)
     out = config.out or Path("corpora") / config.name
     url = url_of(out)
     out = out if url else path_of(out)
@@ -148,27 +148,24 @@ def _read(
     logs: tuple[validation.Log, validation.Log | None],
     layout: Layout,
     config: PrepareConfig,
-    show: "_Progress",
+    show: Progress,
 ) -> tuple[dict[str, int], dict[str, bool]]:
     """Fill the tables of good rows; ValueError for bad ones that are not to be dropped.
 
     Return the rows dropped, by reason, and of each service whether its times are a clock's.
     """
     event_log, item_log = logs
-    create_tables(db, layout)
-    if item_log:
-        for number, file in enumerate(item_log.files):
-            with show.stage(f"reading {file}"):
-                stage_items(db, item_log, number, layout)
-    for number, file in enumerate(event_log.files):
-        with show.stage(f"reading {file}"):
-            stage_events(db, event_log, number, layout, with_text=item_log is None)
-    settled = settle_units(db, event_log, config.time_unit)
+    reading = Reading(layout, with_text=item_log is None, unit=config.time_unit)
+    create_staged(db, reading)
+    for log in (item_log, event_log):
+        if log:
+            stage_log(db, log, reading, show)
+    settled = settle(counted_times(db, config.time_unit), event_log, config.time_unit)
+    judge_times(db, settled)
     show.line(settled.line)
     with show.stage("checking rows"):
-        if layout.split:
-            validation.flag_split_conflicts(db)
-        validation.build_catalogue(db, "items" if item_log else "events")
+        validation.find_conflicting_users(db, split=layout.split is not None)
+        validation.build_catalogue(db, from_items=item_log is not None)
         present = [event_log, item_log] if item_log else [event_log]
         bad = validation.bad_rows(db, present)
         conflicts = validation.conflicting_texts(db, item_log or event_log)
@@ -184,10 +181,12 @@ def _read(
 
 
 def _number(
-    db: duckdb.DuckDBPyConnection, config: PrepareConfig, layout: Layout, show: "_Progress"
+    db: duckdb.DuckDBPyConnection, config: PrepareConfig, layout: Layout, show: Progress
 ) -> list[str]:
     """Give users and items numbers; return the services. ValueError for one without events."""
-    rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
+    rows = db.sql(
+        "SELECT s.service FROM known_service s SEMI JOIN good g ON g.service = s.number ORDER BY 1"
+    ).fetchall()
     named = [service for (service,) in rows]
     services = list(layout.templates or named)
     empty = [service for service in services if service not in named]
@@ -207,7 +206,7 @@ def _number(
 
 
 def _tokenizer(
-    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: "_Progress"
+    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: Progress
 ) -> Tokenizer:
     """Return the tokenizer to use, its file written."""
     if config.path:
@@ -225,7 +224,7 @@ def _write(
     scratch: Path,
     clocks: dict[str, bool],
     config: PrepareConfig,
-    show: "_Progress",
+    show: Progress,
 ) -> Manifest:
     """Write everything but the manifest into `scratch/corpus`; return what it holds.
 
@@ -267,27 +266,6 @@ def _write(
         vocab_size=tokenizer.get_vocab_size(),
         seed=config.seed,
     )
-
-
-class _Progress:
-    """One line per stage with its seconds; at a terminal a moving count while it runs."""
-
-    def __init__(self, on: bool) -> None:
-        self.on = on
-
-    def line(self, text: str) -> None:
-        """Show a line."""
-        if self.on:
-            tqdm.write(text, file=sys.stderr)
-
-    @contextmanager
-    def stage(self, name: str) -> Generator[Callable[[int], object]]:
-        """Show `name` while the block runs; yield a function to call with the rows just done."""
-        start = time.perf_counter()
-        quiet = not (self.on and sys.stderr.isatty())
-        with tqdm(desc=name, unit=" rows", disable=quiet, leave=False) as bar:
-            yield bar.update
-        self.line(f"{name}: {time.perf_counter() - start:.1f} s")
 
 
 def with_logs_as_keys(argv: Sequence[str]) -> list[str]:

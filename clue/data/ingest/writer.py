@@ -39,21 +39,28 @@ def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
     (cores,) = db.execute("SELECT current_setting('threads')").fetchall()[0]
     db.execute(f"SET threads = {max(1, min(cores, int(memory / MEMORY_PER_THREAD)))}")
     db.execute(f"SET temp_directory = {quoted(str(work / 'spill'))}")
+    # Since DuckDB 2.0 it makes a join of `x IN (...)` for each of the columns: half of the reading.
+    db.execute("SET disabled_optimizers = 'in_clause'")
     # Dates without a zone are UTC on every machine, and nothing is fetched from the network.
     db.execute("SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false")
     return db
 
 
 def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
-    """Make `users` (user, user_id, split, events): users sorted by the bytes of their id.
+    """Make `users` (user, number, user_id, split, events), sorted by the bytes of their id.
 
-    `split` is SQL for 0, 1 or 2 over a user's `user_id` and `part`.
+    `number` is the one that their events are staged by; `split` is SQL for 0, 1 or 2 over a user's
+    `user_id` and `part`.
     """
+    part = ", (SELECT part FROM known_part p WHERE p.number = u.part) AS part"
+    has_part = "part" in db.sql("SELECT * FROM good LIMIT 0").columns
+    parts = ", any_value(part) AS part" if has_part else ""
     db.execute(
-        "CREATE TABLE users AS SELECT (row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, "
-        f"user_id, ({split})::UTINYINT AS split, events FROM "
-        "(SELECT user_id, any_value(part) AS part, count(*) AS events "
-        "FROM events WHERE reason IS NULL GROUP BY user_id)"
+        "CREATE OR REPLACE TEMP TABLE users AS SELECT "
+        "(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, number, "
+        f"user_id, ({split})::UTINYINT AS split, events FROM (SELECT number, events, user_id"
+        f"{part if has_part else ''} FROM (SELECT user AS number, count(*) AS events{parts} "
+        "FROM good GROUP BY user) u JOIN known_user USING (number))"
     )
 
 
@@ -74,13 +81,16 @@ def outsized_user(db: duckdb.DuckDBPyConnection) -> str | None:
 
 
 def number_items(db: duckdb.DuckDBPyConnection, services: Sequence[str]) -> None:
-    """Make `numbered` (item, service, item_id, text): the catalogue by service, then item id."""
+    """Make `numbered`: the catalogue by service, then item id.
+
+    It has item, number (the one that events are staged by), service (in `services`), item_id, text.
+    """
     cases = " ".join(f"WHEN {quoted(name)} THEN {i}" for i, name in enumerate(services))
     db.execute(
-        "CREATE TABLE numbered AS SELECT "
-        "(row_number() OVER (ORDER BY number, item_id) - 1)::INTEGER AS item, * FROM "
-        f"(SELECT (CASE service {cases} END)::UTINYINT AS number, * FROM catalogue) "
-        "WHERE number IS NOT NULL"
+        "CREATE OR REPLACE TEMP TABLE numbered AS SELECT "
+        "(row_number() OVER (ORDER BY service, item_id) - 1)::INTEGER AS item, * FROM "
+        f"(SELECT number, (CASE service {cases} END)::UTINYINT AS service, item_id, text "
+        "FROM catalogue) WHERE service IS NOT NULL"
     )
 
 
@@ -112,7 +122,7 @@ def write_items(
 
     Raises ValueError for a text of which the tokenizer makes no token at all.
     """
-    query = "SELECT item_id, number, text FROM numbered ORDER BY item"
+    query = "SELECT item_id, service, text FROM numbered ORDER BY item"
     parts: list[pa.RecordBatch] = []
     tokens: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -130,7 +140,7 @@ def write_items(
     rows = Ragged(np.concatenate(tokens), np.concatenate([[0], np.cumsum(lengths)]))
     columns = {
         "item_id": _whole(items["item_id"], pa.large_string()),
-        "service": _whole(items["number"], pa.uint8()),
+        "service": _whole(items["service"], pa.uint8()),
         "text": _whole(items["text"], pa.large_string()),
         "tokens": ragged_column(rows),
         "content": pa.array(content_of(rows.values, lengths)),
@@ -153,7 +163,9 @@ def write_histories(
     directory for the columns on their way. Return the number of events and the fields as learnt
     from training users.
     """
-    events = f"events WHERE reason IS NULL AND service = {quoted(service)}"
+    events = (
+        f"good WHERE service = (SELECT number FROM known_service WHERE service = {quoted(service)})"
+    )
     ((total,),) = db.execute(f"SELECT count(*) FROM {events}").fetchall()
     split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
     own = {name: stored(db, field, name, events) for field, name in fields.items()}
@@ -161,11 +173,11 @@ def write_histories(
     flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
     is_train = _mapped(scratch / "is_train", np.bool_, total)
     counts = np.zeros(len(split), dtype=np.int64)
-    chosen = ", ".join(["user", "item", "seconds", *(each.select for each in own.values())])
+    chosen = ", ".join(["u.user", "n.item", "seconds", *(each.select for each in own.values())])
     query = (
-        f"SELECT {chosen} FROM (FROM {events}) e JOIN users USING (user_id) "
-        "JOIN numbered n ON n.service = e.service AND n.item_id = e.item_id "
-        f"{' '.join(each.join for each in own.values())} ORDER BY user, seconds, seq"
+        f"SELECT {chosen} FROM (FROM {events}) e JOIN users u ON u.number = e.user "
+        "JOIN numbered n ON n.number = e.item "
+        f"{' '.join(each.join for each in own.values())} ORDER BY u.user, seconds, seq"
     )
     start = 0
     for batch in _batches(db, query):
@@ -174,8 +186,8 @@ def write_histories(
             column[start:end] = batch[name].to_numpy()
         user = batch["user"].to_numpy()
         is_train[start:end] = split[user] == 0
-        who, how_many = np.unique(user, return_counts=True)
-        counts[who] += how_many
+        firsts = np.flatnonzero(np.diff(user, prepend=-1))
+        counts[user[firsts]] += np.diff(firsts, append=len(user))
         start = end
         seen(len(batch))
     offsets = np.concatenate([[0], np.cumsum(counts)])
