@@ -46,6 +46,9 @@ class Reading:
     unit: Unit | None  # of its times, where it is said
 
 
+TEXT = Numbering("text", ("text",))
+
+
 def numberings(reading: Reading) -> list[Numbering]:
     """Return which columns of the events are staged by number."""
     named = enumerate(reading.layout.fields)
@@ -63,7 +66,7 @@ def create_staged(db: duckdb.DuckDBPyConnection, reading: Reading) -> None:
         f"{column_name(n)} FLOAT" for n, each in enumerate(layout.fields) if each.kind == "numeric"
     ]
     columns = ["seq BIGINT", "seconds DOUBLE", "is_number BOOLEAN", *numeric]
-    columns += [f'"{each.column}" INTEGER' for each in numberings(reading)]
+    columns += [f"{each.column} INTEGER" for each in numberings(reading)]
     columns += ["reason VARCHAR", "value VARCHAR"]
     tables = {
         "staged": ", ".join(columns),
@@ -135,20 +138,27 @@ def _keep(
 def _keep_events(db: duckdb.DuckDBPyConnection, reading: Reading) -> None:
     """Move the events that have arrived to `staged`, and count their times."""
     layout = reading.layout
-    numbered = numberings(reading)
+    numbered, rows = numberings(reading), "events"
+    plain = ["seq", "seconds", "is_number", "reason", "value"]
+    plain += [column_name(n) for n, each in enumerate(layout.fields) if each.kind == "numeric"]
+    if reading.with_text:  # alone and first: texts may be long, and the joins below share the memory
+        numbered = [each for each in numbered if each.column != "text"]
+        _number(db, TEXT)
+        db.execute(
+            "CREATE OR REPLACE TEMP TABLE events_by_text AS "
+            "SELECT e.* REPLACE (text_seen.number AS text) FROM events e "
+            "LEFT JOIN text_seen USING (text)"
+        )
+        rows, plain = "events_by_text", [*plain, "text"]
     joins = ""
     for each in numbered:
         _number(db, each)
         same = " AND ".join(f"{each.column}_seen.{key} = e.{key}" for key in each.key)
         joins += f" LEFT JOIN {each.column}_seen ON {same}"
-    plain = ["seq", "seconds", "is_number", "reason", "value"]
-    plain += [column_name(n) for n, each in enumerate(layout.fields) if each.kind == "numeric"]
-    into = ", ".join([*plain, *(f'"{each.column}"' for each in numbered)])
-    chosen = ", ".join(
-        [*(f"e.{name}" for name in plain), *(f"{each.column}_seen.number" for each in numbered)]
-    )
+    into = ", ".join([*plain, *(each.column for each in numbered)])
+    chosen = [f"e.{name}" for name in plain] + [f"{each.column}_seen.number" for each in numbered]
     db.execute("SET preserve_insertion_order = false")  # `seq` has the order
-    db.execute(f"INSERT INTO staged ({into}) SELECT {chosen} FROM events e{joins}")
+    db.execute(f"INSERT INTO staged ({into}) SELECT {', '.join(chosen)} FROM {rows} e{joins}")
     db.execute("SET preserve_insertion_order = true")
     groups = db.execute(groups_sql(reading.unit)).fetchall()
     if groups:
