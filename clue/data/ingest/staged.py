@@ -141,7 +141,9 @@ def _keep_events(db: duckdb.DuckDBPyConnection, reading: Reading) -> None:
     numbered, rows = numberings(reading), "events"
     plain = ["seq", "seconds", "is_number", "reason", "value"]
     plain += [column_name(n) for n, each in enumerate(layout.fields) if each.kind == "numeric"]
-    if reading.with_text:  # alone and first: texts may be long, and the joins below share the memory
+    if (
+        reading.with_text
+    ):  # alone and first: texts may be long, and the joins below share the memory
         numbered = [each for each in numbered if each.column != "text"]
         _number(db, TEXT)
         db.execute(

@@ -226,9 +226,7 @@ def _insert(
     except duckdb.OutOfMemoryException:
         raise  # no fault of the file
     except duckdb.Error:
-        raise ValueError(
-            f"{part.file} cannot be read to its end; is the file whole?"
-        ) from None
+        raise ValueError(f"{part.file} cannot be read to its end; is the file whole?") from None
     log.rejected[part.number] = rejected_rows(db)
 
 

@@ -223,7 +223,9 @@ def converted_sql(settled: Settled, rows: str) -> str:
     Where there are groups, `rows` has the unit of each row, or NULL, in a column more, `unit`.
     """
     if settled.unit is not None and SCALES[settled.unit] != 1:
-        seconds = f"CASE WHEN is_number THEN {seconds_sql('seconds', settled.unit)} ELSE seconds END"
+        seconds = (
+            f"CASE WHEN is_number THEN {seconds_sql('seconds', settled.unit)} ELSE seconds END"
+        )
         return f"SELECT * REPLACE ({seconds} AS seconds) FROM {rows}"
     if not settled.groups:
         return f"SELECT * FROM {rows}"
