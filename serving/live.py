@@ -54,7 +54,7 @@ async def live_service(request: Request) -> Live:
     if isinstance(service, Problem):
         raise service.with_traceback(None)  # else each raise of the one object would lengthen it
     if not service.batcher.alive:
-        raise not_ready("the model thread has ended; restart the service")
+        raise ended()
     return service
 
 
@@ -98,7 +98,10 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
     live.metrics.unknown_services.inc(strange)
     seconds = allowed_seconds(request, live.settings)
     submitted = time.perf_counter()
-    work = asyncio.ensure_future(live.batcher.submit((engine, query), trace.tokens, seconds))
+    try:
+        work = live.batcher.submit((engine, query), trace.tokens, seconds)
+    except (QueueFull, BatcherStopped) as refusal:
+        raise too_full(refusal) if isinstance(refusal, QueueFull) else ended() from None
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
     end_turn(request.scope)  # what is left is to wait
@@ -111,8 +114,6 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
             answer = work.result()
             trace.seconds = {"queue": answer.started - submitted, **answer.seconds}
             return answer
-    except QueueFull as full:
-        raise too_full(full) from None
     except TooLate:
         pass
     except BadVector as bad:
@@ -120,7 +121,7 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
         detail = "the model gave no finite vector for this; the fault is not the request's"
         raise Problem(500, "bad-vector", detail) from None
     except BatcherStopped:
-        raise not_ready("the model thread has ended; restart the service") from None
+        raise ended() from None
     finally:
         work.cancel()
         left.cancel()
@@ -177,6 +178,11 @@ def not_ready(
     """Return the 503 of a service that cannot answer."""
     extra = {"fingerprints": fingerprints} if fingerprints else None
     return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
+
+
+def ended() -> Problem:
+    """Return the 503 of a service whose model thread has ended."""
+    return not_ready("the model thread has ended; restart the service")
 
 
 def json_response(value: dict[str, Any], status: int = 200) -> Response:

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 from clue.data.ingest.files import LogFile
 from clue.data.ingest.validation import Log
 
+ALL = 1 << 62
+
 
 @dataclass(frozen=True)
 class Part:
-    """File `number` of its log, or the row groups of it that `file` names, behind `skipped` rows."""
+    """File `number` of its log, or the row groups that `file` names, behind `skipped` rows."""
 
     number: int
     file: LogFile
@@ -22,11 +24,11 @@ class Part:
         return f"{self.file} from row {self.skipped + 1:,}" if self.skipped else str(self.file)
 
 
-def parts_of(log: Log, rows: int) -> Iterator[Part]:
-    """Yield the parts of a log, of Parquet runs of row groups that have at least so many rows.
+def parts_of(log: Log, *, rows: int = ALL, size: int = ALL) -> Iterator[Part]:
+    """Yield the parts of a log; of Parquet runs of row groups of so many rows, or so many bytes.
 
-    Other formats are read from their start, for a quoted line break looks like any other, and what
-    is packed as a whole because it is packed.
+    A CSV file is read from its start, for a quoted line break looks like any other, and a packed
+    one because it is packed.
     """
     for number, file in enumerate(log.files):
         if file.format != "parquet" or file.compression != "none":
@@ -34,10 +36,11 @@ def parts_of(log: Log, rows: int) -> Iterator[Part]:
             continue
         metadata = pq.read_metadata(file.path)
         groups: list[int] = []
-        skipped = taken = 0
+        skipped = taken = filled = 0
         for group in range(metadata.num_row_groups):
             groups.append(group)
             taken += metadata.row_group(group).num_rows
-            if taken >= rows or group == metadata.num_row_groups - 1:
+            filled += metadata.row_group(group).total_byte_size
+            if taken >= rows or filled >= size or group == metadata.num_row_groups - 1:
                 yield Part(number, replace(file, row_groups=groups), skipped)
-                groups, skipped, taken = [], skipped + taken, 0
+                groups, skipped, taken, filled = [], skipped + taken, 0, 0

@@ -19,7 +19,7 @@ from clue.data.ingest.times import RANGES, Settled, Unit, converted_sql, groups_
 from clue.data.ingest.validation import ROWS_PER_FILE, Log
 from clue.data.ingest.values import quoted
 
-# Rows that are numbered at a time, 400 MB as text. The known ids are gone through once for each part.
+# Rows that are numbered at a time, 400 MB as text; for each part the known ids are gone through.
 PART = 1 << 22
 TIMES = len(RANGES) + 4  # the counts of `times.counts_sql`
 
@@ -93,7 +93,7 @@ def stage_log(db: duckdb.DuckDBPyConnection, log: Log, reading: Reading, show: P
         db.execute("SELECT file, skipped FROM finished WHERE log = ?", [log.table]).fetchall()
     )
     waiting: list[Part] = []
-    for part in parts_of(log, PART):
+    for part in parts_of(log, rows=PART):
         if (part.number, part.skipped) in finished:
             continue
         with show.stage(f"reading {part}"):
@@ -222,10 +222,29 @@ def judge_times(db: duckdb.DuckDBPyConnection, settled: Settled) -> None:
     if groups:
         db.execute(
             "CREATE OR REPLACE TEMP TABLE units AS SELECT file, number AS service, unit FROM "
-            f"(VALUES {', '.join(groups)}) g(file, service, unit) JOIN known_service USING (service)"
+            f"(VALUES {', '.join(groups)}) g(file, service, unit) "
+            "JOIN known_service USING (service)"
         )
         rows = (
             "(SELECT s.*, CASE WHEN is_number AND reason IS NULL THEN unit END AS unit FROM staged "
             f"s LEFT JOIN units u ON u.file = seq // {ROWS_PER_FILE} AND u.service = s.service)"
         )
     db.execute(f"CREATE OR REPLACE TEMP VIEW judged AS {converted_sql(settled, rows)}")
+
+
+def good_services(db: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the services that have events in view `good`, sorted."""
+    rows = db.execute(
+        "SELECT s.service FROM known_service s SEMI JOIN good g ON g.service = s.number ORDER BY 1"
+    ).fetchall()
+    return [service for (service,) in rows]
+
+
+def counted_sql(layout: Layout) -> str:
+    """Return SQL of the users of view `good`: user_id, part, events, and the number staged."""
+    part = "(SELECT part FROM known_part p WHERE p.number = u.part)" if layout.split else "NULL"
+    of_user = ", any_value(part) AS part" if layout.split else ""
+    return (
+        f"(SELECT known, user_id, {part} AS part, events FROM (SELECT user AS known, "
+        f"count(*) AS events{of_user} FROM good GROUP BY user) u JOIN known_user ON number = known)"
+    )

@@ -218,10 +218,11 @@ def _insert(
         names = ", ".join([names, "user_id, seconds, is_number, part", *fields])
     ignored = ", ".join(quoted(service) for service in layout.ignored)
     keep = f" WHERE service IS NULL OR service NOT IN ({ignored})" if ignored else ""
+    before = part.number * ROWS_PER_FILE + part.skipped
     try:
         db.execute(
             f"INSERT INTO {log.table} (seq, {names}) "
-            f'SELECT {part.number * ROWS_PER_FILE + part.skipped} + "#row", {names} FROM ({select}){keep}'
+            f'SELECT {before} + "#row", {names} FROM ({select}){keep}'
         )
     except duckdb.OutOfMemoryException:
         raise  # no fault of the file

@@ -137,18 +137,6 @@ class Settled:
     groups: Mapping[str, Sequence[str]]
 
 
-def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> Settled:
-    """Bring the times of table `events` to epoch seconds, those of a clock; return what they were.
-
-    The unit of numbers is `unit`, or found for each file and service. Then a number in the range of
-    another unit makes its row bad. Raises ValueError for a service whose times are positions in
-    one file and clock times in another.
-    """
-    settled = settle(db.execute(groups_sql(unit)).fetchall(), log, unit)
-    convert(db, settled)
-    return settled
-
-
 def groups_sql(unit: Unit | None) -> str:
     """Return SQL of what `settle` needs: (file, service, whether numbers, counts) of the events."""
     group = f"seq // {ROWS_PER_FILE}, service, is_number"
@@ -160,7 +148,12 @@ def groups_sql(unit: Unit | None) -> str:
 
 
 def settle(rows: Sequence[Sequence[Any]], log: Log, unit: Unit | None) -> Settled:
-    """Return what the times are by the `rows` of `groups_sql`; raises as `settle_units` does."""
+    """Return what the times are by the `rows` of `groups_sql`, those of a clock in seconds.
+
+    The unit of numbers is `unit`, or found for each file and service. Then a number in the range of
+    another unit makes its row bad. Raises ValueError for a service whose times are positions in
+    one file and clock times in another.
+    """
     if unit is not None:
         clocks: dict[str, bool] = {}
         for _, service, is_number, _ in rows:

@@ -4,14 +4,16 @@ A reason is a short name that the manifest counts by; the examples say file, row
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
 
 from clue.data.ingest.files import LogFile
+from clue.data.ingest.progress import Progress
 
 ROWS_PER_FILE = 1 << 40  # seq = file * ROWS_PER_FILE + row
+MOST_SERVICES = 256  # a service is one byte in items.arrow
 EXAMPLES = 3  # bad rows shown per reason
 HINTS = {
     "bad_timestamp": "a time is a number, or YYYY-MM-DD hh:mm:ss with +hh:mm, Z or no zone; for "
@@ -82,30 +84,31 @@ def find_conflicting_users(db: duckdb.DuckDBPyConnection, *, split: bool) -> Non
 
 
 def build_catalogue(db: duckdb.DuckDBPyConnection, *, from_items: bool) -> None:
-    """Make `catalogue` (number, service, item_id, text, differs): items with their first texts.
+    """Make `catalogue` (known, service, item_id, text, differs): items with their first texts.
 
-    The claims of the items log say what a text is, or else the events themselves. `number` is the
-    item's among those of events, or NULL. Then `bad_items` (item, value), those that the catalogue
-    lacks, and view `good`, the events that the corpus will have.
+    The claims of the items log say what a text is, or else the events themselves. `known` is the
+    item's number among those of events, or NULL. Then `bad_items` (item, value), those that the
+    catalogue lacks, and view `good`, the events that the corpus will have.
     """
     if from_items:
         db.execute(
-            "CREATE OR REPLACE TEMP TABLE catalogue AS SELECT number, c.* FROM (SELECT service, "
-            "item_id, arg_min(text, seq) AS text, min(text) <> max(text) AS differs FROM claims "
-            "WHERE reason IS NULL GROUP BY service, item_id) c "
+            "CREATE OR REPLACE TEMP TABLE catalogue AS SELECT number AS known, c.* FROM "
+            "(SELECT service, item_id, arg_min(text, seq) AS text, min(text) <> max(text) AS differs "
+            "FROM claims WHERE reason IS NULL GROUP BY service, item_id) c "
             "LEFT JOIN known_item USING (service, item_id)"
         )
     else:
         db.execute(
             "CREATE OR REPLACE TEMP TABLE catalogue AS "
-            "SELECT c.number, i.service, i.item_id, t.text, c.differs FROM (SELECT item AS number, "
+            "SELECT c.known, i.service, i.item_id, t.text, c.differs FROM (SELECT item AS known, "
             "arg_min(text, seq) AS text, min(text) <> max(text) AS differs FROM clean "
-            "GROUP BY item) c JOIN known_item i USING (number) JOIN known_text t ON t.number = c.text"
+            "GROUP BY item) c JOIN known_item i ON i.number = known "
+            "JOIN known_text t ON t.number = c.text"
         )
     db.execute(
         "CREATE OR REPLACE TEMP TABLE bad_items AS "
         "SELECT number AS item, service || ' ' || item_id AS value "
-        "FROM known_item ANTI JOIN catalogue USING (number)"
+        "FROM known_item i ANTI JOIN catalogue ON known = number"
     )
     without = " WHERE item NOT IN (SELECT item FROM bad_items)" * (_count(db, "FROM bad_items") > 0)
     db.execute(f"CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM clean{without}")
@@ -113,7 +116,7 @@ def build_catalogue(db: duckdb.DuckDBPyConnection, *, from_items: bool) -> None:
 
 def bad_rows(db: duckdb.DuckDBPyConnection, logs: Sequence[Log]) -> list[BadRows]:
     """Return all bad rows of all logs, by reason."""
-    return [bad for log in logs for bad in (*_rejected(log), *_flagged(db, log))]
+    return [bad for log in logs for bad in (*rejected(log), *_flagged(db, log))]
 
 
 def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
@@ -126,20 +129,59 @@ def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
         return []
     rows = "claims r JOIN catalogue c USING (service, item_id)"
     if log.table == "events":
-        rows = (
-            "clean e JOIN known_text r ON r.number = e.text JOIN catalogue c ON c.number = e.item"
-        )
+        rows = "clean e JOIN known_text r ON r.number = e.text JOIN catalogue c ON c.known = e.item"
     reason = "r.reason IS NULL AND " * (log.table == "items")
     other = f"FROM {rows} WHERE c.differs AND {reason}r.text <> c.text"
     count = _count(db, other)
     conflicts = db.execute(
         f"SELECT seq, item_id, r.text, c.text {other} ORDER BY seq LIMIT {EXAMPLES}"
     ).fetchall()
-    examples = [
-        f"{log.place(seq)}: item {item!r} reads {text!r}, before it read {first!r}"
-        for seq, item, text, first in conflicts
-    ]
+    examples = [conflict(log, *row) for row in conflicts]
     return [BadRows("item_with_another_text", count, examples)] if count else []
+
+
+def refuse_or_drop(
+    bad: Sequence[BadRows],
+    conflicts: Sequence[BadRows],
+    *,
+    of_items: bool,
+    on_bad_row: str,
+    show: Progress,
+) -> dict[str, int]:
+    """Return the numbers of dropped rows by reason; ValueError where they are not to be dropped.
+
+    `conflicts` (`conflicting_texts`) are rows of an items log, or of events, which stay.
+    """
+    if (bad or conflicts) and on_bad_row == "error":
+        raise ValueError(explain([*bad, *conflicts]))
+    dropped: dict[str, int] = {}
+    for each in [*bad, *(conflicts if of_items else [])]:
+        dropped[each.reason] = dropped.get(each.reason, 0) + each.count
+        show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
+    for each in [] if of_items else conflicts:
+        show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
+    return dropped
+
+
+def services_of(named: Sequence[str], templates: Mapping[str, str] | None) -> list[str]:
+    """Return the services in order, those with `templates` or all `named` by good events, sorted.
+
+    Raises ValueError for one without a good event, and for too many.
+    """
+    services = list(templates or named)
+    empty = [service for service in services if service not in named]
+    if empty or not named:
+        raise ValueError(f"no good event of {empty or 'any service'}; the log has {list(named)}")
+    if len(services) > MOST_SERVICES:
+        raise ValueError(
+            f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
+        )
+    return services
+
+
+def conflict(log: Log, seq: int, item: str, text: str, first: str) -> str:
+    """Return a row whose text is not the first one of its item, in words."""
+    return f"{log.place(seq)}: item {item!r} reads {text!r}, before it read {first!r}"
 
 
 def explain(bad: Sequence[BadRows]) -> str:
@@ -153,7 +195,8 @@ def explain(bad: Sequence[BadRows]) -> str:
     return "\n".join(lines)
 
 
-def _rejected(log: Log) -> list[BadRows]:
+def rejected(log: Log) -> list[BadRows]:
+    """Return the rows of CSV files that could not be split."""
     by_reason: dict[str, list[str]] = {}
     for number, rows in log.rejected.items():
         for row, reason, text in rows:

@@ -5,6 +5,7 @@ scratch files, so no table is held in memory but one column of the users or of t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 
 from clue.data.corpus import ragged_column, write_columns
 from clue.data.fields import Field
-from clue.data.ingest.fields import settle, stored
+from clue.data.ingest.fields import Stored, settle, stored
 from clue.data.ingest.values import quoted
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode
@@ -24,6 +25,33 @@ OUTSIZED_SHARE, OUTSIZED_TIMES = 0.05, 20
 BATCH = 100_000  # rows that leave DuckDB at a time
 # 60 bits of sha256: portable over machines and versions, which DuckDB's own hash() is not.
 HASH = "('0x' || substr(sha256({}), 1, 15))::BIGINT"
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of a service in the order of its histories: by user, time, then as in the log.
+
+    `batches` have `user`, `item`, `seconds` and the columns of `fields`, `total` rows in all.
+    """
+
+    total: int
+    fields: Mapping[str, Stored]
+    batches: Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Good rows, as an engine leaves them, beside table `catalogue` of the items.
+
+    `clocks` has the services, in order, and whether their times are a clock's; `counted` is SQL of
+    users (user_id, part, events). `histories` returns the events of a service with the fields
+    given, once users and items are numbered.
+    """
+
+    dropped: dict[str, int]
+    clocks: dict[str, bool]
+    counted: str
+    histories: Callable[[str, Mapping[Field, str]], History]
 
 
 def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
@@ -46,21 +74,16 @@ def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
-    """Make `users` (user, number, user_id, split, events), sorted by the bytes of their id.
+def number_users(db: duckdb.DuckDBPyConnection, split: str, counted: str) -> None:
+    """Make `users` (user, user_id, split, events): users sorted by the bytes of their id.
 
-    `number` is the one that their events are staged by; `split` is SQL for 0, 1 or 2 over a user's
-    `user_id` and `part`.
+    `split` is SQL for 0, 1 or 2 over a user's `user_id` and `part`, which `counted` has; what else
+    it has stays.
     """
-    part = ", (SELECT part FROM known_part p WHERE p.number = u.part) AS part"
-    has_part = "part" in db.sql("SELECT * FROM good LIMIT 0").columns
-    parts = ", any_value(part) AS part" if has_part else ""
     db.execute(
-        "CREATE OR REPLACE TEMP TABLE users AS SELECT "
-        "(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, number, "
-        f"user_id, ({split})::UTINYINT AS split, events FROM (SELECT number, events, user_id"
-        f"{part if has_part else ''} FROM (SELECT user AS number, count(*) AS events{parts} "
-        "FROM good GROUP BY user) u JOIN known_user USING (number))"
+        "CREATE TEMP TABLE users AS SELECT "
+        "(row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, "
+        f"({split})::UTINYINT AS split, * EXCLUDE (part) FROM {counted}"
     )
 
 
@@ -81,16 +104,13 @@ def outsized_user(db: duckdb.DuckDBPyConnection) -> str | None:
 
 
 def number_items(db: duckdb.DuckDBPyConnection, services: Sequence[str]) -> None:
-    """Make `numbered`: the catalogue by service, then item id.
-
-    It has item, number (the one that events are staged by), service (in `services`), item_id, text.
-    """
+    """Make `numbered` (item, service, item_id, text): the catalogue by service, then item id."""
     cases = " ".join(f"WHEN {quoted(name)} THEN {i}" for i, name in enumerate(services))
     db.execute(
-        "CREATE OR REPLACE TEMP TABLE numbered AS SELECT "
-        "(row_number() OVER (ORDER BY service, item_id) - 1)::INTEGER AS item, * FROM "
-        f"(SELECT number, (CASE service {cases} END)::UTINYINT AS service, item_id, text "
-        "FROM catalogue) WHERE service IS NOT NULL"
+        "CREATE TEMP TABLE numbered AS SELECT "
+        "(row_number() OVER (ORDER BY number, item_id) - 1)::INTEGER AS item, * FROM "
+        f"(SELECT (CASE service {cases} END)::UTINYINT AS number, * FROM catalogue) "
+        "WHERE number IS NOT NULL"
     )
 
 
@@ -122,7 +142,7 @@ def write_items(
 
     Raises ValueError for a text of which the tokenizer makes no token at all.
     """
-    query = "SELECT item_id, service, text FROM numbered ORDER BY item"
+    query = "SELECT item_id, number, text FROM numbered ORDER BY item"
     parts: list[pa.RecordBatch] = []
     tokens: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -140,7 +160,7 @@ def write_items(
     rows = Ragged(np.concatenate(tokens), np.concatenate([[0], np.cumsum(lengths)]))
     columns = {
         "item_id": _whole(items["item_id"], pa.large_string()),
-        "service": _whole(items["service"], pa.uint8()),
+        "service": _whole(items["number"], pa.uint8()),
         "text": _whole(items["text"], pa.large_string()),
         "tokens": ragged_column(rows),
         "content": pa.array(content_of(rows.values, lengths)),
@@ -149,38 +169,43 @@ def write_items(
     return len(lengths), len(rows.values)
 
 
-def write_histories(
-    db: duckdb.DuckDBPyConnection,
-    service: str,
-    fields: Mapping[Field, str],
-    file: Path,
-    scratch: Path,
-    seen: Callable[[int], object],
-) -> tuple[int, list[Field]]:
-    """Write the histories of one service, by time, then order of the log.
-
-    `fields` are the service's, with the columns of `events` that hold them; `scratch` is a
-    directory for the columns on their way. Return the number of events and the fields as learnt
-    from training users.
-    """
+def read_histories(
+    db: duckdb.DuckDBPyConnection, service: str, fields: Mapping[Field, str]
+) -> History:
+    """Return the events of a service; `fields` have the columns of `events` that hold them."""
     events = (
         f"good WHERE service = (SELECT number FROM known_service WHERE service = {quoted(service)})"
     )
     ((total,),) = db.execute(f"SELECT count(*) FROM {events}").fetchall()
-    split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
     own = {name: stored(db, field, name, events) for field, name in fields.items()}
+    chosen = ", ".join(["u.user", "n.item", "seconds", *(each.select for each in own.values())])
+    query = (
+        f"SELECT {chosen} FROM (FROM {events}) e JOIN users u ON u.known = e.user "
+        "JOIN numbered n ON n.known = e.item "
+        f"{' '.join(each.join for each in own.values())} ORDER BY u.user, seconds, seq"
+    )
+    return History(total, own, _batches(db, query))
+
+
+def write_histories(
+    db: duckdb.DuckDBPyConnection,
+    history: History,
+    file: Path,
+    scratch: Path,
+    seen: Callable[[int], object],
+) -> tuple[int, list[Field]]:
+    """Write the histories of one service; `scratch` is a directory for columns on their way.
+
+    Return the number of events and the fields as learnt from training users.
+    """
+    total, own = history.total, history.fields
+    split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
     kinds = {"item": np.int32, "seconds": np.float64} | {n: each.dtype for n, each in own.items()}
     flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
     is_train = _mapped(scratch / "is_train", np.bool_, total)
     counts = np.zeros(len(split), dtype=np.int64)
-    chosen = ", ".join(["u.user", "n.item", "seconds", *(each.select for each in own.values())])
-    query = (
-        f"SELECT {chosen} FROM (FROM {events}) e JOIN users u ON u.number = e.user "
-        "JOIN numbered n ON n.number = e.item "
-        f"{' '.join(each.join for each in own.values())} ORDER BY u.user, seconds, seq"
-    )
     start = 0
-    for batch in _batches(db, query):
+    for batch in history.batches:
         end = start + len(batch)
         for name, column in flat.items():
             column[start:end] = batch[name].to_numpy()
@@ -201,8 +226,9 @@ def write_histories(
     return start, learnt
 
 
-def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterable[pa.RecordBatch]:
-    return db.sql(query).to_arrow_reader(BATCH)
+def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query, which begins with the first of them."""
+    yield from db.sql(query).to_arrow_reader(BATCH)
 
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
