@@ -23,8 +23,8 @@ log = logging.getLogger("clue.serving")
 # in time are the peak's but /livez takes 7.5 s, at 4 they are .94 to .98 and it takes .06, and at 7
 # a tenth is left, since refusals alone take the core.
 NICE = 4
-# A batch of 64 single users takes .63 of the processor time of two of 32, and while the thread works
-# the event loop gets the rest in slowly: whoever is in the process already is waited for.
+# A single user of a batch of 64 took .63 ms of the processor, of one of 32 .81 ms, and while the
+# thread works the event loop lets others in slowly: who is in the process already is waited for.
 PAUSE_SECONDS, LINGER_SECONDS = 0.001, 0.05
 
 Query = TypeVar("Query")

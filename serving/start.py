@@ -27,7 +27,8 @@ log = logging.getLogger("clue.serving")
 def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Live | Problem:
     """Load the model and the index, check that they belong together, and warm up.
 
-    `inside` returns how many requests are being answered. Return the Problem that every request gets instead when one of these fails.
+    `inside` returns how many requests are being answered. Return the Problem that every request
+    gets instead when one of these fails.
     """
     store = None
     try:
