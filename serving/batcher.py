@@ -90,6 +90,7 @@ class Batcher(Generic[Query, Answer]):
         self._jobs: deque[_Job[Query, Answer]] = deque()
         self._batch: list[_Job[Query, Answer]] = []
         self._wake = threading.Condition()
+        self._started = False
         self._stopping = False
         self._ended = False
         self._cost_ahead = 0
@@ -99,7 +100,7 @@ class Batcher(Generic[Query, Answer]):
     @property
     def alive(self) -> bool:
         """Whether the thread runs and takes queries."""
-        return self._thread.is_alive() and not (self._stopping or self._ended)
+        return self._started and not (self._stopping or self._ended)
 
     @property
     def waiting(self) -> int:
@@ -109,6 +110,7 @@ class Batcher(Generic[Query, Answer]):
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._started = True
 
     def stop(self) -> None:
         """Answer what already waits, then end the thread; return when it has ended."""
