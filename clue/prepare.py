@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from secrets import token_hex
 
 import duckdb
 from tokenizers import Tokenizer

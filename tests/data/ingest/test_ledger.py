@@ -3,23 +3,35 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clue.data.corpus import Corpus
-from clue.data.ingest import ledger, staged, writer
+from clue.data.ingest import staged, writer
 from clue.data.ingest.ledger import ledger_folder
 from clue.prepare import prepare
-from tests.data.logs import config, corpus_of, histories, many_events, slow_histories, write_log
+from tests.data.logs import (
+    Row,
+    config,
+    corpus_of,
+    histories,
+    many_events,
+    slow_histories,
+    write_log,
+)
 
 FIELDS = ["fields.price=numeric", "fields.channel=categorical"]
 
 
-def days(tmp_path: Path, count: int = 6) -> tuple[list[Path], list[dict[str, Any]]]:
+def days(tmp_path: Path, count: int = 6) -> tuple[list[Path], list[Row]]:
     """Return the files of a log with fields, one a day, in all formats, and their rows in order."""
-    rows = [
+    rows: list[Row] = [
         {**row, "price": n % 7 / 4, "channel": ("web", "app", None)[n % 3]}
         for n, row in enumerate(many_events(3000, seed=8))
     ]
+    for n in range(len(rows) // 2, len(rows), 50):  # items of the later days alone
+        rows[n] = {**rows[n], "item_id": f"new{n}", "text": f"a new thing, number {n}"}
     size = len(rows) // count
     parts = [rows[n * size : (n + 1) * size] for n in range(count)]
     endings = ["parquet", "csv", "jsonl"]
@@ -44,26 +56,22 @@ def test_files_that_are_added_make_the_corpus_of_all_of_them(
     for file in files[:3]:
         file.unlink()  # what is staged is not read again
     encoded: list[str] = []
-    monkeypatch.setattr(
-        writer,
-        "encode",
-        lambda t, texts, n, f=writer.encode: (encoded.extend(texts), f(t, texts, n))[1],
-    )
+    encode = writer.encode
+
+    def noted(tokenizer: Any, texts: list[str], limit: int) -> Any:
+        encoded.extend(texts)
+        return encode(tokenizer, texts, limit)
+
+    monkeypatch.setattr(writer, "encode", noted)
     for file in files[3:5]:
         prepare(config(out, f"events=[{file}]", "append=true", "compact=false", *FIELDS), False)
         assert same(Corpus.open(out), first) and not encoded
     grown = corpus_of(out, f"events=[{files[5]}]", "append=true", *FIELDS)
-    assert len(encoded) == len(set(encoded)) and not set(encoded) & set(
-        first.item_texts.to_pylist()
-    )
+    assert len(encoded) == len(set(encoded)) == grown.num_items - first.num_items > 0
     assert histories(grown) == slow_histories(rows)
     days(tmp_path)
-    whole = corpus_of(
-        tmp_path / "whole",
-        f"events={[str(f) for f in files]}",
-        *FIELDS,
-        f"tokenizer.path={tokenizer}",
-    )
+    everything = [f"events={[str(f) for f in files]}", f"tokenizer.path={tokenizer}"]
+    whole = corpus_of(tmp_path / "whole", *everything, *FIELDS)
     assert same(grown, whole) and grown.manifest.fields == whole.manifest.fields
     names = {file.name for file in grown.path.iterdir()} - {"manifest.json"}
     assert len(names) >= 5
@@ -100,15 +108,19 @@ def test_what_is_added_is_good_or_not_added(tmp_path: Path) -> None:
 def test_units_and_dropped_rows_are_those_of_all_files(tmp_path: Path) -> None:
     rows = many_events(900, seed=3)
     scaled = [{**r, "timestamp": 1_700_000_000 + n} for n, r in enumerate(rows)]
-    parts = [scaled[:300], [{**r, "timestamp": r["timestamp"] * 1000} for r in scaled[300:600]]]
+    parts: list[list[dict[str, Any]]] = [
+        scaled[:300],
+        [{**r, "timestamp": r["timestamp"] * 1000} for r in scaled[300:600]],
+    ]
     parts.append([{**r, "timestamp": r["timestamp"] * 1000} for r in scaled[600:]])
     parts[1][5]["timestamp"] = 1_700_000_000  # seconds among milliseconds
     files = [write_log(tmp_path / f"{n}.csv", part) for n, part in enumerate(parts)]
     with files[0].open("a") as log:
         log.write('"broken\n')
-    for number in range(3):
-        keys = [f"events=[{files[number]}]", "append=true", "on_bad_row=drop"]
-        grown = corpus_of(tmp_path / "grown", *keys)
+    for file in files:
+        keys = [f"events=[{file}]", "append=true", "on_bad_row=drop"]
+        prepare(config(tmp_path / "grown", *keys), False)
+    grown = Corpus.open(tmp_path / "grown")
     keys = [f"events={[str(f) for f in files]}", "on_bad_row=drop"]
     keys += [f"tokenizer.path={grown.tokenizer_path}"]
     whole = corpus_of(tmp_path / "whole", *keys)
@@ -125,24 +137,19 @@ def test_a_run_goes_on_where_one_was_killed(
     whole = corpus_of(tmp_path / "whole", *keys)
     monkeypatch.setattr(staged, "PART", 1)
     read: list[str] = []
-    stage = staged.stage_events
+    stage, left = staged.stage_events, [4]
 
     def until_killed(db: Any, log: Any, part: Any, *args: Any, **more: Any) -> None:
-        if len(read) == 4:
+        if len(read) == left[0]:
             raise KeyboardInterrupt  # nothing is cleaned up, as after SIGKILL
         read.append(str(part))
         stage(db, log, part, *args, **more)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(staged, "stage_events", until_killed)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config(tmp_path / "c", *keys), False)
+    monkeypatch.setattr(staged, "stage_events", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config(tmp_path / "c", *keys), False)
     assert ledger_folder(tmp_path / "c").exists() and not (tmp_path / "c").exists()
-    monkeypatch.setattr(
-        staged,
-        "stage_events",
-        lambda db, log, part, *a, **m: (read.append(str(part)), stage(db, log, part, *a, **m)),
-    )
+    left[0] = 100
     corpus = corpus_of(tmp_path / "c", *keys)
     assert read == [str(file) for file in files]  # none of them twice
     assert same(corpus, whole) and histories(corpus) == slow_histories(rows)
@@ -152,13 +159,9 @@ def test_a_run_goes_on_where_one_was_killed(
 def test_parts_of_a_parquet_file_are_read_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = many_events(2000, seed=2)
     log = pa.Table.from_pylist([dict(row) for row in rows])
     pq.write_table(log, tmp_path / "log.parquet", row_group_size=170)
     monkeypatch.setattr(staged, "PART", 400)
     corpus = corpus_of(tmp_path / "c", f"events=[{tmp_path}/log.parquet]")
     assert histories(corpus) == slow_histories(rows)
-    assert ledger.HASHED_WHOLE > 0
