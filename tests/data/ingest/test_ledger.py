@@ -31,7 +31,7 @@ def days(tmp_path: Path, count: int = 6) -> tuple[list[Path], list[Row]]:
         for n, row in enumerate(many_events(3000, seed=8))
     ]
     for n in range(len(rows) // 2, len(rows), 50):  # items of the later days alone
-        rows[n] = {**rows[n], "item_id": f"new{n}", "text": f"a new thing, number {n}"}
+        rows[n] = {**rows[n], "item_id": f"new{n}"}
     size = len(rows) // count
     parts = [rows[n * size : (n + 1) * size] for n in range(count)]
     endings = ["parquet", "csv", "jsonl"]
