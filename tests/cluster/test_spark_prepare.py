@@ -269,7 +269,7 @@ def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_again(tmp_path:
     out = tmp_path / "out"
     command = [sys.executable, "clue/prepare.py", *keys, f"out={out}", *SPARK]
     command += ["spark.master=local[2]"]
-    for stage in ("times:", "sorting events:", None):
+    for stage in ("times:", None):
         running = subprocess.Popen(
             command,
             cwd=ROOT,
