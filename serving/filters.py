@@ -48,7 +48,7 @@ Filter = ItemFilter | UserFilter
 class Filters:
     """What filters read of one generation; a mask is made once while its filter is in use.
 
-    `events` (N, S) are each user's in each service.
+    `events` (N, S) are each user's in each service, `item_events` (I,) each item's.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -56,7 +56,8 @@ class Filters:
         self._ids, self._texts = contents.item_ids, contents.item_texts
         self._service = contents.item_service
         seen, users = contents.seen_values, len(contents.user_ids)
-        self._item_events = np.bincount(seen, minlength=len(self._ids))
+        counted = np.bincount(seen, minlength=len(self._ids))
+        self.item_events = counted if contents.item_events is None else contents.item_events
         services = len(contents.services)
         owners = np.repeat(np.arange(users), np.diff(contents.seen_offsets))
         pairs = owners * services + contents.item_service[seen]
@@ -78,7 +79,7 @@ class Filters:
         return self.events[row]
 
     def _items(self, wanted: ItemFilter) -> np.ndarray:
-        kept = self._item_events >= wanted.min_events
+        kept = self.item_events >= wanted.min_events
         if wanted.services:
             kept &= np.isin(self._service, wanted.services)
         if wanted.item_ids:

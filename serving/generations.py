@@ -1,0 +1,98 @@
+"""Which generation is to be served, and where its vectors are: in files, or on a cluster too."""
+
+from pathlib import Path
+from typing import Protocol
+
+from serving import generation
+from serving.base_index import Choice
+from serving.engine import Engine
+from serving.generation import read, writing
+from serving.index import Index
+from serving.settings import Settings
+from serving.store import Store
+from serving.vectors import Vectors
+
+
+class Generations(Protocol):
+    """The generations of one service. Where `remote`, a call may wait and raise VectorsAway."""
+
+    remote: bool
+
+    def current(self) -> str:
+        """Return the name of the one to serve; raises FileNotFoundError and BrokenIndex."""
+        ...
+
+    def serve(self, name: str) -> None:
+        """Have another one served from now on, by all who look: at one moment."""
+        ...
+
+    def open(self, name: str) -> Vectors:
+        """Return the vectors of one; raises BrokenIndex."""
+        ...
+
+    def keep_up(self, engine: Engine) -> None:
+        """Let go of what the engine's generation has taken in meanwhile."""
+        ...
+
+    def absorb(self, store: Store, engine: Engine) -> int:
+        """Have the engine's generation take in what the store holds; return how many users.
+
+        One process alone may call it. Deleted users leave every generation.
+        """
+        ...
+
+    def trouble(self) -> str:
+        """Return why there is no search now, "" where there is; waits for nothing."""
+        ...
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+class LocalGenerations:
+    """Files alone: each process reads them whole, and a new generation takes in what changed."""
+
+    remote = False
+
+    def __init__(self, out: Path, choice: Choice | None = None) -> None:
+        """`choice` says of which structure the indexes are."""
+        self._out, self._choice = out, choice
+
+    def current(self) -> str:
+        """Return the name that CURRENT has."""
+        return generation.current(self._out)
+
+    def serve(self, name: str) -> None:
+        """Write CURRENT."""
+        with writing(self._out, overwrite=True):
+            generation.serve(self._out, name)
+
+    def open(self, name: str) -> Index:
+        """Read one, and build its indexes in memory."""
+        return Index(*read(self._out, name), self._choice)
+
+    def keep_up(self, engine: Engine) -> None:
+        """Do nothing: files take in nothing."""
+
+    def absorb(self, store: Store, engine: Engine) -> int:
+        """Do nothing: `serving.rebuild` makes the next generation."""
+        return 0
+
+    def trouble(self) -> str:
+        """Return ""."""
+        return ""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def generations_of(settings: Settings) -> Generations:
+    """Return what the settings name: files, or files of the items and Milvus beside them."""
+    if settings.vectors == "local":
+        return LocalGenerations(settings.index, settings.choice)
+    try:
+        from serving.milvus.generations import MilvusGenerations
+    except ModuleNotFoundError as missing:
+        raise ValueError(
+            f"vectors=milvus needs {missing.name}: pip install 'clue-users[milvus]'"
+        ) from None
+    return MilvusGenerations(settings)
