@@ -10,16 +10,15 @@ import json
 import re
 import shutil
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from clue.atomic import sha256
 from clue.config import run_command
@@ -37,6 +36,7 @@ from clue.data.ingest.prepare_config import (
     open_logs,
     split_sql,
 )
+from clue.data.ingest.progress import Progress
 from clue.data.ingest.readers import delimiter_of
 from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import settle_units
@@ -51,7 +51,6 @@ HELP = """Make a corpus out of behaviour logs.
     clue prepare shop.csv service=shop
 
 A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""
-MOST_SERVICES = 256  # a service is one byte in items.arrow
 HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time of change
 
 
@@ -62,7 +61,7 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     with the next step, for missing files, wrong columns, bad rows (file, row and value), or an
     `out` that holds something else; nothing is written then.
     """
-    show = _Progress(progress)
+    show = Progress(progress)
     out = config.out or Path("corpora") / config.name
     url = url_of(out)
     out = out if url else path_of(out)
@@ -81,12 +80,14 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     here = out if url is None else outbox(url, config.cache)
     with building(here, replace=config.overwrite or url is not None) as scratch:
         with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
-            dropped, clocks = _read(db, (event_log, item_log), layout, config, show)
-            services = _number(db, config, layout, show)
-            manifest = _write(db, scratch, {name: clocks[name] for name in services}, config, show)
+            read = _read_on_spark if config.engine == "spark" else _read
+            rows = read(db, (event_log, item_log), layout, config, show)
+            services = list(rows.clocks)
+            _number(db, config, rows, show)
+            manifest = _write(db, scratch, rows, config, show)
         manifest = dataclasses.replace(
             manifest,
-            dropped_rows=dropped,
+            dropped_rows=rows.dropped,
             source=source,
             inputs=inputs,
             templates={s: (layout.templates or {}).get(s, layout.template) for s in services},
@@ -115,7 +116,8 @@ def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
     """Return a hash of all that decides what the corpus will hold."""
     settled = dataclasses.replace(config, out=None, overwrite=False, memory_limit="")
     path = config.tokenizer.path
-    settings = {key: value for key, value in dataclasses.asdict(settled).items() if key != "cache"}
+    how = ("cache", "engine", "spark")  # which change nothing of what it will hold
+    settings = {key: value for key, value in dataclasses.asdict(settled).items() if key not in how}
     parts = [settings, source, sha256(path) if path and path.is_file() else ""]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
@@ -148,12 +150,9 @@ def _read(
     logs: tuple[validation.Log, validation.Log | None],
     layout: Layout,
     config: PrepareConfig,
-    show: "_Progress",
-) -> tuple[dict[str, int], dict[str, bool]]:
-    """Fill the tables of good rows; ValueError for bad ones that are not to be dropped.
-
-    Return the rows dropped, by reason, and of each service whether its times are a clock's.
-    """
+    show: Progress,
+) -> writer.Rows:
+    """Fill the tables of good rows; ValueError for bad ones that are not to be dropped."""
     event_log, item_log = logs
     create_tables(db, layout)
     if item_log:
@@ -172,42 +171,46 @@ def _read(
         present = [event_log, item_log] if item_log else [event_log]
         bad = validation.bad_rows(db, present)
         conflicts = validation.conflicting_texts(db, item_log or event_log)
-    if (bad or conflicts) and config.on_bad_row == "error":
-        raise ValueError(validation.explain([*bad, *conflicts]))
-    dropped: dict[str, int] = {}
-    for each in [*bad, *(conflicts if item_log else [])]:
-        dropped[each.reason] = dropped.get(each.reason, 0) + each.count
-        show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
-    for each in [] if item_log else conflicts:
-        show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
-    return dropped, settled.clocks
+    dropped = validation.refuse_or_drop(
+        bad, conflicts, of_items=item_log is not None, on_bad_row=config.on_bad_row, show=show
+    )
+    rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
+    services = validation.services_of([service for (service,) in rows], layout.templates)
+    clocks = {name: settled.clocks[name] for name in services}
+    return writer.Rows(dropped, clocks, writer.COUNTED, partial(writer.read_histories, db))
+
+
+def _read_on_spark(
+    db: duckdb.DuckDBPyConnection,
+    logs: tuple[validation.Log, validation.Log | None],
+    layout: Layout,
+    config: PrepareConfig,
+    show: Progress,
+) -> writer.Rows:
+    """Do what `_read` does, and the sorting, on Spark; ValueError where it is not installed."""
+    try:
+        from clue.data.ingest.spark.engine import read
+    except ImportError:
+        raise ValueError(
+            "engine=spark needs a package that is not installed; pip install 'clue-users[spark]'"
+        ) from None
+    return read(db, logs, layout, config, show)
 
 
 def _number(
-    db: duckdb.DuckDBPyConnection, config: PrepareConfig, layout: Layout, show: "_Progress"
-) -> list[str]:
-    """Give users and items numbers; return the services. ValueError for one without events."""
-    rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
-    named = [service for (service,) in rows]
-    services = list(layout.templates or named)
-    empty = [service for service in services if service not in named]
-    if empty or not named:
-        raise ValueError(f"no good event of {empty or 'any service'}; the log has {named}")
-    if len(services) > MOST_SERVICES:
-        raise ValueError(
-            f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
-        )
+    db: duckdb.DuckDBPyConnection, config: PrepareConfig, rows: writer.Rows, show: Progress
+) -> None:
+    """Give users and items numbers."""
     with show.stage("numbering users and items"):
-        writer.number_users(db, split_sql(config))
+        writer.number_users(db, split_sql(config), rows.counted)
         outsized = writer.outsized_user(db)
-        writer.number_items(db, services)
+        writer.number_items(db, list(rows.clocks))
     if outsized:
         show.line(outsized)
-    return services
 
 
 def _tokenizer(
-    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: "_Progress"
+    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: Progress
 ) -> Tokenizer:
     """Return the tokenizer to use, its file written."""
     if config.path:
@@ -223,14 +226,11 @@ def _tokenizer(
 def _write(
     db: duckdb.DuckDBPyConnection,
     scratch: Path,
-    clocks: dict[str, bool],
+    rows: writer.Rows,
     config: PrepareConfig,
-    show: "_Progress",
+    show: Progress,
 ) -> Manifest:
-    """Write everything but the manifest into `scratch/corpus`; return what it holds.
-
-    `clocks` has the services, in order, and whether their times are a clock's.
-    """
+    """Write everything but the manifest into `scratch/corpus`; return what it holds."""
     corpus = scratch / "corpus"
     tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
     users = writer.write_users(db, corpus / "users.arrow")
@@ -240,12 +240,12 @@ def _write(
         )
     events: dict[str, int] = {}
     fields: dict[str, list[Field]] = {}
-    for service in clocks:
+    for service in rows.clocks:
         own = fields_of(config, service)
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
             events[service], fields[service] = writer.write_histories(
-                db, service, own, file, scratch / "work", seen
+                db, rows.histories(service, own), file, scratch / "work", seen
             )
         for field in fields[service]:
             if len(field.values) == MOST_VALUES:
@@ -255,11 +255,11 @@ def _write(
                 )
     return Manifest(
         name=config.name,
-        services=list(clocks),
+        services=list(rows.clocks),
         num_users=int(users.sum()),
         num_items=items,
         num_events=events,
-        clocks=clocks,
+        clocks=rows.clocks,
         fields={service: its_fields for service, its_fields in fields.items() if its_fields},
         num_tokens=tokens,
         split={name: int(count) for name, count in zip(SPLITS, users, strict=True)},
@@ -267,27 +267,6 @@ def _write(
         vocab_size=tokenizer.get_vocab_size(),
         seed=config.seed,
     )
-
-
-class _Progress:
-    """One line per stage with its seconds; at a terminal a moving count while it runs."""
-
-    def __init__(self, on: bool) -> None:
-        self.on = on
-
-    def line(self, text: str) -> None:
-        """Show a line."""
-        if self.on:
-            tqdm.write(text, file=sys.stderr)
-
-    @contextmanager
-    def stage(self, name: str) -> Generator[Callable[[int], object]]:
-        """Show `name` while the block runs; yield a function to call with the rows just done."""
-        start = time.perf_counter()
-        quiet = not (self.on and sys.stderr.isatty())
-        with tqdm(desc=name, unit=" rows", disable=quiet, leave=False) as bar:
-            yield bar.update
-        self.line(f"{name}: {time.perf_counter() - start:.1f} s")
 
 
 def with_logs_as_keys(argv: Sequence[str]) -> list[str]:

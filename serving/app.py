@@ -90,6 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = Metrics()
     # the last one added is the outermost
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds)
+    app.add_middleware(vector.LookUp)
     app.add_middleware(Guard, keys=_keys(chosen), rate=chosen.rate)
     if chosen.cors_origins:
         app.add_middleware(

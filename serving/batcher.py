@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 log = logging.getLogger("clue.serving")
@@ -122,12 +123,15 @@ class Batcher(Generic[Query, Answer]):
             return QueueFull(max(1, math.ceil(wait)))
         return None
 
-    async def submit(self, query: Query, cost: int, seconds: float | None = None) -> Answer:
-        """Return the answer. Cancelling the call takes the query out of the queue.
+    def submit(
+        self, query: Query, cost: int, seconds: float | None = None
+    ) -> "asyncio.Future[Answer]":
+        """Return the future of the answer. To cancel it takes the query out of the queue.
 
         Raises QueueFull when as many wait as may, or when what waits would by the rate so far take
-        longer than `seconds` or `max_wait_seconds`; TooLate when `seconds` were over before its
-        turn came; BatcherStopped when the thread has ended; or the query's own exception.
+        longer than `seconds` or `max_wait_seconds`; BatcherStopped when the thread has ended. The
+        future raises that too, TooLate when `seconds` were over before its turn came, and the
+        query's own exception.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._wake:
@@ -141,13 +145,12 @@ class Batcher(Generic[Query, Answer]):
             self._jobs.append(job)
             self._cost_ahead += cost
             self._wake.notify()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._withdraw(job)
-            raise
+        future.add_done_callback(partial(self._withdraw, job))
+        return future
 
-    def _withdraw(self, job: _Job[Query, Answer]) -> None:
+    def _withdraw(self, job: _Job[Query, Answer], future: "asyncio.Future[Answer]") -> None:
+        if not future.cancelled():
+            return
         with self._wake:
             if job in self._jobs:  # else the thread has it already
                 self._jobs.remove(job)

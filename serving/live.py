@@ -66,7 +66,7 @@ async def live_service(request: Request) -> Live:
     if isinstance(service, Problem):
         raise service.with_traceback(None)  # else each raise of the one object would lengthen it
     if not service.batcher.alive:
-        raise not_ready("the model thread has ended; restart the service")
+        raise ended()
     return service
 
 
@@ -110,7 +110,12 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
     live.metrics.unknown_services.inc(strange)
     seconds = allowed_seconds(request, live.settings)
     submitted = time.perf_counter()
-    work = asyncio.ensure_future(_answered(live, engine, query, trace.tokens, seconds))
+    try:
+        work = live.batcher.submit((engine, query), trace.tokens, seconds)
+    except (QueueFull, BatcherStopped) as refusal:
+        raise too_full(refusal) if isinstance(refusal, QueueFull) else ended() from None
+    if query.search is not None and engine.index.remote:
+        work = asyncio.ensure_future(_found(live, engine, query, work))
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
     end_turn(request.scope)  # what is left is to wait
@@ -123,8 +128,6 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
             answer = work.result()
             trace.seconds = {"queue": answer.started - submitted, **answer.seconds}
             return answer
-    except QueueFull as full:
-        raise too_full(full) from None
     except TooLate:
         pass
     except BadVector as bad:
@@ -132,7 +135,7 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
         detail = "the model gave no finite vector for this; the fault is not the request's"
         raise Problem(500, "bad-vector", detail) from None
     except BatcherStopped:
-        raise not_ready("the model thread has ended; restart the service") from None
+        raise ended() from None
     finally:
         work.cancel()
         left.cancel()
@@ -157,11 +160,11 @@ async def elsewhere(live: Live, engine: Engine, work: Callable[..., Made], *give
         raise Problem(503, "vectors-away", f"{away}; come again", headers=retry) from None
 
 
-async def _answered(
-    live: Live, engine: Engine, query: Query, tokens: int, seconds: float
+async def _found(
+    live: Live, engine: Engine, query: Query, encoded: "asyncio.Future[Answer]"
 ) -> Answer:
-    """Return the model thread's answer, and what another machine makes of it where one searches."""
-    answer = await live.batcher.submit((engine, query), tokens, seconds)
+    """Return the model thread's answer with what another machine finds by it."""
+    answer = await encoded
     if answer.sought is None:
         return answer
     begun = time.perf_counter()
@@ -217,6 +220,11 @@ def not_ready(
     """Return the 503 of a service that cannot answer."""
     extra = {"fingerprints": fingerprints} if fingerprints else None
     return Problem(503, kind, detail, headers={"retry-after": "5"}, extra=extra)
+
+
+def ended() -> Problem:
+    """Return the 503 of a service whose model thread has ended."""
+    return not_ready("the model thread has ended; restart the service")
 
 
 def json_response(value: dict[str, Any], status: int = 200) -> Response:

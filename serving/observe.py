@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import get_current_span
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
@@ -24,19 +23,21 @@ log = logging.getLogger("clue.serving.requests")
 PROCESS, _numbers = secrets.token_hex(12), itertools.count()
 LEFT = 499  # nothing was answered: the client was not there any more
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-CLOSED = "default-src 'none'; frame-ancestors 'none'"
+CLOSED = b"default-src 'none'; frame-ancestors 'none'"
 # What FastAPI's page of the API loads; the explorer's page brings a policy of its own.
 DOCS = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    "img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
+    b"img-src data: https://fastapi.tiangolo.com; frame-ancestors 'none'"
 )
+POLICY = b"content-security-policy"
 HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cache-control": b"no-store",
+    POLICY: CLOSED,
 }
 
 
@@ -64,7 +65,8 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _describe(scope)  # before the answer's end, which ends the span
-                self._add_headers(MutableHeaders(scope=message), scope, started)
+                headers = message["headers"] = list(message["headers"])
+                self._add_headers(headers, scope, started)
             await send(message)
 
         try:
@@ -78,19 +80,27 @@ class Observed:
             _describe(scope)
             self._count(scope, status, time.perf_counter() - started)
 
-    def _add_headers(self, headers: MutableHeaders, scope: Scope, started: float) -> None:
+    def _add_headers(
+        self, headers: list[tuple[bytes, bytes]], scope: Scope, started: float
+    ) -> None:
+        """Add to the headers of an answer, whose names are in lower case (ASGI)."""
         trace = trace_of(scope)
-        headers["x-request-id"] = trace.request_id
-        for name, value in HEADERS.items():
-            headers.setdefault(name, value)
-        headers.setdefault("content-security-policy", DOCS if scope["path"] == "/docs" else CLOSED)
-        for stage, seconds in trace.seconds.items():
-            headers[f"x-{stage}-time"] = f"{1000 * seconds:.2f}"
+        named = {name for name, _ in headers}
+        if scope["path"] == "/docs" and POLICY not in named:
+            headers.append((POLICY, DOCS))
+            named.add(POLICY)
+        headers.extend(each for each in HEADERS.items() if each[0] not in named)
+        times = {**trace.seconds, "total": time.perf_counter() - started}
+        known = {f"x-{stage}-time": f"{1000 * seconds:.2f}" for stage, seconds in times.items()}
+        known["x-request-id"] = trace.request_id
         if trace.tokens:
-            headers["x-tokens"] = str(trace.tokens)
-        headers["x-total-time"] = f"{1000 * (time.perf_counter() - started):.2f}"
-        if scope["app"].state.draining:  # so that the client's next request goes elsewhere
-            headers["connection"] = "close"
+            known["x-tokens"] = str(trace.tokens)
+        # so that the client's next request goes elsewhere
+        if scope["app"].state.draining and b"connection" not in named:
+            known["connection"] = "close"
+        headers.extend(
+            (name.encode("ascii"), value.encode("ascii")) for name, value in known.items()
+        )
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         trace = trace_of(scope)

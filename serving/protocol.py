@@ -126,12 +126,17 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().data_received(data)
         self._bytes = self._bytes + len(data) if before == self._part else 0
         limit = HEAD_BYTES if self._part == "head" else self._deadlines.request_bytes
-        if self._part and self._bytes > limit and not self.transport.is_closing():
+        if self._part and self._bytes > limit and not self._is_ending():
             if self._part == "head" and not self.is_answering():
                 self.transport.write(LARGE)
                 self.transport.close()
             else:
                 self.transport.abort()
+
+    def _is_ending(self) -> bool:
+        """Whether the connection ends, or will with an answer that has begun: bytes are dropped."""
+        has_begun = self.is_answering() and self.cycle.response_started
+        return self.transport.is_closing() or (has_begun and not self.cycle.keep_alive)
 
     def _refuses_at_a_glance(self, data: bytes) -> bool:
         """Answer a whole request that the gate does not let in, before it is parsed."""
@@ -163,10 +168,11 @@ class DeadlineProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the time of the body, or refuse the request before it is read.
 
-        Raises ValueError, which is a 400, for two Host headers.
+        Raises ValueError, a 400, for two Host headers and for none of HTTP/1.1 (RFC 9112).
         """
-        if sum(name == b"host" for name, _ in self.headers) > 1:  # whose is it, of this machine?
-            raise ValueError("two Host headers")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and cast(Any, self.parser).get_http_version() == "1.1"):
+            raise ValueError(f"{hosts} Host headers")  # whose is it, of this machine?
         self._refused = self._refusal_of_gate()
         if not self._refused:
             super().on_headers_complete()

@@ -40,7 +40,7 @@ def clean(text: str) -> str:
 
 def short(text: str) -> str:
     """Return an id or a name; raises ValueError above ID_BYTES."""
-    if len(text.encode()) > ID_BYTES:
+    if 4 * len(text) > ID_BYTES and len(text.encode()) > ID_BYTES:
         raise ValueError(f"is longer than {ID_BYTES} bytes")
     return text
 

@@ -233,8 +233,10 @@ class Store:
         note.touch()
         with note.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            if state.seq > _acknowledged(file.read(), state.store):
-                file.seek(0)  # in place: on a full disk there is room for that
+            raw = file.read()
+            # the first, of a store that is opened, takes the room that all others are written in
+            if len(raw) < NOTE_BYTES or state.seq > _acknowledged(raw, state.store):
+                file.seek(0)
                 file.write(struct.pack("<q", state.seq) + digest_of(state.seq, state.store))
                 file.truncate()
 

@@ -26,6 +26,9 @@ MOST_SQ8 = 200_000
 CANDIDATES = {"flat": 1, "fp16": 2, "sq8": 4, "ivf": 1, "hnsw": 1}
 LINKS = 32  # of an HNSW node; 16 lost recall below .99 at efSearch 128
 EFFORTS = (16, 32, 64, 128, 256, 512, 1024)  # nprobe and efSearch that are tried at build
+# FAISS compares coded vectors of such a width, or a multiple, a vector of numbers at a time: at
+# width 97 a scan of 191,000 took 20.9 ms, at 112 with zeros 2.1, and one of floats 2.4
+SCALAR_LANES = 16
 SEED = 1234
 
 
@@ -59,7 +62,7 @@ class CpuStructure:
         """Build it; the same vectors give the same structure on one thread."""
         self.kind = kind
         self.candidates = CANDIDATES[kind]
-        self._lift = Lift(vectors)
+        self._lift = Lift(vectors, SCALAR_LANES if kind in ("fp16", "sq8") else 1)
         lifted = self._lift.vectors(vectors)
         rows, width = lifted.shape
         self.efforts: tuple[int, ...] = ()
@@ -108,26 +111,34 @@ class CpuStructure:
 
 
 class Lift:
-    """The coordinate that makes the nearest in L2 the greatest inner products; none where unit."""
+    """The coordinate that makes the nearest in L2 the greatest inner products; none where unit.
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    Zeros follow it up to a multiple of `lanes` coordinates.
+    """
+
+    def __init__(self, vectors: np.ndarray, lanes: int = 1) -> None:
         """Read the lengths of vectors (n, E)."""
         squares = np.einsum("ij,ij->i", vectors, vectors)
         self._greatest = float(squares.max(initial=0.0))
         self.needed = bool(self._greatest - squares.min(initial=np.inf) > 1e-3)
+        self._width = -(-(vectors.shape[1] + self.needed) // lanes) * lanes
 
     def vectors(self, vectors: np.ndarray) -> np.ndarray:
-        """Return vectors (n, E) as they are stored, (n, E) or (n, E + 1)."""
-        if not self.needed:
-            return np.ascontiguousarray(vectors)
-        rest = np.maximum(self._greatest - np.einsum("ij,ij->i", vectors, vectors), 0)
-        return np.concatenate([vectors, np.sqrt(rest)[:, None]], axis=1).astype(np.float32)
+        """Return vectors (n, E) as they are stored, (n, at least E)."""
+        stored = self.queries(vectors)
+        if self.needed:
+            rest = np.maximum(self._greatest - np.einsum("ij,ij->i", vectors, vectors), 0)
+            stored[:, vectors.shape[1]] = np.sqrt(rest)
+        return stored
 
     def queries(self, queries: np.ndarray) -> np.ndarray:
-        """Return queries (m, E) as they are searched."""
-        if not self.needed:
+        """Return queries (m, E) as they are searched, (m, at least E)."""
+        width = queries.shape[1]
+        if width == self._width:
             return np.ascontiguousarray(queries)
-        return np.concatenate([queries, np.zeros((len(queries), 1), np.float32)], axis=1)
+        padded = np.zeros((len(queries), self._width), np.float32)
+        padded[:, :width] = queries
+        return padded
 
 
 def selector_of(allowed: np.ndarray | None) -> tuple[Any, np.ndarray | None]:

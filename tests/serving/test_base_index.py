@@ -141,11 +141,12 @@ def test_the_kind_follows_the_size() -> None:
     assert {*CPU, "auto", "gpu_flat", "gpu_ivfpq", "gpu_cagra"} == set(get_args(AnyKind))
 
 
-def test_the_nearest_of_lifted_vectors_are_the_greatest_products() -> None:
+@pytest.mark.parametrize(("lanes", "width"), [(1, WIDTH + 1), (16, -(-(WIDTH + 1) // 16) * 16)])
+def test_the_nearest_of_lifted_vectors_are_the_greatest_products(lanes: int, width: int) -> None:
     vectors, queries = clusters(500, 3, lengths=True), clusters(9, 4, lengths=True)
-    lift = Lift(vectors)
+    lift = Lift(vectors, lanes)
     stored, searched = lift.vectors(vectors), lift.queries(queries)
-    assert lift.needed and stored.shape == (500, WIDTH + 1)
+    assert lift.needed and stored.shape == (500, width)
     distances = ((searched[:, None] - stored[None]) ** 2).sum(2)
     np.testing.assert_array_equal(distances.argmin(1), (queries @ vectors.T).argmax(1))
     assert not Lift(unit(np.random.default_rng(0), 50, WIDTH)).needed

@@ -53,14 +53,14 @@ def with_batcher(
     assert not batcher.alive
 
 
-async def queued(batcher: Batcher[int, int], query: int, cost: int = 1) -> "asyncio.Task[int]":
+async def queued(batcher: Batcher[int, int], query: int, cost: int = 1) -> "asyncio.Future[int]":
     """Submit and return once the query waits (or is being answered)."""
     task = asyncio.ensure_future(batcher.submit(query, cost))
     await asyncio.sleep(0)
     return task
 
 
-async def busy(batcher: Batcher[int, int], recorder: Recorder) -> "asyncio.Task[int]":
+async def busy(batcher: Batcher[int, int], recorder: Recorder) -> "asyncio.Future[int]":
     """Submit a first query and return once the thread holds it."""
     task = await queued(batcher, 1)
     assert await asyncio.to_thread(recorder.entered.wait, 5)
@@ -128,6 +128,7 @@ def test_a_cancelled_query_is_never_run_and_frees_its_place() -> None:
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
+        await asyncio.sleep(0)
         assert batcher.waiting == 0
         third = await queued(batcher, 3)
         recorder.go.set()

@@ -14,7 +14,7 @@ import pytest
 
 from serving.rows import BrokenStore
 from serving.sqlite import StoreFull
-from serving.store import ACKNOWLEDGED, FILE, Store, StoreClosed
+from serving.store import ACKNOWLEDGED, FILE, NOTE_BYTES, Store, StoreClosed
 from serving.store_lock import StoreRefused
 from serving.writes import Conflict, Delete, Embed, Goal, Upsert
 
@@ -152,6 +152,8 @@ def test_the_processes_of_one_service_share_a_store(tmp_path: Path) -> None:
 
 def test_a_full_disk_refuses_writes_and_nothing_else(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
+        # a write's note lies in room taken before it: it was committed, and must not fail then
+        assert (tmp_path / ACKNOWLEDGED).stat().st_size == NOTE_BYTES
         write(store, upsert("a", "x" * 100))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))

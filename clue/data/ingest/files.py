@@ -29,6 +29,7 @@ class LogFile:
 
     `partitions` are the columns that its folders name, `service=books/part-0.parquet`; None is a
     missing value. `delimiter` is what parts the values of CSV, None to find it in the header.
+    `row_groups` are those of a Parquet file that are read, None for all.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class LogFile:
     partitions: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     delimiter: str | None = None
     url: str | None = None
+    row_groups: Sequence[int] | None = None
     held: Held | None = None  # what keeps the copy where it is
 
     def __str__(self) -> str:

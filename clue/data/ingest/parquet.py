@@ -32,17 +32,24 @@ def parquet_columns(file: Path, names: Sequence[str]) -> dict[str, Column]:
     }
 
 
-def parquet_batches(file: Path, names: Sequence[str]) -> pa.RecordBatchReader:
-    """Return "#row" (from 1), "#broken" (text that is not UTF-8, or null) and c0, c1, ...."""
+def parquet_batches(
+    file: Path, names: Sequence[str], row_groups: Sequence[int] | None = None
+) -> pa.RecordBatchReader:
+    """Return "#row" (from 1), "#broken" (text that is not UTF-8, or null) and c0, c1, ....
+
+    Of `row_groups`, or of all of them.
+    """
     schema = pq.read_schema(file)
     fields = [pa.field(f"c{i}", _plain(schema.field(name).type)) for i, name in enumerate(names)]
     ours = pa.schema([pa.field("#row", pa.int64()), pa.field("#broken", pa.string()), *fields])
-    return pa.RecordBatchReader.from_batches(ours, _batches(file, names, ours))
+    return pa.RecordBatchReader.from_batches(ours, _batches(file, names, ours, row_groups))
 
 
-def _batches(file: Path, names: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _batches(
+    file: Path, names: Sequence[str], schema: pa.Schema, row_groups: Sequence[int] | None
+) -> Iterator[pa.RecordBatch]:
     row = 1
-    for batch in pq.ParquetFile(file).iter_batches(columns=list(names)):
+    for batch in pq.ParquetFile(file).iter_batches(columns=list(names), row_groups=row_groups):
         broken: list[str | None] = [None] * len(batch)
         arrays = [
             _plain_array(batch[name], schema.field(f"c{i}").type, broken)

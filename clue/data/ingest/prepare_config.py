@@ -85,6 +85,14 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparkConfig:
+    """Where `engine: spark` runs, and in how many partitions it sorts."""
+
+    master: str | None = None  # `local[4]`, `spark://…`; none: what spark-submit says, or this one.
+    partitions: int | None = None  # None: one for each 128 MB of logs, one a core at least.
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """What to read and how; the keys of a data YAML.
 
@@ -93,7 +101,7 @@ class PrepareConfig:
     folder called `service=books` is a column. All may lie in a store, `s3://` or `gs://`, and so
     may `out`. `service` names the one service of a log without a
     service column. Empty `services` means every service found. `out` is corpora/NAME unless set.
-    Beyond `memory_limit`, DuckDB spills to disk beside `out`.
+    Beyond `memory_limit`, DuckDB spills to disk beside `out`; on Spark it is that of each task.
 
     Found from the log unless told: `time_unit`, what numbers as times are; `delimiter` of CSV.
     `time_format` is strptime's, for times in any other form than YYYY-MM-DD hh:mm:ss. An id or a
@@ -120,6 +128,8 @@ class PrepareConfig:
     on_bad_row: Literal["error", "drop"] = "error"
     overwrite: bool = False  # Whether a corpus that is there already is replaced.
     memory_limit: str = "2GB"
+    engine: Literal["duckdb", "spark"] = "duckdb"  # One machine or many; the corpus is the same.
+    spark: SparkConfig = field(default_factory=SparkConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 0
 
@@ -143,6 +153,8 @@ def check_values(config: PrepareConfig) -> None:
     elif config.tokenizer.vocab_size < LEAST_VOCAB:
         raise ValueError(f"tokenizer.vocab_size={config.tokenizer.vocab_size}; least {LEAST_VOCAB}")
     _check_reading(config)
+    if config.spark.partitions is not None and config.spark.partitions < 1:
+        raise ValueError(f"spark.partitions={config.spark.partitions} must be at least 1")
     if config.max_item_tokens < 1:
         raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
     _check_names(config)

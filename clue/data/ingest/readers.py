@@ -116,7 +116,7 @@ def scan(db: duckdb.DuckDBPyConnection, file: LogFile, names: Sequence[str]) -> 
     path = file.path if copy is None else Path(copy.name)
     if file.format == "parquet":
         columns = parquet_columns(path, own)
-        db.register("parquet", parquet_batches(path, own))
+        db.register("parquet", parquet_batches(path, own, file.row_groups))
         sql = 'SELECT *, NULL::VARCHAR AS "#nested" FROM parquet'
         return Scan(sql, columns | folders, "text_not_utf8", copy)
     if file.format == "csv":

@@ -6,7 +6,7 @@ microseconds, nanoseconds, dates like 20231114, or positions; their range says w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 
@@ -125,10 +125,16 @@ def seconds_sql(time: str, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Settled:
-    """What the times of a log were, in words, and of each service whether they are a clock's."""
+    """What the times of a log were, in words, and of each service whether they are a clock's.
+
+    `unit` is the one that all numbers have, or None; then `groups` has the files and services, as
+    SQL, of those units whose rows are looked at once more.
+    """
 
     line: str
     clocks: dict[str, bool]
+    unit: Unit | None
+    groups: Mapping[str, Sequence[str]]
 
 
 def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> Settled:
@@ -138,22 +144,32 @@ def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> 
     another unit makes its row bad. Raises ValueError for a service whose times are positions in
     one file and clock times in another.
     """
-    if unit is not None:
-        if SCALES[unit] != 1:
-            db.execute(
-                f"UPDATE events SET seconds = {seconds_sql('seconds', unit)} WHERE is_number"
-            )
-        # Dates are a clock's whatever the numbers are said to be.
-        is_clock = "bool_and(NOT is_number)" if unit == "position" else "true"
-        rows = db.execute(
-            f"SELECT service, {is_clock} FROM events WHERE reason IS NULL GROUP BY service"
-        ).fetchall()
-        return Settled(f"times: numbers are {NAMES[unit]}, as time_unit says", dict(rows))
+    settled = settle(db.execute(groups_sql(unit)).fetchall(), log, unit)
+    convert(db, settled)
+    return settled
+
+
+def groups_sql(unit: Unit | None) -> str:
+    """Return SQL of what `settle` needs: (file, service, whether numbers, counts) of the events."""
     group = f"seq // {ROWS_PER_FILE}, service, is_number"
-    rows = db.execute(
-        f"SELECT {group}, {counts_sql('seconds')} FROM events WHERE reason IS NULL "
+    counts = counts_sql("seconds") if unit is None else "count(*)"
+    return (
+        f"SELECT {group}, {counts} FROM events WHERE reason IS NULL "
         f"GROUP BY {group} ORDER BY {group}"
-    ).fetchall()
+    )
+
+
+def settle(rows: Sequence[Sequence[Any]], log: Log, unit: Unit | None) -> Settled:
+    """Return what the times are by the `rows` of `groups_sql`; raises as `settle_units` does."""
+    if unit is not None:
+        clocks: dict[str, bool] = {}
+        for _, service, is_number, _ in rows:
+            # Dates are a clock's whatever the numbers are said to be.
+            is_clock = unit != "position" or not is_number
+            clocks[service] = clocks.get(service, True) and is_clock
+        return Settled(
+            f"times: numbers are {NAMES[unit]}, as time_unit says", clocks, unit, groups={}
+        )
     units: dict[str, dict[str, int]] = {}
     groups: dict[str, list[str]] = {}
     for number, service, is_number, *counts in rows:
@@ -163,10 +179,22 @@ def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> 
         if unit_found in ("date", "ms", "us", "ns") or _is_mixed(unit_found, counts):
             groups.setdefault(unit_found, []).append(f"({number}, {quoted(service)})")
     _refuse_mixtures(log, units)
-    for each, members in groups.items():
-        _convert(db, members, each)
     clocks = {service: "position" not in its_units for service, its_units in units.items()}
-    return Settled(_in_words(units), clocks)
+    return Settled(_in_words(units), clocks, None, groups)
+
+
+def convert(db: duckdb.DuckDBPyConnection, settled: Settled) -> None:
+    """Bring the times of table `events` to seconds, and mark the rows of another unit as bad."""
+    if settled.unit is not None and SCALES[settled.unit] != 1:
+        seconds = seconds_sql("seconds", settled.unit)
+        db.execute(f"UPDATE events SET seconds = {seconds} WHERE is_number")
+    for each, members in settled.groups.items():
+        _convert(db, members, each)
+
+
+def is_settled(settled: Settled) -> bool:
+    """Return whether `convert` has nothing to do."""
+    return not settled.groups and (settled.unit is None or SCALES[settled.unit] == 1)
 
 
 def _is_mixed(unit: str, counts: Sequence[float]) -> bool:

@@ -4,14 +4,16 @@ A reason is a short name that the manifest counts by; the examples say file, row
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
 
 from clue.data.ingest.files import LogFile
+from clue.data.ingest.progress import Progress
 
 ROWS_PER_FILE = 1 << 40  # seq = file * ROWS_PER_FILE + row
+MOST_SERVICES = 256  # a service is one byte in items.arrow
 EXAMPLES = 3  # bad rows shown per reason
 HINTS = {
     "bad_timestamp": "a time is a number, or YYYY-MM-DD hh:mm:ss with +hh:mm, Z or no zone; for "
@@ -93,7 +95,7 @@ def build_catalogue(db: duckdb.DuckDBPyConnection, claims: str) -> None:
 
 def bad_rows(db: duckdb.DuckDBPyConnection, logs: Sequence[Log]) -> list[BadRows]:
     """Return all bad rows of all logs, by reason."""
-    return [bad for log in logs for bad in (*_rejected(log), *_flagged(db, log))]
+    return [bad for log in logs for bad in (*rejected(log), *_flagged(db, log))]
 
 
 def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
@@ -110,11 +112,52 @@ def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
     rows = db.execute(
         f"SELECT seq, item_id, r.text, c.text {other} ORDER BY seq LIMIT {EXAMPLES}"
     ).fetchall()
-    examples = [
-        f"{log.place(seq)}: item {item!r} reads {text!r}, before it read {first!r}"
-        for seq, item, text, first in rows
-    ]
+    examples = [conflict(log, *row) for row in rows]
     return [BadRows("item_with_another_text", count, examples)] if count else []
+
+
+def refuse_or_drop(
+    bad: Sequence[BadRows],
+    conflicts: Sequence[BadRows],
+    *,
+    of_items: bool,
+    on_bad_row: str,
+    show: Progress,
+) -> dict[str, int]:
+    """Return the numbers of dropped rows by reason; ValueError where they are not to be dropped.
+
+    `conflicts` (`conflicting_texts`) are rows of an items log, or of events, which stay.
+    """
+    if (bad or conflicts) and on_bad_row == "error":
+        raise ValueError(explain([*bad, *conflicts]))
+    dropped: dict[str, int] = {}
+    for each in [*bad, *(conflicts if of_items else [])]:
+        dropped[each.reason] = dropped.get(each.reason, 0) + each.count
+        show.line(f"on_bad_row=drop: {each.reason} ({each.count:,}), first: {each.examples[0]}")
+    for each in [] if of_items else conflicts:
+        show.line(f"{each.reason} ({each.count:,}), events kept, first: {each.examples[0]}")
+    return dropped
+
+
+def services_of(named: Sequence[str], templates: Mapping[str, str] | None) -> list[str]:
+    """Return the services in order, those with `templates` or all `named` by good events, sorted.
+
+    Raises ValueError for one without a good event, and for too many.
+    """
+    services = list(templates or named)
+    empty = [service for service in services if service not in named]
+    if empty or not named:
+        raise ValueError(f"no good event of {empty or 'any service'}; the log has {list(named)}")
+    if len(services) > MOST_SERVICES:
+        raise ValueError(
+            f"{len(services)} services, at most {MOST_SERVICES}; check columns.service"
+        )
+    return services
+
+
+def conflict(log: Log, seq: int, item: str, text: str, first: str) -> str:
+    """Return a row whose text is not the first one of its item, in words."""
+    return f"{log.place(seq)}: item {item!r} reads {text!r}, before it read {first!r}"
 
 
 def explain(bad: Sequence[BadRows]) -> str:
@@ -128,7 +171,8 @@ def explain(bad: Sequence[BadRows]) -> str:
     return "\n".join(lines)
 
 
-def _rejected(log: Log) -> list[BadRows]:
+def rejected(log: Log) -> list[BadRows]:
+    """Return the rows of CSV files that could not be split."""
     by_reason: dict[str, list[str]] = {}
     for number, rows in log.rejected.items():
         for row, reason, text in rows:

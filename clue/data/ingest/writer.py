@@ -5,6 +5,7 @@ scratch files, so no table is held in memory but one column of the users or of t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 
 from clue.data.corpus import ragged_column, write_columns
 from clue.data.fields import Field
-from clue.data.ingest.fields import settle, stored
+from clue.data.ingest.fields import Stored, settle, stored
 from clue.data.ingest.values import quoted
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode
@@ -22,8 +23,40 @@ from clue.data.text import content_of, encode
 MEMORY_PER_THREAD = 125e6  # the least that DuckDB's guide to tuning asks for; below, it may fail
 OUTSIZED_SHARE, OUTSIZED_TIMES = 0.05, 20
 BATCH = 100_000  # rows that leave DuckDB at a time
+# users (user_id, part, events) of table `events`
+COUNTED = (
+    "(SELECT user_id, any_value(part) AS part, count(*) AS events "
+    "FROM events WHERE reason IS NULL GROUP BY user_id)"
+)
 # 60 bits of sha256: portable over machines and versions, which DuckDB's own hash() is not.
 HASH = "('0x' || substr(sha256({}), 1, 15))::BIGINT"
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of a service in the order of its histories: by user, time, then as in the log.
+
+    `batches` have `user`, `item`, `seconds` and the columns of `fields`, `total` rows in all.
+    """
+
+    total: int
+    fields: Mapping[str, Stored]
+    batches: Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Good rows, as an engine leaves them, beside table `catalogue` of the items.
+
+    `clocks` has the services, in order, and whether their times are a clock's; `counted` is SQL of
+    users (user_id, part, events). `histories` returns the events of a service with the fields
+    given, once users and items are numbered.
+    """
+
+    dropped: dict[str, int]
+    clocks: dict[str, bool]
+    counted: str
+    histories: Callable[[str, Mapping[Field, str]], History]
 
 
 def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
@@ -44,16 +77,14 @@ def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def number_users(db: duckdb.DuckDBPyConnection, split: str) -> None:
+def number_users(db: duckdb.DuckDBPyConnection, split: str, counted: str = COUNTED) -> None:
     """Make `users` (user, user_id, split, events): users sorted by the bytes of their id.
 
-    `split` is SQL for 0, 1 or 2 over a user's `user_id` and `part`.
+    `split` is SQL for 0, 1 or 2 over a user's `user_id` and `part`, which `counted` has.
     """
     db.execute(
         "CREATE TABLE users AS SELECT (row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS user, "
-        f"user_id, ({split})::UTINYINT AS split, events FROM "
-        "(SELECT user_id, any_value(part) AS part, count(*) AS events "
-        "FROM events WHERE reason IS NULL GROUP BY user_id)"
+        f"user_id, ({split})::UTINYINT AS split, events FROM {counted}"
     )
 
 
@@ -139,36 +170,41 @@ def write_items(
     return len(lengths), len(rows.values)
 
 
-def write_histories(
-    db: duckdb.DuckDBPyConnection,
-    service: str,
-    fields: Mapping[Field, str],
-    file: Path,
-    scratch: Path,
-    seen: Callable[[int], object],
-) -> tuple[int, list[Field]]:
-    """Write the histories of one service, by time, then order of the log.
-
-    `fields` are the service's, with the columns of `events` that hold them; `scratch` is a
-    directory for the columns on their way. Return the number of events and the fields as learnt
-    from training users.
-    """
+def read_histories(
+    db: duckdb.DuckDBPyConnection, service: str, fields: Mapping[Field, str]
+) -> History:
+    """Return the events of a service; `fields` have the columns of `events` that hold them."""
     events = f"events WHERE reason IS NULL AND service = {quoted(service)}"
     ((total,),) = db.execute(f"SELECT count(*) FROM {events}").fetchall()
-    split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
     own = {name: stored(db, field, name, events) for field, name in fields.items()}
-    kinds = {"item": np.int32, "seconds": np.float64} | {n: each.dtype for n, each in own.items()}
-    flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
-    is_train = _mapped(scratch / "is_train", np.bool_, total)
-    counts = np.zeros(len(split), dtype=np.int64)
     chosen = ", ".join(["user", "item", "seconds", *(each.select for each in own.values())])
     query = (
         f"SELECT {chosen} FROM (FROM {events}) e JOIN users USING (user_id) "
         "JOIN numbered n ON n.service = e.service AND n.item_id = e.item_id "
         f"{' '.join(each.join for each in own.values())} ORDER BY user, seconds, seq"
     )
+    return History(total, own, _batches(db, query))
+
+
+def write_histories(
+    db: duckdb.DuckDBPyConnection,
+    history: History,
+    file: Path,
+    scratch: Path,
+    seen: Callable[[int], object],
+) -> tuple[int, list[Field]]:
+    """Write the histories of one service; `scratch` is a directory for columns on their way.
+
+    Return the number of events and the fields as learnt from training users.
+    """
+    total, own = history.total, history.fields
+    split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
+    kinds = {"item": np.int32, "seconds": np.float64} | {n: each.dtype for n, each in own.items()}
+    flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
+    is_train = _mapped(scratch / "is_train", np.bool_, total)
+    counts = np.zeros(len(split), dtype=np.int64)
     start = 0
-    for batch in _batches(db, query):
+    for batch in history.batches:
         end = start + len(batch)
         for name, column in flat.items():
             column[start:end] = batch[name].to_numpy()
@@ -189,8 +225,9 @@ def write_histories(
     return start, learnt
 
 
-def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterable[pa.RecordBatch]:
-    return db.sql(query).to_arrow_reader(BATCH)
+def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query, which begins with the first of them."""
+    yield from db.sql(query).to_arrow_reader(BATCH)
 
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
