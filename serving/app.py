@@ -73,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
+        app.state.draining = True  # nothing is loaded any more
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)

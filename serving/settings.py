@@ -92,11 +92,11 @@ class Settings(BaseSettings):
         default="local",
         description="where vectors are searched: in each process, or by Milvus",
     )
-    milvus_uri: str = Field(
-        default="", description="of Milvus, like `http://milvus:19530`; https:// is TLS"
+    milvus_uri: str | None = Field(
+        default=None, description="of Milvus, like `http://milvus:19530`; https:// is TLS"
     )
-    milvus_token: SecretStr = Field(
-        default=SecretStr(""), description="`user:password`, or an API key"
+    milvus_token: SecretStr | None = Field(
+        default=None, description="`user:password`, or an API key"
     )
     milvus_prefix: str = Field(
         default="clue",

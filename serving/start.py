@@ -118,6 +118,11 @@ def begin(live: Live) -> list["asyncio.Task[None]"]:
     live.batcher.start()
     durable = None if live.store is None else Durable(live, live.store)
     tasks = [asyncio.create_task(watch(live, durable))]
+    live.metrics.watched.add(
+        "clue_vectors_away",
+        "1 while vectors on another machine are not asked for, since it did not answer",
+        lambda: float(bool(live.generations.trouble())),
+    )
     if durable is not None:
         tasks.append(asyncio.create_task(durable.follow()))
         tasks.append(asyncio.create_task(Upkeep(live, durable).run()))

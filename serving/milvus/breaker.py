@@ -19,9 +19,9 @@ OPEN_SECONDS = 5.0
 class Breaker:
     """Closed while calls succeed; open after so many failures in a row. Any thread may use it."""
 
-    def __init__(self, name: str, *, open_seconds: float = OPEN_SECONDS) -> None:
+    def __init__(self, name: str) -> None:
         """`name` is what fails, for people."""
-        self._name, self._open_seconds = name, open_seconds
+        self._name = name
         self._lock = threading.Lock()
         self._failures = 0
         self._until = 0.0
@@ -43,7 +43,7 @@ class Breaker:
             left = self._until - time.monotonic()
             if left > 0:
                 raise VectorsAway(f"{self._name} {self._reason}", math.ceil(left))
-            self._until = time.monotonic() + self._open_seconds  # the others wait for this one
+            self._until = time.monotonic() + OPEN_SECONDS  # the others wait for this one
 
     def succeeded(self) -> None:
         """Close it."""
@@ -57,9 +57,9 @@ class Breaker:
         with self._lock:
             self._failures += 1
             self._reason = reason
-            self._until = time.monotonic() + self._open_seconds
+            self._until = time.monotonic() + OPEN_SECONDS
             if self._failures == MOST_FAILURES:
-                log.error("%s %s: not asked for %g s", self._name, reason, self._open_seconds)
+                log.error("%s %s: not asked for %g s", self._name, reason, OPEN_SECONDS)
             is_open = self._failures >= MOST_FAILURES
-        retry = math.ceil(self._open_seconds) if is_open else 1
+        retry = math.ceil(OPEN_SECONDS) if is_open else 1
         return VectorsAway(f"{self._name} {reason}", retry)

@@ -22,7 +22,9 @@ class MilvusGenerations:
 
     def __init__(self, settings: Settings, *, hold_seconds: float = HOLD_SECONDS) -> None:
         """Connect to nothing yet."""
-        token = settings.milvus_token.get_secret_value()
+        secret = settings.milvus_token
+        token = secret.get_secret_value() if secret else ""
+        assert settings.milvus_uri is not None
         self._link = Link(settings.milvus_uri, token, seconds=settings.milvus_seconds)
         self.tables = Tables(self._link, settings.milvus_prefix)
         self._out, self._hold_seconds = settings.index, hold_seconds

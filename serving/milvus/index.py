@@ -53,8 +53,6 @@ class MilvusIndex:
         self._record = self._checked()
         self._written: list[tuple[float, int]] = []  # when the record said which write, ascending
         self._settled = self._record.store_seq
-        for collection in (self._users, self._items):
-            self._link.call("load_collection", collection, read=done)
 
     def _checked(self) -> Record:
         record, catalogue = self._tables.record(self.catalogue.name), self.catalogue

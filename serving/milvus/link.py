@@ -5,18 +5,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
 
-from serving.milvus.breaker import OPEN_SECONDS, Breaker
+from serving.milvus.breaker import Breaker
 
 # Its errors repeat what was sent, ids of users among it, with a traceback for each.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 THREADS = 64
 NOTHING_THERE = (100, 1600)  # Milvus's codes of a collection and an alias that is not there
+NOT_LOADED = 101  # a collection that nobody has loaded since Milvus was started
 # gRPC waits up to two minutes before it connects again, and channels share that wait.
 OPTIONS = {
     "grpc.initial_reconnect_backoff_ms": 100,
@@ -35,12 +37,10 @@ def done(answer: object) -> None:
 class Link:
     """A client of Milvus, made at the first call and whenever there is none. For any thread."""
 
-    def __init__(
-        self, uri: str, token: str, *, seconds: float, open_seconds: float = OPEN_SECONDS
-    ) -> None:
+    def __init__(self, uri: str, token: str, *, seconds: float) -> None:
         """Connect to nothing yet; `seconds` is what a call may take."""
         self._uri, self._token, self._seconds = uri, token, seconds
-        self._breaker = Breaker("Milvus", open_seconds=open_seconds)
+        self._breaker = Breaker("Milvus")
         # pymilvus connects again inside a call, and that is not in the call's own time
         self._pool = ThreadPoolExecutor(THREADS, "clue-milvus")
         self._connecting = threading.Lock()
@@ -79,7 +79,10 @@ class Link:
         else:
             self._breaker.succeeded()
             return made
-        raise self._breaker.failed(reason)
+        away = self._breaker.failed(reason)
+        if self._breaker.trouble:
+            self._disconnect()
+        raise away
 
     def call_if_there(
         self, method: str, *given: Any, read: Callable[[Any], Made], **named: Any
@@ -93,22 +96,34 @@ class Link:
 
     def close(self) -> None:
         """Let go of the client; calls under way end in their time."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        with self._connecting:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+        self._disconnect()
+        self._pool.shutdown(wait=False)
+
+    def _disconnect(self) -> None:
+        """Have the next call connect anew.
+
+        After noise gRPC may wait for the rest of a frame that never comes, on a connection that
+        passes for sound: no search came back for 20 s after the noise had ended.
+        """
+        client, self._client = self._client, None
+        if client is not None:
+            self._pool.submit(client.close)
 
     def _do(
         self, method: str, given: tuple[Any, ...], named: dict[str, Any], seconds: float
     ) -> Any:
         if_there = named.pop("if_there", False)
+        client = self._connected(seconds)
+        ask = partial(getattr(client, method), *given, timeout=seconds, **named)
         try:
-            return getattr(self._connected(seconds), method)(*given, timeout=seconds, **named)
+            return ask()
         except MilvusException as error:
             if if_there and error.code in NOTHING_THERE:
                 return NOTHING_THERE
-            raise
+            if error.code != NOT_LOADED:
+                raise
+        client.load_collection(given[0], timeout=seconds)
+        return ask()
 
     def _connected(self, seconds: float) -> MilvusClient:
         with self._connecting:

@@ -1,4 +1,4 @@
-"""What lies where in Milvus. Of an index with the prefix `clue`:
+"""What lies where in Milvus: an alias and collections of each index. Of the prefix `clue`:
 
     clue                                       an alias: the users of the generation to serve
     clue_generations                           a row for each generation that is whole: its record

@@ -76,7 +76,7 @@ class Arena:
             config = PublishConfig(
                 index=source,
                 out=out,
-                uri=self.settings.milvus_uri,
+                uri=f"http://127.0.0.1:{self.milvus}",
                 prefix=self.prefix,
                 kind=self.kind,
                 overwrite=True,
