@@ -38,8 +38,17 @@ from clue.data.ingest.prepare_config import (
 )
 from clue.data.ingest.progress import Progress
 from clue.data.ingest.readers import delimiter_of
-from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
-from clue.data.ingest.times import settle_units
+from clue.data.ingest.staged import (
+    Reading,
+    counted_sql,
+    counted_times,
+    create_staged,
+    good_services,
+    judge_times,
+    stage_log,
+)
+from clue.data.ingest.staging import Layout
+from clue.data.ingest.times import settle
 from clue.data.store import path_of, url_of
 from clue.data.text import learn_tokenizer, read_tokenizer
 from clue.data.upload import outbox, read_small, upload
@@ -154,30 +163,26 @@ def _read(
 ) -> writer.Rows:
     """Fill the tables of good rows; ValueError for bad ones that are not to be dropped."""
     event_log, item_log = logs
-    create_tables(db, layout)
-    if item_log:
-        for number, file in enumerate(item_log.files):
-            with show.stage(f"reading {file}"):
-                stage_items(db, item_log, number, layout)
-    for number, file in enumerate(event_log.files):
-        with show.stage(f"reading {file}"):
-            stage_events(db, event_log, number, layout, with_text=item_log is None)
-    settled = settle_units(db, event_log, config.time_unit)
+    reading = Reading(layout, with_text=item_log is None, unit=config.time_unit)
+    create_staged(db, reading)
+    for log in (item_log, event_log):
+        if log:
+            stage_log(db, log, reading, show)
+    settled = settle(counted_times(db, config.time_unit), event_log, config.time_unit)
+    judge_times(db, settled)
     show.line(settled.line)
     with show.stage("checking rows"):
-        if layout.split:
-            validation.flag_split_conflicts(db)
-        validation.build_catalogue(db, "items" if item_log else "events")
+        validation.find_conflicting_users(db, split=layout.split is not None)
+        validation.build_catalogue(db, from_items=item_log is not None)
         present = [event_log, item_log] if item_log else [event_log]
         bad = validation.bad_rows(db, present)
         conflicts = validation.conflicting_texts(db, item_log or event_log)
     dropped = validation.refuse_or_drop(
         bad, conflicts, of_items=item_log is not None, on_bad_row=config.on_bad_row, show=show
     )
-    rows = db.sql("SELECT DISTINCT service FROM events WHERE reason IS NULL ORDER BY 1").fetchall()
-    services = validation.services_of([service for (service,) in rows], layout.templates)
+    services = validation.services_of(good_services(db), layout.templates)
     clocks = {name: settled.clocks[name] for name in services}
-    return writer.Rows(dropped, clocks, writer.COUNTED, partial(writer.read_histories, db))
+    return writer.Rows(dropped, clocks, counted_sql(layout), partial(writer.read_histories, db))
 
 
 def _read_on_spark(

@@ -56,7 +56,11 @@ class Spending:
 
     def channels(self, rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
         """Return the names of the channels by which events of users (E,) come."""
-        return np.array(self.config.channels)[draw_rows(rng, self.channel_shares, user)]
+        return np.array(self.config.channels)[self.channel_codes(rng, user)]
+
+    def channel_codes(self, rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
+        """Return the numbers of those channels, int64 (E,)."""
+        return draw_rows(rng, self.channel_shares, user)
 
 
 def draw_spending(

@@ -83,16 +83,16 @@ def make_world(config: SyntheticConfig) -> World:
 
     Raises ValueError for a config that no world can follow.
     """
-    _check(config)
+    check(config)
     rng = np.random.default_rng(config.seed)
     words = dict(list(read_words().items())[: config.interests])
     topics = tuple(f"{interest}/{sub}" for interest, subs in words.items() for sub in subs)
-    first, last = _latents(rng, config, len(topics))
-    user, service, moment = _activity(rng, config)
+    first, last = draw_latents(rng, config, len(topics))
+    user, service, moment = draw_activity(rng, config)
     # A user's interests move in a straight line, so an event follows the first or the last ones.
     rows = np.where(rng.random(len(user)) < moment, user + config.users, user)
     topic = draw_rows(rng, np.concatenate([first, last]), rows)
-    item_topic = [_item_topics(rng, config, len(topics)) for _ in config.services]
+    item_topic = [topics_of_items(rng, config, len(topics)) for _ in config.services]
     item = np.empty(len(user), dtype=np.int64)
     weights: list[np.ndarray] = []
     for number, its_topics in enumerate(item_topic):
@@ -100,7 +100,7 @@ def make_world(config: SyntheticConfig) -> World:
         weights.append((rng.permutation(len(its_topics)) + 1.0) ** -config.popularity)
         drawn = draw_items(rng, weights[-1], its_topics, topic[here], config.noise)
         item[here] = drawn + number * config.items_per_service
-    items = _items(rng, config, words, topics, np.concatenate(item_topic))
+    items = items_table(rng, config, words, topics, np.concatenate(item_topic))
     user_ids = pa.array([f"u{n:07d}" for n in range(config.users)])
     order = np.argsort(moment, kind="stable")
     user, item = user[order], item[order]
@@ -141,7 +141,8 @@ def write_world(config: SyntheticConfig, directory: Path) -> World:
     return world
 
 
-def _check(config: SyntheticConfig) -> None:
+def check(config: SyntheticConfig) -> None:
+    """Raise ValueError for a config that no world can follow."""
     words = read_words()
     topics = sum(len(subs) for subs in list(words.values())[: config.interests])
     unknown = [name for name in config.services if name not in FORMS]
@@ -164,7 +165,7 @@ def _check(config: SyntheticConfig) -> None:
         raise ValueError(f"focus={config.focus}, activity={config.activity}: must be positive")
 
 
-def _latents(
+def draw_latents(
     rng: np.random.Generator, config: SyntheticConfig, topics: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return every user's share of each topic on the first and the last day, both (N, Q)."""
@@ -180,7 +181,7 @@ def _latents(
     return first, (1 - config.drift) * first + config.drift * draw()
 
 
-def _activity(
+def draw_activity(
     rng: np.random.Generator, config: SyntheticConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return user, service and moment in [0, 1) of every event, all (E,)."""
@@ -197,13 +198,13 @@ def _activity(
     return flat // shape[1], flat % shape[1], rng.random(len(flat))
 
 
-def _item_topics(rng: np.random.Generator, config: SyntheticConfig, topics: int) -> np.ndarray:
+def topics_of_items(rng: np.random.Generator, config: SyntheticConfig, topics: int) -> np.ndarray:
     """Return the topic of every item of a service, ascending; no topic is without an item."""
     rest = rng.integers(topics, size=config.items_per_service - topics)
     return np.sort(np.concatenate([np.arange(topics), rest]))
 
 
-def _items(
+def items_table(
     rng: np.random.Generator,
     config: SyntheticConfig,
     words: Words,

@@ -112,16 +112,19 @@ class Stored:
 
 
 def stored(db: duckdb.DuckDBPyConnection, field: Field, name: str, events: str) -> Stored:
-    """Return how the field staged as `name` is read from `events`, SQL of rows behind FROM."""
+    """Return how the field staged as `name` is read from `events`, SQL of rows behind FROM.
+
+    Categories are staged as numbers of the texts in table `known_<name>`.
+    """
     if field.kind == "numeric":
         return Stored(field, f"coalesce({name}, 'nan'::FLOAT) AS {name}", "", None)
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE values_of_{name} AS "
-        f"SELECT value, (row_number() OVER (ORDER BY value))::INTEGER AS row FROM "
-        f"(SELECT DISTINCT {name} AS value FROM {events} AND {name} IS NOT NULL)"
+        f"SELECT number, {name} AS value, (row_number() OVER (ORDER BY {name}))::INTEGER AS row "
+        f"FROM known_{name} SEMI JOIN (SELECT {name} AS number FROM {events}) USING (number)"
     )
     names = db.sql(f"SELECT value FROM values_of_{name} ORDER BY row").to_arrow_table()["value"]
-    join = f"LEFT JOIN values_of_{name} ON values_of_{name}.value = {name}"
+    join = f"LEFT JOIN values_of_{name} ON values_of_{name}.number = e.{name}"
     return Stored(field, f"coalesce(values_of_{name}.row, 0) AS {name}", join, names)
 
 

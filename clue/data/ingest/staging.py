@@ -12,6 +12,7 @@ import duckdb
 from clue.data.cache import CacheConfig
 from clue.data.ingest.fields import StagedField, check_sql, column_name, sql_type, value_sql
 from clue.data.ingest.files import find_files
+from clue.data.ingest.parts import Part
 from clue.data.ingest.readers import (
     Scan,
     columns_of,
@@ -111,26 +112,28 @@ def create_tables(db: duckdb.DuckDBPyConnection, layout: Layout) -> None:
     )
     named_fields = enumerate(layout.fields)
     fields = "".join(f", {column_name(n)} {sql_type(each.kind)}" for n, each in named_fields)
-    db.execute(f"CREATE TABLE items ({row})")
+    # Temporary ones are not compressed, which took half of the time, and are written to disk only
+    # where memory is short.
+    db.execute(f"CREATE OR REPLACE TEMP TABLE items ({row})")
     db.execute(
-        f"CREATE TABLE events ({row}, user_id VARCHAR, seconds DOUBLE, "
+        f"CREATE OR REPLACE TEMP TABLE events ({row}, user_id VARCHAR, seconds DOUBLE, "
         f"is_number BOOLEAN, part VARCHAR{fields})"
     )
 
 
-def stage_items(db: duckdb.DuckDBPyConnection, log: Log, number: int, layout: Layout) -> None:
-    """Read file `number` of an items log into table `items`, every row judged."""
+def stage_items(db: duckdb.DuckDBPyConnection, log: Log, part: Part, layout: Layout) -> None:
+    """Read a part of an items log into table `items`, every row judged."""
     wanted = {layout.columns.service, layout.columns.item_id, *_text_columns(layout)}
-    source = scan(db, log.files[number], sorted(wanted))
+    source = scan(db, part.file, sorted(wanted))
     reads = _item_reads(source, layout) | {"text": _rendered(source, layout)}
     checks = [*_item_checks(source, layout), ("empty_text", "text IS NULL", "item_id")]
-    _insert(db, log, number, _select(source, reads, checks), layout)
+    _insert(db, log, part, _select(source, reads, checks), layout)
 
 
 def stage_events(
-    db: duckdb.DuckDBPyConnection, log: Log, number: int, layout: Layout, *, with_text: bool
+    db: duckdb.DuckDBPyConnection, log: Log, part: Part, layout: Layout, *, with_text: bool
 ) -> None:
-    """Read file `number` of an event log into table `events`, every row judged.
+    """Read a part of an event log into table `events`, every row judged.
 
     `with_text` renders the items' texts from the log's own columns.
     """
@@ -139,7 +142,7 @@ def stage_events(
     wanted |= {layout.split} if layout.split else set()
     wanted |= set(_text_columns(layout)) if with_text else set()
     wanted |= {each.column for each in layout.fields}
-    source = scan(db, log.files[number], sorted(wanted))
+    source = scan(db, part.file, sorted(wanted))
     user, moment = source.column(columns.user_id), source.column(columns.timestamp)
     time = time_sql(moment, layout.time_format)
     reads = _item_reads(source, layout) | {
@@ -164,7 +167,7 @@ def stage_events(
         column, name = source.column(each.column), column_name(index)
         reads[name] = value_sql(column, each.kind, layout.null_values)
         checks.append(check_sql(each, name, column, layout.null_values))
-    _insert(db, log, number, _select(source, reads, checks), layout)
+    _insert(db, log, part, _select(source, reads, checks), layout)
 
 
 def _item_reads(source: Scan, layout: Layout) -> dict[str, str]:
@@ -207,7 +210,7 @@ def _select(source: Scan, reads: Mapping[str, str], checks: Sequence[tuple[str, 
 
 
 def _insert(
-    db: duckdb.DuckDBPyConnection, log: Log, number: int, select: str, layout: Layout
+    db: duckdb.DuckDBPyConnection, log: Log, part: Part, select: str, layout: Layout
 ) -> None:
     names = "service, item_id, text, reason, value"
     if log.table == "events":
@@ -215,18 +218,17 @@ def _insert(
         names = ", ".join([names, "user_id, seconds, is_number, part", *fields])
     ignored = ", ".join(quoted(service) for service in layout.ignored)
     keep = f" WHERE service IS NULL OR service NOT IN ({ignored})" if ignored else ""
+    before = part.number * ROWS_PER_FILE + part.skipped
     try:
         db.execute(
             f"INSERT INTO {log.table} (seq, {names}) "
-            f'SELECT {number * ROWS_PER_FILE} + "#row", {names} FROM ({select}){keep}'
+            f'SELECT {before} + "#row", {names} FROM ({select}){keep}'
         )
     except duckdb.OutOfMemoryException:
         raise  # no fault of the file
     except duckdb.Error:
-        raise ValueError(
-            f"{log.files[number]} cannot be read to its end; is the file whole?"
-        ) from None
-    log.rejected[number] = rejected_rows(db)
+        raise ValueError(f"{part.file} cannot be read to its end; is the file whole?") from None
+    log.rejected[part.number] = rejected_rows(db)
 
 
 def _rendered(source: Scan, layout: Layout) -> str:

@@ -137,18 +137,6 @@ class Settled:
     groups: Mapping[str, Sequence[str]]
 
 
-def settle_units(db: duckdb.DuckDBPyConnection, log: Log, unit: Unit | None) -> Settled:
-    """Bring the times of table `events` to epoch seconds, those of a clock; return what they were.
-
-    The unit of numbers is `unit`, or found for each file and service. Then a number in the range of
-    another unit makes its row bad. Raises ValueError for a service whose times are positions in
-    one file and clock times in another.
-    """
-    settled = settle(db.execute(groups_sql(unit)).fetchall(), log, unit)
-    convert(db, settled)
-    return settled
-
-
 def groups_sql(unit: Unit | None) -> str:
     """Return SQL of what `settle` needs: (file, service, whether numbers, counts) of the events."""
     group = f"seq // {ROWS_PER_FILE}, service, is_number"
@@ -160,7 +148,12 @@ def groups_sql(unit: Unit | None) -> str:
 
 
 def settle(rows: Sequence[Sequence[Any]], log: Log, unit: Unit | None) -> Settled:
-    """Return what the times are by the `rows` of `groups_sql`; raises as `settle_units` does."""
+    """Return what the times are by the `rows` of `groups_sql`, those of a clock in seconds.
+
+    The unit of numbers is `unit`, or found for each file and service. Then a number in the range of
+    another unit makes its row bad. Raises ValueError for a service whose times are positions in
+    one file and clock times in another.
+    """
     if unit is not None:
         clocks: dict[str, bool] = {}
         for _, service, is_number, _ in rows:
@@ -208,19 +201,51 @@ def _convert(db: duckdb.DuckDBPyConnection, groups: Sequence[str], unit: str) ->
         f"is_number AND reason IS NULL AND (seq // {ROWS_PER_FILE}, service) IN "
         f"(VALUES {', '.join(groups)})"
     )
-    other = " OR ".join(
+    if unit != "date":
+        db.execute(
+            f"UPDATE events SET reason = 'time_of_another_unit', value = {_among_sql(unit)} "
+            f"WHERE {rows} AND ({_other_sql(unit)})"
+        )
+    if unit != "s":
+        db.execute(f"UPDATE events SET seconds = {seconds_sql('seconds', unit)} WHERE {rows}")
+
+
+def converted_sql(settled: Settled, rows: str) -> str:
+    """Return SQL of `rows` as `convert` would leave them.
+
+    Where there are groups, `rows` has the unit of each row, or NULL, in a column more, `unit`.
+    """
+    if settled.unit is not None and SCALES[settled.unit] != 1:
+        seconds = (
+            f"CASE WHEN is_number THEN {seconds_sql('seconds', settled.unit)} ELSE seconds END"
+        )
+        return f"SELECT * REPLACE ({seconds} AS seconds) FROM {rows}"
+    if not settled.groups:
+        return f"SELECT * FROM {rows}"
+    units = list(settled.groups)
+    seconds = " ".join(f"WHEN {quoted(u)} THEN {seconds_sql('seconds', u)}" for u in units)
+    is_other = " ".join(f"WHEN {quoted(u)} THEN {_other_sql(u)}" for u in units if u != "date")
+    among = " ".join(f"WHEN {quoted(u)} THEN {_among_sql(u)}" for u in units if u != "date")
+    bad = f"CASE unit {is_other} ELSE false END" if is_other else "false"
+    value = f"CASE unit {among} END" if among else "NULL"
+    return (
+        f"SELECT * EXCLUDE (unit) REPLACE (CASE unit {seconds} ELSE seconds END AS seconds, "
+        f"CASE WHEN {bad} THEN 'time_of_another_unit' ELSE reason END AS reason, "
+        f"CASE WHEN {bad} THEN {value} ELSE value END AS value) FROM {rows}"
+    )
+
+
+def _other_sql(unit: str) -> str:
+    """Return SQL of whether a number lies in the range of a unit that is not `unit`."""
+    return " OR ".join(
         f"(abs(seconds) >= {low:.0f} AND abs(seconds) < {high:.0f})"
         for name, (low, high) in RANGES.items()
         if name != unit
     )
-    if unit != "date":
-        value = f"printf('%.0f', seconds) || {quoted(f' among {NAMES[unit]}')}"
-        db.execute(
-            f"UPDATE events SET reason = 'time_of_another_unit', value = {value} "
-            f"WHERE {rows} AND ({other})"
-        )
-    if unit != "s":
-        db.execute(f"UPDATE events SET seconds = {seconds_sql('seconds', unit)} WHERE {rows}")
+
+
+def _among_sql(unit: str) -> str:
+    return f"printf('%.0f', seconds) || {quoted(f' among {NAMES[unit]}')}"
 
 
 def _refuse_mixtures(log: Log, units: Mapping[str, Mapping[str, int]]) -> None:

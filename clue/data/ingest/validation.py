@@ -64,33 +64,54 @@ class BadRows:
     examples: list[str]
 
 
-def flag_split_conflicts(db: duckdb.DuckDBPyConnection) -> None:
-    """Mark all rows of users with two different values in the split column as bad."""
-    db.execute(
-        "UPDATE events SET reason = 'user_in_two_splits', value = parts FROM ("
-        "SELECT user_id AS who, user_id || ': ' || min(part) || ' and ' || max(part) AS parts "
-        "FROM events WHERE reason IS NULL GROUP BY user_id HAVING min(part) <> max(part)"
-        ") WHERE user_id = who AND reason IS NULL"
-    )
+def find_conflicting_users(db: duckdb.DuckDBPyConnection, *, split: bool) -> None:
+    """Make `bad_users` (user, value), those with two values in the split column, and view `clean`.
 
-
-def build_catalogue(db: duckdb.DuckDBPyConnection, claims: str) -> None:
-    """Make `catalogue` (service, item_id, text): every item with the first text claimed for it.
-
-    `claims` is the table whose rows say what an item's text is: "items", or "events" where the log
-    holds the texts itself. Events whose item is not in the catalogue are marked as bad.
+    `clean` has the events that are good as far as that: in `judged`, without a reason.
     """
-    db.execute(
-        "CREATE TABLE catalogue AS SELECT service, item_id, arg_min(text, seq) AS text, "
-        "min(text) <> max(text) AS differs "
-        f"FROM {claims} WHERE reason IS NULL GROUP BY service, item_id"
-    )
-    if claims == "items":
+    db.execute("CREATE OR REPLACE TEMP TABLE bad_users (user INTEGER, value VARCHAR)")
+    if split:
         db.execute(
-            "UPDATE events SET reason = 'item_not_in_items', value = service || ' ' || item_id "
-            "WHERE reason IS NULL AND NOT EXISTS (FROM catalogue c "
-            "WHERE c.service = events.service AND c.item_id = events.item_id)"
+            "INSERT INTO bad_users SELECT number, user_id || ': ' || first || ' and ' || last FROM "
+            "(SELECT j.user AS number, min(p.part) AS first, max(p.part) AS last FROM judged j "
+            "JOIN known_part p ON p.number = j.part WHERE reason IS NULL GROUP BY j.user) "
+            "JOIN known_user USING (number) WHERE first <> last"
         )
+    without = " AND user NOT IN (SELECT user FROM bad_users)" * (_count(db, "FROM bad_users") > 0)
+    db.execute(
+        f"CREATE OR REPLACE TEMP VIEW clean AS SELECT * FROM judged WHERE reason IS NULL{without}"
+    )
+
+
+def build_catalogue(db: duckdb.DuckDBPyConnection, *, from_items: bool) -> None:
+    """Make `catalogue` (known, service, item_id, text, differs): items with their first texts.
+
+    The claims of the items log say what a text is, or else the events themselves. `known` is the
+    item's number among those of events, or NULL. Then `bad_items` (item, value), those that the
+    catalogue lacks, and view `good`, the events that the corpus will have.
+    """
+    if from_items:
+        db.execute(
+            "CREATE OR REPLACE TEMP TABLE catalogue AS SELECT number AS known, c.* FROM "
+            "(SELECT service, item_id, arg_min(text, seq) AS text, min(text) <> max(text) AS differs "
+            "FROM claims WHERE reason IS NULL GROUP BY service, item_id) c "
+            "LEFT JOIN known_item USING (service, item_id)"
+        )
+    else:
+        db.execute(
+            "CREATE OR REPLACE TEMP TABLE catalogue AS "
+            "SELECT c.known, i.service, i.item_id, t.text, c.differs FROM (SELECT item AS known, "
+            "arg_min(text, seq) AS text, min(text) <> max(text) AS differs FROM clean "
+            "GROUP BY item) c JOIN known_item i ON i.number = known "
+            "JOIN known_text t ON t.number = c.text"
+        )
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE bad_items AS "
+        "SELECT number AS item, service || ' ' || item_id AS value "
+        "FROM known_item i ANTI JOIN catalogue ON known = number"
+    )
+    without = " WHERE item NOT IN (SELECT item FROM bad_items)" * (_count(db, "FROM bad_items") > 0)
+    db.execute(f"CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM clean{without}")
 
 
 def bad_rows(db: duckdb.DuckDBPyConnection, logs: Sequence[Log]) -> list[BadRows]:
@@ -104,15 +125,18 @@ def conflicting_texts(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
     Where bad rows are dropped, the item keeps its first text. An event with another one stays, for
     it did happen; it is no dropped row.
     """
-    other = (
-        f"FROM {log.table} r JOIN catalogue c USING (service, item_id) "
-        "WHERE c.differs AND r.reason IS NULL AND r.text <> c.text"
-    )
+    if not _count(db, "FROM catalogue WHERE differs"):
+        return []
+    rows = "claims r JOIN catalogue c USING (service, item_id)"
+    if log.table == "events":
+        rows = "clean e JOIN known_text r ON r.number = e.text JOIN catalogue c ON c.known = e.item"
+    reason = "r.reason IS NULL AND " * (log.table == "items")
+    other = f"FROM {rows} WHERE c.differs AND {reason}r.text <> c.text"
     count = _count(db, other)
-    rows = db.execute(
+    conflicts = db.execute(
         f"SELECT seq, item_id, r.text, c.text {other} ORDER BY seq LIMIT {EXAMPLES}"
     ).fetchall()
-    examples = [conflict(log, *row) for row in rows]
+    examples = [conflict(log, *row) for row in conflicts]
     return [BadRows("item_with_another_text", count, examples)] if count else []
 
 
@@ -181,17 +205,25 @@ def rejected(log: Log) -> list[BadRows]:
 
 
 def _flagged(db: duckdb.DuckDBPyConnection, log: Log) -> list[BadRows]:
+    rows = "SELECT seq, reason, value FROM claims WHERE reason IS NOT NULL"
+    if log.table == "events":
+        rows = (
+            "SELECT seq, reason, value FROM judged WHERE reason IS NOT NULL "
+            "UNION ALL SELECT seq, 'user_in_two_splits', b.value FROM judged e "
+            "JOIN bad_users b USING (user) WHERE e.reason IS NULL "
+            "UNION ALL SELECT seq, 'item_not_in_items', b.value FROM clean JOIN bad_items b "
+            "USING (item)"
+        )
     counts = db.execute(
-        f"SELECT reason, count(*) FROM {log.table} WHERE reason IS NOT NULL "
-        "GROUP BY reason ORDER BY reason"
+        f"SELECT reason, count(*) FROM ({rows}) GROUP BY reason ORDER BY reason"
     ).fetchall()
     bad: list[BadRows] = []
     for reason, count in counts:
-        rows = db.execute(
-            f"SELECT seq, value FROM {log.table} WHERE reason = ? ORDER BY seq LIMIT {EXAMPLES}",
+        first = db.execute(
+            f"SELECT seq, value FROM ({rows}) WHERE reason = ? ORDER BY seq LIMIT {EXAMPLES}",
             [reason],
         ).fetchall()
-        bad.append(BadRows(reason, count, [f"{log.place(seq)}: {v!r}" for seq, v in rows]))
+        bad.append(BadRows(reason, count, [f"{log.place(seq)}: {v!r}" for seq, v in first]))
     return bad
 
 

@@ -7,6 +7,7 @@ needs a disk that another one sees, but for the logs.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pyspark.sql import functions as F
 from clue.data.fields import Field
 from clue.data.ingest import validation
 from clue.data.ingest.fields import Stored
+from clue.data.ingest.parts import parts_of
 from clue.data.ingest.prepare_config import PrepareConfig, fields_of
 from clue.data.ingest.progress import Progress
 from clue.data.ingest.spark import tasks
@@ -107,7 +109,8 @@ def _staged(
     frames: Frames, log: Log, layout: Layout, config: PrepareConfig, *, with_text: bool
 ) -> tuple[DataFrame, list[dict[str, Any]]]:
     """Return the rows of a log, every one judged, and the notes of the tasks that read them."""
-    parts = tasks.parts_of(log, frames.part)
+    held = [replace(file, held=None) for file in log.files]  # a lock does not travel
+    parts = list(parts_of(replace(log, files=held), size=frames.part))
     reading = tasks.Reading(
         log.table, layout, with_text, config.time_unit, config.memory_limit, config.cache
     )

@@ -15,29 +15,20 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clue.data.cache import CacheConfig
 from clue.data.ingest.fields import column_name
 from clue.data.ingest.files import LogFile, find_files
+from clue.data.ingest.parts import Part
 from clue.data.ingest.staging import Layout, create_tables, stage_events, stage_items
 from clue.data.ingest.times import Settled, Unit, convert, groups_sql
-from clue.data.ingest.validation import ROWS_PER_FILE, Log
+from clue.data.ingest.validation import Log
 from clue.data.ingest.writer import BATCH, connect
 
 NAN = 0x7FC00000  # the bits of the float32 that stands for a missing number
 USERS = -1  # the kind of a packed batch of users; of events it is the number of their service
 KINDS = pa.schema([("kind", pa.int32()), ("payload", pa.binary())])
 PACKED = "kind int, payload binary"
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one task reads: file `number` of its log, or some row groups of it behind `skipped`."""
-
-    number: int
-    file: LogFile
-    skipped: int = 0  # rows
 
 
 @dataclass(frozen=True)
@@ -50,31 +41,6 @@ class Reading:
     unit: Unit | None
     memory_limit: str  # of the DuckDB of each task
     cache: CacheConfig
-
-
-def parts_of(log: Log, size: int) -> list[Part]:
-    """Return the parts of a log: whole files, but of Parquet runs of row groups of `size` bytes.
-
-    A CSV file is read from its start, for a quoted line break looks like any other, and a packed
-    one because it is packed.
-    """
-    parts: list[Part] = []
-    for number, file in enumerate(log.files):
-        ours = replace(file, held=None)  # a lock does not travel
-        if file.format != "parquet" or file.compression != "none":
-            parts.append(Part(number, ours))
-            continue
-        metadata = pq.read_metadata(file.path)
-        groups: list[int] = []
-        skipped = rows = filled = 0
-        for group in range(metadata.num_row_groups):
-            groups.append(group)
-            rows += metadata.row_group(group).num_rows
-            filled += metadata.row_group(group).total_byte_size
-            if filled >= size or group == metadata.num_row_groups - 1:
-                parts.append(Part(number, replace(ours, row_groups=groups), skipped))
-                groups, skipped, filled = [], rows, 0
-    return parts
 
 
 def columns(table: str, layout: Layout) -> dict[str, str]:
@@ -113,20 +79,21 @@ def _read_part(part: Part, reading: Reading) -> Iterator[pa.RecordBatch]:
     ):
         db.execute("SET threads = 1")  # Spark gives a task one core
         create_tables(db, reading.layout)
-        log = Log(reading.table, [_local(part.file, reading.cache)], [[]])
+        local = replace(part, file=_local(part.file, reading.cache))
+        log = Log(reading.table, [local.file], [[]])
         note = note_of(part)
         try:
             if reading.table == "items":
-                stage_items(db, log, 0, reading.layout)
+                stage_items(db, log, local, reading.layout)
             else:
-                stage_events(db, log, 0, reading.layout, with_text=reading.with_text)
+                stage_events(db, log, local, reading.layout, with_text=reading.with_text)
                 note["times"] = db.execute(groups_sql(reading.unit)).fetchall()
-            note["rejected"] = log.rejected[0]
+            note["rejected"] = log.rejected[part.number]
         except ValueError as error:  # Spark would try again, and bury it under its own
             note["error"] = str(error)
-        before = part.number * ROWS_PER_FILE + part.skipped
-        chosen = ", ".join([f"seq + {before} AS seq", *list(names)[1:]])
-        for batch in db.sql(f"SELECT {chosen} FROM {reading.table}").to_arrow_reader(BATCH):
+        for batch in db.sql(f"SELECT {', '.join(names)} FROM {reading.table}").to_arrow_reader(
+            BATCH
+        ):
             yield _as_bits(batch)
     line = dict.fromkeys(names) | {"value": json.dumps(note)}
     arrays = [pa.array([line[name]], _arrow(kind)) for name, kind in names.items()]
