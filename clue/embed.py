@@ -134,7 +134,8 @@ def write_missing(
     if not missing:
         return
     items = shared_inputs(encoder, corpus, work, accelerator)
-    own = missing[accelerator.process_index :: accelerator.num_processes]
+    # Neighbours: of a corpus in shards a process opens few, one after the other.
+    own = np.array_split(missing, accelerator.num_processes)[accelerator.process_index].tolist()
     done, began = Done(), time.perf_counter()
     write = partial(
         write_part, encoder=encoder, corpus=corpus, items=items, before=config.before, done=done

@@ -23,8 +23,10 @@ from tokenizers import Tokenizer
 from clue.atomic import sha256
 from clue.config import run_command
 from clue.data.cache import MANIFEST
-from clue.data.corpus import FORMAT, SPLITS, Manifest, building, history_file, seal
+from clue.data.columns import history_file
+from clue.data.corpus import FORMAT, SPLITS, Manifest, building, seal
 from clue.data.fields import MOST_VALUES, Field
+from clue.data.history_shards import cut
 from clue.data.ingest import validation, writer
 from clue.data.ingest.files import LogFile
 from clue.data.ingest.prepare_config import (
@@ -103,6 +105,8 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         )
         with show.stage("sealing"):
             seal(scratch / "corpus", manifest)
+            if config.shards > 1:
+                cut(scratch / "corpus", config.shards)
     if url is not None:
         with show.stage(f"uploading to {url}"):
             upload(here, url, config.cache)

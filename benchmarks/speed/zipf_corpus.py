@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from clue.data.corpus import (
-    Corpus,
-    Manifest,
-    building,
-    history_file,
-    ragged_column,
-    seal,
-    write_columns,
-)
+from clue.data.columns import history_file, ragged_column, write_columns
+from clue.data.corpus import Corpus, Manifest, building, seal
 from clue.data.ragged import Ragged
 from clue.data.views import ViewsConfig
 

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,12 +81,16 @@ class Held:
         weakref.finalize(self, os.close, self.descriptor)
 
 
-def hold_manifest(url: str, cache: CacheConfig) -> Held:
+def _nothing(_: str) -> bool:
+    return False
+
+
+def hold_manifest(url: str, cache: CacheConfig, later: Callable[[str], bool] = _nothing) -> Held:
     """Return the folder of `manifest.json` below a URL and of the files that it lists.
 
-    Under the key `files` it has their names, each with `bytes` and `sha256`. Raises
-    FileNotFoundError, PermissionError and ConnectionError as the store does, and ValueError where
-    the files are not what the manifest says.
+    Those whose names are for `later` are left out. Under the key `files` it has their names, each
+    with `bytes` and `sha256`. Raises FileNotFoundError, PermissionError and ConnectionError as the
+    store does, and ValueError where the files are not what the manifest says.
     """
     url = url.rstrip("/")
     content = Store(url, cache.patience).read(MANIFEST)
@@ -95,6 +99,7 @@ def hold_manifest(url: str, cache: CacheConfig) -> Held:
         parts = [
             Part(name, Object(f"{url}/{name}", int(of["bytes"]), ""), str(of["sha256"]))
             for name, of in files.items()
+            if not later(name)
         ]
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
         parts = []
@@ -113,10 +118,19 @@ def hold_object(source: Object, cache: CacheConfig) -> Held:
     return hold(key, [Part(source.url.rpartition("/")[2], source)], cache, {})
 
 
-def hold(key: str, parts: Sequence[Part], cache: CacheConfig, small: Mapping[str, bytes]) -> Held:
+Made = tuple[int, Callable[[Path], None]]  # bytes, and what writes them into a folder
+
+
+def hold(
+    key: str,
+    parts: Sequence[Part],
+    cache: CacheConfig,
+    small: Mapping[str, bytes],
+    made: Made | None = None,
+) -> Held:
     """Return the entry of a key, made of `parts` and of the `small` files where it is not there.
 
-    Of several processes one makes it and the others wait.
+    And of what `made` writes. Of several processes one makes it and the others wait.
     """
     root = cache.directory.expanduser()
     root.mkdir(parents=True, exist_ok=True)
@@ -130,7 +144,7 @@ def hold(key: str, parts: Sequence[Part], cache: CacheConfig, small: Mapping[str
                 return Held(place, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not place.is_dir():
-                _make(root, key, parts, cache, small)
+                _make(root, key, parts, cache, small, made)
             # Between the two locks it may be removed again, and is then made again.
     except BaseException:
         os.close(descriptor)
@@ -138,11 +152,17 @@ def hold(key: str, parts: Sequence[Part], cache: CacheConfig, small: Mapping[str
 
 
 def _make(
-    root: Path, key: str, parts: Sequence[Part], cache: CacheConfig, small: Mapping[str, bytes]
+    root: Path,
+    key: str,
+    parts: Sequence[Part],
+    cache: CacheConfig,
+    small: Mapping[str, bytes],
+    made: Made | None,
 ) -> None:
     """Make an entry whose lock is held; what came before an error stays for the next try."""
     partial = root / f"{key}.partial"
     needed = sum(part.source.size for part in parts) + sum(map(len, small.values()))
+    needed += made[0] if made else 0
     _make_room(root, key, needed, cache)
     partial.mkdir(exist_ok=True)
     where = os.path.commonprefix([part.source.url for part in parts]) or key
@@ -154,6 +174,8 @@ def _make(
     for name, content in small.items():
         (partial / name).write_bytes(content)
         sync(partial / name)
+    if made:
+        made[1](partial)
     sync(partial)
     partial.rename(root / key)
     sync(root)

@@ -8,7 +8,8 @@ same for a thousand users as for a billion events and every array is a view of t
     users.arrow              user_id, split           row = user index, sorted by user_id
     items.arrow              item_id, service, text, tokens, content    row = item index
     histories_SERVICE.arrow  items, timestamps, and a column for each field of the service's events
-                             row = user index, oldest event first
+                             row = user index, oldest event first; or in shards of ranges of users
+                             (history_shards.py)
 """
 
 import dataclasses
@@ -16,19 +17,20 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
 from clue.atomic import sha256, sync
 from clue.data.cache import DEFAULT, CacheConfig, Held, hold_manifest
+from clue.data.columns import as_ragged, history_file, map_columns
 from clue.data.fields import Field
+from clue.data.history_shards import HistoryShards, is_shard
 from clue.data.ragged import Ragged
 from clue.data.store import path_of, url_of
 
@@ -48,7 +50,9 @@ class Manifest:
     `clocks` is true of the services whose times are epoch seconds, false of those whose times are
     positions, between which no duration is known. `fields` are those of the services that have
     any; what their codes stand for is part of the fingerprint. `files` are the `bytes` and `sha256`
-    of each file, by which a copy is checked.
+    of each file, by which a copy is checked. `shards` are the first users of the shards that the
+    histories lie in, and the number of users; empty where each service's are one file. A
+    fingerprint is that of the whole files.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Manifest:
     dropped_rows: dict[str, int] = field(default_factory=dict[str, int])
     source: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     files: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    shards: list[int] = field(default_factory=list[int])
     inputs: str = ""
     tokenizer_sha256: str = ""
     fingerprint: str = ""
@@ -81,7 +86,13 @@ class Corpus:
     `item_content` (int64, equal for items with equal tokens), `item_tokens` (Ragged of int32).
     """
 
-    def __init__(self, path: Path, manifest: Manifest, held: Held | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        held: Held | None = None,
+        shards: HistoryShards | None = None,
+    ) -> None:
         """Map the files of `path`; use `Corpus.open`, which also checks them."""
         self.path = path
         self.held = held  # in the cache, as long as this object lives
@@ -92,18 +103,23 @@ class Corpus:
         self.fingerprint = manifest.fingerprint
         self.tokenizer_path = path / "tokenizer.json"
         # Arrow's `to_numpy` would import pandas where it is installed: .65 s of every start.
-        users = _map(path / "users.arrow")
+        users = map_columns(path / "users.arrow")
         self.user_ids: pa.Array = users["user_id"]
         self.split: np.ndarray = np.from_dlpack(users["split"])
-        items = _map(path / "items.arrow")
+        items = map_columns(path / "items.arrow")
         self.item_ids: pa.Array = items["item_id"]
         self.item_texts: pa.Array = items["text"]
         self.item_service: np.ndarray = np.from_dlpack(items["service"])
         self.item_content: np.ndarray = np.from_dlpack(items["content"])
-        self.item_tokens = _ragged(items["tokens"])
-        self._histories = [_map(history_file(path, service)) for service in self.services]
+        self.item_tokens = as_ragged(items["tokens"])
+        self._shards = shards
+        self._joined: Held | None = None
+        self._histories: list[pa.RecordBatch] = []
+        if shards is None:
+            self._map_histories(path)
         sizes = (len(self.user_ids), len(self.item_ids), {len(h) for h in self._histories})
-        if sizes != (self.num_users, self.num_items, {self.num_users}):
+        rows = {self.num_users} if shards is None else set[int]()
+        if sizes != (self.num_users, self.num_items, rows):
             raise ValueError(
                 f"{path}: manifest.json promises {self.num_users} users, {self.num_items} items; "
                 f"the files hold {sizes}; prepare the corpus again with overwrite=true"
@@ -119,17 +135,50 @@ class Corpus:
         ConnectionError as the store does; each names the next step.
         """
         url = url_of(path)
-        held = None if url is None else hold_manifest(url, cache)
+        held = None if url is None else hold_manifest(url, cache, later=is_shard)
         local = path_of(path) if held is None else held.path
-        return cls(local, read_manifest(local), held)
+        manifest = read_manifest(local)
+        if not manifest.shards:
+            return cls(local, manifest, held)
+        bounds = np.array(manifest.shards)
+        url = None if url is None else url.rstrip("/")
+        shards = HistoryShards(local, url, manifest.services, bounds, manifest.files, cache)
+        return cls(local, manifest, held, shards)
+
+    def histories_of(self, service: int, users: np.ndarray) -> tuple[Ragged, Ragged]:
+        """Return the (items, times) of these users (n,) in a service, in the order asked for.
+
+        Of a corpus in shards only theirs are opened: users who lie together are read together.
+        """
+        return self._take(service, "items", users), self._take(service, "timestamps", users)
+
+    def field_of(self, service: int, name: str, users: np.ndarray) -> Ragged:
+        """Return a field's values (`values_of`) of these users' events, as `histories_of` does."""
+        self._check_field(service, name)
+        return self._take(service, name, users)
+
+    def _take(self, service: int, column: str, users: np.ndarray) -> Ragged:
+        if self._shards is None or self._histories:
+            return as_ragged(self._whole(service)[column]).take(users)
+        return self._shards.take(self.services[service], column, users)
+
+    def _whole(self, service: int) -> pa.RecordBatch:
+        """Return all histories of a service; those in shards are joined in the cache at first."""
+        if not self._histories and self._shards is not None:
+            self._joined = self._shards.whole()
+            self._map_histories(self._joined.path)
+        return self._histories[service]
+
+    def _map_histories(self, path: Path) -> None:
+        self._histories = [map_columns(history_file(path, service)) for service in self.services]
 
     def items_of(self, service: int) -> Ragged:
         """Return the item indices (int32) of every user's events in a service, oldest first."""
-        return _ragged(self._histories[service]["items"])
+        return as_ragged(self._whole(service)["items"])
 
     def timestamps_of(self, service: int) -> Ragged:
         """Return the times (float64) of those events: epoch seconds, or the numbers of the log."""
-        return _ragged(self._histories[service]["timestamps"])
+        return as_ragged(self._whole(service)["timestamps"])
 
     def is_clock(self, service: int) -> bool:
         """Return whether a service's times are epoch seconds; positions have no durations."""
@@ -145,13 +194,16 @@ class Corpus:
         A number is float32, NaN where it is missing; of a categorical or boolean field it is the
         code (uint16, see `Field.values`). Raises ValueError for a field that the service lacks.
         """
+        self._check_field(service, name)
+        return as_ragged(self._whole(service)[name])
+
+    def _check_field(self, service: int, name: str) -> None:
         names = [field.name for field in self.fields_of(service)]
         if name not in names:
             raise ValueError(
                 f"{self.services[service]} has no field {name!r} but {', '.join(names) or 'none'}; "
                 "declare it under fields and prepare the corpus again"
             )
-        return _ragged(self._histories[service][name])
 
     def users_in(self, split: Split) -> np.ndarray:
         """int64 indices of the users of a split, ascending."""
@@ -178,23 +230,6 @@ def read_manifest(path: Path) -> Manifest:
             for service, its_fields in of_services.items()
         },
     )
-
-
-def history_file(path: Path, service: str) -> Path:
-    """Where the histories of a service lie in the corpus directory `path`."""
-    return path / f"histories_{quote(service, safe='')}.arrow"
-
-
-def write_columns(file: Path, columns: Mapping[str, pa.Array]) -> None:
-    """Write the columns as one record batch into an Arrow IPC file."""
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def ragged_column(rows: Ragged) -> pa.Array:
-    """Return `rows` as an Arrow large_list column over the same memory."""
-    return pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(rows.values))
 
 
 def seal(path: Path, manifest: Manifest) -> None:
@@ -263,14 +298,3 @@ def building(target: Path, *, replace: bool) -> Generator[Path]:
             sync(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _map(file: Path) -> pa.RecordBatch:
-    if not file.is_file():
-        raise ValueError(f"{file} is missing; prepare the corpus again with overwrite=true")
-    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
-
-
-def _ragged(column: pa.Array) -> Ragged:
-    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]
-    return Ragged(np.from_dlpack(column.values), offsets)

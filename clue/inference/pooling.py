@@ -35,10 +35,9 @@ def histories_of(corpus: Corpus, users: np.ndarray) -> tuple[list[Part], list[Am
     parts: list[Part] = []
     amounts: list[Amounts] = []
     for number in range(len(corpus.services)):
-        times = corpus.timestamps_of(number).take(users)
-        parts.append((corpus.items_of(number).take(users), times))
+        parts.append(corpus.histories_of(number, users))
         names = [field.name for field in corpus.fields_of(number) if field.kind == "numeric"]
-        amounts.append({name: corpus.values_of(number, name).take(users) for name in names})
+        amounts.append({name: corpus.field_of(number, name, users) for name in names})
     return parts, amounts
 
 

@@ -33,7 +33,8 @@ from safetensors.torch import load_file, save_file
 
 from clue.atomic import sha256, sync, write_text
 from clue.config import load, to_yaml
-from clue.data.corpus import Corpus, write_columns
+from clue.data.columns import write_columns
+from clue.data.corpus import Corpus
 from clue.data.sequences import Catalogue
 from clue.evaluation.matching import mean_entropy, selection_score
 from clue.run.pretrain_config import PretrainConfig

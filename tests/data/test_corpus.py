@@ -6,16 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clue.data.corpus import (
-    Corpus,
-    Manifest,
-    building,
-    history_file,
-    ragged_column,
-    read_manifest,
-    seal,
-    write_columns,
-)
+from clue.data.columns import history_file, ragged_column, write_columns
+from clue.data.corpus import Corpus, Manifest, building, read_manifest, seal
 from clue.data.ragged import Ragged
 
 

@@ -131,6 +131,7 @@ class PrepareConfig:
     engine: Literal["duckdb", "spark"] = "duckdb"  # One machine or many; the corpus is the same.
     spark: SparkConfig = field(default_factory=SparkConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    shards: int = 1  # Files that a service's histories lie in, each of a range of users.
     seed: int = 0
 
 
@@ -153,6 +154,8 @@ def check_values(config: PrepareConfig) -> None:
     elif config.tokenizer.vocab_size < LEAST_VOCAB:
         raise ValueError(f"tokenizer.vocab_size={config.tokenizer.vocab_size}; least {LEAST_VOCAB}")
     _check_reading(config)
+    if config.shards < 1:
+        raise ValueError(f"shards={config.shards} must be at least 1")
     if config.spark.partitions is not None and config.spark.partitions < 1:
         raise ValueError(f"spark.partitions={config.spark.partitions} must be at least 1")
     if config.max_item_tokens < 1:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from clue.data.corpus import ragged_column, write_columns
+from clue.data.columns import ragged_column, write_columns
 from clue.data.fields import Field
 from clue.data.ingest.fields import Stored, settle, stored
 from clue.data.ingest.values import quoted

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clue.data.corpus import Corpus, history_file, ragged_column, read_manifest, seal, write_columns
+from clue.data.columns import history_file, ragged_column, write_columns
+from clue.data.corpus import Corpus, read_manifest, seal
 from clue.data.fields import Field, learn_edges
 from clue.data.ingest import fields as ingest_fields
 from clue.prepare import prepare
