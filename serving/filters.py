@@ -1,5 +1,6 @@
 """Which items and users a search may answer with: filters, as masks over the rows of an index."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +65,18 @@ class Filters:
         counts = np.bincount(pairs, minlength=users * services).reshape(users, services)
         self.events = counts if contents.user_events is None else contents.user_events
         self._recent: dict[Filter, np.ndarray] = {}
+        self._lock = threading.Lock()
 
     def mask(self, wanted: Filter) -> np.ndarray:
         """Return the mask (n,) of the items or the users that a filter keeps."""
-        if wanted not in self._recent:
-            if len(self._recent) >= MOST_MASKS:
-                del self._recent[next(iter(self._recent))]
-            is_users = isinstance(wanted, UserFilter)
-            self._recent[wanted] = wanted.keeps(self.events) if is_users else self._items(wanted)
-        return self._recent[wanted]
+        with self._lock:
+            if wanted not in self._recent:
+                if len(self._recent) >= MOST_MASKS:
+                    del self._recent[next(iter(self._recent))]
+                is_users = isinstance(wanted, UserFilter)
+                mask = wanted.keeps(self.events) if is_users else self._items(wanted)
+                self._recent[wanted] = mask
+            return self._recent[wanted]
 
     def events_of(self, row: int) -> np.ndarray:
         """Return how many events a user has in each service, (S,)."""

@@ -1,16 +1,21 @@
 """Which generation is to be served, and where its vectors are: in files, or on a cluster too."""
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Protocol
 
 from serving import generation
 from serving.base_index import Choice
+from serving.contents import BrokenIndex
 from serving.engine import Engine
 from serving.generation import read, writing
 from serving.index import Index
 from serving.settings import Settings
 from serving.store import Store
 from serving.vectors import Vectors
+
+log = logging.getLogger("clue.serving")
 
 
 class Generations(Protocol):
@@ -37,8 +42,12 @@ class Generations(Protocol):
     def absorb(self, store: Store, engine: Engine) -> int:
         """Have the engine's generation take in what the store holds; return how many users.
 
-        One process alone may call it. Deleted users leave every generation.
+        One process alone may call it. Whom it deletes leaves the others too.
         """
+        ...
+
+    def forget(self, store: Store, before: float, served: str) -> None:
+        """Have users deleted before a moment leave the generations beside the `served` one."""
         ...
 
     def trouble(self) -> str:
@@ -77,12 +86,36 @@ class LocalGenerations:
         """Do nothing: `serving.rebuild` makes the next generation."""
         return 0
 
+    def forget(self, store: Store, before: float, served: str) -> None:
+        """Remove the generations of before that hold one of these users."""
+        out = self._out
+        old = [
+            name
+            for name in generation.names(out)
+            if name not in (self.current(), served)
+            and (out / name / "manifest.json").stat().st_mtime < before
+        ]
+        gone = store.deleted_before(before) if old else set[str]()
+        for name in old if gone else ():
+            if _holds(out, name, gone):
+                with writing(out, overwrite=True):
+                    shutil.rmtree(out / name)
+                log.info("generation %s held deleted users and is gone", name)
+
     def trouble(self) -> str:
         """Return ""."""
         return ""
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _holds(out: Path, name: str, user_ids: set[str]) -> bool:
+    """Return whether a generation holds one of these users, or cannot say."""
+    try:
+        return not user_ids.isdisjoint(generation.read(out, name)[1].user_ids.to_pylist())
+    except BrokenIndex:
+        return True
 
 
 def generations_of(settings: Settings) -> Generations:

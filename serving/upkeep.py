@@ -10,13 +10,10 @@ import asyncio
 import fcntl
 import json
 import logging
-import shutil
 import sys
 import time
-from pathlib import Path
 from typing import BinaryIO
 
-from serving import generation
 from serving.batcher import BatcherStopped, QueueFull
 from serving.contents import BrokenIndex
 from serving.durable import TOGETHER, Durable, write
@@ -51,8 +48,9 @@ async def watch(live: Live, durable: Durable | None) -> None:
         await asyncio.sleep(AWAY_SECONDS if generations.remote else WATCH_SECONDS)
         try:
             if generations.remote:
-                await asyncio.to_thread(generations.keep_up, live.engine)
                 name = await asyncio.to_thread(generations.current)
+                if name == live.engine.index.catalogue.name:
+                    await asyncio.to_thread(generations.keep_up, live.engine)
             else:
                 name = generations.current()
             if name in (tried, live.engine.index.catalogue.name):
@@ -192,32 +190,13 @@ class Upkeep:
                 await asyncio.sleep(UPKEEP_SECONDS)
 
     async def _forget(self) -> None:
-        """Remove generations not served that have held a deleted user for too long."""
+        """Have users who were deleted a while ago leave the generations that are not served."""
         allowed = self.live.settings.forget_seconds
-        if self.live.generations.remote or time.monotonic() < self._looked + allowed / 10:
+        if time.monotonic() < self._looked + allowed / 10:
             return
         self._looked = time.monotonic()
-        before = time.time() - allowed
-        old = [
-            name
-            for name in generation.names(self.out)
-            if name not in (self.live.generations.current(), self.live.engine.index.catalogue.name)
-            and (self.out / name / "manifest.json").stat().st_mtime < before
-        ]
-        gone = self.store.deleted_before(before) if old else set[str]()
-        for name in old if gone else ():
-            if await asyncio.to_thread(_holds, self.out, name, gone):
-                with generation.writing(self.out, overwrite=True):
-                    shutil.rmtree(self.out / name)
-                log.info("generation %s held deleted users and is gone", name)
-
-
-def _holds(out: Path, name: str, user_ids: set[str]) -> bool:
-    """Return whether a generation holds one of these users, or cannot say."""
-    try:
-        return not user_ids.isdisjoint(generation.read(out, name)[1].user_ids.to_pylist())
-    except BrokenIndex:
-        return True
+        given = (self.store, time.time() - allowed, self.live.engine.index.catalogue.name)
+        await asyncio.to_thread(self.live.generations.forget, *given)
 
 
 def _locked(lock: BinaryIO) -> bool:

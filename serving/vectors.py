@@ -62,10 +62,11 @@ class KnownUser:
 
 
 class Vectors(Protocol):
-    """What the routes and the upkeep need of a generation's vectors. Any thread may use it.
+    """What the routes and the upkeep need of a generation's vectors.
 
     Where it is `remote`, a call may wait for another machine and raise VectorsAway, at the latest
-    when its own time is over: it is not made on the event loop or the model thread.
+    when its own time is over: any thread may make it but the event loop's and the model's. One that
+    is not is searched on the model thread alone.
     """
 
     catalogue: Catalogue

@@ -70,6 +70,13 @@ class MilvusGenerations:
                 break
         return taken
 
+    def forget(self, store: Store, before: float, served: str) -> None:
+        """Delete them there: who is in an index may come to Milvus after their deletion."""
+        gone = sorted(store.deleted_before(before))
+        names = [name for name in self.tables.names() if name != served] if gone else []
+        for start in range(0, len(gone), TOGETHER):
+            self.tables.forget(names, gone[start : start + TOGETHER])
+
     def trouble(self) -> str:
         """Return why Milvus is not asked now, "" where it is."""
         return self._link.trouble

@@ -1,6 +1,5 @@
 """A generation whose vectors Milvus searches. The items' names and texts are in this process."""
 
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -12,28 +11,26 @@ from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
 from serving.base_index import Built, Hits
 from serving.catalogue import Catalogue
-from serving.contents import UNIT_TOLERANCE, BrokenIndex
+from serving.contents import BrokenIndex
 from serving.filters import UserFilter
+from serving.milvus.asks import MOST_HITS, Asks
 from serving.milvus.link import done
 from serving.milvus.tables import (
     BOUNDED,
     STRONG,
-    USER_FIELDS,
     Record,
     Tables,
-    id_of,
     key_of,
-    known_user,
     user_row,
 )
 from serving.population import MOST_SHOWN, PopulationMap, map_of
 from serving.rows import StoredUser, StoredVector, events_by_service
 from serving.vectors import KnownUser, Search, require
 
-MOST_HITS = 16_384  # that Milvus returns of one search
 MOST_LISTED = 4096  # keys in an expression; where more remain, more is fetched and sifted here
 # Searches are at the level Bounded, which may miss the writes of the last five seconds: Strong
-# waits for Milvus's next time tick, .2 s by default. Who was written is the delta's for so long.
+# waits for Milvus's next time tick, .2 s by default. Who was written is the delta's for so long;
+# whom another process wrote a moment before this one began is not, so it begins with Strong.
 HOLD_SECONDS = 10.0
 
 
@@ -48,7 +45,7 @@ class MilvusIndex:
         """Read the record; raises BrokenIndex where Milvus has not the vectors of this model."""
         self._tables, self._link, self.catalogue = tables, tables.link, catalogue
         self._hold_seconds = hold_seconds
-        self._users, self._items = tables.users(catalogue.name), tables.items(catalogue.name)
+        self._asks, self._opened = Asks(tables, catalogue), time.monotonic()
         self._map: PopulationMap | None = None
         self._record = self._checked()
         self._written: list[tuple[float, int]] = []  # when the record said which write, ascending
@@ -132,47 +129,36 @@ class MilvusIndex:
             if len(gone) > MOST_LISTED or search.k + len(gone) > MOST_HITS:
                 terms.append(f"id not in {_listed(map(key_of, gone))}")
                 deep = min(MOST_HITS, search.k)
-            hits = self._search(self._users, "vector", query, terms, deep)
-            known = [(id_of(key), score) for key, score in hits]
-            kept = [hit for hit in known if hit[0] not in gone]
+            hits = self._asks.users(query, terms, deep, **self._how(deep))
+            kept = [hit for hit in hits if hit[0] not in gone]
             made.append(sorted(kept, key=lambda hit: (-hit[1], hit[0]))[: search.k])
         return made
 
     def user(self, user_id: str) -> KnownUser | None:
         """Return what is known of a user, None of one it does not hold."""
 
-        def read(rows: Sequence[Mapping[str, Any]]) -> KnownUser | None:
-            known = [self._known(row) for row in rows]
-            if len(known) > 1 or (known and known[0].user_id != user_id):
-                raise ValueError("another user")
-            return known[0] if known else None
-
-        return self._link.call(
-            *("get", self._users),
-            ids=[key_of(user_id)],
-            output_fields=USER_FIELDS,
-            consistency_level=STRONG,
-            read=read,
-        )
+        keys = [key_of(user_id)]
+        known = self._asks.known("get", ids=keys, consistency_level=STRONG)
+        return next((user for user in known if user.user_id == user_id), None)
 
     def ids_from(self, prefix: str, limit: int) -> list[str]:
         """Return at most `limit` ids that begin with `prefix`, ascending."""
         least = key_of(prefix)
-        rows = self._query(f'id >= "{least}" and id < "{least}g"', limit, ["id"])
-        return sorted(id_of(row["id"]) for row in rows)
+        return sorted(self._asks.ids(f'id >= "{least}" and id < "{least}g"', limit))
 
     def some_users(self, limit: int) -> list[KnownUser]:
         """Return at most `limit` users, those with events in several services first."""
-        rows = self._query("num_services > 1", limit, USER_FIELDS)
-        if len(rows) < limit:
-            rows = [*rows, *self._query("num_services <= 1", limit - len(rows), USER_FIELDS)]
-        return [self._known(row) for row in rows]
+        known = self._asks.known("query", filter="num_services > 1", limit=limit)
+        if len(known) < limit:
+            left = limit - len(known)
+            known += self._asks.known("query", filter="num_services <= 1", limit=left)
+        return known
 
     def map(self) -> PopulationMap:
         """Return a map of the users that Milvus returns first."""
         if self._map is None:
-            rows = self._query('id >= ""', MOST_SHOWN, USER_FIELDS)
-            vectors = [self._known(row).vector for row in rows]
+            known = self._asks.known("query", filter='id >= ""', limit=MOST_SHOWN)
+            vectors = [user.vector for user in known]
             self._map = map_of(np.array(vectors, np.float32).reshape(-1, self.catalogue.width))
         return self._map
 
@@ -186,6 +172,8 @@ class MilvusIndex:
     def refresh(self) -> None:
         """Read the record again: another worker has perhaps had it take in what the store holds."""
         record = self._checked()
+        if record.store_seq < self._record.store_seq:  # read before this process wrote it
+            return
         now = time.monotonic()
         if record.store_seq > max((seq for _, seq in self._written), default=self._settled):
             self._written.append((now, record.store_seq))
@@ -223,16 +211,13 @@ class MilvusIndex:
                 state = unit if self.catalogue.is_cosine else made.vector[encoder.ranking_columns]
                 rows.append(user_row(user.user_id, unit, state, np.empty(0, np.int32), counts))
         if rows:
-            self._link.call("upsert", self._users, rows, read=done)
+            self._link.call("upsert", self._tables.users(self.catalogue.name), rows, read=done)
         self._tables.forget([self.catalogue.name], [*gone, *dead])
         others = [name for name in self._tables.names() if name != self.catalogue.name]
         self._tables.forget(others, dead)
         last = max(user.seq for user, _ in changes)
         self._record = replace(self._record, store=store, store_seq=last)
         self._tables.note(self.catalogue.name, self._record)
-
-    def _known(self, row: Mapping[str, Any]) -> KnownUser:
-        return known_user(row, self.catalogue.width, self.catalogue.ranking_width)
 
     def _nearest(self, query: np.ndarray, search: Search) -> Hits:
         """Fetch deeper until `k` rows are left that the search allows, or there are no more."""
@@ -246,15 +231,15 @@ class MilvusIndex:
         deep = wanted + len(search.exclude)
         while search.filter is None or room > MOST_LISTED:
             deep = min(deep, MOST_HITS)
-            hits = self._search(self._items, field, vector, terms, deep)
+            hits = self._asks.items(field, vector, terms, deep, **self._how(deep))
             kept = [hit for hit in hits if allowed[hit[0]]]
             if len(kept) >= wanted or len(hits) < deep:
                 return _sorted(kept, search.k)
             if deep == MOST_HITS:
                 break
             deep *= 4
-        terms = [f"row in {np.flatnonzero(allowed).tolist()}"]
-        hits = self._search(self._items, field, vector, terms, min(wanted, MOST_HITS))
+        terms, deep = [f"row in {np.flatnonzero(allowed).tolist()}"], min(wanted, MOST_HITS)
+        hits = self._asks.items(field, vector, terms, deep, **self._how(deep))
         return _sorted(hits, search.k)
 
     def _allowed(self, search: Search) -> np.ndarray:
@@ -280,46 +265,13 @@ class MilvusIndex:
             start += stop - first
         return "blocks", whole
 
-    def _search(
-        self, collection: str, field: str, query: np.ndarray, terms: Sequence[str], limit: int
-    ) -> list[tuple[Any, float]]:
-        key = "id" if field == "vector" else "row"
-
-        def read(answer: Any) -> list[tuple[Any, float]]:
-            (hits,) = answer
-            made = [(hit[key], float(hit["distance"])) for hit in hits]
-            most = 1 + UNIT_TOLERANCE if key == "id" else math.inf
-            if len(made) > limit or len({key for key, _ in made}) < len(made):
-                raise ValueError("too many")
-            if not all(abs(score) <= most and math.isfinite(score) for _, score in made):
-                raise ValueError("a score is none")
-            if key == "row" and not all(0 <= row < self.catalogue.num_items for row, _ in made):
-                raise ValueError("no such row")
-            if key == "id":
-                [id_of(each) for each, _ in made]
-            return made
-
-        return self._link.call(
-            *("search", collection),
-            data=[query],
-            anns_field=field,
-            filter=" and ".join(terms),
-            limit=limit,
-            output_fields=[key],
-            search_params={"params": {"ef": max(self._record.effort, limit)}},
-            consistency_level=BOUNDED,
-            read=read,
-        )
-
-    def _query(self, expression: str, limit: int, fields: list[str]) -> list[dict[str, Any]]:
-        def read(rows: Any) -> list[dict[str, Any]]:
-            for row in rows:
-                id_of(row["id"]) if fields == ["id"] else self._known(row)
-            return [dict(row) for row in rows]
-
-        return self._link.call(
-            *("query", self._users), filter=expression, limit=limit, output_fields=fields, read=read
-        )
+    def _how(self, limit: int) -> dict[str, Any]:
+        """Return how much a search may miss, of the graph and of the latest writes."""
+        young = time.monotonic() < self._opened + self._hold_seconds
+        how: dict[str, Any] = {"consistency_level": STRONG if young else BOUNDED}
+        if self._record.kind == "HNSW":
+            how["search_params"] = {"params": {"ef": max(self._record.effort, limit)}}
+        return how
 
 
 def _user_terms(search: Search) -> list[str]:

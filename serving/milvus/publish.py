@@ -28,7 +28,7 @@ from serving.generation import publish, read, writing
 from serving.index import PROBES
 from serving.milvus.index import MilvusIndex
 from serving.milvus.link import Link, done
-from serving.milvus.tables import FORMAT, Record, Tables, user_row
+from serving.milvus.tables import FORMAT, KEY_CHARACTERS, Record, Tables, key_of, user_row
 from serving.settings import milvus_token
 from serving.vectors import Search, unit_or_zero
 
@@ -133,6 +133,9 @@ def _users(contents: Contents) -> Iterable[dict[str, Any]]:
     events, offsets = Filters(contents).events, contents.seen_offsets
     states = contents.user_vectors if contents.user_states is None else contents.user_states
     for row, user_id in enumerate(contents.user_ids.to_pylist()):
+        if len(key_of(user_id)) > KEY_CHARACTERS:
+            limit = KEY_CHARACTERS // 2
+            raise ValueError(f"user {row} has an id of over {limit} bytes; give them a shorter one")
         seen = contents.seen_values[offsets[row] : offsets[row + 1]]
         yield user_row(user_id, contents.user_vectors[row], states[row], seen, events[row])
 

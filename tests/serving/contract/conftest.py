@@ -1,4 +1,3 @@
-from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -6,16 +5,6 @@ import pytest
 from clue.inference.text_encoder import TextEncoder
 from tests.conftest import TinyRun
 from tests.serving.contract.arena import SIDES, Arena, Side
-from tests.serving.milvus.server import running_milvus
-
-Opened = Callable[[Path], Arena]
-
-
-@pytest.fixture(scope="session")
-def milvus(tmp_path_factory: pytest.TempPathFactory) -> Generator[int]:
-    """The port of a Milvus."""
-    with running_milvus(tmp_path_factory.mktemp("milvus") / "data") as port:
-        yield port
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,7 @@ async def _waits(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).status_code == 200
 
 
+@pytest.mark.cluster
 def test_milvus_is_killed_and_started_again(
     published: Published, tiny_index: Path, tmp_path: Path
 ) -> None:
