@@ -10,17 +10,16 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
 
 import duckdb
 from tokenizers import Tokenizer
 
-from clue.atomic import sha256
+from clue.atomic import sha256, write_text
 from clue.config import run_command
 from clue.data.cache import MANIFEST
 from clue.data.columns import history_file
@@ -28,7 +27,7 @@ from clue.data.corpus import FORMAT, SPLITS, Manifest, building, seal
 from clue.data.fields import MOST_VALUES, Field
 from clue.data.history_shards import cut
 from clue.data.ingest import validation, writer
-from clue.data.ingest.files import LogFile
+from clue.data.ingest.ledger import Key, Ledger, Source, identify, ledger_folder, open_ledger
 from clue.data.ingest.prepare_config import (
     PrepareConfig,
     TokenizerConfig,
@@ -62,7 +61,6 @@ HELP = """Make a corpus out of behaviour logs.
     clue prepare shop.csv service=shop
 
 A log has one row per event: user, service, item, time; a text, or an `items` table that has it."""
-HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time of change
 
 
 def prepare(config: PrepareConfig, progress: bool = True) -> Path:
@@ -76,32 +74,40 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
     out = config.out or Path("corpora") / config.name
     url = url_of(out)
     out = out if url else path_of(out)
+    here = out if url is None else outbox(url, config.cache)
+    folder = ledger_folder(here)
     check_values(config)
     event_log, item_log = open_logs(config)
     layout = layout_of(config, event_log, item_log)
     with show.stage("hashing the sources"):
-        source = [_identify(file) for log in (event_log, item_log) if log for file in log.files]
-    inputs = _digest(config, source)
+        sources = {log.table: identify(log) for log in (event_log, item_log) if log}
+    inputs = _digest(config, layout, sources)
     if _is_there(out, inputs, config):
         show.line(f"{url or out} is already there, made from the same logs with the same settings")
         return out
-    for file in event_log.files:
-        if file.format == "csv" and file.delimiter is None and delimiter_of(file) != ",":
-            show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
-    here = out if url is None else outbox(url, config.cache)
-    with building(here, replace=config.overwrite or url is not None) as scratch:
-        with closing(writer.connect(scratch / "work", config.memory_limit)) as db:
-            read = _read_on_spark if config.engine == "spark" else _read
-            rows = read(db, (event_log, item_log), layout, config, show)
-            services = list(rows.clocks)
-            _number(db, config, rows, show)
-            manifest = _write(db, scratch, rows, config, show)
+    _show_delimiters(event_log, show)
+    key = Key(_digest(config, layout, {}) if config.append else inputs, config.append)
+    if config.engine == "spark":
+        key = Key(token_hex(), appends=False)  # its rows do not outlive a run
+    with (
+        building(here, replace=config.overwrite or config.append or url is not None) as scratch,
+        open_ledger(folder, key, config.memory_limit, replace=config.overwrite) as ledger,
+    ):
+        logs, sources = ledger.admit((event_log, item_log), sources)
+        read = _read_on_spark if config.engine == "spark" else _read
+        rows = read(ledger.db, logs, layout, config, show)
+        ledger.settle()
+        if not config.compact:
+            shutil.rmtree(scratch / "corpus")
+            show.line(f"{folder}: {ledger.num_events():,} events are staged; {out} is as it was")
+            return out
+        _number(ledger.db, config, rows, show)
         manifest = dataclasses.replace(
-            manifest,
+            _write(ledger, scratch, rows, config, show),
             dropped_rows=rows.dropped,
-            source=source,
-            inputs=inputs,
-            templates={s: (layout.templates or {}).get(s, layout.template) for s in services},
+            source=[source for table in ("events", "items") for source in sources.get(table, [])],
+            inputs=_digest(config, layout, sources),
+            templates={s: (layout.templates or {}).get(s, layout.template) for s in rows.clocks},
         )
         with show.stage("sealing"):
             seal(scratch / "corpus", manifest)
@@ -113,31 +119,32 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
         shutil.rmtree(here)
     show.line(
         f"{url or out}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
-        f"{sum(manifest.num_events.values()):,} events of {', '.join(services)}"
+        f"{sum(manifest.num_events.values()):,} events of {', '.join(rows.clocks)}"
     )
     return out
 
 
-def _identify(file: LogFile) -> dict[str, Any]:
-    stat = file.path.stat()
-    if stat.st_size > HASHED_WHOLE:
-        return {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    return {"path": str(file), "sha256": sha256(file.path)}
+def _show_delimiters(log: validation.Log, show: Progress) -> None:
+    for file in log.files:
+        if file.format == "csv" and file.delimiter is None and delimiter_of(file) != ",":
+            show.line(f"{file}: values are parted by {delimiter_of(file)!r}; delimiter= says other")
 
 
-def _digest(config: PrepareConfig, source: Sequence[dict[str, Any]]) -> str:
+def _digest(config: PrepareConfig, layout: Layout, sources: Mapping[str, Sequence[Source]]) -> str:
     """Return a hash of all that decides what the corpus will hold."""
-    settled = dataclasses.replace(config, out=None, overwrite=False, memory_limit="")
+    # Which change nothing of that, or stand in `sources` and in `layout`.
+    how = ("events", "items", "out", "overwrite", "memory_limit", "cache", "engine", "spark")
+    how += ("append", "compact")
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in how}
+    read = [layout.template, layout.templates, bool(config.items)]
     path = config.tokenizer.path
-    how = ("cache", "engine", "spark")  # which change nothing of what it will hold
-    settings = {key: value for key, value in dataclasses.asdict(settled).items() if key not in how}
-    parts = [settings, source, sha256(path) if path and path.is_file() else ""]
+    parts = [settings, read, sources, sha256(path) if path and path.is_file() else ""]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def _is_there(out: Path, inputs: str, config: PrepareConfig) -> bool:
     """Return whether `out` is the corpus asked for; ValueError where it must not be replaced."""
-    url, overwrite = url_of(out), config.overwrite
+    url, overwrite = url_of(out), config.overwrite or not config.compact
     if url is None and not out.exists():
         return False
     if url is None and not (out / MANIFEST).is_file():
@@ -150,6 +157,8 @@ def _is_there(out: Path, inputs: str, config: PrepareConfig) -> bool:
             return False
         except (AttributeError, ValueError):
             same = False
+        if config.append and not same and ledger_folder(out).exists():
+            return False
         if not same:
             raise ValueError(
                 f"{url or out} holds a corpus of other logs or settings; "
@@ -218,30 +227,31 @@ def _number(
         show.line(outsized)
 
 
-def _tokenizer(
-    db: duckdb.DuckDBPyConnection, config: TokenizerConfig, file: Path, show: Progress
-) -> Tokenizer:
-    """Return the tokenizer to use, its file written."""
+def _tokenizer(ledger: Ledger, config: TokenizerConfig, show: Progress) -> Tokenizer:
+    """Return the tokenizer to use, which stands in the ledger from then on."""
+    if ledger.tokenizer.is_file():
+        return read_tokenizer(ledger.tokenizer)
     if config.path:
-        tokenizer = read_tokenizer(config.path)
-        shutil.copyfile(config.path, file)
-        return tokenizer
+        read_tokenizer(config.path)
+        write_text(ledger.tokenizer, config.path.read_text(encoding="utf-8"))
+        return read_tokenizer(config.path)
     with show.stage("learning the tokenizer"):
-        tokenizer = learn_tokenizer(writer.distinct_texts(db), config.vocab_size)
-        tokenizer.save(str(file))
+        tokenizer = learn_tokenizer(writer.distinct_texts(ledger.db), config.vocab_size)
+        write_text(ledger.tokenizer, tokenizer.to_str(pretty=True))
     return tokenizer
 
 
 def _write(
-    db: duckdb.DuckDBPyConnection,
+    ledger: Ledger,
     scratch: Path,
     rows: writer.Rows,
     config: PrepareConfig,
     show: Progress,
 ) -> Manifest:
     """Write everything but the manifest into `scratch/corpus`; return what it holds."""
-    corpus = scratch / "corpus"
-    tokenizer = _tokenizer(db, config.tokenizer, corpus / "tokenizer.json", show)
+    db, corpus = ledger.db, scratch / "corpus"
+    tokenizer = _tokenizer(ledger, config.tokenizer, show)
+    shutil.copyfile(ledger.tokenizer, corpus / "tokenizer.json")
     users = writer.write_users(db, corpus / "users.arrow")
     with show.stage("encoding items") as seen:
         items, tokens = writer.write_items(
@@ -254,7 +264,7 @@ def _write(
         with show.stage(f"writing histories of {service}") as seen:
             file = history_file(corpus, service)
             events[service], fields[service] = writer.write_histories(
-                db, rows.histories(service, own), file, scratch / "work", seen
+                db, rows.histories(service, own), file, scratch, seen
             )
         for field in fields[service]:
             if len(field.values) == MOST_VALUES:

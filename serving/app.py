@@ -69,10 +69,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Gate]]:
-        loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
+        gate = gate_of(chosen, app.state.metrics)
+        loading = app.state.loading = asyncio.create_task(_begin(app, chosen, gate))
         share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
-        yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
+        yield {"gate": gate}  # to the protocol below
         app.state.draining = True  # nothing is loaded any more
         await loading
         if isinstance(app.state.service, Live):
@@ -119,13 +120,14 @@ def _keys(settings: Settings) -> tuple[ApiKey, ...]:
     return keys
 
 
-async def _begin(app: FastAPI, settings: Settings) -> None:
+async def _begin(app: FastAPI, settings: Settings, gate: Gate) -> None:
     """Load, and answer from then on; until then all but /livez is 503."""
-    service = await asyncio.to_thread(load, settings, app.state.metrics)
+    given = (settings, app.state.metrics, lambda: gate.inside)
+    service = await asyncio.to_thread(load, *given)
     while isinstance(service, Problem) and service.kind == AWAY and not app.state.draining:
         app.state.service = service
         await asyncio.sleep(1)
-        service = await asyncio.to_thread(load, settings, app.state.metrics)
+        service = await asyncio.to_thread(load, *given)
     if isinstance(service, Live):
         app.state.tasks = begin(service)
     app.state.service = service

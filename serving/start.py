@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from serving.batcher import Batcher
 from serving.contents import BrokenIndex
@@ -15,6 +15,7 @@ from serving.loading import NotServable, load_engine
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.rows import BrokenStore
+from serving.server import return_memory
 from serving.settings import Settings
 from serving.sqlite import StoreBusy, StoreFull
 from serving.store import Store
@@ -27,10 +28,11 @@ log = logging.getLogger("clue.serving")
 AWAY = "vectors-away"  # at start: tried again, for it may pass
 
 
-def load(settings: Settings, metrics: Metrics) -> Live | Problem:
+def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Live | Problem:
     """Load the model and the index, check that they belong together, and warm up.
 
-    Return the Problem that every request gets instead when one of these fails.
+    `inside` returns how many requests are being answered. Return the Problem that every request
+    gets instead when one of these fails.
     """
     store = generations = None
     try:
@@ -62,6 +64,7 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
         batch_cost=settings.batch_tokens,
         max_wait_seconds=settings.request_seconds,
         observe=observe,
+        inside=inside,
     )
     live = Live(settings, engine, batcher, metrics, generations, store)
     live.serve(engine, fallback)
@@ -117,7 +120,7 @@ def begin(live: Live) -> list["asyncio.Task[None]"]:
     """Start the model thread and what keeps a service in step with its store and generations."""
     live.batcher.start()
     durable = None if live.store is None else Durable(live, live.store)
-    tasks = [asyncio.create_task(watch(live, durable))]
+    tasks = [asyncio.create_task(watch(live, durable)), asyncio.create_task(return_memory())]
     live.metrics.watched.add(
         "clue_vectors_away",
         "1 while vectors on another machine are not asked for, since it did not answer",

@@ -210,7 +210,8 @@ def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_pa
         config,
         steps=3,
         # Muon orthogonalises in bf16: a gradient's last bits change its update by 1 %
-        optimizer=replace(config.optimizer, kind="adamw", lr=2e-3),
+        optimizer=replace(config.optimizer, kind="adamw", lr=2e-3, base_width=8, base_layers=2),
+        nested=True,
         model=replace(
             config.model,
             item=replace(config.model.item, dropout=0.0),

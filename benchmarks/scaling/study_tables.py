@@ -61,8 +61,10 @@ def laws(tree: Mapping[str, Any]) -> str:
     """Return what was fitted and each law: E, exponents, and which of them mean nothing."""
     about = tree["table"]
     least, most = about["flops"]
-    noise = next(iter(tree["laws"].values()))["seed_sd"]
+    first = next(iter(tree["laws"].values()))
+    noise, falls = first["seed_sd"], first.get("seed_falls")
     seeds = f"seeds differ by {noise:.1%} (sd)" if noise else "the noise of a seed is unknown"
+    seeds += f", as N to the power -{falls:.2f}, and runs weigh by it" if falls else ""
     return (
         f"{about['rows']} fitted runs of {about['trainings']} trainings, {about['sizes']} sizes, "
         f"{least:.2g} to {most:.2g} FLOPs ({about['decades']:.2f} decades), "

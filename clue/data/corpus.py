@@ -273,8 +273,8 @@ def building(target: Path, *, replace: bool) -> Generator[Path]:
     """Return a scratch directory beside `target`; its `corpus/` becomes `target` at the end.
 
     The rename comes last, so a killed run leaves no half corpus, and what it did leave is removed
-    by the next. A block that raises leaves `target` as it was. ValueError when another process is
-    building the same target, or when it exists and `replace` is false.
+    by the next. A block that raises, or removes `corpus/`, leaves `target` as it was. ValueError
+    when another process is building the same target, or when it exists and `replace` is false.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".{target.name}.partial"
@@ -289,6 +289,8 @@ def building(target: Path, *, replace: bool) -> Generator[Path]:
         (scratch / "corpus").mkdir(parents=True)
         try:
             yield scratch
+            if not (scratch / "corpus").exists():
+                return
             sync(scratch / "corpus")
             if target.exists():
                 if not replace:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from clue.nn.layout import Layout
 from clue.nn.transformer import Block, initialise
 
+TOKEN_STD = 0.3  # with which the tokens' vectors start
+
 
 @dataclass(frozen=True, kw_only=True)
 class ItemEncoderConfig:
@@ -34,7 +36,7 @@ class ItemEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, bias=False)
         initialise(self, config.layers)
-        nn.init.normal_(self.token.weight, std=0.3)
+        nn.init.normal_(self.token.weight, std=TOKEN_STD)
         nn.init.zeros_(self.position.weight)
 
     def forward(self, tokens: Int[Tensor, " T"], layout: Layout) -> Float[Tensor, "U D"]:

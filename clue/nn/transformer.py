@@ -42,7 +42,15 @@ class Block(nn.Module):
 def initialise(module: nn.Module, layers: int) -> None:
     """Set weights as GPT-2 does: normal(0, .02), branch outputs divided by sqrt(2 x layers)."""
     for name, weight in module.named_parameters():
-        if weight.ndim < 2:
-            continue
-        branch_end = name.endswith(("attention.out.weight", "narrow.weight"))
-        nn.init.normal_(weight, std=0.02 / (2 * max(layers, 1)) ** 0.5 if branch_end else 0.02)
+        if weight.ndim >= 2:
+            nn.init.normal_(weight, std=start_std(name, layers))
+
+
+def start_std(name: str, layers: int) -> float:
+    """Return the standard deviation with which the matrix `name` of so many layers starts."""
+    return 0.02 / (2 * max(layers, 1)) ** 0.5 if is_branch_end(name) else 0.02
+
+
+def is_branch_end(name: str) -> bool:
+    """Return whether the weight `name` is the last of a residual branch."""
+    return name.endswith(("attention.out.weight", "narrow.weight"))

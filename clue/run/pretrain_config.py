@@ -41,11 +41,13 @@ class PretrainConfig:
     `validate_every`, `checkpoint_every` and `log_every` count steps. `precision: auto` is bf16
     where the processor is faster in it. `resume: auto` goes on from the newest checkpoint of the
     run. `trunk` is another run, of the same config but for `steps`, in whose constant phase this
-    one begins (clue/run/resume.py). Checkpoints at multiples of `keep_every` stay, none at 0:
-    clue/run/checkpoint.py has the rule. `best_by` is the held-out figure that names the best, the
-    loss or a next-item model's NDCG@10: where a model grows too sure of itself, its loss rises long
-    before its ranking falls. `warm_start` is a next-item run of the same decoder, perhaps over
-    another catalogue, whose weights but for the items' this one begins with.
+    one begins (clue/run/resume.py). `nested`: fresh weights are leading slices of one draw for all
+    sizes, so that those begin alike (clue/train/transfer.py). Checkpoints at multiples of
+    `keep_every` stay, none at 0: clue/run/checkpoint.py has the rule. `best_by` is the held-out
+    figure that names the best, the loss or a next-item model's NDCG@10: where a model grows too
+    sure of itself, its loss rises long before its ranking falls. `warm_start` is a next-item run
+    of the same decoder, perhaps over another catalogue, whose weights but for the items' this one
+    begins with.
 
     `chunk_tokens` bounds memory, whatever the batch: items and histories go through the encoders in
     chunks of so many positions, and what does not fit into the free memory is computed twice.
@@ -57,6 +59,7 @@ class PretrainConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     runs: Path = Path("runs")  # The directory of all runs.
     seed: int = 0
+    nested: bool = False
     users: int = 0
     objective: Literal["contrastive", "next_item", "universal"] = "contrastive"
     model: DualEncoderConfig = field(default_factory=DualEncoderConfig)

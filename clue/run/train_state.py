@@ -19,6 +19,7 @@ from clue.train.optimiser import make_optimizers, make_sgd
 from clue.train.packing import Budget
 from clue.train.phases import Progress
 from clue.train.state_dict import restore
+from clue.train.transfer import nest, rescale
 
 ITEMS = "decoder.item.weight"  # of NextItem
 
@@ -69,6 +70,9 @@ def prepared(
     torch.manual_seed(config.seed)
     core = objective.model()
     if start is None:
+        if config.nested:
+            nest(core, config.seed)
+        rescale(core, config.optimizer.base)
         objective.begin(core)
     if start is None and config.warm_start is not None:
         warm(core, config.warm_start)

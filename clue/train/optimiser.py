@@ -1,20 +1,6 @@
 """AdamW or Muon over the groups this model needs, SGD after them, and the rate of every step.
 
-Width transfer. With `base_width` set, `lr` is what suits a model of that width, and a matrix that
-reads n features (for the MLP's second matrix: whose encoder has width n) learns at
-
-    AdamW   lr x  base_width / n         Adam's update has entries of one size, and the gradient's
-                                         rank is low: its effect on a feature grows with n
-                                         (muP: Yang et al. 2022, arXiv 2203.03466, table 3)
-    Muon    lr x (base_width / n)^(1/2)  an orthogonal update scaled to AdamW's size has the
-                                         spectral norm .2 lr sqrt(n): only the root is too much
-                                         (spectral condition: Yang et al. 2023, arXiv 2310.17813)
-
-while embeddings, norms, the temperature and the bias, which add no terms as the width grows, keep
-`lr`. lr x weight_decay, what a step takes from a weight, is the same at every width (Wang &
-Aitchison 2024, arXiv 2405.13698). Of muP this is the part about learning rates alone: all widths
-start from the same normal(0, .02), and attention divides by the root of a head's width, which a
-ladder should hold constant. `python -m benchmarks.speed lr_width` measures how far the rule holds.
+How a rate goes over from one width and depth to others: clue/train/transfer.py.
 """
 
 import math
@@ -26,6 +12,7 @@ import torch
 from torch import nn
 
 from clue.nn.universal import UniversalEncoder
+from clue.train.transfer import Base, parts_of
 
 MOMENTUM = 0.95  # Muon's, as in all of its published runs (Jordan 2024)
 SGD_MOMENTUM = 0.9  # the customary one; a lasting gradient moves a weight by 10 x sgd_lr x it
@@ -50,8 +37,10 @@ class OptimizerConfig:
     creeps downwards for ever. Where `sgd_lr` is positive, a phase of SGD at that rate follows
     the first one (`make_sgd`, clue/train/phases.py); else the run ends with it.
 
-    `base_width` is the width at which `lr` was found, None where it was found at this one; `ema`
-    the decay per step of the average of the weights that is evaluated and saved, 0 for none.
+    `base_width` is the width at which `lr` was found, None where it was found at this one, and
+    `base_layers` the depth of each stack of blocks there, None where no rule for depth is wanted
+    (clue/train/transfer.py). `ema` is the decay per step of the average of the weights that is
+    evaluated and saved, 0 for none.
     """
 
     kind: Literal["adamw", "muon"] = "muon"
@@ -67,6 +56,7 @@ class OptimizerConfig:
     min_gain: float = 0.0
     sgd_lr: float = 0.0
     base_width: int | None = None
+    base_layers: int | None = None
     ema: float = 0.0
     clip: float = 1.0  # The greatest norm of the gradient; a longer one is shortened to it.
 
@@ -80,6 +70,11 @@ class OptimizerConfig:
             raise ValueError(f"ema is {self.ema}; it must be 0 (off) or below 1, such as .999")
         if self.base_width is not None and self.base_width < 1:
             raise ValueError(f"base_width is {self.base_width}; give a width, or null for no rule")
+        if self.base_layers is not None and (self.base_layers < 1 or self.base_width is None):
+            raise ValueError(
+                f"base_layers is {self.base_layers} and base_width {self.base_width}; give a depth "
+                "and the width that it goes with, or null for no rule"
+            )
         if self.patience < 0:
             raise ValueError(f"patience is {self.patience}; it must be 0 (off) or more, such as 5")
         if self.min_gain < 0:
@@ -93,6 +88,11 @@ class OptimizerConfig:
                 f"sgd_lr is {self.sgd_lr} and patience is 0: the phase before SGD would never end; "
                 "set patience, such as 5, or sgd_lr=0"
             )
+
+    @property
+    def base(self) -> Base:
+        """The size at which `lr` was found."""
+        return Base(self.base_width, self.base_layers)
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -120,7 +120,7 @@ def make_sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer
     and comes to lr x weight_decay; the one of SGD would join the gradient and its momentum and come
     to sgd_lr x weight_decay, another strength under the same name. So the weights are no longer
     pulled to 0. The rule of `base_width` follows from the size of AdamW's and Muon's updates, which
-    SGD's do not have: `sgd_lr` is a rate for this width alone. Gradients are clipped as before.
+    SGD's do not have: `sgd_lr` is a rate for this size alone. Gradients are clipped as before.
     Memory for b is taken at the first step.
     """
     group = {"params": list(model.parameters()), "lr_share": 1.0}
@@ -136,40 +136,24 @@ def parameter_groups(
     The last matrix, `leave`, is the model's output and stays with AdamW, as in Muon's recipe. The
     three parts of `qkv` are one matrix to Muon, as they are one parameter.
     """
-    embeddings = {
-        id(weight)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for weight in module.parameters()
-    }
-    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, float, float], list[nn.Parameter]] = {}
     rate_share = model.rate_share if isinstance(model, UniversalEncoder) else None
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
-        part = rate_share(name) if rate_share else 1.0
-        if weight.ndim < 2 or id(weight) in embeddings:
-            key = (False, part, 0.0)
-        else:
-            by_muon = config.kind == "muon" and not name.endswith("leave.weight")
-            share = part * width_share(config, name, weight, by_muon)
-            key = (by_muon, share, config.weight_decay / share)
-        groups.setdefault(key, []).append(weight)
+    weights = dict(model.named_parameters())
+    for name, part in parts_of(model, config.base).items():
+        by_muon = config.kind == "muon" and part.matrix and not name.endswith("leave.weight")
+        share = part.rate(by_muon) * (rate_share(name) if rate_share else 1.0)
+        decay = config.weight_decay / share if part.matrix else 0.0
+        eps = config.eps if by_muon else config.eps * part.eps
+        groups.setdefault((by_muon, share, decay, eps), []).append(weights[name])
     adamw: list[dict[str, Any]] = []
     muon: list[dict[str, Any]] = []
-    for (by_muon, share, decay), weights in groups.items():
-        group = {"params": weights, "lr_share": share, "weight_decay": decay}
-        (muon if by_muon else adamw).append(group)
+    for (by_muon, share, decay, eps), members in groups.items():
+        group = {"params": members, "lr_share": share, "weight_decay": decay}
+        if by_muon:
+            muon.append(group)
+        else:
+            adamw.append({**group, "eps": eps})
     return adamw, muon
-
-
-def width_share(config: OptimizerConfig, name: str, weight: nn.Parameter, by_muon: bool) -> float:
-    """Return a matrix's part of the rate by the rule above; 1 without `base_width`."""
-    if config.base_width is None:
-        return 1.0
-    width = weight.shape[1] // 4 if name.endswith("narrow.weight") else weight.shape[1]
-    ratio = config.base_width / width
-    return math.sqrt(ratio) if by_muon else ratio
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

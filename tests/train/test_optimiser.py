@@ -98,6 +98,8 @@ def test_warm_up_then_constant_for_ever_by_hand() -> None:
         ({"decay_share": 1.5}, r"decay_share is 1\.5"),
         ({"ema": 1.0}, r"ema is 1\.0"),
         ({"base_width": 0}, "base_width is 0"),
+        ({"base_layers": 2}, "base_layers is 2 and base_width None"),
+        ({"base_layers": 0, "base_width": 8}, "base_layers is 0"),
         ({"patience": -1}, "patience is -1"),
         ({"min_gain": -0.1}, r"min_gain is -0\.1"),
         ({"sgd_lr": -0.1, "patience": 5}, r"sgd_lr is -0\.1"),

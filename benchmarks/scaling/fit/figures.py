@@ -138,8 +138,7 @@ def compute(runs: Runs, laws: Laws) -> Figure:
     """
     law, rows = laws["compute"], laws.rows["compute"]
     held = runs.take(runs["role"] == "held_out")
-    flops = np.concatenate([rows["flops"], held["flops"]])
-    x = _range(flops, 1.5)
+    x = _range(np.concatenate([rows["flops"], held["flops"]]), 1.5)
     pure = laws["compute, E = 0"].fit.loss(x[:, None])
     floors = [0.0, *([] if "E" in law.fit.on_bounds else [float(law.fit.theta[0])])]
     panels: list[Panel] = []
@@ -148,7 +147,8 @@ def compute(runs: Runs, laws: Laws) -> Figure:
         lines.append(Line("E = 0", x, np.where(pure > minus, pure - minus, np.nan)))
         lines.append(Line("fitted", rows["flops"], rows["loss"] - minus, role="points"))
         if len(held):
-            bands = law.predict(held["flops"][:, None].astype(np.float64))
+            scales = laws.scales("compute", held[laws.size])
+            bands = law.predict(held["flops"][:, None].astype(np.float64), scales)
             value, low, high = np.array([(b.value, b.low95, b.high95) for b in bands]).T - minus
             lines.append(Line("predicted", held["flops"], value, low, high, role="points"))
             lines.append(Line("held out", held["flops"], held["loss"] - minus, role="points"))

@@ -44,12 +44,14 @@ class Band:
 class Bootstrap:
     """A fit and its parameters on R resamples, thetas (R, p).
 
-    `noise` is the sd of a log loss. `wider` is by how much draws are spread about the fit.
+    `noise` is the sd of a log loss where `scales` is 1, known from `freedom` degrees of freedom.
+    `wider` is by how much draws are spread about the fit.
     """
 
     fit: Fit
     thetas: np.ndarray
     noise: float
+    freedom: int
     wider: float
 
     def coefficients(self) -> dict[str, Band]:
@@ -76,15 +78,24 @@ class Bootstrap:
         values, drawn = self.fit.loss(x).tolist(), self.fit.law.loss(self.thetas, x).T
         return [self.scale(value, each) for value, each in zip(values, drawn, strict=True)]
 
-    def predict(self, x: np.ndarray, *, seed: int = 0) -> list[Band]:
+    def predict(
+        self, x: np.ndarray, scales: np.ndarray | float = 1.0, *, seed: int = 0
+    ) -> list[Band]:
         """Return the band of the loss of one new training at factors (m, k): curve and noise."""
-        values, drawn = self.fit.loss(x).tolist(), self.predictive(x, seed=seed).T
+        values, drawn = self.fit.loss(x).tolist(), self.predictive(x, scales, seed=seed).T
         return [Band.of(value, each) for value, each in zip(values, drawn, strict=True)]
 
-    def predictive(self, x: np.ndarray, *, seed: int = 0) -> np.ndarray:
-        """Return the losses (R, m) of new trainings: of each resample's law, with its own noise."""
+    def predictive(
+        self, x: np.ndarray, scales: np.ndarray | float = 1.0, *, seed: int = 0
+    ) -> np.ndarray:
+        """Return the losses (R, m) of new trainings: of each resample's law, with its own noise.
+
+        The noise is Student's, for its sd is an estimate; `scales` (m,) is what it is there over
+        that of the fitted runs.
+        """
         value, drawn = self.fit.loss(x), self.fit.law.loss(self.thetas, x)
-        shift = np.random.default_rng(seed).normal(0, self.noise, drawn.shape)
+        student = np.random.default_rng(seed).standard_t(self.freedom, drawn.shape)
+        shift = self.noise * scales * student
         return value * np.exp(self.wider * np.log(drawn / value) + shift)
 
 
@@ -94,19 +105,29 @@ def bootstrap(
     *,
     resamples: int = 2000,
     seed: int = 0,
-    noise: float = float("nan"),
+    noise: tuple[float, int] = (float("nan"), 0),
 ) -> Bootstrap:
     """Return the fit on `resamples` draws of the sample's clusters, by strata of their FLOPs.
 
-    `noise` is the sd of the log loss between seeds, NaN where unknown; where the residuals spread
-    more, for the form is not the truth, theirs is taken.
+    `noise` is the sd of the log loss between seeds where the scale is 1, NaN where unknown, and its
+    degrees of freedom; where the residuals spread more, for the form is not the truth, theirs is
+    taken.
     """
     weights = draws(sample.clusters, sample.flops, resamples=resamples, seed=seed)
     logs = np.log(sample.losses)
-    thetas = refit(fitted.law, fitted.theta, sample.x, logs, weights, delta=fitted.delta)
+    thetas = refit(
+        fitted.law,
+        fitted.theta,
+        sample.x,
+        logs,
+        weights,
+        scales=sample.scales,
+        delta=fitted.delta,
+    )
     free = len(np.unique(sample.clusters))
     wider = np.sqrt(free / max(1.0, free - len(fitted.theta)))
-    return Bootstrap(fitted, thetas, float(np.nanmax([noise, fitted.spread])), float(wider))
+    spread = fitted.spread, max(1, len(sample) - len(fitted.theta))
+    return Bootstrap(fitted, thetas, *(noise if noise[0] > spread[0] else spread), float(wider))
 
 
 def draws(clusters: np.ndarray, flops: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:

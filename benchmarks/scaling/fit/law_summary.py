@@ -16,7 +16,8 @@ from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.scaling.fit import figures
 from benchmarks.scaling.fit.isoflop import Cost, optima, parabolas, power
 from benchmarks.scaling.fit.run_table import DAY, Runs, digest, read_runs
-from benchmarks.scaling.fit.selection import edge_rates, main_grid, noise
+from benchmarks.scaling.fit.seed_noise import seed_noise
+from benchmarks.scaling.fit.selection import edge_rates, main_grid
 from benchmarks.scaling.fit.sensitivity import choices, ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
 from clue.config import run_command
@@ -29,7 +30,7 @@ def described(name: str, laws: Laws) -> dict[str, Any]:
     """Return a law as JSON can hold it, with what speaks against it."""
     drawn, sample = laws[name], laws.sample(name)
     fitted = drawn.fit
-    sd, freedom = noise(laws.runs)
+    sd, freedom = laws.seed_sd(name), laws.noise.freedom
     flags = [*fitted.flags]
     if freedom and fitted.spread > 2 * sd:
         flags.append(
@@ -63,6 +64,7 @@ def described(name: str, laws: Laws) -> dict[str, Any]:
         "on_bounds": fitted.on_bounds,
         "residual_sd": fitted.spread,
         "seed_sd": sd if freedom else None,
+        "seed_falls": laws.noise.falls,
         "flags": flags,
     }
     return plain(tree)
@@ -90,7 +92,7 @@ def table_flags(runs: Runs) -> list[str]:
     """Return what in the table weakens every law, a sentence each."""
     edges, read = edge_rates(runs), runs["epochs"] > EPOCHS
     flags: list[str] = []
-    if not noise(runs)[1]:
+    if not seed_noise(runs).freedom:
         flags.append("no configuration was trained with two seeds: the noise of a seed is unknown")
     if edges:
         flags.append(

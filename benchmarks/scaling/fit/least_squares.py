@@ -28,7 +28,7 @@ class Fit:
 
     `agreeing` is the share of `starts` whose objective ended within 1 % of the best. `condition` is
     that of the derivatives (n, p) with columns of length 1. `on_bounds` are the parameters that lie
-    on one. `residuals` (n,) are log(predicted / true).
+    on one. `residuals` (n,) are log(predicted / true), over the `scales` of the runs.
     """
 
     law: Law
@@ -79,13 +79,15 @@ def fit(
     x: np.ndarray,
     losses: np.ndarray,
     *,
+    scales: np.ndarray | float = 1.0,
     delta: float = DELTA,
     starts: np.ndarray | None = None,
     most: int = 432,
 ) -> Fit:
     """Return the law fitted to losses (n,) at factors (n, k) from at most `most` of its starts.
 
-    Raises ValueError for fewer runs than parameters and one more, or a factor that does not vary.
+    Residuals count over their `scales` (n,): weights of 1 / sigma^2 within delta. Raises ValueError
+    for fewer runs than parameters and one more, or a factor that does not vary.
     """
     _refuse_few(law, x, losses)
     logs = np.log(losses)
@@ -94,15 +96,16 @@ def fit(
     grid = grid[:: max(1, -(-len(grid) // most))]
     # A wide delta first: more starts arrive. Those it brings to one point go on as one.
     wide = max(WIDE, delta)
-    near = np.array([_solve(law, x, logs, start, wide, tolerance=1e-8) for start in grid])
+    near = np.array([_solve(law, x, logs, start, wide, scales, 1e-8) for start in grid])
     cells = np.round((near - low) / (high - low), 5)
     _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     cell = cell.ravel()
-    ends = np.array([_solve(law, x, logs, near[i], delta, tolerance=TIGHT) for i in first])
-    objectives = huber(np.log(law.loss(ends, x)) - logs, delta).sum(-1)[cell]
+    ends = np.array([_solve(law, x, logs, near[i], delta, scales, TIGHT) for i in first])
+    objectives = huber((np.log(law.loss(ends, x)) - logs) / scales, delta).sum(-1)[cell]
     theta, value = ends[cell[np.argmin(objectives)]], float(objectives.min())
     agreeing = float((objectives <= value * (1 + NEAR) + 1e-15 * len(logs)).mean())
-    return described(law, theta, x, losses, delta=delta, agreeing=agreeing, starts=len(grid))
+    agreed = (agreeing, len(grid))
+    return described(law, theta, x, losses, scales=scales, delta=delta, agreed=agreed)
 
 
 def described(
@@ -111,12 +114,15 @@ def described(
     x: np.ndarray,
     losses: np.ndarray,
     *,
+    scales: np.ndarray | float = 1.0,
     delta: float = DELTA,
-    agreeing: float = 1.0,
-    starts: int = 1,
+    agreed: tuple[float, int] = (1.0, 1),
 ) -> Fit:
-    """Return parameters that came from anywhere as a Fit, with what is to be said of them."""
-    residuals = np.log(law.loss(theta, x)) - np.log(losses)
+    """Return parameters that came from anywhere as a Fit, with what is to be said of them.
+
+    `agreed` is the share of starts that came to them, and how many starts there were.
+    """
+    residuals = (np.log(law.loss(theta, x)) - np.log(losses)) / scales
     slopes = law.slopes(theta, x)
     lengths = np.linalg.norm(slopes, axis=0)
     condition = float(np.linalg.cond(slopes / np.where(lengths > 0, lengths, 1)))
@@ -124,7 +130,7 @@ def described(
     near = (theta - low <= EDGE * (high - low)) | (high - theta <= EDGE * (high - low))
     named = tuple(name for name, on in zip(law.names, near, strict=True) if on)
     value = float(huber(residuals, delta).sum())
-    return Fit(law, theta, value, agreeing, starts, condition, named, residuals, delta)
+    return Fit(law, theta, value, *agreed, condition, named, residuals, delta)
 
 
 def _refuse_few(law: Law, x: np.ndarray, losses: np.ndarray) -> None:
@@ -139,13 +145,20 @@ def _refuse_few(law: Law, x: np.ndarray, losses: np.ndarray) -> None:
 
 
 def _solve(
-    law: Law, x: np.ndarray, logs: np.ndarray, start: np.ndarray, delta: float, *, tolerance: float
+    law: Law,
+    x: np.ndarray,
+    logs: np.ndarray,
+    start: np.ndarray,
+    delta: float,
+    scales: np.ndarray | float,
+    tolerance: float,
 ) -> np.ndarray:
     low, high = law.bounds(np.exp(logs))
+    each = np.broadcast_to(scales, len(logs))[:, None]
     solution = least_squares(
-        lambda theta: np.log(law.loss(theta, x)) - logs,
+        lambda theta: (np.log(law.loss(theta, x)) - logs) / scales,
         np.clip(start, low, high),
-        jac=lambda theta: law.slopes(theta, x),  # pyright: ignore[reportArgumentType]
+        jac=lambda theta: law.slopes(theta, x) / each,  # pyright: ignore[reportArgumentType]
         bounds=(low, high),
         loss="huber",
         f_scale=delta,

@@ -23,9 +23,12 @@ def refit(
     logs: np.ndarray,
     weights: np.ndarray,
     *,
+    scales: np.ndarray | float = 1.0,
     delta: float = DELTA,
 ) -> np.ndarray:
     """Return the parameters (R, p) for R weightings (R, n) of the runs, each from start (p,).
+
+    Residuals count over their `scales` (n,).
 
     A damped Newton step: the curvature of residuals within delta, and of all the others what
     iterated reweighting gives them, the more of it the more the step is damped. Parameters whose
@@ -34,17 +37,18 @@ def refit(
     low, high = law.bounds(np.exp(logs))
     theta = np.clip(np.broadcast_to(start, (len(weights), start.shape[-1])), low, high).copy()
     damping = np.full(len(theta), 1e-2)
-    value = (huber(np.log(law.loss(theta, x)) - logs, delta) * weights).sum(-1)
+    each = np.broadcast_to(scales, len(logs))[:, None]
+    value = (huber((np.log(law.loss(theta, x)) - logs) / scales, delta) * weights).sum(-1)
     live = np.arange(len(theta))
     for _ in range(200):
         if not len(live):
             break
         here = theta[live]
-        off = np.log(law.loss(here, x)) - logs
+        off = (np.log(law.loss(here, x)) - logs) / scales
         edges = here <= low, here >= high
-        step = _step(off, law.slopes(here, x), weights[live], damping[live], delta, edges)
+        step = _step(off, law.slopes(here, x) / each, weights[live], damping[live], delta, edges)
         new = np.clip(here + step, low, high)
-        after = (huber(np.log(law.loss(new, x)) - logs, delta) * weights[live]).sum(-1)
+        after = (huber((np.log(law.loss(new, x)) - logs) / scales, delta) * weights[live]).sum(-1)
         gain = value[live] - after
         better = gain > 0
         theta[live[better]], value[live[better]] = new[better], after[better]

@@ -1,7 +1,7 @@
 """Which runs a law is fitted on: the frontier of a compute law, one factor with the rest held."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,19 +20,26 @@ HELD = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What a law is fitted on: factors x (n, k), losses, clusters and FLOPs (n,)."""
+    """What a law is fitted on: factors x (n, k), losses, clusters and FLOPs (n,).
+
+    `scales` (n,), or (1,) for all, is the noise of each row over that of the others (their
+    geometric mean): a fit divides residuals by it.
+    """
 
     factors: tuple[str, ...]
     x: np.ndarray
     losses: np.ndarray
     clusters: np.ndarray
     flops: np.ndarray
+    scales: np.ndarray = field(default_factory=lambda: np.ones(1))
 
     @staticmethod
     def of(runs: Runs, factors: Sequence[str]) -> "Sample":
-        """Return the runs' columns of those names as factors."""
+        """Return the runs' columns of those names as factors, scaled where they have `noise`."""
         x = np.stack([runs[name].astype(np.float64) for name in factors], 1)
-        return Sample(tuple(factors), x, runs["loss"], runs.clusters, runs["flops"])
+        noise = runs.columns.get("noise", np.ones(len(runs)))
+        scales = noise / np.exp(np.log(noise).mean())
+        return Sample(tuple(factors), x, runs["loss"], runs.clusters, runs["flops"], scales)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -40,7 +47,8 @@ class Sample:
 
     def take(self, rows: np.ndarray) -> "Sample":
         """Return the rows that a mask (n,) or indices (m,) choose."""
-        columns = (self.x, self.losses, self.clusters, self.flops)
+        scales = np.broadcast_to(self.scales, len(self))
+        columns = (self.x, self.losses, self.clusters, self.flops, scales)
         return Sample(self.factors, *(column[rows] for column in columns))
 
 
@@ -63,7 +71,7 @@ def largest(flops: np.ndarray, losses: np.ndarray) -> float:
 
 def main_grid(runs: Runs, held: Sequence[str] = ("batch", "max_events", "users")) -> Runs:
     """Return the largest group of runs that are equal in what the main grid holds."""
-    group = _groups(runs, held)
+    group = groups(runs, held)
     return runs.take(group == np.bincount(group).argmax())
 
 
@@ -77,27 +85,12 @@ def frontier(runs: Runs) -> Runs:
     least = np.inf
     for budget in range(number.max() + 1):
         rows = np.flatnonzero(number == budget)
-        group = _groups(runs.take(rows), CONFIGURATION)
+        group = groups(runs.take(rows), CONFIGURATION)
         means = np.bincount(group, runs["loss"][rows]) / np.bincount(group)
         if means.min() < least:
             least = float(means.min())
             kept.append(rows[group == means.argmin()])
     return runs.take(np.concatenate(kept))
-
-
-def noise(runs: Runs) -> tuple[float, int]:
-    """Return the sd of the log loss between seeds of one configuration, and its degrees of freedom.
-
-    NaN and 0 where no configuration was trained twice.
-    """
-    same = _groups(runs, CONFIGURATION)
-    logs = np.log(runs["loss"])
-    count = np.bincount(same)
-    mean = np.bincount(same, logs) / count
-    freedom = int((count - 1).sum())
-    if not freedom:
-        return float("nan"), 0
-    return float(np.sqrt(((logs - mean[same]) ** 2).sum() / freedom)), freedom
 
 
 def one_factor(runs: Runs, factor: str, held: Sequence[str] | None = None) -> Runs:
@@ -145,10 +138,10 @@ def edge_rates(runs: Runs) -> int:
 
 def _tried(runs: Runs) -> Iterator[np.ndarray]:
     """Yield the rows of each configuration, whatever their learning rate."""
-    same = _groups(runs, CONFIGURATION[:-1])
+    same = groups(runs, CONFIGURATION[:-1])
     yield from (np.flatnonzero(same == number) for number in range(same.max() + 1))
 
 
-def _groups(runs: Runs, keys: Sequence[str]) -> np.ndarray:
+def groups(runs: Runs, keys: Sequence[str]) -> np.ndarray:
     """Return the number (n,) of the group of rows that are equal in all `keys`."""
     return np.unique(np.stack([runs[k] for k in keys], 1), axis=0, return_inverse=True)[1].ravel()

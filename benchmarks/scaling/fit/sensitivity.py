@@ -1,7 +1,7 @@
 """Would another choice have given another law? Choices in turn, groups left out, and the ladder."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def fitted(
 ) -> Fit:
     """Return a power law fitted to the sample's factors; raises what `fit` raises."""
     law = PowerLaw.on(sample.factors, sample.x, irreducible=irreducible)
-    return fit(law, sample.x, sample.losses, delta=delta, most=most)
+    return fit(law, sample.x, sample.losses, scales=sample.scales, delta=delta, most=most)
 
 
 def choices(
@@ -43,9 +43,9 @@ def choices(
 ) -> list[Choice]:
     """Return the law of the factors under other choices; reference (1, k) is a point to compare at.
 
-    Rows: other deltas, without the cheapest budget, without the WORST residuals, the upper half of
-    the compute alone, hidden parameters for all, each other K that the table has, and, left out in
-    turn, every size and every budget (a jackknife).
+    Rows: equal weights where seeds gave others, other deltas, without the cheapest budget, without
+    the WORST residuals, the upper half of the compute alone, hidden parameters for all, each other
+    K that the table has, and, left out in turn, every size and every budget (a jackknife).
     """
     sample = Sample.of(runs, factors)
 
@@ -60,6 +60,8 @@ def choices(
         return Choice(name, len(sample), coefficients, float(law.loss(at)[0]))
 
     made = [choice("as reported", sample)]
+    if np.ptp(sample.scales):
+        made.append(choice("equal weights", replace(sample, scales=np.ones(1))))
     made += [choice(f"delta {d:g}", sample, delta=d) for d in DELTAS]
     keep = np.argsort(np.abs(base.residuals), kind="stable")[: max(0, len(sample) - WORST)]
     parts = {

@@ -11,13 +11,13 @@ from benchmarks.scaling.fit.law_intervals import Bootstrap, bootstrap
 from benchmarks.scaling.fit.laws import Law, PowerLaw, RepeatedLaw
 from benchmarks.scaling.fit.least_squares import DELTA, fit
 from benchmarks.scaling.fit.run_table import Runs, fit_rows
+from benchmarks.scaling.fit.seed_noise import SeedNoise, seed_noise
 from benchmarks.scaling.fit.selection import (
     HELD,
     Sample,
     best_rates,
     frontier,
     main_grid,
-    noise,
     one_factor,
 )
 from benchmarks.scaling.fit.sensitivity import FEW
@@ -51,9 +51,14 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Laws:
-    """The bootstrapped laws by name, the rows of each, and why others are not there."""
+    """The bootstrapped laws by name, the rows of each, and why others are not there.
+
+    `noise` is that of the seeds by the `size` of the surface; rows weigh by it where it is known.
+    """
 
     runs: Runs
+    noise: SeedNoise
+    size: str
     fits: Mapping[str, Bootstrap]
     rows: Mapping[str, Runs]
     refused: Mapping[str, str]
@@ -68,6 +73,16 @@ class Laws:
         """Return what a law was fitted on."""
         return Sample.of(self.rows[name], self.fits[name].fit.law.factors)
 
+    def seed_sd(self, name: str) -> float:
+        """Return the sd between seeds at the middle of a law's runs; NaN where it is unknown."""
+        return _middle(self.noise, self.rows[name][self.size])
+
+    def scales(self, name: str, sizes: np.ndarray) -> np.ndarray:
+        """Return the noise at sizes (m,) over that of a law's runs; 1 where none is known."""
+        if not self.noise.freedom:
+            return np.ones(len(sizes))
+        return self.noise.at(sizes) / self.seed_sd(name)
+
 
 def laws_of(config: FitConfig, runs: Runs, names: Sequence[str] = ()) -> Laws:
     """Return all laws, or those of `names`, that the rows of role "fit" allow.
@@ -75,7 +90,9 @@ def laws_of(config: FitConfig, runs: Runs, names: Sequence[str] = ()) -> Laws:
     Raises what `fit_rows` raises.
     """
     runs = fit_rows(runs, min_decades=config.min_decades, drop_unannealed=config.drop_unannealed)
-    sd = noise(runs)[0]
+    noise = seed_noise(runs, config.size)
+    if noise.freedom and noise.sd > 0:
+        runs = runs.replace(noise=noise.at(runs[config.size]))
     fits: dict[str, Bootstrap] = {}
     rows: dict[str, Runs] = {}
     refused: dict[str, str] = {}
@@ -85,14 +102,30 @@ def laws_of(config: FitConfig, runs: Runs, names: Sequence[str] = ()) -> Laws:
         try:
             sample = Sample.of(chosen, factors)
             law = _form(name, sample)
-            fitted = fit(law, sample.x, sample.losses, delta=config.delta, most=config.starts)
+            fitted = fit(
+                law,
+                sample.x,
+                sample.losses,
+                scales=sample.scales,
+                delta=config.delta,
+                most=config.starts,
+            )
+            sd = _middle(noise, chosen[config.size])
             fits[name] = bootstrap(
-                fitted, sample, resamples=config.resamples, seed=config.seed, noise=sd
+                fitted,
+                sample,
+                resamples=config.resamples,
+                seed=config.seed,
+                noise=(sd, noise.freedom),
             )
             rows[name] = chosen
         except ValueError as error:
             refused[name] = str(error)
-    return Laws(runs, fits, rows, refused)
+    return Laws(runs, noise, config.size, fits, rows, refused)
+
+
+def _middle(noise: SeedNoise, sizes: np.ndarray) -> float:
+    return float(np.exp(np.log(noise.at(sizes)).mean()))
 
 
 def _form(name: str, sample: Sample) -> Law:

@@ -82,7 +82,8 @@ def plan(config: PlanConfig) -> Plan:
     build = nearest(rows, config, size.value, cost)
     whole = build.pairs if config.fit.data == "pairs" else data.value
     x = np.array([[build.params, whole]], np.float64)
-    drawn = surface.predictive(x, seed=config.fit.seed)[:, 0]
+    scales = laws.scales("surface", np.array([build.params]))
+    drawn = surface.predictive(x, scales, seed=config.fit.seed)[:, 0]
     value = float(surface.fit.loss(x)[0])
     once = float((rows["pairs"] / np.maximum(1e-9, rows["epochs"])).max())
     factor, epochs = config.budget / float(rows["flops"].max()), build.pairs / once

@@ -123,7 +123,10 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
     law, rows = laws[config.law], laws.rows[config.law]
     most, last = float(rows["flops"].max()), largest(rows["flops"], rows["loss"])
     x = factors(config, law.fit.law.factors)
-    bands, trivials = law.predict(x, seed=config.fit.seed), laws[pure].fit.loss(x)
+    scales = np.ones(len(x))
+    if laws.noise.falls:
+        scales = laws.scales(config.law, factors(config, (config.fit.size,))[:, 0])
+    bands, trivials = law.predict(x, scales, seed=config.fit.seed), laws[pure].fit.loss(x)
     # the table is known by its content, not by its path
     choices = {name: x for name, x in vars(config.fit).items() if not isinstance(x, Path)}
     return {

@@ -31,6 +31,8 @@ def parts_of(log: Log, *, rows: int = ALL, size: int = ALL) -> Iterator[Part]:
     one because it is packed.
     """
     for number, file in enumerate(log.files):
+        if number in log.skipped:
+            continue
         if file.format != "parquet" or file.compression != "none":
             yield Part(number, file)
             continue

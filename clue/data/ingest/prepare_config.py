@@ -127,6 +127,8 @@ class PrepareConfig:
     delimiter: str | None = None
     on_bad_row: Literal["error", "drop"] = "error"
     overwrite: bool = False  # Whether a corpus that is there already is replaced.
+    append: bool = False  # Whether rows are kept, and files added to those of earlier runs.
+    compact: bool = True  # Whether the corpus is written; with `append`, rows may be added alone.
     memory_limit: str = "2GB"
     engine: Literal["duckdb", "spark"] = "duckdb"  # One machine or many; the corpus is the same.
     spark: SparkConfig = field(default_factory=SparkConfig)
@@ -183,6 +185,10 @@ def _check_names(config: PrepareConfig) -> None:
 
 
 def _check_reading(config: PrepareConfig) -> None:
+    if config.append and (config.engine != "duckdb" or config.overwrite):
+        raise ValueError("append=true goes with engine=duckdb, and with overwrite=false")
+    if not config.append and not config.compact:
+        raise ValueError("compact=false writes no corpus and keeps nothing; say append=true")
     if config.time_format is not None:
         check_format(config.time_format)
     if config.delimiter is not None and not 1 <= len(config.delimiter) <= MOST_DELIMITER:

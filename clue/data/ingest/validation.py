@@ -38,13 +38,15 @@ Rejected = tuple[int, str, str]  # row, reason, text
 class Log:
     """The files of one table ("events" or "items") and the columns of each (`columns_of`).
 
-    `rejected` holds the CSV rows that could not be split, by file number.
+    `rejected` holds the CSV rows that could not be split, by file number; `skipped` are the numbers
+    of files that are not read, for their rows are staged.
     """
 
     table: str
     files: list[LogFile]
     columns: list[list[str]]
     rejected: dict[int, list[Rejected]] = field(default_factory=dict[int, list[Rejected]])
+    skipped: frozenset[int] = frozenset()
 
     def place(self, seq: int) -> str:
         """Return "FILE row N" of a row read."""
@@ -93,9 +95,9 @@ def build_catalogue(db: duckdb.DuckDBPyConnection, *, from_items: bool) -> None:
     if from_items:
         db.execute(
             "CREATE OR REPLACE TEMP TABLE catalogue AS SELECT number AS known, c.* FROM "
-            "(SELECT service, item_id, arg_min(text, seq) AS text, min(text) <> max(text) AS differs "
-            "FROM claims WHERE reason IS NULL GROUP BY service, item_id) c "
-            "LEFT JOIN known_item USING (service, item_id)"
+            "(SELECT service, item_id, arg_min(text, seq) AS text, "
+            "min(text) <> max(text) AS differs FROM claims WHERE reason IS NULL "
+            "GROUP BY service, item_id) c LEFT JOIN known_item USING (service, item_id)"
         )
     else:
         db.execute(

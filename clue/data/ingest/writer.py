@@ -55,8 +55,8 @@ class Rows:
 
 
 def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """Return a database on disk in the directory `work`, which is made."""
-    work.mkdir()
+    """Return a database on disk in the directory `work`, which is made where it is missing."""
+    work.mkdir(exist_ok=True)
     db = duckdb.connect(str(work / "rows.duckdb"))
     try:
         db.execute(f"SET memory_limit = {quoted(memory_limit)}")
@@ -142,16 +142,18 @@ def write_items(
 
     Raises ValueError for a text of which the tokenizer makes no token at all.
     """
-    query = "SELECT item_id, number, text FROM numbered ORDER BY item"
+    _encode(db, tokenizer, limit, seen)
+    query = (
+        "SELECT item_id, n.number, text, tokens FROM numbered n "
+        "JOIN encoded ON hash = sha256(text) ORDER BY item"
+    )
     parts: list[pa.RecordBatch] = []
     tokens: list[np.ndarray] = []
     counts: list[np.ndarray] = []
     for batch in _batches(db, query):
-        parts.append(batch)
-        flat, lengths = encode(tokenizer, batch["text"].to_pylist(), limit)
-        tokens.append(flat)
-        counts.append(lengths)
-        seen(len(batch))
+        parts.append(batch.drop_columns(["tokens"]))
+        tokens.append(batch["tokens"].flatten().to_numpy())
+        counts.append(np.diff(batch["tokens"].offsets.to_numpy()))
     items = pa.Table.from_batches(parts)
     lengths = np.concatenate(counts)
     if not lengths.all():
@@ -167,6 +169,27 @@ def write_items(
     }
     write_columns(file, columns)
     return len(lengths), len(rows.values)
+
+
+def _encode(
+    db: duckdb.DuckDBPyConnection, tokenizer: Tokenizer, limit: int, seen: Callable[[int], object]
+) -> None:
+    """Add to `encoded` (hash, tokens) the texts of `numbered` that it lacks, each text once."""
+    db.execute("CREATE TABLE IF NOT EXISTS encoded (hash VARCHAR, tokens INTEGER[])")
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE texts AS SELECT text FROM "
+        "(SELECT DISTINCT text FROM numbered) ANTI JOIN encoded ON hash = sha256(text)"
+    )
+    ((total,),) = db.sql("SELECT count(*) FROM texts").fetchall()
+    for start in range(0, total, BATCH):
+        rows = f"rowid >= {start} AND rowid < {start + BATCH}"
+        texts = db.sql(f"SELECT text FROM texts WHERE {rows}").to_arrow_table()["text"]
+        flat, lengths = encode(tokenizer, texts.to_pylist(), limit)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+        db.register("new_texts", pa.table({"text": texts, "tokens": lists}))
+        db.execute("INSERT INTO encoded SELECT sha256(text), tokens FROM new_texts")
+        seen(len(texts))
 
 
 def read_histories(

@@ -38,13 +38,13 @@ def test_the_interval_of_95_percent_holds_the_truth_as_often() -> None:
 
 def test_a_new_run_spreads_more_than_the_law() -> None:
     sample = Sample.of(runs(rows()), ("params", "pairs"))
-    found = bootstrap(fitted(sample, most=4), sample, resamples=200, noise=0.02)
+    found = bootstrap(fitted(sample, most=4), sample, resamples=200, noise=(0.02, 100))
     x = sample.x[-1:]
     curve, run = found.curve(x)[0], found.predict(x)[0]
     assert run.value == curve.value
     assert run.low95 < run.low80 < curve.low80 < curve.value < curve.high80 < run.high80
     assert (run.high95 - run.low95) / run.value > 3 * 0.02
-    again = bootstrap(fitted(sample, most=4), sample, resamples=200, noise=0.02)
+    again = bootstrap(fitted(sample, most=4), sample, resamples=200, noise=(0.02, 100))
     assert again.predict(x)[0] == run
 
 

@@ -79,7 +79,7 @@ def test_the_trap_of_a_mean_is_flagged(noisy: Sample, seed: int) -> None:
 
 def test_starts_that_disagree_are_flagged(noisy: Sample) -> None:
     found = fitted(noisy)
-    seen = described(found.law, found.theta, noisy.x, noisy.losses, agreeing=0.08, starts=500)
+    seen = described(found.law, found.theta, noisy.x, noisy.losses, agreed=(0.08, 500))
     assert "only 8% of 500 starts" in seen.flags[0]
 
 

@@ -9,7 +9,6 @@ from benchmarks.scaling.fit.selection import (
     frontier,
     largest,
     main_grid,
-    noise,
     one_factor,
 )
 from tests.benchmarks.scaling.tables import row, rows, runs
@@ -54,16 +53,3 @@ def test_only_the_best_learning_rate_stays_and_edges_are_counted() -> None:
     assert mine["lr"][(mine["params"] == 24 * 64**2 + 6400) & (mine["pairs"] == 2**18)] == 3e-3
     assert edge_rates(found) == 0
     assert edge_rates(runs([*rows(), tried[1]])) == 1
-
-
-def test_the_noise_is_that_between_seeds() -> None:
-    draw = np.random.default_rng(0)
-    found = [
-        row(w, 2**16, seed=s, factor=np.exp(draw.normal(0, 0.01)))
-        for w in (16, 32)
-        for s in range(100)
-    ]
-    sd, freedom = noise(runs(found))
-    assert freedom == 198 and abs(sd / 0.01 - 1) < 0.15
-    single, none = noise(runs([row(16, 2**16)]))
-    assert none == 0 and np.isnan(single)
