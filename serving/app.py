@@ -69,10 +69,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Gate]]:
-        loading = app.state.loading = asyncio.create_task(_begin(app, chosen))
+        gate = gate_of(chosen, app.state.metrics)
+        loading = app.state.loading = asyncio.create_task(_begin(app, chosen, gate))
         share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
-        yield {"gate": gate_of(chosen, app.state.metrics)}  # to the protocol below
+        yield {"gate": gate}  # to the protocol below
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)
@@ -118,9 +119,9 @@ def _keys(settings: Settings) -> tuple[ApiKey, ...]:
     return keys
 
 
-async def _begin(app: FastAPI, settings: Settings) -> None:
+async def _begin(app: FastAPI, settings: Settings, gate: Gate) -> None:
     """Load, and answer from then on; until then all but /livez is 503."""
-    service = await asyncio.to_thread(load, settings, app.state.metrics)
+    service = await asyncio.to_thread(load, settings, app.state.metrics, lambda: gate.inside)
     if isinstance(service, Live):
         app.state.tasks = begin(service)
     app.state.service = service

@@ -39,6 +39,7 @@ class Metrics:
     def __init__(self) -> None:
         """Start at zero, in a registry of its own."""
         self.registry = CollectorRegistry()
+        self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         # of this process alone, whichever of several answers: what it watches they share
         self.watched = Watched()
         self.local = CollectorRegistry()
@@ -116,6 +117,18 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=own,
         )
+
+    def count(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer and its time."""
+        known = (route, method, status)
+        if known not in self._answers:  # to look a child up takes as long as to count
+            self._answers[known] = (
+                self.requests.labels(route, method, status),
+                self.seconds.labels(route),
+            )
+        answers, times = self._answers[known]
+        answers.inc()
+        times.observe(seconds)
 
     def serve(self, labels: Mapping[str, str]) -> None:
         """Say that this model, index and corpus answer from now on."""

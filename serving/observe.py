@@ -106,8 +106,7 @@ class Observed:
         trace = trace_of(scope)
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if route != "none" else "any"
-        self.metrics.requests.labels(route, method, status).inc()
-        self.metrics.seconds.labels(route).observe(seconds)
+        self.metrics.count(route, method, status, seconds)
         for stage, spent in trace.seconds.items():
             self.metrics.stages.labels(stage).observe(spent)
         if trace.problem is not None:

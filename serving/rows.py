@@ -80,6 +80,9 @@ def events_by_service(events: bytes, services: Sequence[str]) -> np.ndarray:
     return np.array([counts[name] for name in services], np.int64)
 
 
+_KIND_NAMES = {kind: kind.__name__.encode() for kind in (str, bytes, float, int, type(None))}
+
+
 def digest_of(*values: str | bytes | float | int | None) -> bytes:
     """Return the 16-byte hash of some values, each with its kind and length."""
     parts: list[bytes] = []
@@ -88,7 +91,7 @@ def digest_of(*values: str | bytes | float | int | None) -> bytes:
             raw = struct.pack("<d", value)
         else:
             raw = value if isinstance(value, bytes) else str(value).encode()
-        parts += [b"%s%d:" % (type(value).__name__.encode(), len(raw)), raw]
+        parts += [b"%s%d:" % (_KIND_NAMES[type(value)], len(raw)), raw]
     return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from serving.batcher import Batcher
 from serving.contents import BrokenIndex
@@ -14,6 +14,7 @@ from serving.loading import NotServable, load_engine
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.rows import BrokenStore
+from serving.server import return_memory
 from serving.settings import Settings
 from serving.sqlite import StoreBusy, StoreFull
 from serving.store import Store
@@ -23,10 +24,11 @@ from serving.upkeep import Upkeep, watch
 log = logging.getLogger("clue.serving")
 
 
-def load(settings: Settings, metrics: Metrics) -> Live | Problem:
+def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Live | Problem:
     """Load the model and the index, check that they belong together, and warm up.
 
-    Return the Problem that every request gets instead when one of these fails.
+    `inside` returns how many requests are being answered. Return the Problem that every request
+    gets instead when one of these fails.
     """
     store = None
     try:
@@ -55,6 +57,7 @@ def load(settings: Settings, metrics: Metrics) -> Live | Problem:
         batch_cost=settings.batch_tokens,
         max_wait_seconds=settings.request_seconds,
         observe=observe,
+        inside=inside,
     )
     live = Live(settings, engine, batcher, metrics, store)
     live.serve(engine, fallback)
@@ -100,7 +103,7 @@ def begin(live: Live) -> list["asyncio.Task[None]"]:
     """Start the model thread and what keeps a service in step with its store and generations."""
     live.batcher.start()
     durable = None if live.store is None else Durable(live, live.store)
-    tasks = [asyncio.create_task(watch(live, durable))]
+    tasks = [asyncio.create_task(watch(live, durable)), asyncio.create_task(return_memory())]
     if durable is not None:
         tasks.append(asyncio.create_task(durable.follow()))
         tasks.append(asyncio.create_task(Upkeep(live, durable).run()))

@@ -71,6 +71,8 @@ def program_of(words: list[str]) -> list[str] | None:
             return program
         case ["python", *program]:
             return program
+        case ["spark-submit", "--master", _, "--conf", _, *program]:
+            return program
         case ["clue", "bench", program, *arguments]:
             return [f"benchmarks.{program}", *arguments]
         case ["clue", command, *arguments]:

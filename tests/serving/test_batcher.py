@@ -36,6 +36,7 @@ def with_batcher(
     queue_size: int = 100,
     batch_cost: int = 10,
     max_wait_seconds: float = 60.0,
+    inside: Callable[[], int] = lambda: 0,
 ) -> None:
     recorder = Recorder()
     batcher: Batcher[int, int] = Batcher(
@@ -43,6 +44,7 @@ def with_batcher(
         queue_size=queue_size,
         batch_cost=batch_cost,
         max_wait_seconds=max_wait_seconds,
+        inside=inside,
     )
     batcher.start()
     try:
@@ -75,6 +77,42 @@ def test_answers_go_to_their_queries_from_one_thread() -> None:
         assert recorder.threads == {"clue-batcher"}
 
     with_batcher(test, queue_size=1000)
+
+
+@pytest.mark.parametrize(("number", "batches"), [(2, [[1, 2]]), (1, [[1], [2]])])
+def test_who_is_in_the_process_already_is_waited_for(number: int, batches: list[list[int]]) -> None:
+    """So many requests are inside when the thread looks, and the second query comes after."""
+    looked, second = threading.Event(), threading.Event()
+
+    def inside() -> int:
+        looked.set()
+        assert number == 1 or second.wait(5)
+        return number
+
+    async def test(batcher: Batcher[int, int], recorder: Recorder) -> None:
+        recorder.go.set()
+        one = batcher.submit(1, 1)
+        assert await asyncio.to_thread(looked.wait, 5)
+        if number == 1:
+            assert await asyncio.to_thread(recorder.entered.wait, 5)
+        two = batcher.submit(2, 1)
+        second.set()
+        assert await asyncio.gather(one, two) == [2, 4]
+        assert recorder.batches == batches
+
+    with_batcher(test, inside=inside)
+
+
+def test_it_is_waited_while_more_come_and_not_longer() -> None:
+    """Of a hundred that are inside none comes: they wait for a commit, say."""
+
+    async def test(batcher: Batcher[int, int], recorder: Recorder) -> None:
+        recorder.go.set()
+        started = time.monotonic()
+        assert await batcher.submit(1, 1) == 2
+        assert time.monotonic() - started < 5
+
+    with_batcher(test, inside=lambda: 100)
 
 
 def test_a_batch_takes_what_waits_up_to_the_budget_and_always_one() -> None:
