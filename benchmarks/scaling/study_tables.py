@@ -34,12 +34,12 @@ def markdown(root: Path, name: str) -> str:
     """
     folder = root / "results" / "scaling" / name
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "gate.json": rate_curves.table,
         "fit.json": laws,
         "prediction.verified.json": prediction,
         "prediction_compute.verified.json": prediction,
         "check.json": check_plan.sentence,
         "tau.json": downstream.table,
+        "gate.json": rate_curves.table,
     }
     parts = [
         show(json.loads((folder / file).read_text(encoding="utf-8")))
