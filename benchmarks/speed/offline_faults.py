@@ -20,17 +20,22 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
 from pydantic import PositiveInt
 
 from benchmarks.speed.report import Report, Row, Spread, claim
 from clue.atomic import sha256
 from clue.data.cache import CacheConfig
 from clue.data.corpus import Corpus
+from clue.data.ingest import staged
+from clue.data.ingest.ledger import ledger_folder
+from clue.data.ingest.validation import ROWS_PER_FILE
 from clue.data.store import Store
 from clue.data.upload import upload
 from clue.embed import EmbedConfig, embed, read_embeddings
@@ -41,6 +46,7 @@ from clue.synthetic.world import SyntheticConfig
 # Children begin with torch and clue imported, so that the moments lie in the work and not before.
 FORK = multiprocessing.get_context("fork")
 SHARDS = 24
+FILES = 12  # that the log is parted into
 ADDRESS = "127.0.0.1"
 URL = "s3://clue-faults/corpus"
 CREDENTIALS = {
@@ -170,9 +176,23 @@ def inside(function: Callable[[], Any]) -> Any:
 
 
 def prepare_job(config: Config, root: Path) -> Job:
-    """Return the preparation of the logs, which is one part: a kill loses all of it."""
-    recipe = demo_recipe(SyntheticConfig(out=config.logs), root / "corpus")
-    truth: dict[str, str] = {}
+    """Return the preparation of the logs in so many files; what it has staged is finished."""
+    logs = root / "logs"
+    logs.mkdir()
+    table = pq.read_table(config.logs / "events.parquet")
+    size = -(-len(table) // FILES)
+    for number in range(FILES):
+        pq.write_table(table.slice(number * size, size), logs / f"events-{number:02d}.parquet")
+    shutil.copyfile(config.logs / "items.parquet", logs / "items.parquet")
+    recipe = replace(
+        demo_recipe(SyntheticConfig(out=config.logs), root / "corpus"),
+        events=[str(logs / "events-*.parquet")],
+        items=[str(logs / "items.parquet")],
+    )
+
+    def run() -> None:
+        staged.PART = 1  # every file is a part, and staged alone
+        prepare(recipe, progress=False)
 
     def state() -> str:
         if not recipe.out or not recipe.out.exists():
@@ -180,13 +200,31 @@ def prepare_job(config: Config, root: Path) -> Job:
         Corpus.open(recipe.out)
         return whole(recipe.out, root / "prepared.json")
 
-    return Job(
-        "prepare",
-        lambda: str(prepare(recipe, progress=False)),
-        state,
-        lambda: truth,
-        lambda: shutil.rmtree(root / "corpus"),
-    )
+    def finished() -> dict[str, str]:
+        return inside(partial(staged_parts, ledger_folder(root / "corpus")))
+
+    return Job("prepare", run, state, finished, lambda: shutil.rmtree(root / "corpus"))
+
+
+def staged_parts(folder: Path) -> dict[str, str]:
+    """Return the parts that are staged in a folder, with how many rows there are and the first.
+
+    Raises AssertionError for rows of a part that is not finished, or for rows that are there twice.
+    """
+    if not (folder / "rows.duckdb").is_file():
+        return {}
+    with duckdb.connect(str(folder / "rows.duckdb")) as db:
+        names = {name for (name,) in db.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        if not {"staged", "finished"} <= names:
+            return {}
+        rows = db.sql(
+            f"SELECT seq // {ROWS_PER_FILE}, count(*), count(DISTINCT seq), min(rowid) FROM staged "
+            "GROUP BY 1"
+        ).fetchall()
+        parts = db.sql("SELECT file FROM finished WHERE log = 'events'").fetchall()
+    assert sorted(file for file, *_ in rows) == sorted(file for (file,) in parts), (rows, parts)
+    assert all(count == distinct for _, count, distinct, _ in rows), rows
+    return {str(file): f"{count} from {first}" for file, count, _, first in rows}
 
 
 def embed_job(config: Config, root: Path) -> Job:

@@ -1,7 +1,9 @@
 """Arrow files of one record batch, mapped into memory: the columns that a corpus is made of."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -9,17 +11,52 @@ import pyarrow as pa
 
 from clue.data.ragged import Ragged
 
+PIECE = 1 << 26  # bytes that are written at a time
+
 
 def history_file(path: Path, service: str) -> Path:
     """Where the histories of a service lie in the corpus directory `path`."""
     return path / f"histories_{quote(service, safe='')}.arrow"
 
 
-def write_columns(file: Path, columns: Mapping[str, pa.Array]) -> None:
-    """Write the columns as one record batch into an Arrow IPC file."""
+def write_columns(
+    file: Path, columns: Mapping[str, pa.Array], written: Callable[[], object] | None = None
+) -> None:
+    """Write the columns as one record batch into an Arrow IPC file.
+
+    `written` is called after every PIECE bytes; columns of mapped files let go of them then.
+    """
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with (
+        file.open("wb") as out,
+        pa.PythonFile(_Pieces(out, written), "w") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
         writer.write_batch(batch)
+
+
+class _Pieces(io.RawIOBase):
+    """A file that is written in pieces, whatever the size of a column."""
+
+    def __init__(self, out: BinaryIO, written: Callable[[], object] | None) -> None:
+        self._out, self._written = out, written
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._out.tell()
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def write(self, data: Any) -> int:
+        whole = memoryview(data)
+        for start in range(0, len(whole), PIECE):
+            self._out.write(whole[start : start + PIECE])
+            if self._written is not None:
+                self._written()
+        return len(whole)
 
 
 def map_columns(file: Path) -> pa.RecordBatch:

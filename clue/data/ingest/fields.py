@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from clue.data.fields import FIRST, MISSING, MOST_VALUES, OTHER, Field, FieldKind, learn_edges
+from clue.data.ingest.spool import Spool
 from clue.data.ingest.values import Column, id_sql, quoted, text_sql
 
 TRUE, FALSE = ("true", "t", "yes", "1", "1.0"), ("false", "f", "no", "0", "0.0")
@@ -128,27 +129,38 @@ def stored(db: duckdb.DuckDBPyConnection, field: Field, name: str, events: str) 
     return Stored(field, f"coalesce(values_of_{name}.row, 0) AS {name}", join, names)
 
 
-def settle(
-    column: Stored, raw: np.ndarray, is_train: np.ndarray, codes: np.ndarray
-) -> tuple[Field, np.ndarray]:
+def settle(column: Stored, raw: Spool, is_train: Spool, codes: Spool) -> tuple[Field, Spool]:
     """Return a field as its training users have it, and what is stored of it, row by row (n,).
 
     `raw` (n,) is what the query of `column` returned, `is_train` (n,) whether the event is of a
     user to train on; `codes`, uint16 (n,), is filled where the field has categories.
     """
+    values, train = raw.read(), is_train.read()
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(values), CHUNK)]
     if column.names is None:
-        step = max(1, -(-len(raw) // LEARN_FROM))
-        return replace(column.field, edges=learn_edges(raw[::step][is_train[::step]])), raw
+        step = max(1, -(-len(values) // LEARN_FROM))
+        samples = [np.empty(0, np.float32)]
+        for chunk in chunks:
+            first = -chunk.start % step
+            samples.append(values[chunk][first::step][train[chunk][first::step]])
+            _release(raw, is_train)
+        return replace(column.field, edges=learn_edges(np.concatenate(samples))), raw
     counts = np.zeros(1 + len(column.names), np.int64)
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(raw), CHUNK)]
     for chunk in chunks:
-        counts += np.bincount(raw[chunk][is_train[chunk]], minlength=len(counts))
+        counts += np.bincount(values[chunk][train[chunk]], minlength=len(counts))
+        _release(raw, is_train)
     order = np.argsort(-counts[1:], kind="stable")[:MOST_VALUES]  # ties stay sorted by name
     order = order[counts[1:][order] > 0]
     code_of = np.full(len(counts), OTHER, np.uint16)
     code_of[0] = MISSING
     code_of[1 + order] = FIRST + np.arange(len(order))
     for chunk in chunks:
-        codes[chunk] = code_of[raw[chunk]]
-    values = column.names.take(pa.array(order)).to_pylist()
-    return replace(column.field, values=tuple(values)), codes
+        codes.add(code_of[values[chunk]])
+        raw.release()
+    names = column.names.take(pa.array(order)).to_pylist()
+    return replace(column.field, values=tuple(names)), codes
+
+
+def _release(*columns: Spool) -> None:
+    for column in columns:
+        column.release()

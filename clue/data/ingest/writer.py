@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from clue.data.columns import ragged_column, write_columns
 from clue.data.fields import Field
 from clue.data.ingest.fields import Stored, settle, stored
+from clue.data.ingest.spool import Spool
 from clue.data.ingest.values import quoted
 from clue.data.ragged import Ragged
 from clue.data.text import content_of, encode
@@ -31,10 +32,9 @@ HASH = "('0x' || substr(sha256({}), 1, 15))::BIGINT"
 class History:
     """The events of a service in the order of its histories: by user, time, then as in the log.
 
-    `batches` have `user`, `item`, `seconds` and the columns of `fields`, `total` rows in all.
+    `batches` have `user`, `item`, `seconds` and the columns of `fields`.
     """
 
-    total: int
     fields: Mapping[str, Stored]
     batches: Iterable[pa.RecordBatch]
 
@@ -199,7 +199,6 @@ def read_histories(
     events = (
         f"good WHERE service = (SELECT number FROM known_service WHERE service = {quoted(service)})"
     )
-    ((total,),) = db.execute(f"SELECT count(*) FROM {events}").fetchall()
     own = {name: stored(db, field, name, events) for field, name in fields.items()}
     chosen = ", ".join(["u.user", "n.item", "seconds", *(each.select for each in own.values())])
     query = (
@@ -207,7 +206,7 @@ def read_histories(
         "JOIN numbered n ON n.known = e.item "
         f"{' '.join(each.join for each in own.values())} ORDER BY u.user, seconds, seq"
     )
-    return History(total, own, _batches(db, query))
+    return History(own, _batches(db, query))
 
 
 def write_histories(
@@ -221,32 +220,35 @@ def write_histories(
 
     Return the number of events and the fields as learnt from training users.
     """
-    total, own = history.total, history.fields
+    own = history.fields
     split = db.sql("SELECT split FROM users ORDER BY user").to_arrow_table()["split"].to_numpy()
     kinds = {"item": np.int32, "seconds": np.float64} | {n: each.dtype for n, each in own.items()}
-    flat = {name: _mapped(scratch / name, kind, total) for name, kind in kinds.items()}
-    is_train = _mapped(scratch / "is_train", np.bool_, total)
+    flat = {name: Spool(scratch / name, kind) for name, kind in kinds.items()}
+    is_train = Spool(scratch / "is_train", np.bool_)
     counts = np.zeros(len(split), dtype=np.int64)
-    start = 0
     for batch in history.batches:
-        end = start + len(batch)
         for name, column in flat.items():
-            column[start:end] = batch[name].to_numpy()
+            column.add(batch[name].to_numpy())
         user = batch["user"].to_numpy()
-        is_train[start:end] = split[user] == 0
+        is_train.add(split[user] == 0)
         firsts = np.flatnonzero(np.diff(user, prepend=-1))
         counts[user[firsts]] += np.diff(firsts, append=len(user))
-        start = end
         seen(len(batch))
     offsets = np.concatenate([[0], np.cumsum(counts)])
     columns = {"items": flat["item"], "timestamps": flat["seconds"]}
     learnt: list[Field] = []
     for name, each in own.items():
-        codes = _mapped(scratch / f"{name}.codes", np.uint16, total)
+        codes = Spool(scratch / f"{name}.codes", np.uint16)
         field, columns[each.field.name] = settle(each, flat[name], is_train, codes)
         learnt.append(field)
-    write_columns(file, {n: ragged_column(Ragged(v, offsets)) for n, v in columns.items()})
-    return start, learnt
+
+    def let_go() -> None:
+        for column in columns.values():
+            column.release()
+
+    rows = {name: ragged_column(Ragged(each.read(), offsets)) for name, each in columns.items()}
+    write_columns(file, rows, let_go)
+    return int(offsets[-1]), learnt
 
 
 def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
@@ -256,8 +258,3 @@ def _batches(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBat
 
 def _whole(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return pa.concat_arrays(column.cast(kind).chunks)
-
-
-def _mapped(file: Path, kind: type, length: int) -> np.ndarray:
-    # An empty file cannot be mapped, and a service without events needs no file.
-    return np.memmap(file, kind, "w+", shape=length) if length else np.empty(0, kind)

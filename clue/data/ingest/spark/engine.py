@@ -99,7 +99,7 @@ def read(
             name: Stored(field, name, "", values.get((service, name)))
             for field, name in fields.items()
         }
-        return History(totals[service], stored, spooled(spools[services.index(service)]))
+        return History(stored, spooled(spools[services.index(service)]))
 
     clocks = {name: settled.clocks[name] for name in services}
     return Rows(dropped, clocks, COUNTED, histories)
