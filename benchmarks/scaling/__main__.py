@@ -1,5 +1,6 @@
 """Command: a scaling study, `python -m benchmarks.scaling WHAT CONFIG_OR_TABLE [key=value ...]`.
 
+    gate        whether one learning rate suits all sizes; trains the runs that say so
     sweep       trains the runs of a grid and writes the table of them
     fit         every law of a table, with intervals and what speaks against it
     predict     what the law says of runs that are not trained yet, written once and hashed
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from clue.config import user_errors
 
 COMMANDS = {  # the module of each, imported late for its torch, and the key of its table
+    "gate": ("sweep.gate", "table"),
     "sweep": ("sweep.run", "table"),
     "fit": ("fit.law_summary", "table"),
     "predict": ("predict.predict", "fit.table"),

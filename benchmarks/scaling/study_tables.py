@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.metrics.format import markdown as table
+from benchmarks.scaling.fit import rate_curves
 from benchmarks.scaling.fit.figures import LABELS
 from benchmarks.scaling.fit.law_summary import HEAD, cells
 from benchmarks.scaling.fit.run_table import Runs, read_runs
@@ -38,6 +39,7 @@ def markdown(root: Path, name: str) -> str:
         "prediction_compute.verified.json": prediction,
         "check.json": check_plan.sentence,
         "tau.json": downstream.table,
+        "gate.json": rate_curves.table,
     }
     parts = [
         show(json.loads((folder / file).read_text(encoding="utf-8")))

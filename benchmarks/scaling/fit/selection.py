@@ -7,7 +7,8 @@ import numpy as np
 
 from benchmarks.scaling.fit.run_table import Runs
 
-CONFIGURATION = ("params", "pairs", "users", "steps", "batch", "max_events", "lr")
+SHAPE = ("params", "width", "layers")  # 16 x 4 layers may have the parameters of 32 x 1
+CONFIGURATION = (*SHAPE, "pairs", "users", "steps", "batch", "max_events", "lr")
 # Of each factor what is held while it varies. `steps` beside `batch` is the other comparison.
 HELD = {
     "params": ("pairs", "users", "batch", "max_events"),

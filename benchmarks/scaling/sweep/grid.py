@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from benchmarks.scaling.fit.rate_curves import rate_of
 from benchmarks.scaling.sweep.cost import Facts, facts_of
 from benchmarks.scaling.sweep.sweep_config import ROLES, Grid, Role, SweepConfig
 from clue.config import load
@@ -88,7 +89,7 @@ def lay_out(config: SweepConfig) -> list[Point]:
 
 def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, PretrainConfig, float]]:
     """Return size, run (its length still open) and budget of each combination of a grid."""
-    axes = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths)]
+    axes = [axis or [None] for axis in (grid.users, grid.batches, grid.lengths, grid.rates)]
     base = load(PretrainConfig, config.pretrain, config.overrides)
     trunk = config.schedule == "trunk"
     if trunk and base.optimizer.patience:
@@ -99,8 +100,10 @@ def _combinations(config: SweepConfig, grid: Grid) -> Iterator[tuple[str, Pretra
     length = "decoder.max_events" if base.objective == "next_item" else "views.max_events"
     wsd = ["optimizer.schedule=wsd", f"optimizer.decay_share={config.decay_share}"]
     for size, values in product(grid.sizes or config.sizes, product(*axes, grid.seeds)):
-        changes = zip(("users", "batch", length, "seed"), values, strict=True)
+        names = ("users", "batch", length, "optimizer.lr", "seed")
+        changes = zip(names, values, strict=True)
         keys = [*config.overrides, *config.sizes[size].overrides(base.objective)]
+        keys += [f"optimizer.lr={rate_of(config.gate, size)}"] if config.gate else []
         keys += [f"{key}={value}" for key, value in changes if value is not None]
         keys += ["trackers=[]", f"runs={config.runs}", *grid.overrides, *(wsd if trunk else [])]
         run = load(PretrainConfig, config.pretrain, [*keys, "steps=1000000000"])

@@ -180,8 +180,13 @@ def _refuse_unpredicted(config: SweepConfig, study: Sweep) -> None:
         )
 
 
+def stopping() -> None:
+    """Let a SIGTERM end this process as Ctrl-C does, so that running points save a checkpoint."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the command line; SIGTERM and Ctrl-C let the running points save a checkpoint."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stopping()
     if run_command(SweepConfig, sweep, argv, description=__doc__):
         raise SystemExit(1)

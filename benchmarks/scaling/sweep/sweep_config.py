@@ -67,8 +67,9 @@ class Grid:
 
     `sizes` are names, none for all; `budgets` are what a run may spend, in `unit` or the sweep's;
     `users` how many training users it learns from, nested subsets, 0 for all; `lengths` the longest
-    history that is read. Points of fewer than `least_steps` or more than `most_steps` are left out
-    (0: no limit): so a grid of sizes and FLOPs becomes the band in which they suit each other.
+    history that is read; `rates` the learning rates. Points of fewer than `least_steps` or more
+    than `most_steps` are left out (0: no limit): so a grid of sizes and FLOPs becomes the band in
+    which they suit each other.
     `overrides` are of all its points. Role `held_out` is never fitted: it is what a law must
     predict; `check` is neither. `arm` names what sets its points apart in a comparison.
     """
@@ -78,6 +79,7 @@ class Grid:
     users: list[int] = field(default_factory=list[int])
     batches: list[int] = field(default_factory=list[int])  # Batches to try.
     lengths: list[int] = field(default_factory=list[int])
+    rates: list[float] = field(default_factory=list[float])
     seeds: list[int] = field(default_factory=lambda: [0])  # Seeds to try.
     role: Role = "fit"
     least_steps: int = 0
@@ -99,6 +101,7 @@ class Grid:
 class SweepConfig:
     """The study: `pretrain` is the config of the run that `sizes` and `grids` vary.
 
+    `gate` is a file of `python -m benchmarks.scaling gate`, of which the sizes have their rates.
     `unit` is what budgets count: FLOPs, steps, or pairs (batch x steps). Points of `roles` alone
     are trained: first `[fit]`; `[fit, held_out]` once their losses are predicted. `most_epochs`
     refuses runs that read their data oftener, 0 allows it.
@@ -117,6 +120,7 @@ class SweepConfig:
     pretrain: Path
     overrides: list[str] = field(default_factory=list[str])  # Pretraining keys of all points.
     unit: Unit = "flops"
+    gate: Path | None = None
     schedule: Literal["trunk", "own"] = "trunk"
     sizes: dict[str, Size]
     grids: list[Grid]
@@ -135,6 +139,9 @@ class SweepConfig:
         """Refuse unknown sizes, and shares that leave no room for each other."""
         if not self.sizes or not self.grids:
             raise ValueError("sizes and grids must hold at least one each")
+        rated = [name for name, size in self.sizes.items() if size.lr is not None]
+        if self.gate and rated:
+            raise ValueError(f"size {rated[0]} has an lr and {self.gate} one too; leave one out")
         for grid in self.grids:
             unknown = [name for name in grid.sizes if name not in self.sizes]
             if unknown:

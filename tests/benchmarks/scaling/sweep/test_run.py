@@ -15,6 +15,7 @@ from benchmarks.json_files import hashed
 from benchmarks.scaling.sweep import launch
 from benchmarks.scaling.sweep import run as command
 from benchmarks.scaling.sweep.cost import batch_flops
+from benchmarks.scaling.sweep.gate import gate
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.run import Sweep, sweep
 from benchmarks.scaling.sweep.run_records import finished
@@ -250,3 +251,20 @@ def test_points_start_on_all_places_and_branches_wait_for_their_trunk(
     finally:
         for one in now.running:
             one.stop()
+
+
+def test_the_gate_trains_what_is_missing_and_writes_what_it_says(
+    world: Corpus, tmp_path: Path, forked: list[str]
+) -> None:
+    grids = [Grid(budgets=[8], rates=[1e-3, 4e-3, 1.6e-2])]
+    config = tiny.study(tmp_path, world, grids=grids, validations=1)
+    tree = gate(config)
+    assert tree is not None and len(forked) == 6
+    assert json.loads((config.out / "gate.json").read_text()) == tree
+    losses = {(row["size"], row["lr"]): row["loss"] for row in rows(config).values()}
+    assert len(losses) == 6
+    for one in tree["sizes"]:
+        known = {losses[one["size"], rate] for rate in one["rates"]}
+        assert known == set(one["losses"])
+    assert gate(config) == tree and len(forked) == 6  # nothing is trained twice
+    assert gate(replace(config, dry=True)) is None

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from benchmarks.json_files import write_json
 from benchmarks.scaling.sweep.cost import facts_of
 from benchmarks.scaling.sweep.grid import lay_out
 from benchmarks.scaling.sweep.progress import Board, work_left
@@ -55,6 +56,39 @@ def test_axes_multiply_and_the_same_point_of_two_grids_is_one(
         (0, 16, 8),
     }
     assert {point.facts.users for point in points} == {40, 80}
+
+
+def test_rates_are_an_axis_or_come_of_a_gate(world: Corpus, tmp_path: Path) -> None:
+    config = tiny.study(tmp_path, world, grids=[Grid(budgets=[20], rates=[1e-3, 4e-3])])
+    rates = {(point.size, point.run.optimizer.lr) for point in lay_out(config)}
+    assert rates == {(size, rate) for size in "ab" for rate in (1e-3, 4e-3)}
+    gate = tmp_path / "gate.json"
+    gated = replace(config, gate=gate, grids=[Grid(budgets=[20])])
+    with pytest.raises(ValueError, match=r"lr and .*gate\.json one too"):
+        replace(gated, sizes={"a": Size(width=8, layers=1, head=8, lr=1e-3)})
+    sizes = [{"size": "a", "rate": 3e-3, "why": ""}, {"size": "b", "rate": None, "why": "edge"}]
+    write_json(gate, {"passes": True, "shared": 2e-3, "sizes": sizes})
+    assert {point.run.optimizer.lr for point in lay_out(gated)} == {2e-3}
+    write_json(gate, {"passes": False, "shared": 2e-3, "sizes": sizes})
+    (alone,) = lay_out(replace(gated, grids=[Grid(sizes=["a"], budgets=[20])]))
+    assert alone.run.optimizer.lr == 3e-3
+    with pytest.raises(ValueError, match="no rate for b: edge"):
+        lay_out(gated)
+
+
+def test_all_sizes_read_the_same_batches_and_tell_the_same_users_apart(
+    world: Corpus, tmp_path: Path
+) -> None:
+    points = lay_out(tiny.study(tmp_path, world, grids=[Grid(budgets=[20], rates=[1e-3, 4e-3])]))
+    assert len({point.facts.eval_set for point in points}) == 1
+    assert len({point.facts.params for point in points}) == 2
+    first, *others = (Contrastive(point.run, world) for point in points)
+    for step in (0, 7):
+        batch = first.draw(step)
+        for other in others:
+            again = other.draw(step)
+            for name, values in vars(batch).items():
+                np.testing.assert_array_equal(getattr(again, name), values)
 
 
 def test_the_warm_up_is_that_of_the_shortest_run_not_held_out(
