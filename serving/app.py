@@ -24,7 +24,7 @@ from serving.keys import ApiKey
 from serving.live import Live, not_ready
 from serving.metrics import Metrics
 from serving.observe import Observed, telemetry_of
-from serving.problems import install
+from serving.problems import Problem, install
 from serving.routes import (
     embed,
     explore,
@@ -39,7 +39,7 @@ from serving.routes import (
 )
 from serving.server import drain_on_sigterm, share_interpreter
 from serving.settings import Settings
-from serving.start import begin, end, load
+from serving.start import AWAY, begin, end, load
 from serving.turns import Turns
 
 log = logging.getLogger("clue.serving")
@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         share_interpreter()
         drain_on_sigterm(lambda: setattr(app.state, "draining", True), chosen.drain_seconds)
         yield {"gate": gate}  # to the protocol below
+        app.state.draining = True  # nothing is loaded any more
         await loading
         if isinstance(app.state.service, Live):
             await end(app.state.service, app.state.tasks)
@@ -121,7 +122,12 @@ def _keys(settings: Settings) -> tuple[ApiKey, ...]:
 
 async def _begin(app: FastAPI, settings: Settings, gate: Gate) -> None:
     """Load, and answer from then on; until then all but /livez is 503."""
-    service = await asyncio.to_thread(load, settings, app.state.metrics, lambda: gate.inside)
+    given = (settings, app.state.metrics, lambda: gate.inside)
+    service = await asyncio.to_thread(load, *given)
+    while isinstance(service, Problem) and service.kind == AWAY and not app.state.draining:
+        app.state.service = service
+        await asyncio.sleep(1)
+        service = await asyncio.to_thread(load, *given)
     if isinstance(service, Live):
         app.state.tasks = begin(service)
     app.state.service = service

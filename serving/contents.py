@@ -27,7 +27,8 @@ class Contents:
     say how the texts of a service were made. `item_blocks` (I, E) are the whole vectors of a model
     with blocks, whose columns are `item_block_columns`. `user_ids` is sorted by UTF-8 bytes; user n
     has seen the items `seen_values[seen_offsets[n]:seen_offsets[n + 1]]` and has `user_events`
-    (N, services), or where there is none so many. What the store of this name wrote up to the write
+    (N, services), or where there is none so many; items were met `item_events` (I,) times, or
+    where there is none so often. What the store of this name wrote up to the write
     `store_seq` is in it.
     """
 
@@ -48,6 +49,7 @@ class Contents:
     seen_offsets: np.ndarray
     user_states: np.ndarray | None = None
     user_events: np.ndarray | None = None
+    item_events: np.ndarray | None = None
     store: str = ""
     store_seq: int = 0
     item_blocks: np.ndarray | None = None

@@ -8,23 +8,24 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from clue.evaluation.encode import normalised
 from clue.inference.encoder import Encoder
 from serving.filters import UserFilter
-from serving.index import Index, Search
 from serving.rows import StoredUser, StoredVector, events_by_service
+from serving.vectors import Search, Vectors
 
 FIRST_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A moment of a delta: the dead rows of the base, and the nearest living users by query."""
+    """A moment of a delta: who is left out of the generation, and the nearest living by query."""
 
-    dead: np.ndarray
+    left_out: Any
     nearest: list[list[tuple[str, float]]]
 
 
@@ -35,9 +36,10 @@ class Delta:
     has not embedded, with the write that it has to read: they are in no answer until it has.
     """
 
-    def __init__(self, encoder: Encoder, index: Index, *, after: int) -> None:
+    def __init__(self, encoder: Encoder, index: Vectors, *, after: int) -> None:
         """Start with nothing changed since the write `after`, which `index` holds."""
         self._encoder, self._index = encoder, index
+        self._services = index.catalogue.services
         self.applied = after
         self.missing: dict[str, int] = {}
         self._waiting: dict[str, np.ndarray] = {}  # the events of the missing by service
@@ -45,9 +47,9 @@ class Delta:
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._row_of: dict[str, int] = {}
-        self._vectors = np.empty((FIRST_ROWS, index.width), np.float32)
-        self._events = np.empty((FIRST_ROWS, len(index.services)), np.int64)
-        self._alive = np.ones(index.num_users, bool)
+        self._vectors = np.empty((FIRST_ROWS, index.catalogue.width), np.float32)
+        self._events = np.empty((FIRST_ROWS, len(self._services)), np.int64)
+        self._written: dict[str, int] = {}  # the last write of each user in it
 
     def __len__(self) -> int:
         """Return how many users have a vector here."""
@@ -55,12 +57,12 @@ class Delta:
 
     @property
     def num_dead(self) -> int:
-        """How many rows of the base are dead."""
-        return len(self._alive) - int(self._alive.sum())
+        """How many users of the generation are replaced or deleted."""
+        return self._index.num_left_out
 
-    def keeps(self, row: int) -> bool:
-        """Return whether a row of the base is still a user's."""
-        return bool(self._alive[row])
+    def keeps(self, user_id: str) -> bool:
+        """Return whether what the generation says of a user still holds."""
+        return user_id not in self._written
 
     def vector(self, user_id: str) -> np.ndarray | None:
         """Return the unit vector (S,) by which a user written since is compared, None without."""
@@ -89,19 +91,19 @@ class Delta:
     def seen(
         self, vectors: np.ndarray, searches: Sequence[Search], without: Sequence[str | None]
     ) -> Seen:
-        """Return the dead rows and, by row of `vectors` (m, S), the nearest `k` users, best first.
+        """Return who is left out and, by row of `vectors` (m, S), the nearest `k`, best first.
 
         `without` are users to leave out. Both are of one moment: a user who moved from the base to
         here is in one of the two. Equal scores are in the order of ids.
         """
         with self._lock:
-            dead = np.flatnonzero(~self._alive)
+            left_out = self._index.left_out(self._written)
             scores = vectors @ self._vectors[: len(self._ids)].T
             nearest = [
                 self._best(row, search, own)
                 for row, search, own in zip(scores, searches, without, strict=True)
             ]
-        return Seen(dead, nearest)
+        return Seen(left_out, nearest)
 
     def _best(
         self, scores: np.ndarray, search: Search, without: str | None
@@ -121,14 +123,13 @@ class Delta:
         return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
 
     def _apply(self, user: StoredUser, made: StoredVector | None) -> None:
-        base = self._index.user_row(user.user_id)
-        if base is not None:
-            self._alive[base] = False
+        self._index.leave_out(user.user_id)
+        self._written[user.user_id] = user.seq
         self.missing.pop(user.user_id, None)
         self._remove(user.user_id)
         if user.events is not None:
             self.newest = max(self.newest, user.written)
-            counts = events_by_service(user.events, self._index.services)
+            counts = events_by_service(user.events, self._services)
             if made is None:
                 self.missing[user.user_id] = user.seq
                 self._waiting[user.user_id] = counts
@@ -164,6 +165,14 @@ class Delta:
             self._row_of[last] = row
             self._vectors[row] = self._vectors[len(self._ids)]
             self._events[row] = self._events[len(self._ids)]
+
+    def settle(self, seq: int) -> None:
+        """Let go of users whose last write is not after `seq`: the generation holds them now."""
+        with self._lock:
+            for user_id in [u for u, last in self._written.items() if last <= seq]:
+                if user_id not in self.missing:
+                    self._remove(user_id)
+                    del self._written[user_id]
 
     def age(self) -> float:
         """Return the seconds since its newest vector was written; 0 without any."""

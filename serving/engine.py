@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
@@ -14,9 +14,9 @@ from clue.inference.events import Described, text_of
 from serving.base_index import Hits
 from serving.contents import is_unit
 from serving.delta import Delta
-from serving.index import Index, Search, unit_or_zero
 from serving.precision import FP32, Precision, computing
 from serving.problems import invalid
+from serving.vectors import Search, Vectors, unit_or_zero
 
 # A search of 200,000 vectors costs about as much as encoding this many tokens.
 SEARCH_TOKENS = 64
@@ -48,6 +48,7 @@ class Answer:
 
     A search for items gives `hits`, one for users `users`, their ids and scores, best first.
     `started` is when its batch was begun (perf_counter), `seconds` what each stage of it took.
+    `sought` is what is still to be searched with, where the vectors are on another machine.
     """
 
     vectors: np.ndarray
@@ -55,6 +56,7 @@ class Answer:
     users: Sequence[tuple[str, float]] | None = None
     started: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    sought: np.ndarray | None = None
 
 
 class BadVector(RuntimeError):
@@ -74,7 +76,7 @@ class Engine:
     def __init__(
         self,
         encoder: Encoder,
-        index: Index,
+        index: Vectors,
         *,
         threads: int,
         delta: Delta | None = None,
@@ -85,7 +87,7 @@ class Engine:
         self.index = index
         self.delta = Delta(encoder, index, after=0) if delta is None else delta
         self.precision = precision
-        self.stamp: dict[str, str] = {"model": encoder.fingerprint, "index": index.name}
+        self.stamp: dict[str, str] = {"model": encoder.fingerprint, "index": index.catalogue.name}
         self._threads = threads
 
     def run(self, queries: Sequence[Query]) -> list[Answer | Exception]:
@@ -112,9 +114,11 @@ class Engine:
             if (search := queries[n].search) and search.blocks and not first.any()
         }
         sound = {n: first for n, first in firsts.items() if n not in blank}
-        items, users = self._items(queries, sound), self._users(queries, sound)
+        # another machine is not waited for on this thread
+        here, later = ({}, sound) if self.index.remote else (sound, {})
+        items, users = self._items(queries, here), self._users(queries, here)
         seconds = {"encode": encoded - started}
-        if firsts:
+        if here:
             seconds["search"] = time.perf_counter() - encoded
         # one exception a query: each raise of a shared one would lengthen its traceback
         return [
@@ -122,9 +126,19 @@ class Engine:
             if not good[n]
             else invalid([("/blocks", "are zero for what is searched with; leave blocks out")])
             if n in blank
-            else Answer(own, items.get(n), users.get(n), started, seconds)
+            else Answer(own, items.get(n), users.get(n), started, seconds, later.get(n))
             for n, own in enumerate(vectors)
         ]
+
+    def search(
+        self, query: Query, sought: np.ndarray
+    ) -> tuple[Hits | None, Sequence[tuple[str, float]] | None]:
+        """Return the hits and the users of one query, of which one is None; for any thread.
+
+        Raises VectorsAway where another machine has them and does not answer.
+        """
+        one = {0: sought}
+        return self._items([query], one).get(0), self._users([query], one).get(0)
 
     def samples(self, tokens: int) -> list[Query]:
         """Return queries of the smallest and of the largest shape: one event, and full histories.
@@ -132,7 +146,8 @@ class Engine:
         Those of the largest have about so many `tokens` together. The first encode of each is slow.
         """
         encoder = self.encoder
-        items = [self.index.item(row) for row in range(min(self.index.num_items, 4096))]
+        catalogue = self.index.catalogue
+        items = [catalogue.item(row) for row in range(min(catalogue.num_items, 4096))]
         events = [
             (service, item_id if encoder.reads == "item_id" else text)
             for item_id, service, text in items
@@ -150,7 +165,9 @@ class Engine:
         wanted = [n for n, search in searches.items() if search.kind == "items"]
         if not wanted:
             return {}
-        nearest = self.index.search([vectors[n] for n in wanted], [searches[n] for n in wanted])
+        nearest = self.index.nearest_items(
+            [vectors[n] for n in wanted], [searches[n] for n in wanted]
+        )
         return dict(zip(wanted, nearest, strict=True))
 
     def _users(
@@ -161,18 +178,13 @@ class Engine:
         wanted = [n for n, search in searches.items() if search.kind == "users"]
         if not wanted:
             return {}
-        seen = self.delta.seen(
-            np.stack([vectors[n] for n in wanted]),
-            [searches[n] for n in wanted],
-            [queries[n].without for n in wanted],
-        )
-        alive = [
-            replace(searches[n], exclude=np.union1d(searches[n].exclude, seen.dead)) for n in wanted
-        ]
-        base = self.index.search([vectors[n] for n in wanted], alive)
+        sought, own = [vectors[n] for n in wanted], [searches[n] for n in wanted]
+        without = [queries[n].without for n in wanted]
+        seen = self.delta.seen(np.stack(sought), own, without)
+        base = self.index.nearest_users(sought, own, without, seen.left_out)
         return {
-            n: merged(self.index, hits, written, searches[n].k)
-            for n, hits, written in zip(wanted, base, seen.nearest, strict=True)
+            n: merged(known, written, searches[n].k)
+            for n, known, written in zip(wanted, base, seen.nearest, strict=True)
         }
 
     def _is_good(self, vectors: np.ndarray) -> bool:
@@ -212,12 +224,10 @@ def run_all(work: Sequence[tuple[Engine, Query]]) -> list[Answer | Exception]:
 
 
 def merged(
-    index: Index, base: Hits, written: Sequence[tuple[str, float]], k: int
+    base: Sequence[tuple[str, float]], written: Sequence[tuple[str, float]], k: int
 ) -> list[tuple[str, float]]:
     """Return the k best of both, (id, score), equal scores by id."""
-    rows = zip(base.rows.tolist(), base.scores.tolist(), strict=True)
-    hits = [*((index.user_id(row), score) for row, score in rows), *written]
-    return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
+    return sorted([*base, *written], key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
 def searched(

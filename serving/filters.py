@@ -1,5 +1,6 @@
 """Which items and users a search may answer with: filters, as masks over the rows of an index."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ Filter = ItemFilter | UserFilter
 class Filters:
     """What filters read of one generation; a mask is made once while its filter is in use.
 
-    `events` (N, S) are each user's in each service.
+    `events` (N, S) are each user's in each service, `item_events` (I,) each item's.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -56,29 +57,33 @@ class Filters:
         self._ids, self._texts = contents.item_ids, contents.item_texts
         self._service = contents.item_service
         seen, users = contents.seen_values, len(contents.user_ids)
-        self._item_events = np.bincount(seen, minlength=len(self._ids))
+        counted = np.bincount(seen, minlength=len(self._ids))
+        self.item_events = counted if contents.item_events is None else contents.item_events
         services = len(contents.services)
         owners = np.repeat(np.arange(users), np.diff(contents.seen_offsets))
         pairs = owners * services + contents.item_service[seen]
         counts = np.bincount(pairs, minlength=users * services).reshape(users, services)
         self.events = counts if contents.user_events is None else contents.user_events
         self._recent: dict[Filter, np.ndarray] = {}
+        self._lock = threading.Lock()
 
     def mask(self, wanted: Filter) -> np.ndarray:
         """Return the mask (n,) of the items or the users that a filter keeps."""
-        if wanted not in self._recent:
-            if len(self._recent) >= MOST_MASKS:
-                del self._recent[next(iter(self._recent))]
-            is_users = isinstance(wanted, UserFilter)
-            self._recent[wanted] = wanted.keeps(self.events) if is_users else self._items(wanted)
-        return self._recent[wanted]
+        with self._lock:
+            if wanted not in self._recent:
+                if len(self._recent) >= MOST_MASKS:
+                    del self._recent[next(iter(self._recent))]
+                is_users = isinstance(wanted, UserFilter)
+                mask = wanted.keeps(self.events) if is_users else self._items(wanted)
+                self._recent[wanted] = mask
+            return self._recent[wanted]
 
     def events_of(self, row: int) -> np.ndarray:
         """Return how many events a user has in each service, (S,)."""
         return self.events[row]
 
     def _items(self, wanted: ItemFilter) -> np.ndarray:
-        kept = self._item_events >= wanted.min_events
+        kept = self.item_events >= wanted.min_events
         if wanted.services:
             kept &= np.isin(self._service, wanted.services)
         if wanted.item_ids:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load, save
@@ -96,12 +97,19 @@ def publish(out: Path, contents: Contents, *, activate: bool = True) -> str:
     Path(held).rename(out / name)
     sync(out)
     if activate:
-        served = current(out) if older and (out / CURRENT).exists() else ""
-        serve(out, name)
-        for left in older:
-            if left < served and _model_of(out, left) == contents.model_fingerprint:
-                shutil.rmtree(out / left)
+        serve_next(out, name)
     return name
+
+
+def serve_next(out: Path, name: str) -> list[str]:
+    """Serve a generation from now on; return the older ones that are removed. See `publish`."""
+    served = current(out) if (out / CURRENT).exists() else ""
+    model = manifest_of(out, name).model_fingerprint
+    serve(out, name)
+    gone = [left for left in names(out) if left < served and _model_of(out, left) == model]
+    for left in gone:
+        shutil.rmtree(out / left)
+    return gone
 
 
 def serve(out: Path, name: str) -> None:
@@ -188,12 +196,10 @@ def _write_files(directory: Path, contents: Contents) -> bytes:
         "seen_values": contents.seen_values,
         "seen_offsets": contents.seen_offsets,
     }
-    if contents.user_states is not None:
-        arrays["user_states"] = contents.user_states
-    if contents.user_events is not None:
-        arrays["user_events"] = contents.user_events
-    if contents.item_blocks is not None:
-        arrays["item_blocks"] = contents.item_blocks
+    for name in ("user_states", "user_events", "item_events", "item_blocks"):
+        array: np.ndarray | None = getattr(contents, name)
+        if array is not None:
+            arrays[name] = array
     blobs: dict[str, bytes] = {
         "items.arrow": _arrow({"item_id": contents.item_ids, "text": contents.item_texts}),
         "users.arrow": _arrow({"user_id": contents.user_ids}),

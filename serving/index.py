@@ -1,104 +1,71 @@
-"""Nearest items and users over one generation. FAISS is kept in; torch is kept out."""
+"""The vectors of a generation in this process. FAISS is kept in; torch is kept out."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from serving.base_index import BaseIndex, Built, Choice, Hits
-from serving.contents import Contents, content_of, is_unit
-from serving.filters import Filter, Filters
+from serving.catalogue import TEXT_BLOCKS, Catalogue
+from serving.contents import Contents
 from serving.generation import read
 from serving.population import PopulationMap, map_of
+from serving.vectors import KnownUser, Search, require, unit_or_zero
 
 PROBES = 256  # users whose vectors the recall of an index is measured with
-# What a text is compared by: 10 nearest items of the same topic in a synthetic world of 40 topics
-# were .99 within and .97 across services, by contrastive alone .86 and .81, by lexical .98 and .95.
-TEXT_BLOCKS = ("contrastive", "lexical")
 MOST_WAYS = 4  # other choices of blocks whose vectors are kept at hand
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Search:
-    """The `k` nearest items or users, without the rows in `exclude`.
-
-    `service` restricts items to one service (an index into `Index.services`), `filter` items or
-    users to those that it keeps. With `blocks` items are compared by the mean of the cosines of
-    these blocks, and else by what ranks them.
-    """
-
-    kind: str  # "items" or "users"
-    k: int
-    exclude: np.ndarray
-    service: int | None = None
-    filter: Filter | None = None
-    blocks: tuple[str, ...] = ()
 
 
 class Index:
     """Items and users of one generation, searchable by vectors of what `Contents` compares.
 
-    A search for users has a unit vector of `width`, one for items a state of `ranking_width`; where
-    `is_cosine` the two are one and the same.
-
     Each service has a base index of its own, so that "the best of one service" needs no filter and
     "the best of all" merges a few short lists. `choice` says of which structure they are.
     """
 
+    remote = False
+
     def __init__(self, name: str, contents: Contents, choice: Choice | None = None) -> None:
         """Build the base indexes of checked `contents`."""
-        self.name = name
-        self.model_fingerprint = contents.model_fingerprint
-        self.corpus_fingerprint = contents.corpus_fingerprint
-        self.corpus_name = contents.corpus_name
-        self.services = tuple(contents.services)
-        self.width = int(contents.user_vectors.shape[1])
-        self.ranking_width = int(contents.item_vectors.shape[1])
-        self.is_cosine = contents.user_states is None
-        self.num_items = len(contents.item_ids)
+        self.catalogue = Catalogue(name, contents)
         self.num_users = len(contents.user_ids)
-        self._item_ids = contents.item_ids
-        self._item_texts = contents.item_texts
-        self._item_service = contents.item_service
+        self.store, self.store_seq = contents.store, contents.store_seq
         self._user_ids = contents.user_ids
         self._user_states = contents.user_states
         self._seen_values = contents.seen_values
         self._seen_offsets = contents.seen_offsets
-        self.templates = contents.templates
-        self.store, self.store_seq = contents.store, contents.store_seq
-        self.filters = Filters(contents)
-        self.item_blocks = contents.item_block_columns
         self._item_block_vectors = contents.item_blocks
-        self._by_content = _Lookup(contents.item_content)
-        self._by_key = _Lookup(contents.item_key)
         self._user_vectors = contents.user_vectors
+        self._alive = np.ones(self.num_users, bool)
         probes = np.random.default_rng(0).permutation(self.num_users)[:PROBES]
         self._users = _Shard(
             np.arange(self.num_users),
             BaseIndex(contents.user_vectors, choice, contents.user_vectors[probes], probes),
         )
-        states = contents.user_vectors if self.is_cosine else contents.user_states
+        states = contents.user_vectors if self.catalogue.is_cosine else contents.user_states
         assert states is not None
         self._choice = choice
+        self._map: PopulationMap | None = None
         self._ways: dict[tuple[str, ...], list[_Shard]] = {}
         self._ways[()] = self._shards(contents.item_vectors, choice, states[probes])
-        if self.item_blocks.keys() >= set(TEXT_BLOCKS):
+        if self.catalogue.item_blocks.keys() >= set(TEXT_BLOCKS):
             self._ways[TEXT_BLOCKS] = self._by_blocks(TEXT_BLOCKS, choice)
 
     def _shards(
         self, vectors: np.ndarray, choice: Choice | None, probes: np.ndarray | None
     ) -> list["_Shard"]:
-        services = [np.flatnonzero(self._item_service == s) for s in range(len(self.services))]
-        return [_Shard(rows, BaseIndex(vectors[rows], choice, probes)) for rows in services]
+        of_item, services = self.catalogue.item_service, self.catalogue.services
+        shards = [np.flatnonzero(of_item == s) for s in range(len(services))]
+        return [_Shard(rows, BaseIndex(vectors[rows], choice, probes)) for rows in shards]
 
     def _by_blocks(self, blocks: tuple[str, ...], choice: Choice | None) -> list["_Shard"]:
         """Return the items of each service, comparable by the mean cosine of some blocks."""
         vectors = self._item_block_vectors
         assert vectors is not None
-        parts = [unit_or_zero(vectors[:, slice(*self.item_blocks[name])]) for name in blocks]
+        columns = self.catalogue.item_blocks
+        parts = [unit_or_zero(vectors[:, slice(*columns[name])]) for name in blocks]
         joined = np.concatenate(parts, axis=1)
         probes = joined[np.random.default_rng(0).permutation(len(joined))[:PROBES]]
         return self._shards(joined, choice, probes / len(blocks))
@@ -121,21 +88,44 @@ class Index:
         """What the base indexes are: of "users", of each service's items, and of these by text."""
         shards = {"users": self._users}
         for blocks, by in (((), ""), (TEXT_BLOCKS, " by text")):
-            of_services = zip(self.services, self._ways.get(blocks, []), strict=False)
+            of_services = zip(self.catalogue.services, self._ways.get(blocks, []), strict=False)
             shards |= {f"items of {name}{by}": shard for name, shard in of_services}
         return {name: shard.base.built for name, shard in shards.items()}
 
-    def search(self, vectors: Sequence[np.ndarray], searches: Sequence[Search]) -> list[Hits]:
-        """Return for each of `vectors` the hits of the search beside it.
+    def nearest_items(
+        self, queries: Sequence[np.ndarray], searches: Sequence[Search]
+    ) -> list[Hits]:
+        """Return for each query the item rows of the search beside it; see `Vectors`."""
+        return self.search(queries, searches)
 
-        A result is shorter than `k` only when fewer remain. Raises ValueError for a wrong width, a
-        vector that is not finite and, for a cosine, of length one, or k below 1: FAISS would answer
-        these with rows of -1, or not at all.
+    def nearest_users(
+        self,
+        queries: Sequence[np.ndarray],
+        searches: Sequence[Search],
+        without: Sequence[str | None],
+        left_out: np.ndarray,
+    ) -> list[list[tuple[str, float]]]:
+        """Return for each query the nearest users; see `Vectors`."""
+        rows = [None if user_id is None else self.user_row(user_id) for user_id in without]
+        own = [
+            replace(search, exclude=left_out if row is None else np.union1d(left_out, [row]))
+            for search, row in zip(searches, rows, strict=True)
+        ]
+        return [
+            [
+                (self.user_id(row), score)
+                for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)
+            ]
+            for hits in self.search(queries, own)
+        ]
+
+    def search(self, queries: Sequence[np.ndarray], searches: Sequence[Search]) -> list[Hits]:
+        """Return for each query the rows, of items or users, of the search beside it.
+
+        Without those in its `exclude`. A result is shorter than `k` only when fewer remain. Raises
+        ValueError as `require` does.
         """
-        if len(vectors) != len(searches):
-            raise ValueError(f"{len(searches)} searches need as many vectors, got {len(vectors)}")
-        for vector, search in zip(vectors, searches, strict=True):
-            self._require(vector, search)
+        require(queries, searches, self.catalogue)
         parts: list[list[Hits]] = [[] for _ in searches]
         groups: dict[tuple[object, ...], list[int]] = {}  # searches of one batch
         for n, search in enumerate(searches):
@@ -143,10 +133,10 @@ class Index:
             groups.setdefault(key, []).append(n)
         for group in groups.values():
             first = searches[group[0]]
-            mask = None if first.filter is None else self.filters.mask(first.filter)
-            queries = np.stack([vectors[n] for n in group])
+            mask = None if first.filter is None else self.catalogue.filters.mask(first.filter)
+            together = np.stack([queries[n] for n in group])
             for shard in self._read_by(first):
-                hits = shard.nearest(queries, [searches[n] for n in group], mask)
+                hits = shard.nearest(together, [searches[n] for n in group], mask)
                 for n, own in zip(group, hits, strict=True):
                     parts[n].append(own)
         return [_best(own, search.k) for own, search in zip(parts, searches, strict=True)]
@@ -167,87 +157,55 @@ class Index:
         """Return the id of a user row."""
         return self._user_ids[row].as_py()
 
-    def user_vector(self, row: int) -> np.ndarray:
-        """Return the unit vector (width,) of a user row."""
-        return self._user_vectors[row]
+    def user(self, user_id: str) -> KnownUser | None:
+        """Return what is known of a user, None of one the index does not hold."""
+        row = self.user_row(user_id)
+        return None if row is None else self._known(row)
 
-    def user_state(self, row: int) -> np.ndarray:
-        """Return the vector (ranking_width,) by which items rank for a user row."""
-        return self.user_vector(row) if self._user_states is None else self._user_states[row]
+    def _known(self, row: int) -> KnownUser:
+        vector = self._user_vectors[row]
+        return KnownUser(
+            user_id=self.user_id(row),
+            vector=vector,
+            state=vector if self._user_states is None else self._user_states[row],
+            seen=self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]],
+            events=self.catalogue.filters.events_of(row),
+        )
 
-    def seen_by(self, row: int) -> np.ndarray:
-        """Return the item rows in a user's history."""
-        return self._seen_values[self._seen_offsets[row] : self._seen_offsets[row + 1]]
-
-    def seen_in(self, row: int, service: int) -> np.ndarray:
-        """Return the item rows of a user's history in a service, oldest first."""
-        seen = self.seen_by(row)
-        return seen[self._item_service[seen] == service]
-
-    def rows_from(self, prefix: str, limit: int) -> range:
-        """Return the rows of the `limit` users from the first id on that is not below `prefix`."""
+    def ids_from(self, prefix: str, limit: int) -> list[str]:
+        """Return the first `limit` ids that begin with `prefix`, ascending."""
         first = bisect_left(range(self.num_users), prefix, key=self.user_id)
-        return range(first, min(first + limit, self.num_users))
+        ids = (self.user_id(row) for row in range(first, min(first + limit, self.num_users)))
+        return [user_id for user_id in ids if user_id.startswith(prefix)]
 
-    @cached_property
+    def some_users(self, limit: int) -> list[KnownUser]:
+        """Return `limit` users, those with events in several services first: always the same."""
+        drawn = np.random.default_rng(0).permutation(self.num_users)[: 20 * limit]
+        events_of = self.catalogue.filters.events_of
+        several = np.array([np.count_nonzero(events_of(row)) for row in drawn])
+        rows = np.sort(drawn[np.argsort(-several, kind="stable")][:limit])
+        return [self._known(row) for row in rows.tolist()]
+
+    def leave_out(self, user_id: str) -> None:
+        """Keep a user out of what is nearest from now on."""
+        row = self.user_row(user_id)
+        if row is not None:
+            self._alive[row] = False
+
+    def left_out(self, written: Collection[str]) -> np.ndarray:
+        """Return the rows of those who are left out, whom a generation in memory never takes in."""
+        return np.flatnonzero(~self._alive)
+
+    @property
+    def num_left_out(self) -> int:
+        """How many users are left out."""
+        return len(self._alive) - int(self._alive.sum())
+
     def map(self) -> PopulationMap:
-        """The users on two axes."""
-        return map_of(self._user_vectors)
-
-    def rows_read(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        """Return the rows of items that the model reads as it reads the events (service, key)."""
-        return self._by_content.rows(events)
-
-    def rows_of(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        """Return the rows of the items (service, item id); without those the index lacks."""
-        return self._by_key.rows(events)
-
-    def item(self, row: int) -> tuple[str, str, str]:
-        """Return the id, the service and the text of an item row."""
-        service = self.services[self._item_service[row]]
-        return self._item_ids[row].as_py(), service, self._item_texts[row].as_py()
-
-    def width_of(self, search: Search) -> int:
-        """Return the width of the query that a search compares."""
-        if search.kind == "users":
-            return self.width
-        columns = [self.item_blocks[name] for name in search.blocks]
-        return sum(stop - start for start, stop in columns) if columns else self.ranking_width
-
-    def _require(self, vector: np.ndarray, search: Search) -> None:
-        width = self.width_of(search)
-        if vector.shape != (width,) or vector.dtype != np.float32:
-            raise ValueError(
-                f"a search for {search.kind} needs float32 ({width},), "
-                f"got {vector.dtype} {vector.shape}"
-            )
-        cosine = search.kind == "users" or (self.is_cosine and not search.blocks)
-        if not (is_unit(vector) if cosine else np.isfinite(vector)).all():
-            length = " or not of length one; normalise it" if cosine else ""
-            raise ValueError(f"a query vector is not finite{length}")
-        if search.k < 1:
-            raise ValueError(f"k is at least 1, got {search.k}")
-
-
-def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
-    """Return the rows of (n, E) at unit length; zero ones, which have no direction, stay zero."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-class _Lookup:
-    """Rows by a hash that several of them may share."""
-
-    def __init__(self, hashes: np.ndarray) -> None:
-        self._rows = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._rows]
-
-    def rows(self, events: Iterable[tuple[str, str]]) -> np.ndarray:
-        wanted = np.array([content_of(*event) for event in set(events)], dtype=np.uint64)
-        first = np.searchsorted(self._hashes, wanted, side="left")
-        last = np.searchsorted(self._hashes, wanted, side="right")
-        parts = [self._rows[a:b] for a, b in zip(first, last, strict=True)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        """Return the users on two axes."""
+        if self._map is None:
+            self._map = map_of(self._user_vectors)
+        return self._map
 
 
 class _Shard:

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Depends, Header, Request, Response
@@ -12,17 +14,22 @@ from pydantic import WithJsonSchema
 
 from serving.batcher import Batcher, BatcherStopped, QueueFull, TooLate
 from serving.engine import Answer, BadVector, Engine, Query, cost_of
+from serving.generations import Generations
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.settings import Settings
 from serving.store import Store
 from serving.trace import trace_of
 from serving.turns import end_turn
+from serving.vectors import VectorsAway
 
 log = logging.getLogger("clue.serving")
 
 FOLLOW_SECONDS = 0.02  # how often a worker looks for what the others have written
 SEEN_SECONDS = 1.0
+WAITING_THREADS = 64
+
+Made = TypeVar("Made")
 
 
 @dataclass(eq=False)
@@ -31,20 +38,25 @@ class Live:
 
     `engine` is replaced when another generation is served: a request reads it once, at its start,
     and is answered by what it has read. `store` holds the durable users, where there are such.
-    `fallback` says why an earlier generation answers than the one that should.
+    `fallback` says why an earlier generation answers than the one that should. `waiting` are the
+    threads that wait for vectors on another machine, where they are there.
     """
 
     settings: Settings
     engine: Engine
     batcher: Batcher[tuple[Engine, Query], Answer]
     metrics: Metrics
+    generations: Generations
     store: Store | None = None
     fallback: str = ""
+    waiting: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(WAITING_THREADS, "clue-waiting")
+    )
 
     def serve(self, engine: Engine, fallback: str = "") -> None:
         """Answer by `engine` from the next request on."""
         self.engine, self.fallback = engine, fallback
-        corpus = engine.index.corpus_fingerprint
+        corpus = engine.index.catalogue.corpus_fingerprint
         self.metrics.serve({**engine.stamp, "corpus": corpus})
 
 
@@ -102,6 +114,8 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
         work = live.batcher.submit((engine, query), trace.tokens, seconds)
     except (QueueFull, BatcherStopped) as refusal:
         raise too_full(refusal) if isinstance(refusal, QueueFull) else ended() from None
+    if query.search is not None and engine.index.remote:
+        work = asyncio.ensure_future(_found(live, engine, query, work))
     left = asyncio.ensure_future(_departure(request))
     live.metrics.queue.set(live.batcher.waiting)
     end_turn(request.scope)  # what is left is to wait
@@ -129,6 +143,34 @@ async def ask(live: Live, engine: Engine, request: Request, query: Query) -> Ans
         raise Problem(499, "client-closed", "the client left before the answer was ready")
     detail = f"no answer within {seconds:g} s; send less or come again"
     raise Problem(504, "too-slow", detail, headers={"retry-after": "1"})
+
+
+async def elsewhere(live: Live, engine: Engine, work: Callable[..., Made], *given: Any) -> Made:
+    """Return what `work` makes of what is given; it may wait for the vectors of another machine.
+
+    Raises Problem 503 where they are away, at the latest when the link's own time is over.
+    """
+    if not engine.index.remote:
+        return work(*given)
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(live.waiting, work, *given)
+    except VectorsAway as away:
+        retry = {"retry-after": str(away.retry_seconds)}
+        raise Problem(503, "vectors-away", f"{away}; come again", headers=retry) from None
+
+
+async def _found(
+    live: Live, engine: Engine, query: Query, encoded: "asyncio.Future[Answer]"
+) -> Answer:
+    """Return the model thread's answer with what another machine finds by it."""
+    answer = await encoded
+    if answer.sought is None:
+        return answer
+    begun = time.perf_counter()
+    hits, users = await elsewhere(live, engine, engine.search, query, answer.sought)
+    times = {**answer.seconds, "search": time.perf_counter() - begun}
+    return replace(answer, hits=hits, users=users, seconds=times, sought=None)
 
 
 def allowed_seconds(request: Request, settings: Settings) -> float:

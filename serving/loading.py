@@ -6,10 +6,11 @@ from pathlib import Path
 from clue.inference import encoder as inference
 from clue.inference.encoder import Encoder
 from clue.inference.source import find_source
+from serving.catalogue import Catalogue
 from serving.delta import Delta
 from serving.engine import Engine
-from serving.generation import Manifest, manifest_of, read
-from serving.index import Index
+from serving.generation import Manifest, manifest_of
+from serving.generations import Generations, generations_of
 from serving.precision import chosen_precision
 from serving.settings import Settings
 from serving.store import Store
@@ -30,6 +31,7 @@ def load_engine(
     store: Store | None,
     encoder: Encoder | None = None,
     count_items: Callable[[int, int], None] | None = None,
+    generations: Generations | None = None,
 ) -> Engine:
     """Return what answers by the generation `name`, with all that the store has written since.
 
@@ -38,16 +40,16 @@ def load_engine(
     not here and for users of another store, OSError and ValueError for what cannot be read.
     """
     manifest = manifest_of(settings.index, name)
-    if manifest.store and (store is None or manifest.store != store.name):
+    index = (generations or generations_of(settings)).open(name)
+    if index.store and (store is None or index.store != store.name):
         raise NotServable(
             "the index holds users of another store: serve it with that one (CLUE_STORE), or build "
             "it again with clue index overwrite=true"
         )
-    index = Index(*read(settings.index, name), settings.choice)
     is_new = encoder is None or encoder.fingerprint != manifest.model_fingerprint
     if encoder is None or is_new:
         encoder = encoder_of(settings, manifest)
-    _check_columns(encoder, index)
+    _check_columns(encoder, index.catalogue)
     delta = Delta(encoder, index, after=index.store_seq)
     precision = chosen_precision(settings.precision, encoder, index)
     if is_new and settings.item_cache_bytes:  # after both precisions have read all texts
@@ -60,17 +62,17 @@ def load_engine(
     return engine
 
 
-def _check_columns(encoder: Encoder, index: Index) -> None:
+def _check_columns(encoder: Encoder, catalogue: Catalogue) -> None:
     """Raise NotServable where the index holds other columns than the model compares.
 
     Weights alone make a fingerprint: another version of this code may compare other columns.
     """
     similarity, ranking = encoder.similarity_columns, encoder.ranking_columns
     widths = [
-        ("users", index.width, similarity.stop - similarity.start),
-        ("items", index.ranking_width, ranking.stop - ranking.start),
+        ("users", catalogue.width, similarity.stop - similarity.start),
+        ("items", catalogue.ranking_width, ranking.stop - ranking.start),
     ]
-    for name, (start, stop) in index.item_blocks.items():
+    for name, (start, stop) in catalogue.item_blocks.items():
         columns = encoder.blocks.get(name, slice(0, 0))
         widths.append((f"items' {name}", stop - start, columns.stop - columns.start))
     for what, has, wanted in widths:

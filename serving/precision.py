@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from clue.inference.encoder import Encoder
-from serving.index import Index
+from serving.vectors import Vectors
 
 log = logging.getLogger("clue.serving")
 
@@ -43,7 +43,9 @@ def computing(precision: Precision) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=precision.name == "bf16")
 
 
-def chosen_precision(wanted: Literal["fp32", "bf16"], encoder: Encoder, index: Index) -> Precision:
+def chosen_precision(
+    wanted: Literal["fp32", "bf16"], encoder: Encoder, index: Vectors
+) -> Precision:
     """Return what a model may compute in: bf16 where wanted and, on users of the index, as good."""
     if wanted == "fp32":
         return FP32
@@ -74,14 +76,16 @@ def _fallen(
     return Precision("fp32", cosine or {}, deviation or {}, reason)
 
 
-def _sample(encoder: Encoder, index: Index) -> Sequence[Sequence[tuple[str, str]]]:
+def _sample(encoder: Encoder, index: Vectors) -> Sequence[Sequence[tuple[str, str]]]:
     """Return histories of users of the index, and of its items alone."""
-    users = np.unique(np.linspace(0, index.num_users - 1, min(SAMPLE, index.num_users)).astype(int))
-    items = np.unique(np.linspace(0, index.num_items - 1, min(SAMPLE, index.num_items)).astype(int))
-    rows = [*(index.seen_by(user).tolist() for user in users), *([item] for item in items.tolist())]
+    catalogue = index.catalogue
+    last = catalogue.num_items - 1
+    items = np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))
+    users = index.some_users(SAMPLE)
+    rows = [*(user.seen.tolist() for user in users), *([item] for item in items.tolist())]
     histories: list[list[tuple[str, str]]] = []
     for each in (row for row in rows if row):
-        known = [index.item(item) for item in each]
+        known = [catalogue.item(item) for item in each]
         histories.append([(s, i if encoder.reads == "item_id" else text) for i, s, text in known])
     return histories
 

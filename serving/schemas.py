@@ -291,3 +291,6 @@ class Health(BaseModel):
     fallback: str | None = Field(
         default=None, description="why an earlier generation answers than the one that should"
     )
+    vectors: str | None = Field(
+        default=None, description="why there is no search now: whose vectors are away"
+    )

@@ -7,6 +7,7 @@ import numpy as np
 
 from clue.inference.encoder import Encoder
 from clue.inference.events import text_of
+from serving.catalogue import TEXT_BLOCKS, Catalogue
 from serving.contents import is_unit
 from serving.engine import Engine, Query, searched
 from serving.filters import ItemFilter, UserFilter
@@ -18,13 +19,13 @@ from serving.histories import (
     readable,
     reads_moments,
 )
-from serving.index import TEXT_BLOCKS, Index, Search
 from serving.problems import Problem, invalid
 from serving.rows import StoredUser
 from serving.schemas import Event
 from serving.search_schemas import ItemsFilter, SearchItemsRequest, SimilarUsersRequest, Target
 from serving.settings import Settings
 from serving.store import Store
+from serving.vectors import KnownUser, Search
 
 NOTHING = np.empty(0, np.int64)
 
@@ -32,23 +33,26 @@ NOTHING = np.empty(0, np.int64)
 def items_query(
     body: SearchItemsRequest, engine: Engine, settings: Settings, store: Store | None
 ) -> Query:
-    """Return the query of an item search; Problem as `embed_query`, and 404 for an unknown user."""
-    index = engine.index
-    service = None if body.service is None else _service(body.service, "/service", index)
+    """Return the query of an item search; Problem as `embed_query`, and 404 for an unknown user.
+
+    Raises VectorsAway where a user of the index alone is meant and their vector is elsewhere.
+    """
+    catalogue = engine.index.catalogue
+    service = None if body.service is None else _service(body.service, "/service", catalogue)
     search = Search(
         kind="items",
         k=body.k,
         exclude=NOTHING,
         service=service,
-        filter=_items_filter(body.filter, index),
+        filter=_items_filter(body.filter, catalogue),
         blocks=_item_blocks(body, engine),
     )
     if body.text is not None:
         return replace(_text_query(body, engine, settings), search=search)
     target = _target(body, search, engine, settings, store)
     exclude = NOTHING
-    if body.exclude_seen and target.row is not None:
-        exclude = np.unique(index.seen_by(target.row)).astype(np.int64)
+    if body.exclude_seen and target.known is not None:
+        exclude = np.unique(target.known.seen).astype(np.int64)
     elif body.exclude_seen:
         exclude = _rows_in(target.events, engine, settings)
     return replace(target.query, search=replace(search, exclude=exclude))
@@ -68,30 +72,27 @@ def users_query(
     wanted = None
     if body.filter is not None:
         services = [
-            _service(name, f"/filter/services/{n}", engine.index)
+            _service(name, f"/filter/services/{n}", engine.index.catalogue)
             for n, name in enumerate(body.filter.services)
         ]
         wanted = UserFilter(services=tuple(services), min_events=body.filter.min_events)
     search = Search(kind="users", k=body.k, exclude=NOTHING, filter=wanted, blocks=blocks)
     target = _target(body, search, engine, settings, store)
-    row = None if body.user_id is None else engine.index.user_row(body.user_id)
-    exclude = NOTHING if row is None else np.array([row], np.int64)
-    search = replace(search, exclude=exclude)
     return replace(target.query, search=search, without=body.user_id)
 
 
-def _service(name: str, pointer: str, index: Index) -> int:
-    if name not in index.services:
+def _service(name: str, pointer: str, catalogue: Catalogue) -> int:
+    if name not in catalogue.services:
         known = "no items of this service; GET /v1/models lists the services of the index"
         raise invalid([(pointer, known)])
-    return index.services.index(name)
+    return catalogue.services.index(name)
 
 
-def _items_filter(wanted: ItemsFilter | None, index: Index) -> ItemFilter | None:
+def _items_filter(wanted: ItemsFilter | None, catalogue: Catalogue) -> ItemFilter | None:
     if wanted is None:
         return None
     services = [
-        _service(name, f"/filter/services/{n}", index) for n, name in enumerate(wanted.services)
+        _service(name, f"/filter/services/{n}", catalogue) for n, name in enumerate(wanted.services)
     ]
     return ItemFilter(
         services=tuple(services),
@@ -104,10 +105,11 @@ def _items_filter(wanted: ItemsFilter | None, index: Index) -> ItemFilter | None
 
 def _item_blocks(body: SearchItemsRequest, engine: Engine) -> tuple[str, ...]:
     """Return the blocks that items are compared by; () for what ranks them."""
-    index, encoder = engine.index, engine.encoder
+    catalogue, encoder = engine.index.catalogue, engine.encoder
     if body.blocks is None:
         return TEXT_BLOCKS if body.text is not None and encoder.blocks else ()
-    known = [name for name in index.item_blocks if name != "activity"]  # which items have none of
+    # of activity items have nothing
+    known = [name for name in catalogue.item_blocks if name != "activity"]
     blocks = _known_blocks(body.blocks, known, "items are compared by")
     if body.text is not None and body.service is None and "aligned" in blocks:
         raise invalid([("/blocks", "aligned reads a text as one of a service; give service")])
@@ -132,7 +134,7 @@ def _text_query(body: SearchItemsRequest, engine: Engine, settings: Settings) ->
         raise invalid(
             [("/text", "the model reads item ids; search with events, vector or user_id")]
         )
-    if encoder.blocks and not engine.index.item_blocks:
+    if encoder.blocks and not engine.index.catalogue.item_blocks:
         detail = "the index is of an older version and knows no words; build it again"
         raise Problem(409, "no-texts", detail)
     if len(text.encode()) > settings.max_text_bytes:
@@ -159,15 +161,16 @@ def _rows_in(events: Sequence[Event], engine: Engine, settings: Settings) -> np.
     read = [(service, text_of(event)) for service, event in history]
     keys = zip((s for s, _ in read), engine.encoder.input_keys(read), strict=True)
     ids = [(event.service, event.item_id) for event in events if event.item_id is not None]
-    return np.union1d(engine.index.rows_read(keys), engine.index.rows_of(ids)).astype(np.int64)
+    catalogue = engine.index.catalogue
+    return np.union1d(catalogue.rows_read(keys), catalogue.rows_of(ids)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class _Meant:
-    """The user that a request means: a query, their `row` in the base or their `events`."""
+    """The user that a request means: a query, what the index has of them, or their `events`."""
 
     query: Query
-    row: int | None = None
+    known: KnownUser | None = None
     events: Sequence[Event] = ()
 
 
@@ -196,8 +199,8 @@ def _target(
 
 def _indexed(user_id: str, as_of: float | None, search: Search, engine: Engine) -> _Meant:
     """Return a user of the index alone: of them what is compared is known, and no history."""
-    row = engine.index.user_row(user_id)
-    if row is None:
+    known = engine.index.user(user_id)
+    if known is None:
         raise unknown_user()
     if as_of is not None:
         detail = "of this user only a vector is known, as of their last event; PUT their events"
@@ -206,13 +209,13 @@ def _indexed(user_id: str, as_of: float | None, search: Search, engine: Engine) 
         if search.blocks:
             detail = "of this user the ranking columns alone are known; send events or a vector"
             raise invalid([("/blocks", detail)])
-        return _Meant(Query(vector=engine.index.user_state(row)), row)
-    vector = engine.index.user_vector(row)
+        return _Meant(Query(vector=known.state), known)
+    vector = known.vector
     if search.blocks:
         whole = np.zeros(engine.encoder.width, np.float32)
         whole[engine.encoder.similarity_columns] = vector
         vector = searched(engine.encoder, whole, search.kind, search.blocks)
-    return _Meant(Query(vector=vector), row)
+    return _Meant(Query(vector=vector), known)
 
 
 def _stored(

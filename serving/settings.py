@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.base_index import Choice, Device
@@ -88,6 +88,24 @@ class Settings(BaseSettings):
     index_recall: float = Field(
         default=0.99, gt=0, le=1, description="least recall@10 that a search spends effort for"
     )
+    vectors: Literal["local", "milvus"] = Field(
+        default="local",
+        description="where vectors are searched: in each process, or by Milvus",
+    )
+    milvus_uri: str | None = Field(
+        default=None, description="of Milvus, like `http://milvus:19530`; https:// is TLS"
+    )
+    milvus_token: SecretStr | None = Field(
+        default=None, description="`user:password`, or an API key"
+    )
+    milvus_prefix: str = Field(
+        default="clue",
+        pattern="^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="how its alias and collections begin, of one index each",
+    )
+    milvus_seconds: float = Field(
+        default=2.0, gt=0, description="what one call of Milvus may take: 503 after that"
+    )
 
     keys: tuple[ApiKey, ...] = Field(
         default=(), description='JSON: `[{"name": "web", "role": "read", "sha256": "…"}]`'
@@ -113,6 +131,12 @@ class Settings(BaseSettings):
             raise ValueError("keys: two have one name or one sha256; give each its own")
         return self
 
+    @model_validator(mode="after")
+    def _reachable(self) -> "Settings":
+        if self.vectors == "milvus" and not self.milvus_uri:
+            raise ValueError("vectors: milvus wants milvus_uri, like http://milvus:19530")
+        return self
+
     def api_keys(self) -> tuple[ApiKey, ...]:
         """Return the keys of the environment and of the file; raises ValueError for a bad file."""
         if self.keys_file is None:
@@ -127,6 +151,11 @@ class Settings(BaseSettings):
     def choice(self) -> Choice:
         """What the operator wants of the indexes."""
         return Choice(kind=self.index_kind, device=self.index_device, recall=self.index_recall)
+
+
+def milvus_token() -> str:
+    """Return the token of Milvus for commands, which no command line should show."""
+    return os.environ.get("CLUE_MILVUS_TOKEN", "")
 
 
 def share(settings: Settings) -> None:

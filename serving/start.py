@@ -8,7 +8,8 @@ from serving.batcher import Batcher
 from serving.contents import BrokenIndex
 from serving.durable import Durable
 from serving.engine import Answer, BadVector, Engine, run_all
-from serving.generation import CURRENT, current, names
+from serving.generation import CURRENT, names
+from serving.generations import Generations, generations_of
 from serving.live import Live, not_ready
 from serving.loading import NotServable, load_engine
 from serving.metrics import Metrics
@@ -20,8 +21,11 @@ from serving.sqlite import StoreBusy, StoreFull
 from serving.store import Store
 from serving.store_lock import StoreRefused
 from serving.upkeep import Upkeep, watch
+from serving.vectors import VectorsAway
 
 log = logging.getLogger("clue.serving")
+
+AWAY = "vectors-away"  # at start: tried again, for it may pass
 
 
 def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Live | Problem:
@@ -30,10 +34,11 @@ def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Liv
     `inside` returns how many requests are being answered. Return the Problem that every request
     gets instead when one of these fails.
     """
-    store = None
+    store = generations = None
     try:
         store = None if settings.store is None else Store(settings.store)
-        engine, fallback = _whole(settings, store, metrics)
+        generations = generations_of(settings)
+        engine, fallback = _whole(settings, generations, store, metrics)
         # The first encode of a shape is slow; it shows too that the weights give a vector at all.
         for query in engine.samples(settings.batch_tokens):
             if isinstance(engine.run([query])[0], Exception):
@@ -42,6 +47,8 @@ def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Liv
         log.error("checkpoint %s, index %s: %s", settings.checkpoint, settings.index, error)
         if store is not None:
             store.close()
+        if generations is not None:
+            generations.close()
         return _refusal(settings, error)
 
     def observe(answers: Sequence[Answer | Exception], cost: int) -> None:
@@ -59,23 +66,31 @@ def load(settings: Settings, metrics: Metrics, inside: Callable[[], int]) -> Liv
         observe=observe,
         inside=inside,
     )
-    live = Live(settings, engine, batcher, metrics, store)
+    live = Live(settings, engine, batcher, metrics, generations, store)
     live.serve(engine, fallback)
     return live
 
 
-def _whole(settings: Settings, store: Store | None, metrics: Metrics) -> tuple[Engine, str]:
+def _whole(
+    settings: Settings, generations: Generations, store: Store | None, metrics: Metrics
+) -> tuple[Engine, str]:
     """Return what answers by the generation of now or, if it is damaged, by the newest before it.
 
     And what is said of that, "" of the one of now. What the store holds is in both. Raises what
     `load_engine` raises, and BrokenIndex where none is whole.
     """
-    served = current(settings.index)
+    served = generations.current()
     earlier = [name for name in names(settings.index) if name < served]
     damage: BrokenIndex | None = None
     for name in (served, *reversed(earlier)):
         try:
-            engine = load_engine(settings, name, store, count_items=metrics.count_items)
+            engine = load_engine(
+                settings,
+                name,
+                store,
+                count_items=metrics.count_items,
+                generations=generations,
+            )
         except (BrokenIndex, NotServable) as error:
             if damage is None and isinstance(error, NotServable):
                 raise
@@ -89,6 +104,8 @@ def _whole(settings: Settings, store: Store | None, metrics: Metrics) -> tuple[E
 
 def _refusal(settings: Settings, error: Exception) -> Problem:
     """Return what a service says that cannot start; it names no path."""
+    if isinstance(error, VectorsAway):
+        return not_ready(f"{error}; come again", kind=AWAY)
     if isinstance(error, NotServable):
         return not_ready(str(error), fingerprints=error.fingerprints)
     if isinstance(error, BrokenIndex):
@@ -104,6 +121,11 @@ def begin(live: Live) -> list["asyncio.Task[None]"]:
     live.batcher.start()
     durable = None if live.store is None else Durable(live, live.store)
     tasks = [asyncio.create_task(watch(live, durable)), asyncio.create_task(return_memory())]
+    live.metrics.watched.add(
+        "clue_vectors_away",
+        "1 while vectors on another machine are not asked for, since it did not answer",
+        lambda: float(bool(live.generations.trouble())),
+    )
     if durable is not None:
         tasks.append(asyncio.create_task(durable.follow()))
         tasks.append(asyncio.create_task(Upkeep(live, durable).run()))
@@ -117,6 +139,8 @@ async def end(live: Live, tasks: Sequence["asyncio.Task[None]"]) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.to_thread(live.batcher.stop)
+    live.waiting.shutdown(wait=False, cancel_futures=True)
+    await asyncio.to_thread(live.generations.close)
     if live.store is not None:
         await asyncio.to_thread(live.store.close)
 

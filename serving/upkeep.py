@@ -10,13 +10,10 @@ import asyncio
 import fcntl
 import json
 import logging
-import shutil
 import sys
 import time
-from pathlib import Path
 from typing import BinaryIO
 
-from serving import generation
 from serving.batcher import BatcherStopped, QueueFull
 from serving.contents import BrokenIndex
 from serving.durable import TOGETHER, Durable, write
@@ -25,11 +22,13 @@ from serving.live import Live
 from serving.loading import NotServable, load_engine
 from serving.problems import Problem
 from serving.sqlite import StoreBusy, StoreFull
+from serving.vectors import VectorsAway
 from serving.writes import Goal
 
 log = logging.getLogger("clue.serving")
 
 WATCH_SECONDS = 0.25
+AWAY_SECONDS = 1.0  # between looks at another machine
 UPKEEP_SECONDS = 0.5
 RETRY_SECONDS = 30.0  # after a build that failed: on a full disk, say
 CHANGED_SHARE = 0.1  # of a generation's users: the exact search of the rest costs a tenth of all
@@ -43,12 +42,18 @@ async def watch(live: Live, durable: Durable | None) -> None:
 
     One that is broken or cannot be served is left: the one before goes on.
     """
-    tried = live.engine.index.name
+    generations = live.generations
+    tried = live.engine.index.catalogue.name
     while True:
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(AWAY_SECONDS if generations.remote else WATCH_SECONDS)
         try:
-            name = generation.current(live.settings.index)
-            if name in (tried, live.engine.index.name):
+            if generations.remote:
+                name = await asyncio.to_thread(generations.current)
+                if name == live.engine.index.catalogue.name:
+                    await asyncio.to_thread(generations.keep_up, live.engine)
+            else:
+                name = generations.current()
+            if name in (tried, live.engine.index.catalogue.name):
                 continue
             tried = name
             engine = await prepared(live, name)
@@ -57,6 +62,8 @@ async def watch(live: Live, durable: Durable | None) -> None:
             else:
                 await asyncio.to_thread(durable.replace, engine)
             log.info("generation %s is served", name)
+        except VectorsAway:  # of which the log and /readyz tell already
+            tried = live.engine.index.catalogue.name
         except FAULTS as error:
             log.error("the generation before goes on: %s", error)
 
@@ -67,7 +74,7 @@ async def prepared(live: Live, name: str) -> Engine:
     That is done beside the model thread: in its queue the largest shape had requests refused.
     """
     load = (load_engine, live.settings, name, live.store, live.engine.encoder)
-    engine = await asyncio.to_thread(*load, live.metrics.count_items)
+    engine = await asyncio.to_thread(*load, live.metrics.count_items, live.generations)
     if engine.encoder is not live.engine.encoder:
         for query in engine.samples(live.settings.batch_tokens):
             await asyncio.to_thread(engine.run, [query])
@@ -93,6 +100,8 @@ class Upkeep:
                 await asyncio.sleep(UPKEEP_SECONDS)
                 try:
                     await self.step()
+                except VectorsAway:
+                    await asyncio.sleep(AWAY_SECONDS)
                 except FAULTS as error:
                     log.error("upkeep: %s", error)
                     self._not_before = time.monotonic() + RETRY_SECONDS
@@ -104,6 +113,8 @@ class Upkeep:
         goal = self.store.state().goal
         if goal:
             await self._pursue(goal)
+        elif self.live.generations.remote:
+            await asyncio.to_thread(self.live.generations.absorb, self.store, self.live.engine)
         elif self._much_has_changed(self.live.engine) or self._deletion_is_due():
             await self.build(self.live.engine)
         await self._forget()
@@ -116,7 +127,7 @@ class Upkeep:
         similarity, ranking = base.encoder.similarity_columns, base.encoder.ranking_columns
         command = [
             *("-m", "serving.rebuild", f"index={self.out}", f"store={self.store.directory}"),
-            f"base={json.dumps(base.index.name)}",
+            f"base={json.dumps(base.index.catalogue.name)}",
             f"similarity=[{similarity.start},{similarity.stop}]",
             f"ranking=[{ranking.start},{ranking.stop}]",
         ]
@@ -133,7 +144,7 @@ class Upkeep:
         if process.returncode:
             raise ValueError(f"no new generation: {said.decode(errors='replace')[-500:]}")
         name, deadline = made.decode().strip(), time.monotonic() + RETRY_SECONDS
-        while self.live.engine.index.name != name and time.monotonic() < deadline:
+        while self.live.engine.index.catalogue.name != name and time.monotonic() < deadline:
             await asyncio.sleep(WATCH_SECONDS)
 
     def _much_has_changed(self, engine: Engine) -> bool:
@@ -155,14 +166,17 @@ class Upkeep:
         What was embedded is in the store: after a restart the rest alone is left.
         """
         try:
-            if goal != self.live.engine.index.name:
+            if goal != self.live.engine.index.catalogue.name:
                 engine = await prepared(self.live, goal)
                 await self._embed_all(engine)
-                if self._much_has_changed(engine):
+                generations = self.live.generations
+                if generations.remote:
+                    await asyncio.to_thread(generations.absorb, self.store, engine)
+                    await asyncio.to_thread(generations.serve, goal)
+                elif self._much_has_changed(engine):
                     await self.build(engine)
                 else:
-                    with generation.writing(self.out, overwrite=True):
-                        generation.serve(self.out, goal)
+                    generations.serve(goal)
         except (BrokenIndex, NotServable, FileNotFoundError) as error:
             log.error("generation %s is not served: %s", goal, error)
         await write(self.store, [Goal(generation="")])
@@ -176,32 +190,13 @@ class Upkeep:
                 await asyncio.sleep(UPKEEP_SECONDS)
 
     async def _forget(self) -> None:
-        """Remove generations not served that have held a deleted user for too long."""
+        """Have users who were deleted a while ago leave the generations that are not served."""
         allowed = self.live.settings.forget_seconds
         if time.monotonic() < self._looked + allowed / 10:
             return
         self._looked = time.monotonic()
-        before = time.time() - allowed
-        old = [
-            name
-            for name in generation.names(self.out)
-            if name not in (generation.current(self.out), self.live.engine.index.name)
-            and (self.out / name / "manifest.json").stat().st_mtime < before
-        ]
-        gone = self.store.deleted_before(before) if old else set[str]()
-        for name in old if gone else ():
-            if await asyncio.to_thread(_holds, self.out, name, gone):
-                with generation.writing(self.out, overwrite=True):
-                    shutil.rmtree(self.out / name)
-                log.info("generation %s held deleted users and is gone", name)
-
-
-def _holds(out: Path, name: str, user_ids: set[str]) -> bool:
-    """Return whether a generation holds one of these users, or cannot say."""
-    try:
-        return not user_ids.isdisjoint(generation.read(out, name)[1].user_ids.to_pylist())
-    except BrokenIndex:
-        return True
+        given = (self.store, time.time() - allowed, self.live.engine.index.catalogue.name)
+        await asyncio.to_thread(self.live.generations.forget, *given)
 
 
 def _locked(lock: BinaryIO) -> bool:

@@ -2,6 +2,7 @@
 
 # pyright: standard
 
+import secrets
 import socket
 import threading
 import time
@@ -24,7 +25,8 @@ class Link:
     """A TCP proxy: the first `cuts` answers of over `cut_after` bytes end there, mid-transfer.
 
     While `down`, as it is from `down_after` bytes on, it accepts and closes. `delay` is slept
-    before each piece that it passes on, `sent` counts the bytes that came from the server.
+    before each piece that it passes on, `sent` counts the bytes that came from the server. With
+    `noise` what comes is no answer.
     """
 
     target: int
@@ -32,6 +34,7 @@ class Link:
     cuts: int = 0
     delay: float = 0.0
     down: bool = False
+    noise: bool = False
     down_after: int = 1 << 62
     sent: int = 0
     port: int = 0
@@ -51,6 +54,7 @@ class Link:
                 time.sleep(self.delay)
                 with self._lock:
                     self.sent += len(piece)
+                    piece = secrets.token_bytes(len(piece)) if self.noise else piece
                     self.down = self.down or self.sent > self.down_after
                     cut = self.down or (self.cuts > 0 and passed + len(piece) > self.cut_after)
                     self.cuts -= cut and not self.down

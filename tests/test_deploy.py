@@ -32,7 +32,7 @@ def test_dockerfile_and_yaml_pass_their_linters() -> None:
 
 
 def test_manifests_fit_the_schemas_of_kubernetes() -> None:
-    assert len(MANIFESTS) >= 4
+    assert len(MANIFESTS) >= 6
     for path in MANIFESTS:
         kubernetes_validate.validate(yaml.safe_load(path.read_text()), "1.33", strict=True)
 
@@ -43,6 +43,13 @@ def test_manifests_are_of_this_service() -> None:
     known = {f"CLUE_{name.upper()}" for name in Settings.model_fields} | {"OMP_NUM_THREADS"}
     environment = {each["name"]: each["value"] for each in container["env"]}
     assert environment.keys() <= known
+    milvus = manifest("milvus")
+    names = {"name": milvus["metadata"]["name"], "optional": True}
+    assert {"configMapRef": names} in container["envFrom"]
+    given = {name.removeprefix("CLUE_").lower(): value for name, value in milvus["data"].items()}
+    assert Settings(checkpoint=Path("a"), index=Path("b"), **given).vectors == "milvus"
+    labels = manifest("milvus-network")["spec"]["podSelector"]
+    assert labels == manifest("network")["spec"]["podSelector"]
     probes = ("startupProbe", "readinessProbe", "livenessProbe")
     assert {container[probe]["httpGet"]["path"] for probe in probes} == set(PROBES)
     longest = (

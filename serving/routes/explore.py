@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field
 
 from serving.auth import READ
 from serving.body import StrictRoute
+from serving.catalogue import Catalogue
 from serving.engine import Engine
 from serving.histories import from_bytes, order_of
-from serving.index import Index
-from serving.live import Live, Ready, json_response
+from serving.live import Live, Ready, elsewhere, json_response
 from serving.problems import REFUSALS
 from serving.schemas import ID_BYTES, Answer, Columns, Event, Name, Strict, pair_of
+from serving.vectors import KnownUser, Vectors
 
 MOST_USERS = 100
 MOST_NEWEST = 50
@@ -85,7 +86,8 @@ class MapAnswer(Answer):
 async def population_map(live: Ready) -> Response:
     """Return the map of the population, and what places another user on it."""
     engine = live.engine
-    made, columns = engine.index.map, engine.encoder.similarity_columns
+    made = await elsewhere(live, engine, engine.index.map)
+    columns = engine.encoder.similarity_columns
     tree = {
         **engine.stamp,
         "points": np.round(made.points, 4).tolist(),
@@ -105,10 +107,8 @@ async def users(
 ) -> Response:
     """Return ids that begin with `prefix`; without one, those of users drawn from all."""
     engine = live.engine
-    index = engine.index
-    rows = index.rows_from(prefix, limit) if prefix else _drawn(index, limit)
-    known = (index.user_id(row) for row in rows if engine.delta.keeps(row))
-    ids = [user_id for user_id in known if user_id.startswith(prefix)]
+    known = await elsewhere(live, engine, _ids, engine.index, prefix, limit)
+    ids = [user_id for user_id in known if engine.delta.keeps(user_id)]
     ids = sorted({*ids, *engine.delta.ids_from(prefix, limit)}) if prefix else ids
     return json_response({**engine.stamp, "data": ids[:limit]})
 
@@ -117,47 +117,49 @@ async def users(
 async def histories(body: HistoriesRequest, live: Ready) -> Response:
     """Return what users did: those of the generation, and those written since."""
     engine = live.engine
-    made = [_history(live, engine, user_id, body.newest) for user_id in body.user_ids]
-    return json_response({**engine.stamp, "data": [one for one in made if one is not None]})
+    made = await elsewhere(live, engine, _histories, live, engine, body)
+    return json_response({**engine.stamp, "data": made})
 
 
-def _drawn(index: Index, limit: int) -> list[int]:
-    """Return rows of users, those with events in several services first: the same at every call."""
-    drawn = np.random.default_rng(0).permutation(index.num_users)[: 20 * limit]
-    several = np.array([np.count_nonzero(index.filters.events_of(row)) for row in drawn])
-    return np.sort(drawn[np.argsort(-several, kind="stable")][:limit]).tolist()
+def _ids(index: Vectors, prefix: str, limit: int) -> list[str]:
+    if prefix:
+        return index.ids_from(prefix, limit)
+    return [user.user_id for user in index.some_users(limit)]
+
+
+def _histories(live: Live, engine: Engine, body: HistoriesRequest) -> list[dict[str, Any]]:
+    made = (_history(live, engine, user_id, body.newest) for user_id in body.user_ids)
+    return [one for one in made if one is not None]
 
 
 def _history(live: Live, engine: Engine, user_id: str, newest: int) -> dict[str, Any] | None:
     """Return where a user lies and what they did; None of who was deleted or never there."""
-    index = engine.index
-    row, vector = index.user_row(user_id), engine.delta.vector(user_id)
+    index, vector = engine.index, engine.delta.vector(user_id)
     if vector is not None:
         stored = None if live.store is None else live.store.user(user_id)
         if stored is None or stored.events is None:  # deleted a moment ago
             return None
-        services = _stored_services(from_bytes(stored.events), index.services, newest)
-    elif row is not None and engine.delta.keeps(row):
-        services, vector = _services(index, row, newest), index.user_vector(row)
+        services = _stored_services(from_bytes(stored.events), index.catalogue.services, newest)
+    elif engine.delta.keeps(user_id) and (known := index.user(user_id)) is not None:
+        services, vector = _services(index.catalogue, known, newest), known.vector
     else:
         return None
     return {
         "user_id": user_id,
-        "at": index.map.places(vector[None])[0].tolist(),
+        "at": index.map().places(vector[None])[0].tolist(),
         "services": services,
     }
 
 
-def _services(index: Index, row: int, newest: int) -> list[dict[str, Any]]:
-    counts = index.filters.events_of(row)
+def _services(catalogue: Catalogue, user: KnownUser, newest: int) -> list[dict[str, Any]]:
     services: list[dict[str, Any]] = []
-    for service in np.flatnonzero(counts).tolist():
-        met = index.seen_in(row, service)
-        items = [index.item(item) for item in met[len(met) - min(newest, len(met)) :].tolist()]
+    for service in np.flatnonzero(user.events).tolist():
+        seen = catalogue.among(user.seen, service)
+        items = [catalogue.item(row) for row in seen[len(seen) - min(newest, len(seen)) :].tolist()]
         services.append(
             {
-                "service": index.services[service],
-                "events": len(met),
+                "service": catalogue.services[service],
+                "events": int(user.events[service]),
                 "newest": [{"item_id": item_id, "text": text} for item_id, _, text in items],
             }
         )

@@ -23,8 +23,15 @@ async def startupz(live: Ready) -> Response:
 
 @router.get("/readyz", response_model=Health)
 async def readyz(request: Request, live: Ready) -> Response:
-    """Answer while model, index and model thread do; 503 with the reason when not."""
+    """Answer while model, index and model thread do; 503 with the reason when not.
+
+    Where vectors on another machine are away it is "degraded": all instances miss them alike, and
+    embedding and stored vectors go on.
+    """
     if request.app.state.draining:
         raise not_ready("the process is about to end; ask another", kind="draining")
     known = {"fallback": live.fallback} if live.fallback else {}
-    return json_response({"status": "ready", **live.engine.stamp, **known})
+    away = live.generations.trouble()
+    if away:
+        known["vectors"] = away
+    return json_response({"status": "degraded" if away else "ready", **live.engine.stamp, **known})

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -14,8 +13,8 @@ from serving.body import StrictRoute
 from serving.contents import BrokenIndex
 from serving.durable import write
 from serving.engine import columns_of
-from serving.generation import NAME, manifest_of, names, serve, writing
-from serving.live import Live, Ready, json_response
+from serving.generation import NAME, manifest_of, names
+from serving.live import Live, Ready, elsewhere, json_response
 from serving.loading import model_folder
 from serving.problems import REFUSALS, Problem
 from serving.schemas import ID_BYTES, ModelsAnswer
@@ -31,6 +30,7 @@ Generation = Annotated[str, InPath(pattern=f"^{NAME.pattern}$")]
 async def models(live: Ready) -> Response:
     """Return which model and index are served, and the limits of a request."""
     encoder, index, settings = live.engine.encoder, live.engine.index, live.settings
+    catalogue = index.catalogue
     model = {
         "id": encoder.fingerprint,
         "width": encoder.width,
@@ -46,13 +46,13 @@ async def models(live: Ready) -> Response:
         "precision": asdict(live.engine.precision),
     }
     generation = {
-        "id": index.name,
-        "model": index.model_fingerprint,
-        "corpus": index.corpus_fingerprint,
-        "corpus_name": index.corpus_name,
-        "templates": index.templates,
-        "services": index.services,
-        "items": index.num_items,
+        "id": catalogue.name,
+        "model": catalogue.model_fingerprint,
+        "corpus": catalogue.corpus_fingerprint,
+        "corpus_name": catalogue.corpus_name,
+        "templates": catalogue.templates,
+        "services": catalogue.services,
+        "items": catalogue.num_items,
         "users": index.num_users,
         "searched_by": {name: asdict(built) for name, built in index.built.items()},
     }
@@ -96,13 +96,8 @@ async def activate(generation: Generation, body: ActivateRequest, live: Ready) -
     if live.store is not None:
         await write(live.store, [Goal(generation=generation)])
     else:
-        await asyncio.to_thread(_serve, out, generation)
+        await elsewhere(live, live.engine, live.generations.serve, generation)
     return json_response({**live.engine.stamp, "activating": generation}, 202)
-
-
-def _serve(out: Path, generation: str) -> None:
-    with writing(out, overwrite=True):
-        serve(out, generation)
 
 
 def _generations(live: Live) -> list[dict[str, Any]]:
@@ -119,7 +114,7 @@ def _generations(live: Live) -> list[dict[str, Any]]:
                 "model": manifest.model_fingerprint,
                 "users": manifest.num_users,
                 "items": manifest.num_items,
-                "served": name == live.engine.index.name,
+                "served": name == live.engine.index.catalogue.name,
             }
         )
     return kept

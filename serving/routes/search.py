@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving.auth import READ
 from serving.body import ModelRoute
-from serving.live import Seen, ask, json_response
+from serving.live import Seen, ask, elsewhere, json_response
 from serving.problems import REFUSALS
 from serving.search_queries import items_query, users_query
 from serving.search_schemas import (
@@ -23,13 +23,13 @@ router = APIRouter(prefix="/v1", route_class=ModelRoute, responses=REFUSALS, dep
 async def search_items(body: SearchItemsRequest, request: Request, live: Seen) -> Response:
     """Return the items that fit a user best, or that are most like a text."""
     engine = live.engine
-    index = engine.index
-    query = items_query(body, engine, live.settings, live.store)
+    given = (body, engine, live.settings, live.store)
+    query = await elsewhere(live, engine, items_query, *given)
     answer = await ask(live, engine, request, query)
     assert answer.hits is not None
     data: list[dict[str, Any]] = []
     for row, score in zip(answer.hits.rows.tolist(), answer.hits.scores.tolist(), strict=True):
-        item_id, service, text = index.item(row)
+        item_id, service, text = engine.index.catalogue.item(row)
         data.append({"item_id": item_id, "service": service, "text": text, "score": score})
     return json_response({**engine.stamp, "data": data})
 
@@ -38,7 +38,8 @@ async def search_items(body: SearchItemsRequest, request: Request, live: Seen) -
 async def similar_users(body: SimilarUsersRequest, request: Request, live: Seen) -> Response:
     """Return the users of the index most like a user."""
     engine = live.engine
-    query = users_query(body, engine, live.settings, live.store)
+    given = (body, engine, live.settings, live.store)
+    query = await elsewhere(live, engine, users_query, *given)
     answer = await ask(live, engine, request, query)
     assert answer.users is not None
     data = [{"user_id": user_id, "score": score} for user_id, score in answer.users]

@@ -25,7 +25,7 @@ from serving.histories import (
     readable,
     to_bytes,
 )
-from serving.live import FOLLOW_SECONDS, Live, Ready, Seen, ask, json_response
+from serving.live import FOLLOW_SECONDS, Live, Ready, Seen, ask, elsewhere, json_response
 from serving.problems import REFUSALS, Problem, invalid
 from serving.rows import StoredUser
 from serving.schemas import Name
@@ -150,7 +150,10 @@ async def delete_user(user_id: UserId, live: Ready, store: Stored) -> Response:
     """Delete a user: history, vectors and every search at once, old generations after a while."""
     engine = live.engine
     user = store.user(user_id)
-    known = engine.index.user_row(user_id) is not None if user is None else user.events is not None
+    if user is None:
+        known = await elsewhere(live, engine, engine.index.user, user_id) is not None
+    else:
+        known = user.events is not None
     if not known:
         raise unknown_user()
     (seq,) = await write(store, [Delete(user_id=user_id)])

@@ -45,6 +45,19 @@ class Host:
             subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
         return len(pids)
 
+    def vanish(self) -> None:
+        """Take the link down: nothing more is sent, and no connection is closed."""
+        _ip("-n", self.name, "link", "set", self.device, "down")
+
+    def come_back(self) -> None:
+        """Take the link up again, after the processes here were killed."""
+        self.kill()
+        _ip("-n", self.name, "link", "set", self.device, "up")
+
+    def set(self, name: str, value: int) -> None:
+        """Set a kernel parameter of this host's network."""
+        _ip("netns", "exec", self.name, "sysctl", "-qw", f"{name}={value}")
+
 
 @contextmanager
 def two_hosts() -> Generator[tuple[Host, Host]]:

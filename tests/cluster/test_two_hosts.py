@@ -71,6 +71,13 @@ def start(hosts: tuple[Host, Host], config: PretrainConfig) -> list[subprocess.P
     ]
 
 
+def wait_for_step_5(config: PretrainConfig, process: subprocess.Popen[bytes]) -> None:
+    log, end = config.run / "log.jsonl", time.monotonic() + 240
+    while not (log.is_file() and '"step": 5,' in log.read_text()):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
 def losses(config: PretrainConfig) -> dict[int, float]:
     lines = map(json.loads, (config.run / "log.jsonl").read_text().splitlines())
     return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
@@ -85,10 +92,7 @@ def test_two_hosts_take_the_steps_of_one_and_a_dead_host_ends_the_run_for_a_whil
 
     two = replace(config, name="two")
     first, second = start(hosts, two)
-    log, end = two.run / "log.jsonl", time.monotonic() + 240
-    while not (log.is_file() and '"step": 5,' in log.read_text()):
-        assert first.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
+    wait_for_step_5(two, first)
     assert hosts[1].kill() >= 2  # the launcher and its process
     died = time.monotonic()
     assert first.wait(timeout=60) != 0
@@ -106,3 +110,24 @@ def test_two_hosts_take_the_steps_of_one_and_a_dead_host_ends_the_run_for_a_whil
         assert process.wait(timeout=240) == 0, (two.runs / "two.0.log").read_text()
     for run in (one, two):
         assert losses(run) == pytest.approx(straight, rel=1e-6), run.run
+
+
+def test_a_host_that_vanishes_ends_the_run_where_the_kernel_is_told_to_give_up(
+    hosts: tuple[Host, Host], config: PretrainConfig
+) -> None:
+    """No connection is closed: what was sent is sent again, by default for a quarter of an hour."""
+    for host in hosts:
+        host.set("net.ipv4.tcp_retries2", 6)
+    run = replace(config, name="vanished")
+    first, second = start(hosts, run)
+    wait_for_step_5(run, first)
+    hosts[1].vanish()
+    gone = time.monotonic()
+    try:
+        assert first.wait(timeout=90) != 0
+        assert time.monotonic() - gone < 60
+    finally:
+        hosts[1].come_back()
+        second.wait()
+    said = (run.runs / "vanished.0.log").read_text()
+    assert "timed out" in said or "unreachable" in said or "No route" in said, said

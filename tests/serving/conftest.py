@@ -1,3 +1,4 @@
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from serving.build_index import BuildConfig, build
 from serving.settings import Settings
 from tests.conftest import TinyRun
+from tests.serving.milvus.server import running_milvus
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,10 @@ def universal_index(tiny_universal: TinyRun, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def settings(tiny_run: TinyRun, tiny_index: Path) -> Settings:
     return Settings(checkpoint=tiny_run.run, index=tiny_index)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Generator[int]:
+    """The port of a Milvus."""
+    with running_milvus(tmp_path_factory.mktemp("milvus") / "data") as port:
+        yield port

@@ -77,7 +77,7 @@ def test_an_answer_says_whose_it_is(settings: Settings, tiny_run: TinyRun) -> No
             assert vectors_in(answer).shape == (3, encoder.width)
             body = answer.json()
             assert body["model"] == encoder.fingerprint
-            assert body["index"] == live(app).engine.index.name
+            assert body["index"] == live(app).engine.index.catalogue.name
             assert [one["user_id"] for one in body["data"]] == ["né\U0001f600", None, None]
             assert body["unseen_services"] == ["chess", "horses"]
             models = (await client.get("/v1/models")).json()

@@ -38,15 +38,16 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
             for service, items in zip(corpus.services, seen, strict=True)
         }
         users.append(user)
-        assert sorted(index.seen_by(place)) == sorted(np.concatenate(seen))
+        known = index.user(contents.user_ids[place].as_py())
+        assert known is not None and sorted(known.seen) == sorted(np.concatenate(seen))
         events = [(service, text) for service, own in user.items() for text in own]
         keys = zip((service for service, _ in events), encoder.input_keys(events), strict=True)
-        by_text = index.rows_read(keys)
+        by_text = index.catalogue.rows_read(keys)
         assert set(np.concatenate(seen)) <= set(by_text)
     assert len(ids) > 200
     np.testing.assert_allclose(contents.user_vectors, encoder.encode(users), atol=1e-5)
-    assert index.model_fingerprint == encoder.fingerprint
-    assert index.corpus_fingerprint == corpus.fingerprint
+    assert index.catalogue.model_fingerprint == encoder.fingerprint
+    assert index.catalogue.corpus_fingerprint == corpus.fingerprint
 
 
 def test_a_killed_build_leaves_the_index_as_it_was(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from serving.catalogue import TEXT_BLOCKS
 from serving.filters import MOST_MASKS, Filters, ItemFilter, UserFilter
-from serving.index import TEXT_BLOCKS, Index, Search, unit_or_zero
+from serving.index import Index
+from serving.vectors import Search, unit_or_zero
 from tests.serving.planted import SERVICES, contents, unit
 
 NOTHING = np.empty(0, np.int64)
@@ -75,7 +77,7 @@ def test_searches_under_filters_in_one_batch_equal_those_alone() -> None:
         vectors = planted.item_vectors if search.kind == "items" else planted.user_vectors
         kept = np.ones(len(vectors), bool)
         if search.filter is not None:
-            kept = index.filters.mask(search.filter).copy()
+            kept = index.catalogue.filters.mask(search.filter).copy()
         kept[search.exclude] = False
         if search.service is not None:
             kept &= planted.item_service == search.service

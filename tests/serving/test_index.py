@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from serving import generation
+from serving.base_index import Hits
+from serving.catalogue import Catalogue
 from serving.contents import Contents, is_unit
 from serving.generation import publish, writing
-from serving.index import Hits, Index, Search
+from serving.index import Index
+from serving.vectors import Search
 from tests.serving.planted import SERVICES, contents, unit
 
 NOTHING = np.empty(0, np.int64)
@@ -82,14 +85,17 @@ def test_users_are_found_by_id_and_only_by_id() -> None:
     for row in range(25):
         name = planted.user_ids[row].as_py()
         assert index.user_row(name) == row
-        np.testing.assert_array_equal(index.user_vector(row), planted.user_vectors[row])
-        np.testing.assert_array_equal(index.seen_by(row), [row, row + 1, row + 2])
+        known = index.user(name)
+        assert known is not None and known.user_id == name
+        np.testing.assert_array_equal(known.vector, planted.user_vectors[row])
+        np.testing.assert_array_equal(known.state, planted.user_vectors[row])
+        np.testing.assert_array_equal(known.seen, [row, row + 1, row + 2])
     for name in ("", "user", "user 25", "user 1 ", "zzz", "\U0001f600", "é"):
-        assert index.user_row(name) is None
+        assert index.user_row(name) is None and index.user(name) is None
 
 
 def test_events_are_found_by_service_and_text_with_all_their_twins() -> None:
-    index = Index("x", contents())
+    index = Catalogue("x", contents())
     assert sorted(index.rows_read([("films", "text 2")])) == [0, 2]
     found = index.rows_read([("films", "text 2"), ("news", "text 3"), ("news", "text 3")])
     assert sorted(found) == [0, 2, 3]

@@ -53,7 +53,7 @@ def test_metrics_count_what_was_done_and_what_was_refused(
             "clue_unknown_service_events_total": 4,
             "clue_bad_vectors_total": 1,
             "clue_dead_share": 0.25,
-            f'clue_serving_info{{corpus="{index.corpus_fingerprint}",index="{index.name}",'
+            f'clue_serving_info{{corpus="{index.catalogue.corpus_fingerprint}",index="{index.catalogue.name}",'
             f'model="{model}"}}': 1,
         }.items():
             assert value(text, line) == count, line

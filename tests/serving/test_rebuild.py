@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from clue.inference.text_encoder import TextEncoder
 from serving.engine import Engine, Query
 from serving.generation import current, names, publish, read, serve, writing
-from serving.index import Search
 from serving.loading import catch_up, load_engine
 from serving.rebuild import RebuildConfig, rebuild
 from serving.settings import Settings
 from serving.store import Store
+from serving.vectors import Search
 from serving.writes import Delete, Embed, Upsert
 from tests.conftest import TinyRun
 from tests.serving.planted import contents, unit
@@ -74,9 +74,7 @@ class Service:
         return rebuild(config)
 
     def nearest(self, vector: np.ndarray, k: int, without: str | None = None) -> list[str]:
-        row = None if without is None else self.engine.index.user_row(without)
-        exclude = np.array([] if row is None else [row], np.int64)
-        search = Search(kind="users", k=k, exclude=exclude)
+        search = Search(kind="users", k=k, exclude=np.empty(0, np.int64))
         (answer,) = self.engine.run([Query(vector=vector, search=search, without=without)])
         assert not isinstance(answer, Exception) and answer.users is not None
         scores = [score for _, score in answer.users]

@@ -9,8 +9,8 @@ import pytest
 
 from clue.evaluation.encode import normalised
 from clue.inference.universal_encoder import UniversalEncoder
+from serving.catalogue import TEXT_BLOCKS
 from serving.generation import read
-from serving.index import TEXT_BLOCKS
 from serving.settings import Settings
 from tests.conftest import TinyRun
 from tests.serving.client import problem, serving

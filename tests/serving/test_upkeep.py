@@ -107,7 +107,7 @@ def test_a_model_is_activated_and_rolled_back_with_all_users(
 
     async def test() -> None:
         async with serving(settings) as (client, app):
-            first = live(app).engine.index.name
+            first = live(app).engine.index.catalogue.name
             for n in range(40):
                 await put(client, f"u{n}", f"text {n}")
             await put(client, "ann", "a pan")
@@ -135,12 +135,12 @@ def test_a_model_is_activated_and_rolled_back_with_all_users(
     async def again() -> None:
         """Enough has changed: a generation is built, and holds everybody."""
         async with serving(settings_small) as (client, app):
-            until = live(app).engine.index.name
+            until = live(app).engine.index.catalogue.name
             for _ in range(2400):
-                if live(app).engine.index.name != until:
+                if live(app).engine.index.catalogue.name != until:
                     break
                 await asyncio.sleep(0.05)
-            assert current(settings.index) == live(app).engine.index.name != until
+            assert current(settings.index) == live(app).engine.index.catalogue.name != until
             assert len(live(app).engine.delta) == 0
             answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})
             assert answer.json()["data"][0]["user_id"] == "ann"
@@ -155,17 +155,17 @@ def test_deleted_users_leave_every_generation_in_time(settings: Settings) -> Non
 
     async def test() -> None:
         async with serving(settings) as (client, app):
-            first = live(app).engine.index.name
+            first = live(app).engine.index.catalogue.name
             await put(client, "ann", "a pan")
-            user_id = live(app).engine.index.user_id(5)
+            user_id = live(app).engine.index.some_users(6)[5].user_id
             assert (await client.delete(f"/v1/users/{user_id}")).status_code == 200
             for _ in range(2400):
                 if names(settings.index) != [first] and first not in names(settings.index):
                     break
                 await asyncio.sleep(0.05)
             (left,) = names(settings.index)
-            assert left == live(app).engine.index.name
-            assert live(app).engine.index.user_row(user_id) is None
-            assert live(app).engine.index.user_row("ann") is not None
+            assert left == live(app).engine.index.catalogue.name
+            assert live(app).engine.index.user(user_id) is None
+            assert live(app).engine.index.user("ann") is not None
 
     asyncio.run(test())

@@ -291,7 +291,7 @@ def test_as_of_reads_the_stored_history_until_then(
                     np.testing.assert_allclose(found, scores, atol=1e-5)
             early = {"user_id": "ann", "as_of": 1.0e9}
             problem(await client.post("/v1/items/search", json=early), 422)
-            base = live(app).engine.index.user_id(0)
+            base = live(app).engine.index.some_users(1)[0].user_id
             known = {"user_id": base, "as_of": 1.75e9}  # of whom no history is stored
             problem(await client.post("/v1/items/search", json=known), 422)
             unknown = {"events": [{**history[0], "colour": "red"}]}

@@ -1,0 +1,1 @@
+"""The vectors of a generation on Milvus: users and items searched there, the rest as ever."""
