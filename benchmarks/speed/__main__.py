@@ -11,6 +11,7 @@
     python -m benchmarks.speed faiss           exact search, on a GPU against the processor
     python -m benchmarks.speed faults          the service killed, its files damaged: what is lost
     python -m benchmarks.speed offline_faults  preparation, embedding, upload killed: what is read
+    python -m benchmarks.speed engines         one corpus by DuckDB and by Spark: time, bytes
     python -m benchmarks.speed prepare         logs larger than memory, against others' first step
     python -m benchmarks.speed retrieve        nearest vectors, by kind of index, against hnswlib
     python -m benchmarks.speed serve           the service on one core, overload, rivals, rebuilds
@@ -48,6 +49,7 @@ NAMES = (
     "faiss",
     "faults",
     "offline_faults",
+    "engines",
     "prepare",
     "retrieve",
     "serve",

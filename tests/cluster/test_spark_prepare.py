@@ -3,9 +3,13 @@
 # pyright: standard
 
 import hashlib
+import os
 import random
 import shutil
-from collections.abc import Callable, Generator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +22,7 @@ import pytest
 
 from clue.data.corpus import Corpus
 from clue.prepare import prepare
+from tests.conftest import ROOT
 from tests.data.field_logs import FIELDS, with_fields
 from tests.data.logs import EVENTS, Row, config, many_events, write_log
 
@@ -38,7 +43,7 @@ def session() -> Generator[Any]:
     """One Spark for the file: `clue prepare` uses the one that runs."""
     from pyspark.sql import SparkSession
 
-    settings = {
+    settings: dict[str, Any] = {
         "spark.ui.enabled": "false",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
@@ -71,13 +76,13 @@ def messages(folder: Path, *settings: str) -> str:
     return said[0]
 
 
-def row_groups(file: Path, rows: list[Row], size: int) -> Path:
+def row_groups(file: Path, rows: Sequence[Row], size: int) -> Path:
     """Write Parquet in many row groups, which several tasks read."""
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), file, row_group_size=size)
     return file
 
 
-def spoilt(rows: list[Row], seed: int) -> list[Row]:
+def spoilt(rows: Sequence[Row], seed: int) -> list[Row]:
     """Return the rows, each twentieth bad in one of four ways."""
     rng = random.Random(seed)
     ways: list[Callable[[Row], Row]] = [
@@ -201,6 +206,8 @@ def test_a_user_with_most_of_the_events(tmp_path: Path, session: Any) -> None:
     fields = "fields={amount: numeric, channel: categorical}"
     corpus = both(tmp_path, f"events=[{tmp_path}/log.parquet]", fields)
     assert corpus.items_of(0).lengths.max() == count
+    cut = both(tmp_path / "cut", f"events=[{tmp_path}/log.parquet]", fields, "shards=3")
+    assert cut.fingerprint == corpus.fingerprint and len(cut.manifest.shards) == 4
     from clue.data.ingest.prepare_config import open_logs
     from clue.data.ingest.spark.frames import Frames
 
@@ -253,3 +260,32 @@ def test_a_file_that_breaks_off_and_a_log_of_folders(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-2000])
     said = messages(tmp_path / "broken", f"events=[{whole}]")
     assert "whole.jsonl.gz" in said and "is the file whole?" in said
+
+
+def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_again(tmp_path: Path) -> None:
+    log = f"events=[{write_log(tmp_path / 'log.jsonl', many_events(3000, seed=8))}]"
+    keys = ["name=test", "tokenizer.vocab_size=300", log]
+    known = prepare(config(tmp_path / "known", log), progress=False)
+    out = tmp_path / "out"
+    command = [sys.executable, "clue/prepare.py", *keys, f"out={out}", *SPARK]
+    command += ["spark.master=local[2]"]
+    for stage in ("times:", None):
+        running = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with running:
+            assert running.stderr is not None
+            for line in running.stderr:  # ends before the process where it is not killed
+                if stage and stage in line:
+                    running.kill()
+                    break
+            running.stderr.read()
+        assert running.returncode == (-signal.SIGKILL if stage else 0)
+        assert out.exists() == (stage is None)
+    for file in known.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".partial")] == []

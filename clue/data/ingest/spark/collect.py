@@ -19,7 +19,9 @@ COUNTED = (
 
 def collect_catalogue(db: duckdb.DuckDBPyConnection, catalogue: DataFrame) -> None:
     """Fill table `catalogue`."""
-    db.execute("CREATE TABLE catalogue (service VARCHAR, item_id VARCHAR, text VARCHAR)")
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE catalogue (service VARCHAR, item_id VARCHAR, text VARCHAR)"
+    )
     for batch in batches_of(catalogue.select("service", "item_id", "text")):
         db.register("batch", pa.Table.from_batches([batch]))
         db.execute("INSERT INTO catalogue FROM batch")
@@ -35,7 +37,9 @@ def collect_events(
 
     Raises RuntimeError where Spark's order of users is none of their bytes.
     """
-    db.execute("CREATE TABLE counted (user_id VARCHAR, part VARCHAR, events BIGINT)")
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE counted (user_id VARCHAR, part VARCHAR, events BIGINT)"
+    )
     streams: dict[int, pa.RecordBatchStreamWriter] = {}
     last, number, base = "", -1, 0
     for row in packed.toLocalIterator(prefetchPartitions=True):

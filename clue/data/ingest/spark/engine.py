@@ -54,7 +54,7 @@ def read(
     Fills the tables `catalogue` and `counted` of `db`; the sorted events lie in files beside it.
     """
     event_log, item_log = logs
-    ((folder,),) = db.sql("SELECT file FROM pragma_database_list LIMIT 1").fetchall()
+    ((folder,),) = db.sql("SELECT path FROM duckdb_databases() WHERE NOT internal").fetchall()
     with frames_of(config, logs) as frames:
         with show.stage("reading the logs"):
             items = _staged(frames, item_log, layout, config, with_text=False) if item_log else None
