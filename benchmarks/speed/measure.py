@@ -19,7 +19,7 @@ from torch import Tensor
 MIB = 2**20
 PACKAGES = (
     *("torch", "numpy", "sentence-transformers", "transformers"),
-    *("open_clip_torch", "pytorch-lifestream"),
+    *("open_clip_torch", "pytorch-lifestream", "rectools", "pandas", "duckdb"),
 )
 
 

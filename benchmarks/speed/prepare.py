@@ -6,12 +6,12 @@ A synthetic world of so many events, with an amount and a channel each, is strea
 file for each two days; then `clue prepare` makes its corpus. Beside it stand what RecTools and
 pytorch-lifestream do first, which hold the log in memory: RecTools numbers users and items
 (`Dataset.construct`), pytorch-lifestream encodes and groups by user (its pandas preprocessor). All
-may take `limit_gib` of memory: the kernel refuses more. What fails at one size is not tried at a
+may take `limit_gib` of memory and are ended beyond it. What fails at one size is not tried at a
 larger one. The logs stay in `folder` until the benchmark ends, for one that was stopped goes on.
 """
 
+import os
 import re
-import resource
 import shutil
 import sys
 import threading
@@ -131,8 +131,7 @@ def measure_arm(spec: dict[str, Any]) -> dict[str, Any]:
     if spec["impl"] == "log":
         write_logs(logs, size)
         return {"figures": {"GB": _bytes(logs) / 1e9}}
-    limit = int(spec["limit_gib"] * GIB)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # of what is not a file's
+    threading.Thread(target=keep_below, args=(spec["limit_gib"],), daemon=True).start()
     impl = {OURS: clue_prepare, THEIR_DATASET: rectools, THEIR_RECORDS: lifestream}[spec["impl"]]
     began, busy = time.perf_counter(), time.process_time()
     events, more = impl(logs, spec)
@@ -145,6 +144,15 @@ def measure_arm(spec: dict[str, Any]) -> dict[str, Any]:
         "peak GiB": memory("VmHWM") / GIB,
     }
     return {"figures": {**figures, **more}}
+
+
+def keep_below(limit_gib: float) -> None:
+    """End this process when its memory was above the limit, looked at ten times a second."""
+    while memory("VmHWM") <= limit_gib * GIB:
+        time.sleep(0.1)
+    sys.stderr.write(f"its memory went beyond {limit_gib:g} GiB\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def write_logs(logs: Path, size: int) -> None:
