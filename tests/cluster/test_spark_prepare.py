@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,13 @@ SPARK = ("engine=spark", "spark.partitions=5")
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Generator[Any]:
     """One Spark for the file: `clue prepare` uses the one that runs."""
-    from pyspark.sql import SparkSession
-
     settings: dict[str, Any] = {
         "spark.ui.enabled": "false",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
     }
-    spark = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
+    builder = import_module("pyspark.sql").SparkSession.builder  # no part of an installation
+    spark = builder.master("local[2]").config(map=settings).getOrCreate()
     yield spark
     spark.stop()
 
