@@ -217,10 +217,7 @@ def rectools(logs: Path, spec: dict[str, Any]) -> tuple[int, dict[str, float]]:
     from rectools.dataset import Dataset  # pyright: ignore
 
     names = {"amount": "weight", "timestamp": "datetime"}
-    log = pd.read_parquet(
-        sorted(logs.glob("events-*.parquet")), columns=["user_id", "item_id", *names]
-    )
-    log = log.rename(columns=names)
+    log = _table(logs, ["user_id", "item_id", *names]).rename(columns=names)
     log["datetime"] = pd.to_datetime(log["datetime"], unit="s")
     data = Dataset.construct(log)
     return len(data.interactions.df), {}
