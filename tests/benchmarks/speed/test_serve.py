@@ -170,6 +170,15 @@ def test_a_soak_has_its_slopes_and_its_figure(
     assert (tmp_path / "soak.svg").read_text().startswith("<?xml")
 
 
+def test_the_least_of_each_minute_shows_what_is_kept() -> None:
+    """A saw of one minute over a line of two a minute."""
+    minutes = np.arange(0, 20, 0.1) + 0.05
+    saw = 100 + 2 * np.floor(minutes) + 50 * (minutes % 1)
+    middles, least = soak.least_by_minute(minutes.tolist(), saw.tolist())
+    assert middles == pytest.approx(np.arange(20) + 0.5)
+    assert soak.slope(middles, least, after=2) == pytest.approx(20)
+
+
 def test_a_slope_is_that_of_the_line_after_the_warm_up() -> None:
     minutes = [0.0, 1.0, 2.0, 3.0, 4.0]
     assert soak.slope(minutes, [100, 50, 10, 10.5, 11.0], after=1.5) == pytest.approx(5.0)
