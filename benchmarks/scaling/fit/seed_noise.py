@@ -6,6 +6,7 @@ too narrow there and too wide at the size that is predicted.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -56,6 +57,7 @@ def seed_noise(runs: Runs, size: str = "params") -> SeedNoise:
 
     falls = 0.0
     if freedom >= FEWEST and len(np.unique(sizes[share > 0])) > 1 and variance(0.0) > 0:
-        falls = float(minimize_scalar(variance, bounds=(0.0, STEEPEST), method="bounded").x)
+        least: Any = minimize_scalar(variance, bounds=(0.0, STEEPEST), method="bounded")
+        falls = float(least.x)
         falls = falls if variance(falls) < variance(0.0) else 0.0
     return SeedNoise(float(np.sqrt(variance(falls))), falls, middle, freedom)

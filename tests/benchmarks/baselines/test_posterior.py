@@ -15,8 +15,7 @@ from clue.data.ingest.prepare_config import FieldConfig, PrepareConfig, ServiceC
 from clue.data.ragged import Ragged
 from clue.prepare import prepare
 from clue.synthetic.labels import OutcomesConfig, latents_at, shares_of, write_outcomes
-from clue.synthetic.world import SyntheticConfig
-from clue.synthetic.world import _activity as activity  # pyright: ignore[reportPrivateUsage]
+from clue.synthetic.world import SyntheticConfig, draw_activity
 
 SERVICES = ("shop", "news", "films")
 
@@ -101,7 +100,7 @@ def test_what_a_log_tells_lies_between_the_prior_and_the_truth(tmp_path: Path) -
 def test_the_law_of_how_much_is_to_come_is_that_of_the_world() -> None:
     world = SyntheticConfig(users=20_000, mean_events=6)
     rng = np.random.default_rng(0)
-    user, service, moment = activity(rng, world)
+    user, service, moment = draw_activity(rng, world)
     early = moment < 0.8
     before, whole = (
         np.bincount(user[kept] * 3 + service[kept], minlength=60_000)
