@@ -6,9 +6,9 @@ A part lies between two comments, such as `<!-- speed:NAME -->` and `<!-- /speed
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
-`benchmarks.suite.ablation` wrote beside it, `scaling:NAME` from the files below
-results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
-reference) from the files that those commands wrote.
+`benchmarks.suite.ablation` wrote beside it, `sizing` from results/sizing.json, `scaling:NAME` from
+the files below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the
+fitter's reference) from the files that those commands wrote.
 """
 
 import ast
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import config_reference
+from benchmarks.report import config_reference, sizing
 from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed import gpu
@@ -27,7 +27,7 @@ from clue.config import run_command
 
 KINDS = (
     "files|gpu|speed|batch_size|robustness|strategies|transfer|ablation|scaling|config|headline|"
-    "settings"
+    "settings|sizing"
 )
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
@@ -65,12 +65,13 @@ def render(root: Path, page: Path = Path("README.md")) -> str:
 def _part(root: Path, kind: str, name: str) -> str:
     """Return the body of the part `<!-- kind:name -->`."""
     match kind:
-        case "files" | "gpu" | "robustness" | "settings":
+        case "files" | "gpu" | "robustness" | "settings" | "sizing":
             return {
                 "files": file_map,
                 "gpu": unmeasured_on_gpu,
                 "robustness": robustness,
                 "settings": config_reference.settings,
+                "sizing": sizing.markdown,
             }[kind](root)
         case "batch_size" | "strategies":
             return sweep_comparison(root, kind)
