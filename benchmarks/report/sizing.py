@@ -84,7 +84,7 @@ def sizing(config: SizingConfig) -> dict[str, Any]:
     Raises FileNotFoundError where a benchmark has not been run.
     """
     rates = measured(config)
-    trainings = {users: training(config, users) for users in config.users}
+    trainings = trainings_of(config)
     content = {
         "config": {**asdict(config), "index": config.index.name},
         "rates": rates,
@@ -192,22 +192,28 @@ def store_bytes(config: SizingConfig) -> float:
         return (Path(folder) / "store" / FILE).stat().st_size / WRITTEN
 
 
-def training(config: SizingConfig, users: int) -> Training:
-    """Return the compute-optimal run of one pair a user by the surface of the study.
+def trainings_of(config: SizingConfig) -> dict[int, Training]:
+    """Return, by users, the compute-optimal run of one pair a user by the surface of the study.
 
     Raises ValueError where no budget of the law's optimum reads so many.
     """
     table = config.results / "scaling" / config.study / "runs.parquet"
     fit = FitConfig(table=table, min_decades=config.min_decades)
     laws = laws_of(fit, read_runs(table), ("surface",))
-    sample = laws.sample("surface")
+    sample, surface = laws.sample("surface"), laws["surface"]
     cost = Cost.of(sample.flops, *sample.x.T)
-    data = np.array([band.value for band in optima(laws["surface"], cost, BUDGETS).data])
-    if not data[0] <= users <= data[-1]:
-        raise ValueError(f"{users:,} users are outside the law's {data[0]:.3g} to {data[-1]:.3g}")
-    flops = float(np.exp(np.interp(math.log(users), np.log(data), np.log(BUDGETS))))
-    (size,) = optima(laws["surface"], cost, np.array([flops])).size
-    return Training(flops, size.value, size.low80, size.high80)
+    data = np.array([band.value for band in optima(surface, cost, BUDGETS).data])
+    for users in config.users:
+        if not data[0] <= users <= data[-1]:
+            raise ValueError(
+                f"{users:,} users are outside the law's {data[0]:.3g} to {data[-1]:.3g}"
+            )
+    flops = np.exp(np.interp(np.log(config.users), np.log(data), np.log(BUDGETS)))
+    sizes = optima(surface, cost, flops).size
+    return {
+        users: Training(float(spent), size.value, size.low80, size.high80)
+        for users, spent, size in zip(config.users, flops, sizes, strict=True)
+    }
 
 
 def costs(config: SizingConfig, rates: Rates, users: int, run: Training) -> dict[str, float]:

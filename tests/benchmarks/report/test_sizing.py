@@ -1,5 +1,6 @@
 """The costs of many users: hand-computed from rates, and a law's run that reads each user once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.report.sizing import (
     figures,
     number,
     numbers_of,
-    training,
+    trainings_of,
 )
 from benchmarks.scaling.fit.isoflop import Cost
 from benchmarks.scaling.fit.run_table import read_runs
@@ -53,9 +54,10 @@ def test_costs_are_those_that_a_pencil_finds() -> None:
 
 
 def test_the_laws_run_reads_a_pair_of_each_user() -> None:
-    config = SizingConfig(index=Path("none"), results=ROOT / "results")
+    counts = (10_000_000, 100_000_000)
+    config = SizingConfig(index=Path("none"), results=ROOT / "results", users=counts)
     runs = read_runs(ROOT / "results" / "scaling" / config.study / "runs.parquet")
-    few, many = (training(config, users) for users in (10_000_000, 100_000_000))
+    few, many = trainings_of(config).values()
     assert few.flops > runs["flops"].max()
     # FLOPs are factor N^power D, fitted to the runs that the law keeps: on that surface both lie
     fit = FitConfig(
@@ -70,7 +72,7 @@ def test_the_laws_run_reads_a_pair_of_each_user() -> None:
         assert run.params_low80 <= run.params <= run.params_high80
     assert many.params > few.params
     with pytest.raises(ValueError, match="are outside the law's"):
-        training(config, 3)
+        trainings_of(replace(config, users=(3,)))
 
 
 def test_a_row_that_is_missing_is_named() -> None:
