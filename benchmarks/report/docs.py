@@ -7,8 +7,9 @@ is made from the first line of each module's docstring, `config:NAME` from a com
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
 `benchmarks.suite.ablation` wrote beside it, `sizing` from results/sizing.json, `scaling:NAME` from
-the files below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the
-fitter's reference) from the files that those commands wrote.
+the files below results/scaling/NAME, `law:NAME` from results/law/NAME/law.json; `batch_size`,
+`robustness`, `strategies` and `scaling` (the fitter's reference) from the files that those commands
+wrote.
 """
 
 import ast
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.law import docs_part
 from benchmarks.report import config_reference, sizing
 from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
@@ -27,7 +29,7 @@ from clue.config import run_command
 
 KINDS = (
     "files|gpu|speed|batch_size|robustness|strategies|transfer|ablation|scaling|config|headline|"
-    "settings|sizing"
+    "settings|sizing|law"
 )
 PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
@@ -82,6 +84,7 @@ def _part(root: Path, kind: str, name: str) -> str:
         case _:
             return {
                 "scaling": scaling,
+                "law": docs_part.markdown,
                 "transfer": transfer_table,
                 "ablation": ablation_table,
                 "headline": headline,
