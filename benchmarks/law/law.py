@@ -78,10 +78,10 @@ def begin(config: LawConfig, corpus: Corpus) -> float:
     keys = ("minutes", "objective", "widths", "layers", "jobs", "threads")
     settings = {key: getattr(config, key) for key in keys} | {"corpus": corpus.fingerprint}
     file = config.folder / "begun.json"
-    if not file.is_file():
-        write_json(file, {"settings": settings, "spent": []})
-        return 0.0
-    begun = _json(file)
+    begun = _json(file) if file.is_file() else {"spent": []}
+    if not (config.folder / "ladder.json").is_file():  # nothing is chosen yet
+        write_json(file, {**begun, "settings": settings})
+        return sum(begun["spent"])
     other = [key for key, value in settings.items() if begun["settings"][key] != value]
     if other:
         raise ValueError(

@@ -54,7 +54,7 @@ def law_tree(folder: Path, facts: Facts) -> dict[str, Any]:
         "laws": {name: described(name, laws) for name in laws.fits},
         "refused": dict(laws.refused),
         "worth": worth(laws) if "surface" in laws.fits else [],
-        "flops_per_second": float(runs["flops"][largest] / runs["seconds"][largest]),
+        "flops_per_second": rate_of(runs, largest),
     }
     plans, why = plans_of(folder, tree, laws, float(runs["flops"][largest]))
     return plain({**tree, "plans": plans, "no_plan": why})
@@ -68,6 +68,12 @@ def decades_of(runs: Runs) -> float:
 def largest_fitted(runs: Runs) -> int:
     """Return the row of the fitted run of most FLOPs."""
     return int(np.argmax(np.where(runs["role"] == "fit", runs["flops"], 0.0)))
+
+
+def rate_of(runs: Runs, largest: int) -> float:
+    """Return the FLOP/s of training, the median of the fitted runs of the largest run's width."""
+    like = (runs["role"] == "fit") & (runs["width"] == runs["width"][largest])
+    return float(np.median(runs["flops"][like] / runs["seconds"][like]))
 
 
 def plans_of(

@@ -235,7 +235,7 @@ def made(tree: Mapping[str, Any]) -> dict[str, str]:
         "lengths": f"{', '.join(map(str, ladder['steps']))} steps",
         "time": f"{sum(call['seconds']) / 60:.0f} minutes in {len(call['seconds'])} calls, of "
         f"{call['minutes']:g} allowed; {call['jobs']} runs at once, {call['threads']} threads each",
-        "machine": f"{tree['device']}; the largest fitted run trained at "
+        "machine": f"{tree['device']}; the largest fitted width trained at "
         f"{tree['flops_per_second']:.2e} FLOP/s",
         "prediction": f"sha256 {tree['verified']['prediction']}, made {tree['verified']['made']}",
         "commit": tree["commit"],

@@ -82,9 +82,10 @@ def time_sizes(config: LawConfig, recipe: Recipe) -> dict[int, Timing]:
     timed = sweep_of(config, recipe, "timing", [grid])
     train(timed)
     times: dict[int, Timing] = {}
-    for file in sorted(timed.runs.glob("*/point.json")):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        seconds = [line["seconds"] for line in read_log(file.parent).train]
+    for name in read_runs(timed.out / "runs.parquet")["point"]:
+        run = timed.runs / str(name)
+        kept = json.loads((run / "point.json").read_text(encoding="utf-8"))
+        seconds = [line["seconds"] for line in read_log(run).train]
         start = max(0.1, kept["own"]["wall"] - sum(seconds))
         times[kept["row"]["width"]] = Timing(float(np.median(seconds[SKIPPED:])), start)
     return times
