@@ -78,7 +78,7 @@ def begin(config: LawConfig, corpus: Corpus) -> float:
     keys = ("minutes", "objective", "widths", "layers", "jobs", "threads")
     settings = {key: getattr(config, key) for key in keys} | {"corpus": corpus.fingerprint}
     file = config.folder / "begun.json"
-    begun = _json(file) if file.is_file() else {"spent": []}
+    begun: dict[str, Any] = _json(file) if file.is_file() else {"spent": []}
     if not (config.folder / "ladder.json").is_file():  # nothing is chosen yet
         write_json(file, {**begun, "settings": settings})
         return sum(begun["spent"])
