@@ -84,6 +84,14 @@ def supply(corpus: Corpus, objective: Objective) -> tuple[int, int]:
     return int(fit.sum()), sum(len(each.users) for each in pairs)
 
 
+def popularity(corpus: Corpus) -> float:
+    """Return the loss in nats of knowing how often each item is trained on, and nothing else."""
+    sequences = Sequences(corpus, SequencesConfig())
+    counts = sequences.counts() + 1.0  # nothing is impossible
+    targets = sequences.questions("valid").targets
+    return float(-np.log(counts[targets] / counts.sum()).mean())
+
+
 def batch_of(objective: Objective, once: int) -> int:
     """Return the largest batch that leaves WANTED steps, or else LEAST; 0 where none does."""
     for steps in (WANTED, LEAST):
