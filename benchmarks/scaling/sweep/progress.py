@@ -1,19 +1,14 @@
-"""What a sweep looks like: a table that is drawn again, or lines where there is no terminal."""
+"""What a sweep says of itself: counts of its points, and when the last one will end."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 from scipy.optimize import nnls
 
 from benchmarks.scaling.sweep.grid import Point
 from benchmarks.scaling.sweep.launch import Running
 from clue.monitor.console import duration
-from clue.monitor.read_log import read_log
 from clue.train.optimiser import decay_start
 
 FIRST_SPEED = 1e9  # FLOP/s assumed before a point is done; small models spend their time elsewhere
@@ -46,8 +41,6 @@ class Board:
         self.work = work_left(points)
         self.done: dict[str, Mapping[str, Any]] = {}
         self.failed: dict[str, str] = {}
-        console = Console(stderr=True)
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def seconds(self) -> dict[str, float]:
         """Return the wall seconds each point will take: a start, its steps and its FLOPs.
@@ -79,35 +72,3 @@ class Board:
         words += f", {len(self.failed)} failed" if self.failed else ""
         end = f", about {duration(self.left(running))} to the end"
         return words + (end if waiting or running else "")
-
-    def say(self, line: str) -> None:
-        """Write a line, above the table where there is one."""
-        if self.live is not None:
-            self.live.console.print(line, markup=False, highlight=False)
-        else:
-            sys.stderr.write(line + "\n")
-
-    def draw(self, running: Sequence[Running]) -> None:
-        """Draw the table, if there is a terminal."""
-        if self.live is None:
-            return
-        table = Table(title=self.summary(running), title_justify="left")
-        for name in ("point", "role", "FLOPs", "state", "held-out loss"):
-            table.add_column(name)
-        states = dict.fromkeys(self.done, "done") | dict.fromkeys(self.failed, "failed")
-        states |= {one.point.name: _progress(one) for one in running}
-        shown = [point for point in self.points if point.name in states]
-        for point in shown[-self.live.console.height + 6 :]:
-            loss = f"{self.done[point.name]['row']['loss']:.4f}" if point.name in self.done else ""
-            flops = f"{point.flops:.2e}"
-            table.add_row(point.name, point.role, flops, states[point.name], loss)
-        self.live.update(table, refresh=True)
-
-
-def _progress(one: Running) -> str:
-    """Return how far a run is, by the last line of its log."""
-    try:
-        done = read_log(one.point.run.run).last_step
-    except FileNotFoundError:
-        return f"starting, {duration(one.wall)}"
-    return f"{done}/{one.point.run.steps} steps, {duration(one.wall)}"

@@ -56,23 +56,18 @@ class Sweep:
         """Train what is missing and return how many points failed; the others go on."""
         config, board = self.config, self.board
         write_tables(config, self.points)
-        board.say(f"{config.name}: {board.summary(self.running)}")
-        if board.live is not None:
-            board.live.start()
+        say(f"{config.name}: {board.summary(self.running)}")
         try:
             while self._fill() or self.running:
                 time.sleep(POLL)
                 for one in [one for one in self.running if one.process.poll() is not None]:
                     self.running.remove(one)
                     self._ended(one)
-                board.draw(self.running)
         finally:
             for one in self.running:
                 one.stop()
-            if board.live is not None:
-                board.live.stop()
         for name, reason in board.failed.items():
-            board.say(f"failed: {name}: {reason}")
+            say(f"failed: {name}: {reason}")
         return len(board.failed)
 
     def _fill(self) -> bool:
@@ -86,7 +81,6 @@ class Sweep:
                 self.running.append(start(point, trunk, slot=slot, gpus=gpus, threads=threads))
             except (ValueError, OSError) as error:
                 self.board.failed[point.name] = str(error)
-            self.board.draw(self.running)
         return bool(self.running) or any(self._is_ready(point) for point in self.chosen)
 
     def _family(self, point: Point) -> list[Point]:
@@ -116,14 +110,14 @@ class Sweep:
             record(self.config, point, self.machine, one.wall)
         except (ValueError, OSError, KeyError) as error:
             board.failed[point.name] = str(error)
-            board.say(f"{point.name} failed; the next call tries it again. {error}")
+            say(f"{point.name} failed; the next call tries it again. {error}")
             return
         kept = finished(point)
         assert kept is not None
         board.done[point.name] = kept
         write_tables(self.config, self.points)
         row = kept["row"]
-        board.say(
+        say(
             f"{point.name}: loss {row['loss']:.4f} at K {row['negatives']}, {row['flops']:.2e} "
             f"FLOPs, {duration(one.wall)}; {board.summary(self.running)}"
         )
@@ -137,6 +131,11 @@ class Sweep:
             for folder in run.glob("checkpoints/step_*"):
                 if folder.name not in named:
                     shutil.rmtree(folder)
+
+
+def say(line: str) -> None:
+    """Write a line of progress."""
+    sys.stderr.write(line + "\n")
 
 
 def plan(points: Sequence[Point]) -> str:
