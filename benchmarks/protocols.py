@@ -123,6 +123,14 @@ def model_of(row: Model | TaskBaseline) -> Model:
     return row
 
 
+def items_of(row: Model) -> np.ndarray:
+    """Return a model's vectors of items. ValueError for a model without."""
+    items = row.items()
+    if items is None:
+        raise ValueError(f"{row.name} has no vectors of items to rank by")
+    return items
+
+
 def one_block(width: int) -> Mapping[str, slice]:
     """Return the blocks of a vector (width,) that is read as one."""
     return {"vector": slice(0, width)}
