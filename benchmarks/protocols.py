@@ -31,7 +31,7 @@ from benchmarks.metrics.bootstrap import (
 from benchmarks.metrics.calibration import ece_of, ne_of
 from benchmarks.snapshot import Snapshot
 
-Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
+Probe: TypeAlias = str  # "zero-shot", "linear", "lightgbm" …, named by the task
 Kind: TypeAlias = (
     Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
     | Literal["average_precision", "ece", "ne", "r2", "mean_r2", "spearman", "ratio", "coverage"]
