@@ -7,8 +7,9 @@ is made from the first line of each module's docstring, `config:NAME` from a com
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
 `benchmarks.suite.ablation` wrote beside it, `sizing` from results/sizing.json, `scaling:NAME` from
-the files below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the
-fitter's reference) from the files that those commands wrote.
+the files below results/scaling/NAME, `law:NAME` from results/law/NAME/law.json; `batch_size`,
+`robustness`, `strategies` and `scaling` (the fitter's reference) from the files that those commands
+wrote.
 """
 
 import ast
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.law import docs_part
 from benchmarks.report import config_reference, sizing
 from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
@@ -160,6 +162,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "config": lambda _, name: config_reference.markdown(name),
     "speed": lambda root, name: markdown(read_report(root / "results" / "speed" / f"{name}.json")),
     "scaling": scaling,
+    "law": docs_part.markdown,
     "transfer": transfer_table,
     "ablation": ablation_table,
     "headline": headline,

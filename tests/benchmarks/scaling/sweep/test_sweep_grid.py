@@ -1,11 +1,14 @@
 """The plan of a sweep: its budgets as steps, its work, and what is refused before any run."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from benchmarks.json_files import write_json
 from benchmarks.scaling.sweep.cost import facts_of
@@ -121,6 +124,27 @@ def test_the_end_is_projected_from_what_is_done(world: Corpus, tmp_path: Path) -
         board.done[point.name] = {"own": {"steps": steps, "flops": flops, "wall": wall}}
     assert board.left([]) == pytest.approx(3 + 2, rel=0.05)  # of 5 s and 4 s on two places
     assert board.summary([]).startswith("4 done, 0 running, 2 left, about 0:00:05")
+
+
+def test_a_terminal_sees_a_table_and_a_file_lines(
+    world: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = lay_out(tiny.study(tmp_path, world))
+    board = Board(points, jobs=1)
+    board.say("a line")
+    board.draw([])
+    assert capsys.readouterr().err == "a line\n"
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=150, height=40)
+    board.live = Live(console=console, auto_refresh=False)
+    board.done[points[0].name] = {"own": {"wall": 0.0}, "row": {"loss": 1.25}}
+    board.failed[points[1].name] = "status 1"
+    with board.live:
+        board.draw([])
+        board.say("a line")
+    for words in (points[0].name, "done", "1.2500", points[1].name, "failed", "2 left", "a line"):
+        assert words in shown.getvalue()
+    assert points[2].name not in shown.getvalue()
 
 
 @pytest.mark.parametrize(
