@@ -10,7 +10,7 @@ SIZES = [{"width": 16, "why": ""}, {"width": 64, "why": ""}]
 def tree(**parts: Any) -> dict[str, Any]:
     """A law against which nothing speaks, but for `parts`."""
     exponents = {name: {"low95": 0.3, "high95": 0.4} for name in ("a_params", "a_pairs")}
-    target = {"factor": 2.0, "inside80": True}
+    target: dict[str, Any] = {"factor": 2.0, "inside80": True}
     target["errors"] = {"surface": 0.004, "largest fitted run": 0.05}
     whole = {
         "corpus": {"popularity": 7.4},
@@ -31,7 +31,7 @@ def test_nothing_speaks_against_a_good_law() -> None:
 
 
 def test_each_fault_is_said() -> None:
-    missed = {"factor": 2.0, "inside80": False}
+    missed: dict[str, Any] = {"factor": 2.0, "inside80": False}
     missed["errors"] = {"surface": -0.05, "largest fitted run": 0.01}
     wide = {"a_params": {"low95": 0.1, "high95": 0.9}, "a_pairs": {"low95": 0.3, "high95": 0.4}}
     faults: list[tuple[dict[str, Any], str]] = [
