@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 GOOD = 0.02  # a miss of the held-out run above which no plan should be trusted
-LEARNT = 0.03  # by which share of the loss of popularity a run should be below it
+LEARNT = 0.05  # by which share of the loss of popularity a run should be below it
 DECADES = 3.0  # of compute, that published laws have at least
 NAMED = {"params": "parameters", "pairs": "data", "flops": "compute"}
 
