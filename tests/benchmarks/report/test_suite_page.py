@@ -126,6 +126,19 @@ def test_without_figures_beside_the_scores_the_page_has_no_part_of_them(
     assert "Geometry" not in text and "on a map" not in text and "Lower loss" not in text
 
 
+def test_without_an_untrained_encoder_no_gain_over_it_is_shown(made: Path, tmp_path: Path) -> None:
+    scores = (made / "scores.jsonl").read_text().splitlines(keepends=True)
+    for folder, kept in (("all", scores), ("trained", [s for s in scores if "untrained" not in s])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scores.jsonl").write_text("".join(kept))
+        page = report(SuiteReportConfig(out=tmp_path / folder, resamples=10))
+        shown = [
+            "mean normalised gain" in text
+            for text in ((tmp_path / folder / "table.md").read_text(), page.read_text())
+        ]
+        assert shown == [folder == "all"] * 2
+
+
 def test_only_the_best_row_has_the_strongest_shade_and_the_worst_third_none() -> None:
     assert [shade(rank, 7) for rank in range(1, 8)] == [0, 1, 1, 2, 2, 3, 3]
     assert [shade(rank, 2) for rank in (1, 2)] == [0, 1] and shade(1, 1) == 0
