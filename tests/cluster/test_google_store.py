@@ -24,7 +24,6 @@ from clue.data.corpus import Corpus
 from clue.data.store import Store
 from clue.data.upload import upload
 from clue.prepare import prepare
-from tests.conftest import TinyRun
 from tests.data.logs import config, many_events, write_log
 from tests.data.test_corpus import write
 from tests.object_store import link_to
@@ -67,6 +66,8 @@ def cache(tmp_path: Path) -> CacheConfig:
 def connect(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have gcsfs talk to this port from now on, without credentials; it keeps what it was told."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{ADDRESS}:{port}")
+    # Else it asks Google itself for the kind of the bucket, for a minute each time.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
     import_module("gcsfs").GCSFileSystem.clear_instance_cache()
 
@@ -76,10 +77,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_corpus_comes_whole_through_a_connection_that_breaks(
-    server: int, tiny_run: TinyRun, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch
+    server: int, cache: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(server, monkeypatch)
-    upload(tiny_run.corpus, "gs://clue/tiny", cache)
+    write(tmp_path / "known", users=3000, events_each=5)
+    upload(tmp_path / "known", "gs://clue/tiny", cache)
     with pytest.raises(FileNotFoundError, match="gs://clue/none/manifest.json"):
         Corpus.open("gs://clue/none", cache)
     monkeypatch.setattr(object_store, "BLOCK", 16_384)
@@ -87,7 +89,7 @@ def test_a_corpus_comes_whole_through_a_connection_that_breaks(
         connect(link.port, monkeypatch)
         link.cut_after, link.cuts = 9_000, 8
         corpus = Corpus.open("gs://clue/tiny", cache)
-        assert link.cuts == 0 and contents(corpus.path) == contents(tiny_run.corpus)
+        assert link.cuts == 0 and contents(corpus.path) == contents(tmp_path / "known")
         passed = link.sent
         Corpus.open("gs://clue/tiny", cache)  # the manifest alone comes again
         assert link.sent - passed < 20_000
