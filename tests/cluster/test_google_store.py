@@ -15,8 +15,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import fsspec.config
 import pytest
+from fsspec.config import conf
 
 from clue.data import store as object_store
 from clue.data.cache import MANIFEST, CacheConfig
@@ -68,7 +68,7 @@ def connect(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{ADDRESS}:{port}")
     # Else it asks Google itself for the kind of the bucket, for a minute each time.
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    monkeypatch.setitem(conf, "gs", {"token": "anon"})
     import_module("gcsfs").GCSFileSystem.clear_instance_cache()
 
 
