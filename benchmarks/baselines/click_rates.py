@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.metrics.calibration import log_losses
 from benchmarks.protocols import one_block
+from benchmarks.query_columns import take
 from benchmarks.snapshot import Snapshot
 from clue.data.corpus import Corpus
 
@@ -26,13 +27,6 @@ class Impressions:
     cutoff: np.ndarray
     clicked: np.ndarray
     probability: np.ndarray
-
-    def some(self, rows: np.ndarray) -> "Impressions":
-        """Return those in `rows`."""
-        return Impressions(
-            *(self.users[rows], self.items[rows], self.cutoff[rows]),
-            *(self.clicked[rows], self.probability[rows]),
-        )
 
 
 class ClickRates:
@@ -89,7 +83,7 @@ class ClickRates:
         fold, held_out_rates = self.train.users % FOLDS, np.empty(len(self.train.users))
         for number in range(FOLDS):
             in_fold = fold == number
-            rates = self._rates(self.train.some(~in_fold), self.smoothing)
+            rates = self._rates(take(self.train, ~in_fold), self.smoothing)
             held_out_rates[in_fold] = rates[self.train.items[in_fold]]
         return _log_odds(held_out_rates)[:, None]
 

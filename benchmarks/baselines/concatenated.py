@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.baselines.representations import EncoderModel
-from benchmarks.protocols import Model
+from benchmarks.protocols import Model, items_of
 from benchmarks.snapshot import Snapshot
 
 
@@ -118,11 +118,8 @@ def whole_items(model: Model) -> np.ndarray:
     """
     if isinstance(model, EncoderModel):
         return model.whole_items
-    made = isinstance(model, Concatenated | WithoutBlock)
-    items = model.whole_items() if made else model.items()
-    if items is None:
-        raise ValueError(f"{model.name} has no vectors of items; ask it for users alone")
-    return items
+    items = model.whole_items() if isinstance(model, Concatenated | WithoutBlock) else None
+    return items_of(model) if items is None else items
 
 
 def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:

@@ -7,8 +7,9 @@ import lightgbm
 import numpy as np
 
 from benchmarks.baselines.probes import LIGHTGBM, Part, Predicted, linear
+from benchmarks.baselines.representations import EncoderModel, FixedScores
 from benchmarks.metrics.calibration import log_losses
-from benchmarks.protocols import WHOLE, Model, Probe, TaskBaseline, model_of
+from benchmarks.protocols import WHOLE, Model, Probe, TaskBaseline, has_vectors, model_of
 
 ROUNDS, PATIENCE = 2000, 50
 LEAVES = (7, 15, 31, 63)
@@ -59,18 +60,38 @@ class FeatureRows:
         return blocks
 
 
+def beside(models: Sequence[Model], groups: tuple[str, ...]) -> list[FeatureRows]:
+    """Return every trained encoder with all `groups` beside its vector, "CLUE + aggregates"."""
+    trained = [one for one in models if isinstance(one, EncoderModel) and not one.untrained]
+    return [FeatureRows(f"{one.name} + aggregates", groups, "linear", one) for one in trained]
+
+
+def supports(row: Model | TaskBaseline, probe: Probe) -> bool:
+    """Return whether a vector is asked, or a rival by its own probe."""
+    if isinstance(row, FeatureRows):
+        return probe == row.probe
+    if isinstance(row, FixedScores):
+        return probe == "linear"
+    return has_vectors(row) and probe != "lightgbm"
+
+
 def answers(
-    row: FeatureRows,
+    model: Model | TaskBaseline,
     probe: Probe,
+    groups: tuple[str, ...],
     columns: Sequence[Mapping[str, np.ndarray]],
     read: Callable[[Model], tuple[Sequence[np.ndarray], Mapping[str, slice]]],
     labels: tuple[np.ndarray, np.ndarray],
 ) -> Predicted:
     """Return the class probabilities (n, 2) of a row for its task's test queries.
 
-    `columns` are the groups of training, valid and test queries, `labels` those of the first two;
-    `read` gives a model's features of the three parts, and their blocks.
+    A model of vectors reads `groups` beside them in the linear probe. `columns` are the groups of
+    training, valid and test queries, `labels` those of the first two; `read` gives a model's
+    features of the three parts, and their blocks.
     """
+    if isinstance(model, FixedScores):
+        return Predicted(model.answers)
+    row = FeatureRows.of(model, groups if probe == "linear" else ())
     vectors, blocks = read(row.beside) if row.beside else ([None] * 3, {})
     x = [row.join(*each) for each in zip(columns, vectors, strict=True)]
     parts = (x[0], labels[0]), (x[1], labels[1]), x[2]

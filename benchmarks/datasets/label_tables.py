@@ -15,7 +15,10 @@ from clue.data.ingest.times import CLOCK
 
 @dataclass(frozen=True)
 class Labelled:
-    """Users with a known label: corpus indices (n,), labels (n,) as indices into `classes`."""
+    """Users with a known label: corpus indices (n,), labels (n,) as indices into `classes`.
+
+    Without classes the labels are numbers.
+    """
 
     users: np.ndarray
     labels: np.ndarray
@@ -57,6 +60,18 @@ def read_labels(corpus: Corpus, file: Path, column: str) -> Labelled:
     number = {value: at for at, value in enumerate(classes)}
     users = np.array([user for user, value in enumerate(by_user) if value in number])
     return Labelled(users, np.array([number[by_user[user]] for user in users]), classes)
+
+
+def read_amounts(corpus: Corpus, file: Path, column: str) -> Labelled:
+    """Return the numbers of the corpus' users from a table with `user_id` and `column`.
+
+    Users without a row are left out. Raises as `read_table` does.
+    """
+    table = read_table(file, {"user_id": "id", column: "number"})
+    ids = pa.chunked_array([corpus.user_ids])
+    rows = rows_of(ids, table["user_id"].to_pylist(), f"{file}: user_id", corpus)
+    users = np.flatnonzero(rows >= 0)
+    return Labelled(users, table[column].to_numpy()[rows[users]], [])
 
 
 def rows_of(ids: pa.ChunkedArray, known: Sequence[str], what: str, corpus: Corpus) -> np.ndarray:

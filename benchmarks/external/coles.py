@@ -150,7 +150,6 @@ def trained(config: ColesConfig, learn: Corpus, seed: int) -> Path:
     if (work / "model.pt").is_file():
         return work
     work.mkdir(parents=True, exist_ok=True)
-    (work / "curve.jsonl").unlink(missing_ok=True)
     (work / "config.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
     past = snapshot_at(learn, learn.users_in("train"))
     log = exported(past, np.arange(learn.num_items), np.arange(len(learn.services)))

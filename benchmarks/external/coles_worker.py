@@ -5,15 +5,14 @@
     python -m benchmarks.external.coles_worker embed SPEC
 
 SPEC is JSON. `train` reads WORK/histories.npz and leaves WORK/model.pt, the encoder with the number
-that it gives each item, beside a curve and the versions; `embed` reads a file of histories and
-writes a row of numbers for each. Imports nothing of this project.
+that it gives each item; `embed` reads a file of histories and writes a row of numbers for
+each. Imports nothing of this project.
 """
 
 import json
 import sys
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 
 REST = 2  # the lowest number of an item with a vector of its own: 0 is padding, 1 any other item
-PACKAGES = ("pytorch-lifestream", "pytorch-lightning", "torch", "numpy")
 PADDED = 65_536  # events of a batch to embed, padding included: 67 MB of states at width 256
 
 
@@ -101,36 +99,24 @@ def budget_of(spec: dict[str, Any]) -> Any:
     from pytorch_lightning import Callback
 
     class Budget(Callback):
-        """Writes WORK/curve.jsonl, a line every twentieth of the budget."""
+        """Prints a line every twentieth of the budget."""
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.began = time.perf_counter(), time.process_time()
-            self.losses: list[float] = []
-            self.twentieths = 0
+            self.began, self.twentieths = time.process_time(), 0
 
         def on_train_batch_end(
             self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
         ) -> None:
-            self.losses.append(float(outputs["loss"]))
-            processor = time.process_time() - self.began[1]
-            trainer.should_stop = processor >= 60 * spec["minutes"]
-            share = processor / (60 * spec["minutes"])
-            if not trainer.should_stop and share < (self.twentieths + 1) / 20:
+            minutes = (time.process_time() - self.began) / 60
+            trainer.should_stop = minutes >= spec["minutes"]
+            if not trainer.should_stop and 20 * minutes < (self.twentieths + 1) * spec["minutes"]:
                 return
-            self.twentieths = int(20 * share)
-            line = {
-                "step": trainer.global_step,
-                "epochs": trainer.global_step / trainer.num_training_batches,
-                "seconds": time.perf_counter() - self.began[0],
-                "processor_seconds": processor,
-                "loss": float(np.mean(self.losses)),
-            }
-            self.losses = []
-            with (Path(spec["work"]) / "curve.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            self.twentieths = int(20 * minutes / spec["minutes"])
             sys.stdout.write(
-                f"{processor / 60:.1f} of {spec['minutes']:g} processor minutes, step "
-                f"{line['step']:,}, epoch {line['epochs']:.2f}, loss {line['loss']:.1f}\n"
+                f"{minutes:.1f} of {spec['minutes']:g} processor minutes, step "
+                f"{trainer.global_step:,}, epoch "
+                f"{trainer.global_step / trainer.num_training_batches:.2f}, "
+                f"loss {float(outputs['loss']):.1f}\n"
             )
             sys.stdout.flush()
 
@@ -171,8 +157,6 @@ def train(spec: dict[str, Any]) -> None:
         callbacks=[budget_of(spec)],
     )
     trainer.fit(module, data_of(spec, log, numbers))
-    versions = {name: version(name) for name in PACKAGES}
-    (work / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
     kept = {"spec": spec, "sizes": sizes, "numbers": torch.from_numpy(numbers)}
     partly = work / "model.pt.partial"
     torch.save({**kept, "state": encoder.state_dict()}, partly)

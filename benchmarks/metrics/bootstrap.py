@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy import stats
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -48,6 +48,13 @@ def bootstrap(
     values = [float(statistic(np.ones((1, len(users))))[0]) for statistic in statistics]
     drawn = [[s(w) for s in statistics] for w in _resampled_weights(users, resamples, seed)]
     return np.array(values), np.concatenate(drawn, axis=1)
+
+
+def student(values: np.ndarray) -> Interval:
+    """Return the mean of values (S,) and its interval of 95 % by Student's t; NaN for one value."""
+    mean, count = float(values.mean()), len(values)
+    half = stats.t.ppf(0.975, count - 1) * stats.sem(values) if count > 1 else np.nan
+    return Interval(mean, float(mean - half), float(mean + half))
 
 
 def summary(values: np.ndarray, drawn: np.ndarray) -> list[Interval]:
@@ -254,7 +261,7 @@ def spearman_of(predicted: np.ndarray, true: np.ndarray) -> Statistic:
     Resamples keep the ranks of the whole: exact for the value itself, and within O(1/sqrt(Q)) of
     ranking anew for its spread.
     """
-    x, y = rankdata(predicted), rankdata(true)
+    x, y = stats.rankdata(predicted), stats.rankdata(true)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         count = weights.sum(1)

@@ -48,7 +48,7 @@ def correlations(
     if len(points) < FEWEST:
         raise ValueError(
             f"{len(points)} checkpoints with a loss; a correlation needs {FEWEST} or more: "
-            "pretrain with keep_every, which keeps them"
+            "train more sizes or lengths of the sweep"
         )
     better = -np.array([loss for loss, _ in points])
     by_task: dict[str, dict[str, Interval]] = {}

@@ -1,4 +1,4 @@
-"""Every figure of the benchmarks by matplotlib: lines with intervals, maps, points over a loss.
+"""Every figure of the benchmarks by matplotlib: lines with intervals, and maps.
 
 Each returns a `Figure`; `save` writes it and `inline` is markup for a page. Both give the same
 bytes for the same figure. Nothing is said by colour alone: lines differ in marks and dashes,
@@ -159,30 +159,6 @@ def spread(places: np.ndarray, *, gap: tuple[float, float]) -> np.ndarray:
         while (np.abs(moved[order[:number]] - moved[at]) < np.array(gap) - 1e-9).all(1).any():
             moved[at, 1] += 1.0
     return moved
-
-
-def loss_scatter(
-    points: Sequence[tuple[str, float, float]], *, x_label: str, y_label: str
-) -> Figure:
-    """Return (name, loss, score) of checkpoints; the lower the loss, the further right."""
-    with _style():
-        figure = Figure(figsize=ALONE, layout="constrained")
-        axis = figure.subplots()
-        x, y = (np.array([point[at] for point in points], float) for at in (1, 2))
-        axis.plot(x, y, MARKS[1], color=COLOURS[0], ms=5)
-        axis.margins(0.08, 0.15)
-        axis.invert_xaxis()
-        axis.set(xlabel=plain(x_label, 60), ylabel=plain(y_label))
-        _few_ticks(axis)
-        figure.draw_without_rendering()
-        taken: list[np.ndarray] = []  # where names stand, in points
-        text: Any = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-        for at in [0, len(points) - 1, *range(1, len(points) - 1)]:
-            position = axis.transData.transform((x[at], y[at]))
-            if all((np.abs(position - other) > (34, 16)).any() for other in taken):
-                taken.append(position)
-                axis.annotate(plain(points[at][0]), (x[at], y[at]), color=SOFT, size=8, **text)
-    return figure
 
 
 def save(figure: Figure, *files: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import PydanticUndefined
 
+from benchmarks.law.law_config import LawConfig
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from benchmarks.suite.runner import SuiteConfig
 from clue.data.ingest.prepare_config import PrepareConfig
@@ -25,6 +26,7 @@ CONFIGS: dict[str, type[Any]] = {
     "synthetic": SyntheticConfig,
     "suite": SuiteConfig,
     "sweep": SweepConfig,
+    "law": LawConfig,
 }
 SENTENCE = re.compile(r"(?<=[.;]) +(?=[A-Z`])")
 # What neither the docstring nor a comment behind the field has room for.

@@ -7,29 +7,26 @@ is made from the first line of each module's docstring, `config:NAME` from a com
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
 `benchmarks.suite.ablation` wrote beside it, `sizing` from results/sizing.json, `scaling:NAME` from
-the files below results/scaling/NAME; `batch_size`, `robustness`, `strategies` and `scaling` (the
-fitter's reference) from the files that those commands wrote.
+the files below results/scaling/NAME, `law:NAME` from results/law/NAME/law.json; `batch_size`,
+`robustness`, `strategies` and `scaling` (the fitter's reference) from the files that those commands
+wrote.
 """
 
 import ast
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.law import docs_part
 from benchmarks.report import config_reference, sizing
 from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed import gpu
 from benchmarks.speed.report import markdown, read_report
 from clue.config import run_command
-
-KINDS = (
-    "files|gpu|speed|batch_size|robustness|strategies|transfer|ablation|scaling|config|headline|"
-    "settings|sizing"
-)
-PART = re.compile(rf"<!-- ({KINDS}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,36 +53,10 @@ def render(root: Path, page: Path = Path("README.md")) -> str:
     def part(match: re.Match[str]) -> str:
         kind, name = match.groups()
         # Figures are given from the root, and linked from where the page lies.
-        body = _part(root, kind, name).replace("](results/", f"]({up}results/")
+        body = PARTS[kind](root, name).replace("](results/", f"]({up}results/")
         return f"<!-- {kind}{':' + name if name else ''} -->\n{body}\n<!-- /{kind} -->"
 
     return PART.sub(part, (root / page).read_text(encoding="utf-8"))
-
-
-def _part(root: Path, kind: str, name: str) -> str:
-    """Return the body of the part `<!-- kind:name -->`."""
-    match kind:
-        case "files" | "gpu" | "robustness" | "settings" | "sizing":
-            return {
-                "files": file_map,
-                "gpu": unmeasured_on_gpu,
-                "robustness": robustness,
-                "settings": config_reference.settings,
-                "sizing": sizing.markdown,
-            }[kind](root)
-        case "batch_size" | "strategies":
-            return sweep_comparison(root, kind)
-        case "config":
-            return config_reference.markdown(name)
-        case "speed":
-            return markdown(read_report(root / "results" / "speed" / f"{name}.json"))
-        case _:
-            return {
-                "scaling": scaling,
-                "transfer": transfer_table,
-                "ablation": ablation_table,
-                "headline": headline,
-            }[kind](root, name)
 
 
 def unmeasured_on_gpu(root: Path) -> str:
@@ -178,6 +149,25 @@ def _place(file: Path) -> tuple[object, ...]:
     """Sort a package's own files before its folders, and its __init__.py first of all."""
     *folders, name = file.parts
     return (*((True, folder) for folder in folders), (False, name != "__init__.py", name))
+
+
+PARTS: dict[str, Callable[[Path, str], str]] = {
+    "files": lambda root, _: file_map(root),
+    "gpu": lambda root, _: unmeasured_on_gpu(root),
+    "robustness": lambda root, _: robustness(root),
+    "settings": lambda root, _: config_reference.settings(root),
+    "sizing": lambda root, _: sizing.markdown(root),
+    "batch_size": lambda root, _: sweep_comparison(root, "batch_size"),
+    "strategies": lambda root, _: sweep_comparison(root, "strategies"),
+    "config": lambda _, name: config_reference.markdown(name),
+    "speed": lambda root, name: markdown(read_report(root / "results" / "speed" / f"{name}.json")),
+    "scaling": scaling,
+    "law": docs_part.markdown,
+    "transfer": transfer_table,
+    "ablation": ablation_table,
+    "headline": headline,
+}
+PART = re.compile(rf"<!-- ({'|'.join(PARTS)}):?(\w*) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 def main() -> None:

@@ -75,5 +75,7 @@ def markdown(board: Leaderboard, against: Mapping[str, PairedDifference]) -> str
     if board.ranks:
         lines.append([f"mean rank ({board.common} tasks)", "", *board.mean_ranks, *blank])
         lines.append(["Borda", "", *board.borda, *blank])
-    lines.append([f"mean normalised gain ({board.gain_tasks} tasks)", "", *board.gains, *blank])
+    if board.gain_tasks:
+        gains = f"mean normalised gain ({board.gain_tasks} tasks)"
+        lines.append([gains, "", *board.gains, *blank])
     return format.markdown(head, lines) + "\n"

@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.json_files import write_json
+from benchmarks.metrics.format import markdown as table
 from benchmarks.scaling.fit.isoflop import Cost, optima
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.fit.study import FitConfig, laws_of
@@ -249,10 +249,10 @@ def markdown(root: Path) -> str:
         f"```bash\npython -m benchmarks.report.sizing index=indexes/{config['index']}\n```\n",
         f"A machine has {config['cores']} cores and {config['memory_gib']:g} GiB; a user has "
         f"{config['events']} events, and there are {config['items']:,} items.\n",
-        *table(["", *(f"{each['users']:,} users" for each in content["costs"])], _rows(content)),
+        table(["", *(f"{each['users']:,} users" for each in content["costs"])], _rows(content)),
         "",
         "What they are made of, a core each:\n",
-        *table(
+        table(
             ["measured", "", "from"],
             [[what, number(rates[key]), source] for key, what, source in SOURCES],
         ),
@@ -311,12 +311,6 @@ def number(value: float) -> str:
     if value >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table of Markdown."""
-    cells = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(each)} |" for each in cells]
 
 
 def show(config: SizingConfig) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.report.suite_page out=results/suite/real
 
 Writes OUT/report.html and OUT/table.md: the leaderboard, what is significant, a section for each
-task, geometry, a map of users and, where OUT/tau.json is, loss against score over checkpoints.
+task, geometry and a map of users.
 """
 
 import json
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from benchmarks.report.charts import inline, loss_scatter, scatter
+from benchmarks.report.charts import inline, scatter
 from benchmarks.report.leaderboard import Leaderboard, markdown, shade
 from benchmarks.report.rendering import write_page
 from benchmarks.report.sections import Section, all_differences
@@ -63,30 +62,12 @@ def report(config: SuiteReportConfig) -> Path:
         shade=shade,
         claims=claims,
         measures={table.name: table.measure for table in tasks},
-        tau=tau(_read(config.out / "tau.json")),
         figures=FIGURES,
         geometry=geometry(_read(config.out / "geometry.json")),
         users=users_map(_read(config.out / "map.json")),
         tasks=[Section(table, differences.get(table.name, [])) for table in tasks],
         made=made(scores, config.resamples),
     )
-
-
-def tau(tree: dict[str, Any] | None) -> list[tuple[str, Markup, str]]:
-    """Return a title, a chart of loss against score and the correlations of each task."""
-    cards: list[tuple[str, Markup, str]] = []
-    if tree is None:
-        return cards
-    for name, task in tree["tasks"].items():
-        points = [(c["name"], c["loss"], c["values"][name]) for c in tree["checkpoints"]]
-        points = [(step.removeprefix("step "), *point) for step, *point in points]
-        title = f"{name}: {task['measure']}"
-        chart = loss_scatter(points, x_label="entropy, nats, lower →", y_label=task["measure"])
-        kendall, spearman = (results.read_interval(task[each]) for each in ("kendall", "spearman"))
-        note = f"tau {kendall.value:.2f} [{kendall.low:.2f} {kendall.high:.2f}], "
-        note += f"Spearman {spearman.value:.2f}"
-        cards.append((title, inline(chart, title), note.replace("nan", "unknown")))
-    return cards
 
 
 def geometry(tree: dict[str, Any] | None) -> dict[str, tuple[list[str], int]]:

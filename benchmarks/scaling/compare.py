@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from benchmarks.json_files import write_json
-from benchmarks.metrics.bootstrap import Interval, interval, mean_of
+from benchmarks.metrics.bootstrap import Interval, interval, mean_of, student
 from benchmarks.metrics.format import markdown, zero_width
 from benchmarks.report.charts import Line, Panel, line_panels, save
 from benchmarks.scaling.fit.run_table import Runs, digest, read_runs
@@ -187,15 +186,6 @@ def _intervals(config: CompareConfig, one: Level, other: Level | None) -> dict[s
             student(values) if users is None else interval(mean_of(values), users, **draw)
         )
     return intervals
-
-
-def student(values: np.ndarray) -> Interval:
-    """Return the mean of values (S,) and its interval of 95 % by Student's t; NaN for one value."""
-    mean, count = float(values.mean()), len(values)
-    if count < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
-    return Interval(mean, mean - half, mean + half)
 
 
 def _number(value: str) -> tuple[float, str]:

@@ -24,6 +24,7 @@ their own below .rivals/ when they are first needed.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,25 +38,7 @@ from benchmarks.speed.measure import versions
 from benchmarks.speed.report import markdown, recorded, write_report
 from clue.config import read_command_line, user_errors
 
-NAMES = (
-    "step",
-    "loss",
-    "batch",
-    "loader",
-    "optim",
-    "precision",
-    "lr_width",
-    "embed",
-    "faiss",
-    "faults",
-    "offline_faults",
-    "engines",
-    "prepare",
-    "retrieve",
-    "serve",
-    "soak",
-    "gpu",
-)
+NAMES = re.findall(r"benchmarks\.speed ([a-z_]+) ", __doc__ or "")  # those above
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,10 +10,8 @@ written all the same.
 """
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,8 +27,8 @@ import httpx
 from tqdm import tqdm
 
 from benchmarks.speed.report import Report, Row, Spread, claim
+from benchmarks.speed.service import process
 
-START_SECONDS = 120.0
 WRITERS = 4
 USERS = (
     300  # of each writer: enough that a tenth of the demo's users change, and generations follow
@@ -101,46 +99,12 @@ def measure(config: Config) -> Report:
 def serving(config: Config, root: Path, rebuild_users: int) -> Generator[tuple[str, float]]:
     """Run a server over `root`: its address once it is ready, and the seconds until it was."""
     begun = time.monotonic()
-    environment = {
-        **{"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-        "CLUE_CHECKPOINT": str(config.checkpoint.absolute()),
-        "CLUE_INDEX": str(root / "index"),
-        "CLUE_STORE": str(root / "store"),
-        "CLUE_REBUILD_USERS": str(rebuild_users),
-        "CLUE_QUEUE_SIZE": "64",
-    }
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "port=0"],
-            env=environment,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield _address(process, root / "log"), time.monotonic() - begun
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # what builds a generation too
-        process.wait()
-
-
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Return where the server answers, once it is ready; RuntimeError with its log if never."""
-    deadline = time.monotonic() + START_SECONDS
-    marker = "running on "
-    while process.poll() is None and time.monotonic() < deadline:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        if marker in text:
-            url = text.rpartition(marker)[2].split()[0].rstrip('",')
-            try:
-                answer = httpx.get(f"{url}/readyz", timeout=5)
-            except httpx.HTTPError:
-                continue
-            if answer.status_code == 200:
-                return url
-            if "loading" not in answer.text:
-                raise RuntimeError(answer.text)
-        time.sleep(0.02)
-    raise RuntimeError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+    settings = {"store": str(root / "store"), "rebuild_users": str(rebuild_users)}
+    command, environment = process.of_clue(
+        config.checkpoint, root / "index", **settings, queue_size="64"
+    )
+    with process.running(command, environment, root / "log", pinned=False) as server:
+        yield server.url, time.monotonic() - begun
 
 
 def kill_often(config: Config, root: Path) -> dict[str, Any]:
@@ -206,7 +170,7 @@ def _load(url: str, known: Acknowledged, seconds: float, number: int) -> None:
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(WRITERS)]
     for thread in threads:
         thread.start()
-    begun.wait(START_SECONDS)
+    begun.wait(process.START_SECONDS)
     time.sleep(seconds)
     stop.set()  # those in flight may still be acknowledged, or cut off by the kill
 

@@ -20,6 +20,7 @@ MIB = 2**20
 PACKAGES = (
     *("torch", "numpy", "sentence-transformers", "transformers"),
     *("open_clip_torch", "pytorch-lifestream", "rectools", "pandas", "duckdb"),
+    *("faiss-cpu", "hnswlib"),
 )
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ def measure(config: Config) -> Report:
     rows = compare(case, vectors, queries, config)
     if real is not None:
         rows += compare(*real, config)
-    versions = {"faiss": faiss.__version__, "hnswlib": _version("hnswlib")}
-    return Report(rows=rows, claims=claims(case, rows), machine={"versions": versions})
+    return Report(rows=rows, claims=claims(case, rows))
 
 
 def generated(rows: int, width: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,10 +242,3 @@ def claims(case: str, rows: Sequence[Row]) -> list[Claim]:
         claim("p50, exact / ivf", speed, "at least", 10),
         claim("Build, hnswlib / ivf", build, "at least", 1),
     ]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from pydantic import Field
-from scipy import stats
 
 from benchmarks.external.machine import revision
+from benchmarks.metrics.bootstrap import student
 from benchmarks.speed.report import Row, Spread
 from clue.config import load, to_yaml
 from clue.data.batches import PairSampler
@@ -100,9 +101,8 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Spread:
     The mean stands where a spread has its median, the interval where it has its extremes.
     """
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean, quantile = statistics.fmean(differences), stats.t.ppf(0.975, len(differences) - 1)
-    half = float(quantile * stats.sem(differences))
-    return Spread(mean, mean - half, mean + half, tuple(differences))
+    mean = student(np.array(differences))
+    return Spread(mean.value, mean.low, mean.high, tuple(differences))
 
 
 def make_step(

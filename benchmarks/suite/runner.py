@@ -25,7 +25,6 @@ from benchmarks.external.environments import ArmFailed
 from benchmarks.protocols import Model, Probe, Task, TaskBaseline
 from benchmarks.suite import geometry, paired, results
 from benchmarks.suite.pipeline import prepare
-from benchmarks.tasks.amounts import AmountsConfig
 from benchmarks.tasks.attributes import AttributesConfig
 from benchmarks.tasks.clicks import ClicksConfig
 from benchmarks.tasks.feed_clicks import FeedClicksConfig
@@ -81,7 +80,6 @@ class SuiteConfig:
     windows: list[WindowsConfig] = field(default_factory=list[WindowsConfig])
     recoverability: list[RecoverabilityConfig] = field(default_factory=list[RecoverabilityConfig])
     attributes: list[AttributesConfig] = field(default_factory=list[AttributesConfig])
-    amounts: list[AmountsConfig] = field(default_factory=list[AmountsConfig])
     clicks: list[ClicksConfig] = field(default_factory=list[ClicksConfig])
     feed_clicks: list[FeedClicksConfig] = field(default_factory=list[FeedClicksConfig])
     impression_ranking: list[ImpressionRankingConfig] = field(
@@ -148,23 +146,8 @@ def encoders_of(config: SuiteConfig, corpus: Corpus) -> list[Any]:
 
 def asked_of(config: SuiteConfig) -> list[Any]:
     """Return the configs of the tasks that are asked for. ValueError where `tasks` names none."""
-    configs: list[Any] = [
-        *config.matching,
-        *config.windows,
-        *config.recoverability,
-        *config.attributes,
-        *config.amounts,
-        *config.clicks,
-        *config.feed_clicks,
-        *config.impression_ranking,
-        *config.returns,
-        *config.next_click,
-        *config.offers,
-        *config.synthetic,
-        *config.next_item,
-        *config.new_service,
-        *config.item_ranking,
-    ]
+    lists = [value for value in vars(config).values() if isinstance(value, list)]
+    configs: list[Any] = [one for each in lists for one in each if hasattr(one, "build")]
     names = [one.name for one in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two tasks of one name among {', '.join(names)}; a name is one task's")

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from benchmarks.datasets.label_tables import read_labels
-from benchmarks.protocols import Model
+from benchmarks.protocols import Model, items_of
 from benchmarks.snapshot import snapshot_at
 from clue.data.corpus import Corpus
 
@@ -102,9 +102,7 @@ def example_users(corpus: Corpus, groups: Groups, model: Model) -> list[ExampleU
     """
     rows = _informative(corpus, groups)
     users = groups.users[rows]
-    vectors, items = model.users(snapshot_at(corpus, users)), model.items()
-    if items is None:
-        raise ValueError(f"{model.name} has no vectors of items, so nothing is near to a user")
+    vectors, items = model.users(snapshot_at(corpus, users)), items_of(model)
     examples: list[ExampleUser] = []
     for row, user, vector in zip(rows, users, vectors, strict=True):
         scores = items @ vector

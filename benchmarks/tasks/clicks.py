@@ -10,7 +10,6 @@ often it was shown there, and its events before the moment.
 
     linear        [u, i, u * i] and what is counted of the item, a penalty for each block
     vector alone  [u, i, u * i]
-    mlp           as linear
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from benchmarks.baselines.counts import LogCounts
 from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.oracle import ORACLE, Oracle
 from benchmarks.baselines.posterior import LogOracle
-from benchmarks.baselines.probes import predict
+from benchmarks.baselines.probes import linear
 from benchmarks.baselines.rates import Timeline
 from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.baselines.tfidf import popularity
@@ -44,7 +43,7 @@ from benchmarks.protocols import (
     has_vectors,
     model_of,
 )
-from benchmarks.query_columns import history_slice, popularity_slice
+from benchmarks.query_columns import history_slice, popularity_slice, take
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
 from clue.data.corpus import Corpus
@@ -69,13 +68,12 @@ class ClicksConfig:
     timestamps the vectors are those before each impression, with `cutoff` (epoch seconds) all are
     of that moment. `probability` is the column of a synthetic world that the clicks were drawn
     from, the oracle's answers, and `world` its directory: what a log tells of the users' latents is
-    then read by the same probe. `mlp_width` is that of the published probe.
+    then read by the same probe.
     """
 
     name: str
     impressions: Path  # The Parquet table.
     service: str | None = None
-    mlp_width: int = 2048
     cutoff: float | None = None
     probability: str | None = None
     world: Path | None = None
@@ -125,21 +123,21 @@ def read_impressions(corpus: Corpus, config: ClicksConfig) -> Impressions:
             check_times(corpus, service, cutoff[known], f"{file}: timestamp")
     clicked = table["clicked"].to_numpy().astype(np.int64)
     chance = table[config.probability].to_numpy() if config.probability else cutoff * np.nan
-    return Impressions(users, items, cutoff, clicked, chance).some(known)
+    return take(Impressions(users, items, cutoff, clicked, chance), known)
 
 
 class ClicksTask:
     """Impressions of held-out users; see `ClicksConfig`."""
 
     version, family = 4, "click"  # 4: counts of the item, and similarities in each block
-    probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
+    probes: tuple[Probe, ...] = ("linear", "vector alone")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
         """Read the impressions."""
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_impressions(corpus, config)
         split = corpus.split[shown.users]
-        self.parts = [shown.some(np.flatnonzero(split == number)) for number in range(3)]
+        self.parts = [take(shown, split == number) for number in range(3)]
         for part, called in zip(self.parts, ("training", "valid", "test"), strict=True):
             if not 0 < part.clicked.sum() < len(part.clicked):
                 raise ValueError(
@@ -150,7 +148,6 @@ class ClicksTask:
             "corpus": corpus.fingerprint,
             "impressions": sha256(config.impressions),
             "service": config.service,
-            "mlp_width": config.mlp_width,
             "counts": [len(part.users) for part in self.parts],
             "base_rate_of_test": float(self.parts[2].clicked.mean()),
             "cutoff": config.cutoff,
@@ -248,8 +245,7 @@ class ClicksTask:
             return self._scored(model.answers, {})
         x, blocks = self._inputs(model_of(model), probe)
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
-        called = "linear" if probe == "vector alone" else probe
-        predicted = predict(called, "class", *parts, width=self.config.mlp_width, blocks=blocks)
+        predicted = linear(*parts, "class", blocks)
         rates = model if isinstance(model, ClickRates) else self.rate
         smoothing = {} if probe == "vector alone" else {"smoothing": rates.smoothing}
         return self._scored(predicted.values, {**predicted.chosen, **smoothing})

@@ -26,15 +26,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.baselines.feature_rows import FeatureRows, answers
+from benchmarks.baselines.feature_rows import FeatureRows, answers, beside, supports
 from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.rates import Rates, Timeline
-from benchmarks.baselines.representations import EncoderModel, FixedScores
+from benchmarks.baselines.representations import FixedScores
 from benchmarks.baselines.tfidf import popularity
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
-from benchmarks.query_columns import history_slice, popularity_slice
+from benchmarks.query_columns import history_slice, popularity_slice, take
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.clicks import MEASURES
 from clue.atomic import sha256
@@ -78,12 +78,6 @@ class Shown:
     in_tab: np.ndarray
     labels: Mapping[str, np.ndarray]
 
-    def some(self, rows: np.ndarray) -> "Shown":
-        """Return those in `rows`."""
-        labels = {name: values[rows] for name, values in self.labels.items()}
-        moments, in_tab = self.times[rows], self.in_tab[rows]
-        return Shown(self.users[rows], self.items[rows], moments, in_tab, labels)
-
 
 def read_shown(corpus: Corpus, config: FeedClicksConfig) -> Shown:
     """Return the impressions of known users and items; raises as `read_table`, `check_times`."""
@@ -99,7 +93,7 @@ def read_shown(corpus: Corpus, config: FeedClicksConfig) -> Shown:
     labels = {name: table[name].to_numpy().astype(np.int64) for name in LABELS}
     in_tab = pc.equal(table["tab"], config.tab).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     known = np.flatnonzero((users >= 0) & (items >= 0))
-    return Shown(users, of_service[items], times, in_tab, labels).some(known)
+    return take(Shown(users, of_service[items], times, in_tab, labels), known)
 
 
 class FeedClicksTask:
@@ -112,10 +106,10 @@ class FeedClicksTask:
         """Read the impressions, and part them into those before the moment and those asked for."""
         self.name, self.config, self.corpus = config.name, config, corpus
         shown = read_shown(corpus, config)
-        self.before = shown.some(np.flatnonzero(shown.times < config.opens))
-        queried = shown.some(np.flatnonzero((shown.times >= config.opens) & shown.in_tab))
+        self.before = take(shown, shown.times < config.opens)
+        queried = take(shown, (shown.times >= config.opens) & shown.in_tab)
         split = corpus.split[queried.users]
-        self.parts = [queried.some(np.flatnonzero(split == number)) for number in range(3)]
+        self.parts = [take(queried, split == number) for number in range(3)]
         self.labels = [part.labels[config.label] for part in self.parts]
         for labels, called in zip(self.labels, ("training", "valid", "test"), strict=True):
             if not 0 < labels.sum() < len(labels):
@@ -140,7 +134,6 @@ class FeedClicksTask:
         share = self.labels[0].mean()
         prior = np.tile([1 - share, share], (len(self.labels[2]), 1))
         rates, counts = ("item rate", "user rate"), (*ITEM, "user rate", "user counts")
-        trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [
             FixedScores("prior", prior, self.recipe["impressions"][:8]),
             FeatureRows("item rate", rates[:1], "linear"),
@@ -149,21 +142,17 @@ class FeedClicksTask:
             FeatureRows("item + user rate", rates, "linear"),
             FeatureRows("aggregates", counts, "linear"),
             FeatureRows("aggregates + attributes (trees)", (*counts, "attributes"), "lightgbm"),
-            *(FeatureRows(f"{m.name} + aggregates", counts, "linear", m) for m in trained),
+            *beside(models, counts),
         ]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether a vector is asked, or a rival by its own probe."""
-        if isinstance(model, FeatureRows):
-            return probe == model.probe
-        if isinstance(model, FixedScores):
-            return probe == "linear"
-        return has_vectors(model) and probe != "lightgbm"
+        return supports(model, probe)
 
     @cached_property
     def rates(self) -> dict[str, Rates]:
         """The rates of the label before the moment: inside the tab, by item and by user."""
-        tab = self.before.some(np.flatnonzero(self.before.in_tab))
+        tab = take(self.before, self.before.in_tab)
         ones = tab.labels[self.config.label]
         keys = {"item rate": tab.items, "user rate": tab.users}
         return {name: Rates(each, tab.times, ones) for name, each in keys.items()}
@@ -252,12 +241,11 @@ class FeedClicksTask:
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each impression of a user of the test split."""
-        if isinstance(model, FixedScores):
-            return self._scored(model.answers, {})
-        rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
         labels = self.labels[0], self.labels[1]
-        predicted = answers(rows, probe, self.columns, self._vectors, labels)
-        used = {name: self.smoothing[name] for name in rows.groups if name in self.smoothing}
+        predicted = answers(model, probe, ITEM, self.columns, self._vectors, labels)
+        groups = ITEM if has_vectors(model) and probe == "linear" else ()
+        groups = model.groups if isinstance(model, FeatureRows) else groups
+        used = {name: self.smoothing[name] for name in groups if name in self.smoothing}
         return self._scored(predicted.values, {**predicted.chosen, **used})
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:

@@ -49,9 +49,8 @@ class WindowsConfig:
 
     churn: no sale. propensity: whether each of the `labels` items with the most buyers before all
     windows is bought. spend: log(1 + money). A window is `window_days` long: 28 is the median
-    number of days between two visits to the shop of Online Retail II.
-    Pretraining has read nothing of the service from `pretrained_until` (epoch seconds) on.
-    `mlp_width` is that of the published probe.
+    number of days between two visits to the shop of Online Retail II. Pretraining has read nothing
+    of the service from `pretrained_until` (epoch seconds) on.
     """
 
     name: str
@@ -62,7 +61,6 @@ class WindowsConfig:
     active_days: int = 180  # Asked of users who bought in so many days before the window.
     labels: int = 50
     pretrained_until: int = 1_284_595_200
-    mlp_width: int = 2048
 
     def build(self, corpus: Corpus) -> "WindowsTask":
         """Return the task. ValueError for windows that do not fit the log or the pretraining."""
@@ -82,7 +80,7 @@ class WindowsTask:
     """The users of a shop in three windows; see `WindowsConfig`."""
 
     version = 2  # 2: a penalty for each block
-    probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp")
+    probes: tuple[Probe, ...] = ("linear", "lightgbm")
 
     def __init__(self, config: WindowsConfig, corpus: Corpus) -> None:
         """Find the users and their labels."""
@@ -101,7 +99,6 @@ class WindowsTask:
             "starts": starts,
             "active_days": config.active_days,
             "labels": config.labels,
-            "mlp_width": config.mlp_width,
             "users": [len(window.users) for window in self.windows],
         }
         self._vectors = lru_cache(maxsize=1)(self._read)
@@ -136,9 +133,9 @@ class WindowsTask:
         train, valid, test = self.windows
         given = model_of(model)
         x = self._vectors(given)
-        label, width = self.config.label, self.config.mlp_width
+        label = self.config.label
         parts = (x[0], train.labels), (x[1], valid.labels), x[2]
-        predicted = predict(probe, TARGETS[label], *parts, width=width, blocks=given.blocks)
+        predicted = predict(probe, TARGETS[label], *parts, blocks=given.blocks)
         columns = {
             "user_id": self.corpus.user_ids.take(pa.array(test.users)),
             **_answers(label, predicted.values, test.labels),

@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.feature_rows import FeatureRows
+from benchmarks.baselines.feature_rows import FeatureRows, answers, beside, supports
 from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.news_features import GROUPS, NewsFeatures
-from benchmarks.baselines.probes import linear
-from benchmarks.baselines.representations import EncoderModel
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
 from benchmarks.metrics.within import within
-from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, items_of, model_of
 from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
@@ -156,18 +154,15 @@ class ImpressionRankingTask:
 
     def baselines(self, models: Sequence[Model]) -> Sequence[Model | TaskBaseline]:
         """Return each group of features alone, all together, and all beside a trained encoder."""
-        trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [
             *(FeatureRows(name, (name,), "linear") for name in GROUPS),
             FeatureRows("aggregates", GROUPS, "linear"),
-            *(FeatureRows(f"{m.name} + aggregates", GROUPS, "linear", m) for m in trained),
+            *beside(models, GROUPS),
         ]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether a vector is asked, or a rival by its own probe."""
-        if isinstance(model, FeatureRows):
-            return probe == model.probe
-        return has_vectors(model)
+        return supports(model, probe)
 
     @cached_property
     def pasts(self) -> list[Snapshot]:
@@ -225,25 +220,20 @@ class ImpressionRankingTask:
         """
         if probe == "zero-shot":
             return self._zero_shot(model_of(model))
-        rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
-        vectors, blocks = self._vectors(rows.beside) if rows.beside else ([None] * 3, {})
         read = [
             {name: values[kept] for name, values in made.items()}
             for made, kept in zip(self.columns, self.fitted_on, strict=True)
         ]
-        x = [rows.join(*each) for each in zip(read, vectors, strict=True)]
         y = [part.clicked[kept] for part, kept in zip(self.parts, self.fitted_on, strict=True)]
-        parts = (x[0], y[0]), (x[1], y[1]), x[2]
-        predicted = linear(*parts, "class", rows.blocks(self.columns[0], blocks))
+        predicted = answers(model, probe, ITEM, read, self._vectors, (y[0], y[1]))
+        rows = FeatureRows.of(model, ITEM if probe == "linear" else ())
         tuned = {
             name: self.features.chosen[name] for name in rows.groups if name in self.features.chosen
         }
         return self._scored(predicted.values[:, 1], {**predicted.chosen, **tuned})
 
     def _zero_shot(self, model: Model) -> Scored:
-        items, test = model.items(), self.parts[2]
-        if items is None:
-            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        items, test = items_of(model), self.parts[2]
         users = model.users(self.pasts[2])
         return self._scored((users[test.row] * items[test.items]).sum(1), {})
 

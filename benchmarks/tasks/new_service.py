@@ -41,7 +41,16 @@ from benchmarks.baselines.popularity_weight import (
 )
 from benchmarks.baselines.tfidf import unit
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Scored,
+    TaskBaseline,
+    has_vectors,
+    items_of,
+    model_of,
+)
 from benchmarks.query_columns import history_slice, popularity_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
@@ -147,9 +156,7 @@ class NewServiceTask:
         if isinstance(model, Popularity):
             return self._popularity(model, probe)
         given = model_of(model)
-        vectors = given.items()
-        if vectors is None:
-            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        vectors = items_of(given)
         items, users = vectors[self.items], given.users(self.elsewhere)
         if probe == "zero-shot":
             return self._answers([products(users, items)], {})

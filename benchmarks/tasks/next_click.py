@@ -34,8 +34,8 @@ from benchmarks.baselines.click_rankers import (
 from benchmarks.baselines.hourly_probe import HOURS, STRENGTHS, ClickVectors
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors, model_of
-from benchmarks.query_columns import history_slice, seen_slice
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors, items_of, model_of
+from benchmarks.query_columns import history_slice, seen_slice, take
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import MEASURES
 from clue.data.corpus import Corpus
@@ -74,11 +74,6 @@ class Questions:
     items: np.ndarray
     times: np.ndarray
     clicks: np.ndarray
-
-    def some(self, rows: np.ndarray) -> "Questions":
-        """Return those in `rows`."""
-        of = self.users, self.items, self.times, self.clicks
-        return Questions(*(values[rows] for values in of))
 
 
 class NextClickTask:
@@ -124,7 +119,7 @@ class NextClickTask:
             hour.rows[hour.place(questions.items[hour.rows]) >= 0]
             for hour in self._hours(questions)
         ]
-        return questions.some(np.concatenate(kept) if kept else np.zeros(0, np.int64))
+        return take(questions, np.concatenate(kept) if kept else np.zeros(0, np.int64))
 
     def _hours(self, questions: Questions) -> Iterator[Hour]:
         """Yield the questions hour by hour, in their order."""
@@ -198,9 +193,7 @@ class NextClickTask:
         return rank_scores([scores], hour.place(questions.items[hour.rows]), seen)
 
     def _zero_shot(self, model: Model) -> Scored:
-        items = model.items()
-        if items is None:
-            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        items = items_of(model)
         users = model.users(self._past(self.test))
 
         def scores(hour: Hour) -> np.ndarray:

@@ -25,11 +25,20 @@ import pyarrow as pa
 
 from benchmarks.baselines.collaborative import Ease, ImplicitALS, ItemKNN
 from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
-from benchmarks.baselines.popularity import Popularity, RecentPopularity, Tuned, catalogue, columns
+from benchmarks.baselines.popularity import Popularity, Tuned, catalogue, columns
 from benchmarks.baselines.popularity_weight import Questions, tuned_map_and_weight, tuned_weight
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, has_vectors, model_of
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Scored,
+    TaskBaseline,
+    has_vectors,
+    items_of,
+    model_of,
+)
 from benchmarks.query_columns import history_slice, popularity_slice, seen_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
@@ -52,8 +61,8 @@ class NextItemConfig:
     where pretraining read all events of the others.
 
     `filter_seen` leaves out of the ranking what the user met there: right for films, which nobody
-    rates twice, wrong for shops. `clock_times`: timestamps are epoch seconds, so that there is a
-    recent popularity. `supervised` is a next-item run trained for the service, the oracle.
+    rates twice, wrong for shops. `supervised` is a next-item run trained for the service, the
+    oracle.
     """
 
     name: str
@@ -62,7 +71,6 @@ class NextItemConfig:
     past: Literal["same", "other"] = "same"
     users: Literal["all", "held_out"] = "all"
     most: int = 10_000
-    clock_times: bool = False
     supervised: Path | None = None
 
     def build(self, corpus: Corpus) -> "NextItemTask":
@@ -133,8 +141,6 @@ class NextItemTask:
             Ease(filter_seen=filtered),
             ImplicitALS(filter_seen=filtered),
         ]
-        if config.clock_times:
-            rankers.append(RecentPopularity(filter_seen=filtered))
         if config.supervised is not None:
             rankers.append(SupervisedItems(config.supervised, self.corpus, config.service))
         return rankers
@@ -188,9 +194,7 @@ class NextItemTask:
         if isinstance(model, Tuned):
             return self._fitted(copy(model))
         given = model_of(model)
-        catalogue = given.items()
-        if catalogue is None:
-            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        catalogue = items_of(given)
         of_service = catalogue[self.items]
         users = given.users(self.before_test)
         if probe == "zero-shot":

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.feature_rows import FeatureRows, answers
+from benchmarks.baselines.feature_rows import FeatureRows, answers, beside, supports
 from benchmarks.baselines.interactions import bounded
 from benchmarks.baselines.rates import Timeline
-from benchmarks.baselines.representations import EncoderModel, FixedScores
+from benchmarks.baselines.representations import FixedScores
 from benchmarks.baselines.transactions import Aggregates, read_sales, top_items
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of
 from benchmarks.metrics.calibration import class_losses
-from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors
-from benchmarks.query_columns import history_slice
+from benchmarks.protocols import Model, Probe, Scored, TaskBaseline
+from benchmarks.query_columns import history_slice, take
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.returns import MEASURES
 from clue.atomic import sha256
@@ -65,16 +65,6 @@ class Offers:
     redeemed: np.ndarray
     redeemed_at: np.ndarray
 
-    def some(self, rows: np.ndarray) -> "Offers":
-        """Return those in `rows`."""
-        return Offers(
-            users=self.users[rows],
-            times=self.times[rows],
-            kinds=self.kinds[rows],
-            redeemed=self.redeemed[rows],
-            redeemed_at=self.redeemed_at[rows],
-        )
-
 
 def read_offers(corpus: Corpus, config: OffersConfig) -> Offers:
     """Return the offers to known users. Raises as `read_table` and `check_times`.
@@ -108,7 +98,7 @@ def read_offers(corpus: Corpus, config: OffersConfig) -> Offers:
             f"{file}: row {early[0] + 1} was redeemed at {offers.redeemed_at[early[0]]:.0f}, "
             f"before it was sent at {offers.times[early[0]]:.0f}; both are epoch seconds"
         )
-    return offers.some(np.flatnonzero(users >= 0))
+    return take(offers, users >= 0)
 
 
 class OffersTask:
@@ -122,7 +112,7 @@ class OffersTask:
         self.name, self.config, self.corpus = config.name, config, corpus
         self.offers = read_offers(corpus, config)
         split = corpus.split[self.offers.users]
-        self.parts = [self.offers.some(np.flatnonzero(split == number)) for number in range(3)]
+        self.parts = [take(self.offers, split == number) for number in range(3)]
         for part, called in zip(self.parts, ("training", "valid", "test"), strict=True):
             if not 0 < part.redeemed.sum() < len(part.redeemed):
                 raise ValueError(
@@ -144,23 +134,18 @@ class OffersTask:
         """Return the prior, each group of counts, all by a line and by trees, and beside CLUE."""
         share, test = self.parts[0].redeemed.mean(), self.parts[2]
         prior = np.tile([1 - share, share], (len(test.users), 1))
-        trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [
             FixedScores("prior", prior, self.recipe["offers"][:8]),
             FeatureRows("offer kind", COUNTS[:1], "linear"),
             FeatureRows("earlier offers", COUNTS[:2], "linear"),
             FeatureRows("aggregates", COUNTS, "linear"),
             FeatureRows("aggregates (trees)", COUNTS, "lightgbm"),
-            *(FeatureRows(f"{m.name} + aggregates", COUNTS, "linear", m) for m in trained),
+            *beside(models, COUNTS),
         ]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether a vector is asked, or a rival by its own probe."""
-        if isinstance(model, FeatureRows):
-            return probe == model.probe
-        if isinstance(model, FixedScores):
-            return probe == "linear"
-        return has_vectors(model) and probe != "lightgbm"
+        return supports(model, probe)
 
     @cached_property
     def pasts(self) -> list[Snapshot]:
@@ -175,7 +160,7 @@ class OffersTask:
         first = float(offers.times.min())
         aggregates = Aggregates(self.sales, top_items(self.sales, first, self.config.products))
         sent = Timeline(offers.users, offers.times, offers.redeemed)
-        taken = offers.some(np.flatnonzero(offers.redeemed))
+        taken = take(offers, offers.redeemed > 0)
         redeemed = Timeline(taken.users, taken.redeemed_at, taken.redeemed)
         return [
             {
@@ -197,11 +182,8 @@ class OffersTask:
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each offer to a user of the test split."""
-        if isinstance(model, FixedScores):
-            return self._scored(model.answers, {})
-        rows = FeatureRows.of(model, ("kind",) if probe == "linear" else ())
         labels = self.parts[0].redeemed, self.parts[1].redeemed
-        predicted = answers(rows, probe, self.columns, self._vectors, labels)
+        predicted = answers(model, probe, ("kind",), self.columns, self._vectors, labels)
         return self._scored(predicted.values, predicted.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:

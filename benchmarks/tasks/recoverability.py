@@ -109,7 +109,7 @@ class RecoverabilityTask:
         chosen: dict[str, Any] = {}
         for name, y in self.quantities.items():
             parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
-            result = predict(probe, "number", *parts, width=0, blocks=given.blocks)
+            result = predict(probe, "number", *parts, blocks=given.blocks)
             predicted[name], chosen[name] = result.values, dict(result.chosen)
         truth = {name: y[test] for name, y in self.quantities.items()}
         columns = {

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.baselines.feature_rows import FeatureRows, answers
+from benchmarks.baselines.feature_rows import FeatureRows, answers, beside, supports
 from benchmarks.baselines.interactions import bounded
-from benchmarks.baselines.representations import EncoderModel, FixedScores
+from benchmarks.baselines.representations import FixedScores
 from benchmarks.baselines.visits import GROUPS, counted
 from benchmarks.datasets.label_tables import service_of
 from benchmarks.metrics.calibration import class_losses
@@ -131,20 +131,17 @@ class ReturnsTask:
         """Return the prior, groups of counts, all by a line and by trees, and beside CLUE."""
         share = self.parts[0].labels.mean()
         prior = np.tile([1 - share, share], (len(self.parts[2].labels), 1))
-        trained = [m for m in models if isinstance(m, EncoderModel) and not m.untrained]
         return [
             FixedScores("prior", prior, self.corpus.fingerprint),
             *(FeatureRows(name, (name,), "linear") for name in GROUPS),
             FeatureRows("aggregates", GROUPS, "linear"),
             FeatureRows("aggregates (trees)", GROUPS, "lightgbm"),
-            *(FeatureRows(f"{m.name} + aggregates", GROUPS, "linear", m) for m in trained),
+            *beside(models, GROUPS),
         ]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether a vector is asked, or a rival by its own probe."""
-        if isinstance(model, FeatureRows):
-            return probe == model.probe
-        return probe == "linear"
+        return supports(model, probe)
 
     @cached_property
     def columns(self) -> list[dict[str, np.ndarray]]:
@@ -158,11 +155,8 @@ class ReturnsTask:
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each active user of the later moment."""
-        if isinstance(model, FixedScores):
-            return self._scored(model.answers, {})
-        rows = FeatureRows.of(model, ())
         labels = self.parts[0].labels, self.parts[1].labels
-        predicted = answers(rows, probe, self.columns, self._vectors, labels)
+        predicted = answers(model, probe, (), self.columns, self._vectors, labels)
         return self._scored(predicted.values, predicted.chosen)
 
     def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:

@@ -24,6 +24,7 @@ from benchmarks.protocols import (
     Task,
     TaskBaseline,
     has_vectors,
+    items_of,
     model_of,
     one_block,
 )
@@ -107,9 +108,7 @@ class NextItemTask:
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user."""
         given = model_of(model)
-        users, items = given.users(self.past), given.items()
-        if items is None:
-            raise ValueError(f"{self.name}: {model.name} has no vectors of items to rank by")
+        users, items = given.users(self.past), items_of(given)
         parts: list[pa.Table] = []
         for number, service in enumerate(self.corpus.services):
             rows = np.flatnonzero(self.service == number)

@@ -3,12 +3,15 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
+from fastapi import FastAPI
 
 from serving.build_index import BuildConfig, build
 from serving.generation import current, names
@@ -59,6 +62,27 @@ async def served(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
             return answer.json()
         await asyncio.sleep(0.05)
     raise AssertionError(f"{name} was never served")
+
+
+def builders() -> set[int]:
+    """Return the priorities (nice) of what builds generations for this process now."""
+    priorities: set[int] = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "serving.rebuild" in child.cmdline():
+                priorities.add(child.nice())
+    return priorities
+
+
+async def rebuilt(app: FastAPI, before: str) -> set[int]:
+    """Wait until another generation than `before` is served; return its builders' priorities."""
+    priorities: set[int] = set()
+    for _ in range(2400):
+        if live(app).engine.index.catalogue.name != before:
+            break
+        priorities |= builders()
+        await asyncio.sleep(0.05)
+    return priorities
 
 
 class Load:
@@ -133,13 +157,11 @@ def test_a_model_is_activated_and_rolled_back_with_all_users(
             assert answer.json()["data"][0]["user_id"] == "ann"
 
     async def again() -> None:
-        """Enough has changed: a generation is built, and holds everybody."""
+        """Enough has changed: a generation is built, giving way, and holds everybody."""
         async with serving(settings_small) as (client, app):
             until = live(app).engine.index.catalogue.name
-            for _ in range(2400):
-                if live(app).engine.index.catalogue.name != until:
-                    break
-                await asyncio.sleep(0.05)
+            priorities = await rebuilt(app, until)
+            assert max(priorities) == min(psutil.Process().nice() + 10, 19)
             assert current(settings.index) == live(app).engine.index.catalogue.name != until
             assert len(live(app).engine.delta) == 0
             answer = await client.post(SIMILAR, json={"user_id": "bob", "k": 1})

@@ -18,8 +18,7 @@ from benchmarks.scaling.fit.isoflop import SIZES, Cost, optimum
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_parquet
-from benchmarks.scaling.fit.selection import HELD, Sample, main_grid
-from benchmarks.scaling.fit.sensitivity import fitted
+from benchmarks.scaling.fit.selection import HELD, main_grid
 from benchmarks.scaling.fit.study import FitConfig, Laws
 
 LABELS = {
@@ -44,7 +43,6 @@ def draw(config: FitConfig, runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> 
         "isoflop": partial(isoflop, laws, tree, config.size),
         "surface": partial(surface, laws),
         "factors": partial(factors, laws),
-        "negatives": partial(negatives, laws),
         "ladder": partial(extrapolation, tree),
         "scores": partial(scores, config.scores),
         "residuals": partial(residuals, laws),
@@ -221,21 +219,6 @@ def factors(laws: Laws) -> Figure:
         panels.append(Panel(lines, title, LABELS[name], named_loss(laws.runs), 10))
     columns = min(3, len(panels))
     return logarithmic(panels, (3.1 * columns, 3.0 * -(-len(panels) // columns)))
-
-
-def negatives(laws: Laws) -> Figure:
-    """Return exponent and floor of L(C) at each K that the table has; ValueError for one."""
-    factors, known = laws["compute"].fit.law.factors, laws.runs.negatives
-    if len(known) < 2:
-        raise ValueError(f"the table has the loss at one K, {known[0]}")
-    samples = [Sample.of(laws.rows["compute"].at(k), factors) for k in known]
-    thetas = np.array([fitted(sample).theta for sample in samples])
-    return line_panels(
-        [
-            Panel([Line(label, known, thetas[:, at])], "", "negatives K", f"{label} of L(C)", 10)
-            for at, label in ((2, "exponent"), (0, "E (nats)"))
-        ]
-    )
 
 
 def extrapolation(tree: Mapping[str, Any]) -> Figure:

@@ -40,7 +40,7 @@ DAY = 8.64e19  # FLOPs of a petaFLOP/s-day
 
 @dataclass(frozen=True)
 class Runs:
-    """Rows as columns (n,): those of RUNS, and `loss_K` where there are losses at another K.
+    """Rows as columns (n,): those of RUNS.
 
     Text columns hold str, the others numbers, float64 or int64; `loss_se` is NaN where unknown.
     """
@@ -72,19 +72,6 @@ class Runs:
         name = "trunk" if "trunk" in self.columns else "point"
         names = [f"{s}\n{p}" for s, p in zip(self["study"], self[name], strict=True)]
         return np.unique(names, return_inverse=True)[1]
-
-    @property
-    def negatives(self) -> list[int]:
-        """The numbers of negatives K for which the table holds a loss, ascending."""
-        other = [int(name[5:]) for name in self.columns if _is_other_loss(name)]
-        return sorted({*other, *map(int, np.unique(self["negatives"]))})
-
-    def at(self, negatives: int) -> "Runs":
-        """Return the rows with the loss of so many negatives in `loss`; KeyError without them."""
-        if (self["negatives"] == negatives).all():
-            return self
-        same = np.full(len(self), negatives, np.int64)
-        return self.replace(loss=self[f"loss_{negatives}"], negatives=same)
 
     @property
     def decades(self) -> float:
@@ -129,10 +116,9 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
         raise ValueError(f"{where} lacks the columns {', '.join(missing)}; write them in the sweep")
     if not table.num_rows:
         raise ValueError(f"{where} has no rows; has a run of the sweep finished?")
-    losses = [name for name in table.column_names if _is_other_loss(name)]
     optional = [name for name in OPTIONAL if name in table.column_names]
-    columns = {name: _array(name, table[name], where) for name in (*needed, *optional, *losses)}
-    for name in (*POSITIVE, *losses):
+    columns = {name: _array(name, table[name], where) for name in (*needed, *optional)}
+    for name in POSITIVE:
         wrong = np.flatnonzero(~(np.isfinite(columns[name]) & (columns[name] > 0)))
         if len(wrong):
             raise ValueError(
@@ -145,7 +131,7 @@ def from_table(table: pa.Table, where: str = "the table") -> Runs:
 def _array(name: str, column: Any, where: str) -> np.ndarray:
     if column.null_count and name != "loss_se":
         raise ValueError(f"{where}: {column.null_count} empty cells of {name}; fill them")
-    kind = RUNS.field(name).type if name in RUNS.names else pa.float64()
+    kind = RUNS.field(name).type
     if kind not in KINDS:
         return np.array([str(x) for x in column.to_pylist()], dtype=object)
     try:
@@ -156,10 +142,6 @@ def _array(name: str, column: Any, where: str) -> np.ndarray:
             "write it so in the sweep"
         ) from None
     return np.array([np.nan if x is None else x for x in values])
-
-
-def _is_other_loss(name: str) -> bool:
-    return name.startswith("loss_") and name[5:].isdigit()
 
 
 def _distinct(runs: Runs) -> Runs:

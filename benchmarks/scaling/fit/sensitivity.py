@@ -44,8 +44,8 @@ def choices(
     """Return the law of the factors under other choices; reference (1, k) is a point to compare at.
 
     Rows: equal weights where seeds gave others, other deltas, without the cheapest budget, without
-    the WORST residuals, the upper half of the compute alone, hidden parameters for all, each other
-    K that the table has, and, left out in turn, every size and every budget (a jackknife).
+    the WORST residuals, the upper half of the compute alone, hidden parameters for all, and, left
+    out in turn, every size and every budget (a jackknife).
     """
     sample = Sample.of(runs, factors)
 
@@ -73,8 +73,6 @@ def choices(
     if "params" in factors:
         other = Sample.of(runs, [f if f != "params" else "params_hidden" for f in factors])
         made.append(choice("hidden parameters", other, _hidden(runs, factors, reference)))
-    others = [k for k in runs.negatives if k != runs["negatives"][0]]
-    made += [choice(f"K = {k}", Sample.of(runs.at(k), factors)) for k in others]
     return made + [choice(name, sample.take(mask)) for name, mask in _groups(runs)]
 
 

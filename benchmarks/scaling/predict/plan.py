@@ -9,7 +9,7 @@ score of checkpoints) it says what each task is expected to score.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from scipy.optimize import nnls
 
 from benchmarks.json_files import write_json
 from benchmarks.scaling.fit.downstream_scores import Form, expected, read_scores
-from benchmarks.scaling.fit.isoflop import Cost, optima, power
-from benchmarks.scaling.fit.law_intervals import Band
+from benchmarks.scaling.fit.isoflop import Cost, optima, optimum, power
+from benchmarks.scaling.fit.law_intervals import Band, Bootstrap
 from benchmarks.scaling.fit.law_summary import EPOCHS, band, described, table_flags
+from benchmarks.scaling.fit.laws import PowerLaw
 from benchmarks.scaling.fit.run_table import DAY, Runs, read_runs
 from benchmarks.scaling.fit.sensitivity import ladder
 from benchmarks.scaling.fit.study import FitConfig, Laws, laws_of
@@ -27,15 +28,21 @@ from clue.config import run_command
 
 MISS = 0.2  # of the cost's formula among the runs, above which the plan says so
 DEEPEST = 64
+PROBED = np.logspace(6, 30, 481)  # FLOPs among which a limit of data is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """The budget in FLOPs, and whose law. `width_step` is what widths are multiples of."""
+    """The budget in FLOPs, and whose law. `width_step` is what widths are multiples of.
+
+    Of a budget whose best run would read its data more than `most_epochs` times, so much is planned
+    as does not; 0 allows all.
+    """
 
     fit: FitConfig
     budget: float
     width_step: int = 16
+    most_epochs: float = 0.0
     scores: Path | None = None
     score_law: Form = "logit"
     out: Path | None = None
@@ -69,26 +76,47 @@ class Plan:
     scores: Mapping[str, Band]
 
 
-def plan(config: PlanConfig) -> Plan:
-    """Return the plan; ValueError where the table allows no surface, or for no budget above 0."""
+def plan(config: PlanConfig, laws: Laws | None = None) -> Plan:
+    """Return the plan by the laws of the table, or by those that are there already.
+
+    ValueError where the table allows no surface or the surface has no optimum, or for no budget
+    above 0.
+    """
     if not config.budget > 0:
         raise ValueError(f"budget is {config.budget:g} FLOPs; it must be above 0")
-    laws = laws_of(config.fit, read_runs(config.fit.table), ("surface",))
+    laws = laws or laws_of(config.fit, read_runs(config.fit.table), ("surface",))
     surface, sample = laws["surface"], laws.sample("surface")
     rows = laws.rows["surface"]
     cost = Cost.of(sample.flops, *sample.x.T)
+    once = float((rows["pairs"] / np.maximum(1e-9, rows["epochs"])).max())
+    wished = config.budget
+    config = replace(config, budget=min(wished, readable(surface, cost, config.most_epochs * once)))
     best = optima(surface, cost, np.array([config.budget]))
     size, data = best.size[0], best.data[0]
+    if not (np.isfinite(size.value) and size.value > 0):
+        raise ValueError(
+            "the law has no best size: an exponent lies on its bound; train a ladder of more "
+            "widths and longer runs"
+        )
     build = nearest(rows, config, size.value, cost)
+    if 0 < config.most_epochs * once < build.pairs:  # the nearest shape is smaller than the best
+        steps = max(1, int(config.most_epochs * once / build.batch))
+        build = replace(build, steps=steps, pairs=steps * build.batch)
     whole = build.pairs if config.fit.data == "pairs" else data.value
     x = np.array([[build.params, whole]], np.float64)
     scales = laws.scales("surface", np.array([build.params]))
     drawn = surface.predictive(x, scales, seed=config.fit.seed)[:, 0]
     value = float(surface.fit.loss(x)[0])
-    once = float((rows["pairs"] / np.maximum(1e-9, rows["epochs"])).max())
     factor, epochs = config.budget / float(rows["flops"].max()), build.pairs / once
     scores: dict[str, Band] = {}
     doubts = doubts_of(config, laws, cost, factor, epochs, build.params)
+    if config.budget < wished:
+        doubts.insert(
+            0,
+            f"of {wished:.3g} FLOPs only {config.budget:.3g} are planned: the best run of more "
+            f"would read the data more than {config.most_epochs:g} times. More compute buys little "
+            "then; more data does",
+        )
     for task, points in (read_scores(config.scores) if config.scores else {}).items():
         try:
             scores[task] = expected(points, np.r_[value, drawn], config.score_law)
@@ -100,6 +128,17 @@ def plan(config: PlanConfig) -> Plan:
             doubts.append(f"{task}: no score, {error}")
     loss = Band.of(value, drawn)
     return Plan(config.budget, size, data, build, loss, factor, epochs, doubts, scores)
+
+
+def readable(surface: Bootstrap, cost: Cost, pairs: float) -> float:
+    """Return the FLOPs whose best run reads so many pairs; infinite for 0, or where none does."""
+    law = surface.fit.law
+    assert isinstance(law, PowerLaw)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        data = optimum(law, surface.fit.theta, cost, PROBED)[1]
+    if not pairs or not np.isfinite(data).all() or not data[0] < pairs < data[-1]:
+        return float("inf")
+    return float(np.exp(np.interp(np.log(pairs), np.log(data), np.log(PROBED))))
 
 
 def nearest(runs: Runs, config: PlanConfig, size: float, cost: Cost) -> Build:

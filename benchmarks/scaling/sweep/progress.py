@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,17 @@ from clue.monitor.read_log import read_log
 from clue.train.optimiser import decay_start
 
 FIRST_SPEED = 1e9  # FLOP/s assumed before a point is done; small models spend their time elsewhere
+BAR = 24  # characters
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A sweep as part of a job: runs before it, and after it in `seconds`; its `own` estimate."""
+
+    before: int = 0
+    after: int = 0
+    seconds: float = 0.0
+    own: float = 0.0
 
 
 def work_left(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
@@ -40,9 +52,9 @@ def work_left(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
 class Board:
     """Which points are done, running, left and failed, and when the last one will end."""
 
-    def __init__(self, points: Sequence[Point], jobs: int) -> None:
-        """`points` are those of the roles that are trained."""
-        self.points, self.jobs = points, jobs
+    def __init__(self, points: Sequence[Point], jobs: int, beside: Beside | None = None) -> None:
+        """`points` are those of the roles that are trained; the summary counts `beside` too."""
+        self.points, self.jobs, self.beside = points, jobs, beside
         self.work = work_left(points)
         self.done: dict[str, Mapping[str, Any]] = {}
         self.failed: dict[str, str] = {}
@@ -74,11 +86,22 @@ class Board:
 
     def summary(self, running: Sequence[Running]) -> str:
         """Return the counts and the projected end in a line."""
+        if self.beside is not None:
+            return self._whole(running, self.beside)
         waiting = len(self.points) - len(self.done) - len(running) - len(self.failed)
         words = f"{len(self.done)} done, {len(running)} running, {waiting} left"
         words += f", {len(self.failed)} failed" if self.failed else ""
         end = f", about {duration(self.left(running))} to the end"
         return words + (end if waiting or running else "")
+
+    def _whole(self, running: Sequence[Running], beside: Beside) -> str:
+        """Return how far the job is, of which this sweep is a part."""
+        done, runs = beside.before + len(self.done), beside.before + len(self.points) + beside.after
+        bar = "━" * (BAR * done // runs)
+        own = self.left(running) if self.done else beside.own
+        left = duration(own + beside.seconds)
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"{bar:╌<{BAR}} {done} of {runs} runs{failed}, about {left} to the end"
 
     def say(self, line: str) -> None:
         """Write a line, above the table where there is one."""

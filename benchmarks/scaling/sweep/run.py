@@ -26,7 +26,7 @@ from benchmarks.json_files import read_prediction
 from benchmarks.metrics.format import aligned
 from benchmarks.scaling.sweep.grid import Point, lay_out
 from benchmarks.scaling.sweep.launch import Running, start, tail, trunk_of
-from benchmarks.scaling.sweep.progress import Board, work_left
+from benchmarks.scaling.sweep.progress import Beside, Board, work_left
 from benchmarks.scaling.sweep.run_records import finished, record, write_tables
 from benchmarks.scaling.sweep.sweep_config import ROLES, SweepConfig
 from clue.config import run_command
@@ -38,8 +38,11 @@ POLL = 0.5  # seconds between two looks at the running points
 class Sweep:
     """The points of a study in `jobs` slots, each with `threads` threads and perhaps a GPU."""
 
-    def __init__(self, config: SweepConfig) -> None:
-        """Lay out the points; ValueError or FileNotFoundError for one that cannot work."""
+    def __init__(self, config: SweepConfig, beside: Beside | None = None) -> None:
+        """Lay out the points; ValueError or FileNotFoundError for one that cannot work.
+
+        `beside` are the runs of the job of which the sweep is a part.
+        """
         self.config, self.points = config, lay_out(config)
         roles = [role for role in ROLES if role in config.roles]
         self.chosen = [point for role in roles for point in self.points if point.role == role]
@@ -47,7 +50,7 @@ class Sweep:
         self.jobs = config.jobs or max(1, self.gpus)
         self.threads = config.threads or max(1, (os.cpu_count() or 1) // self.jobs)
         self.machine = machine.describe("cuda" if self.gpus else "cpu", self.threads)
-        self.board = Board(self.chosen, self.jobs)
+        self.board = Board(self.chosen, self.jobs, beside)
         kept = {point.name: finished(point) for point in self.chosen}
         self.board.done |= {name: one for name, one in kept.items() if one is not None}
         self.running: list[Running] = []
@@ -152,7 +155,7 @@ def plan(points: Sequence[Point]) -> str:
     return f"{aligned(lines)}\n{end}\n"
 
 
-def sweep(config: SweepConfig) -> int:
+def sweep(config: SweepConfig, beside: Beside | None = None) -> int:
     """Train what is missing, or print the plan where `dry`; return how many points failed.
 
     Raises ValueError or FileNotFoundError, before any run, where a point cannot work, or is held
@@ -161,7 +164,7 @@ def sweep(config: SweepConfig) -> int:
     if config.dry:
         sys.stdout.write(plan(lay_out(config)))
         return 0
-    study = Sweep(config)
+    study = Sweep(config, beside)
     _refuse_unpredicted(config, study)
     return study.train()
 

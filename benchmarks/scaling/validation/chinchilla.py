@@ -1,21 +1,18 @@
-"""The surface of Chinchilla's runs beside what Epoch found, and the traps on the way to it.
+"""The surface of Chinchilla's runs beside what Epoch found, and the trap on the way to it.
 
 Besiroglu et al. 2024, "Chinchilla Scaling: A replication attempt" (arXiv 2404.10102).
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 
-from benchmarks.scaling.fit.isoflop import Cost, optima
 from benchmarks.scaling.fit.law_intervals import bootstrap
 from benchmarks.scaling.fit.laws import Law, PowerLaw
 from benchmarks.scaling.fit.least_squares import DELTA, described, fit, huber, stopped_early
 from benchmarks.scaling.fit.selection import Sample
-from benchmarks.scaling.fit.sensitivity import fitted, ladder
 from benchmarks.scaling.validation.published import chinchilla, expected
 
 # What Epoch's notebook found, and the runs of the coverage study are drawn from.
@@ -24,7 +21,7 @@ NAMES = {"A": "A_N", "B": "A_D", "E": "E", "alpha": "a_N", "beta": "a_D"}
 
 
 def chinchilla_study(folder: Path, *, starts: int, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the surface of the 240 runs beside Epoch's numbers, and what other choices give."""
+    """Return the surface of the 240 runs beside Epoch's numbers."""
     known = expected(folder)["epoch_chinchilla"]
     sample = chinchilla(folder)
     surface = fit(PowerLaw.on(sample.factors, sample.x), sample.x, sample.losses, most=starts)
@@ -32,7 +29,6 @@ def chinchilla_study(folder: Path, *, starts: int, resamples: int, seed: int) ->
     ours = drawn.coefficients()
     notebook = known["huber_delta_1e-3_sum"]["published_notebook"]
     paper, interval = known["published_paper_fit_with_scale"], known["published_bootstrap95_4000"]
-    best = optima(drawn, Cost.of(sample.flops, *sample.x.T), np.array([5.76e23]))
     return {
         "runs": len(sample),
         "objective": {"ours": surface.objective, "published": notebook["objective"]},
@@ -49,21 +45,11 @@ def chinchilla_study(folder: Path, *, starts: int, resamples: int, seed: int) ->
             }
             for name, key in NAMES.items()
         },
-        "exponent of the best size": {"ours": best.exponent, "published": paper["a"]},
         "starts": surface.starts,
         "agreeing": surface.agreeing,
         "condition": surface.condition,
         "flags": surface.flags,
-        "delta": {
-            f"{delta:g}": fitted_coefficients(sample, delta) for delta in (1e-4, 1e-3, 1e-2, 1.0)
-        },
-        "with the 5 outliers": {
-            "ours": fitted_coefficients(chinchilla(folder, outliers=True), DELTA),
-            "published": known["all_245_rows_huber"],
-        },
         "mean reduction, default tolerances": mean_trap(sample, surface.theta),
-        "held out": held_out(sample),
-        "ladder": rungs(sample),
     }
 
 
@@ -71,12 +57,6 @@ def named(law: Law, theta: np.ndarray) -> dict[str, float]:
     """Return A, B, E, alpha and beta."""
     coefficients = law.coefficients(theta)
     return {name: coefficients[key] for name, key in NAMES.items()}
-
-
-def fitted_coefficients(sample: Sample, delta: float) -> dict[str, float]:
-    """Return A, B, E, alpha and beta of the sample at a delta, from a few starts."""
-    surface = fitted(sample, delta=delta)
-    return named(surface.law, surface.theta)
 
 
 def mean_trap(sample: Sample, right: np.ndarray) -> dict[str, Any]:
@@ -103,36 +83,3 @@ def mean_trap(sample: Sample, right: np.ndarray) -> dict[str, Any]:
         "objective": described(law, ended, sample.x, sample.losses).objective,
         "flag": stopped_early(law, ended, sample.x, sample.losses),
     }
-
-
-def held_out(sample: Sample) -> list[dict[str, Any]]:
-    """Return the mean absolute error of the most expensive runs, by how many were left out."""
-    order = np.argsort(sample.flops, kind="stable")
-    rows: list[dict[str, Any]] = []
-    for share in (0.0, 0.1, 0.2, 0.3, 1 / len(sample)):
-        out = max(1, round(share * len(sample)))
-        above = sample.take(order[-out:] if share else order)
-        law = fitted(sample.take(order[:-out] if share else order))
-        errors = law.loss(above.x) / above.losses - 1
-        rows.append(
-            {
-                "left out": out if share else 0,
-                "mean absolute error": np.abs(errors).mean(),
-                "signed error of the largest": errors[-1],
-            }
-        )
-    return rows
-
-
-def rungs(sample: Sample, decades: float = 0.5) -> list[dict[str, float]]:
-    """Return the ladder over cuts of half decades: of each the median absolute errors above it."""
-    steps = 10 ** (np.floor(np.log10(sample.flops) / decades) * decades)
-    each = ladder(replace(sample, flops=steps))
-    rows: list[dict[str, float]] = []
-    for cut in dict.fromkeys(rung.cut for rung in each):
-        above = [rung for rung in each if rung.cut == cut]
-        law, pure, last = np.median([[abs(r.error), abs(r.pure), abs(r.last)] for r in above], 0)
-        counts = {"fitted": above[0].runs, "predicted": len(above)}
-        errors = {"law": law, "pure power law": pure, "largest run so far": last}
-        rows.append({"below FLOPs": cut * 10**decades, **counts, **errors})
-    return rows

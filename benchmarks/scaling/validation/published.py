@@ -33,13 +33,13 @@ def expected(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def chinchilla(folder: Path, *, outliers: bool = False) -> Sample:
-    """Return 240 runs (245 with outliers) read off Hoffmann et al.'s figure: factors N and D."""
+def chinchilla(folder: Path) -> Sample:
+    """Return 240 runs read off Hoffmann et al.'s figure: factors N and D."""
     table = pd.read_csv(folder / "epoch_chinchilla" / "svg_extracted_data.csv")
     size, flops, loss = (
         np.array(table[name], np.float64) for name in ("Model Size", "Training FLOP", "loss")
     )
-    keep = np.sort(np.argsort(loss, kind="stable")[: len(loss) - (0 if outliers else OUTLIERS)])
+    keep = np.sort(np.argsort(loss, kind="stable")[: len(loss) - OUTLIERS])
     x = np.stack([size, flops / (6 * size)], 1)[keep]
     return Sample(("N", "D"), x, loss[keep], np.arange(len(keep)), flops[keep])
 

@@ -5,7 +5,7 @@ It is the engine's own function on the queries that the routes make of the same 
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,6 @@ def begin(checkpoint: Path, index: Path) -> None:
     if engine.encoder.reads != "text":
         raise ValueError("the load is of texts; give a model that reads them")
     _begun[:] = [engine]
-
-
-def shape() -> Mapping[str, int]:
-    """Return what the bare encoder's model is like, for the rival's."""
-    return {"width": _begun[0].encoder.width}
 
 
 def vectors(batches: Sequence[Sequence[Events]]) -> list[np.ndarray]:

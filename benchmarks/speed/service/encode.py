@@ -76,18 +76,12 @@ def _rows(study: Study, rates: Rounds, processor: Rounds, loads: dict[str, list[
         "bare, single": "bare encoder, one user",
     }
     for name in rates:
-        made = loads.get(name, [])
-        answers = [load.answers["embed"] for load in made]
-        study.row(
-            CASE,
-            arms.get(name, name),
-            users=rates[name],
-            part=parts(rates[name], whole),
-            processor=processor[name],
-            p50=[each.quantile_ms(0.5) for each in answers],
-            p99=[each.quantile_ms(0.99) for each in answers],
-            busy=[load.busy for load in made],
-        )
+        figures = {
+            "users": rates[name],
+            "part": parts(rates[name], whole),
+            "processor": processor[name],
+        }
+        study.timed(CASE, arms.get(name, name), loads.get(name, []), "embed", **figures)
     for name, aim in ((f"HTTP, batches of {BATCH}", 0.9), ("HTTP, one user a request", 0.65)):
         ratio = median(parts(rates[name], whole))
         what = f"Users/s, {name}, part of the bare encoder's in batches of {BATCH}"

@@ -60,14 +60,13 @@ def _slow(study: Study, server: Server, peak: float, limit: float) -> None:
         say(f"slow connections: round {number + 1} of {study.rounds} done")
     for arm, made in loads.items():
         embed = [load.answers["embed"] for load in made]
-        study.row(
+        study.timed(
             case,
             arm,
+            made,
+            "embed",
             requests=[each.count(200) / seconds for each in embed],
-            p50=[each.quantile_ms(0.5) for each in embed],
-            p99=p99[arm],
             errors=[len(each.status) - each.count(200) for each in embed],
-            busy=[load.busy for load in made],
         )
     alone, beside = p99.values()
     ratios = sorted(b / a for a, b in zip(alone, beside, strict=True))

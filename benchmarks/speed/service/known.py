@@ -57,15 +57,7 @@ def compare(study: Study, ours: Server, empty: Server) -> None:
         say(f"a stored user: round {number + 1} of {study.rounds} done")
     for name, made in loads.items():
         ratios = [a / b for a, b in zip(rates[name], rates[EMPTY], strict=True)]
-        study.row(
-            CASE,
-            name,
-            requests=rates[name],
-            part=ratios,
-            p50=[load.answers["get"].quantile_ms(0.5) for load in made],
-            p99=[load.answers["get"].quantile_ms(0.99) for load in made],
-            busy=[load.busy for load in made],
-        )
+        study.timed(CASE, name, made, "get", requests=rates[name], part=ratios)
     ratio = median(a / b for a, b in zip(rates[VECTOR], rates[EMPTY], strict=True))
     study.claims.append(
         claim("Requests/s for a stored vector, part of an empty route's", ratio, "at least", 0.6)

@@ -36,19 +36,18 @@ def measure(study: Study, server: Server, peak: float, deadline: float) -> None:
         embed = [load.answers["embed"] for load in made]
         good[times] = [each.rate(seconds / 10, seconds, deadline) for each in embed]
         refused = [each.count(429) / seconds for each in embed]
-        study.row(
+        study.timed(
             f"overload, peak {peak:,.0f} requests/s",
             f"{times:g}x the peak, in time",
+            made,
+            "embed",
             requests=good[times],
             part=[rate / peak for rate in good[times]],
-            p50=[each.quantile_ms(0.5) for each in embed],
-            p99=[each.quantile_ms(0.99) for each in embed],
             refused=refused,
             refused_p99=[each.quantile_ms(0.99, 429) for each in embed] if all(refused) else [],
             livez=[load.answers["livez"].quantile_ms(0.99) for load in made],
             errors=[len(each.status) - each.count(200, 429, 504) for each in embed],
             memory=memory[times],
-            busy=[load.busy for load in made],
         )
     _claims(study, loads[TIMES[-1]], memory, max(0.0, _median(good[TIMES[-1]]) / peak))
 

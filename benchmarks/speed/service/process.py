@@ -1,6 +1,5 @@
 """A server on one core and the workers that measure it, each a process pinned to its own."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -11,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,17 @@ def cores() -> tuple[int, int]:
 
 @contextmanager
 def running(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, path: str = "/readyz"
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    path: str = "/readyz",
+    *,
+    pinned: bool = True,
 ) -> Generator[Server]:
-    """Run a server on its core: as soon as `path` is 200; killed with all it started at the end.
+    """Run a server, on its core where `pinned`, as soon as `path` is 200.
 
-    `{port}` in the command is a free one. Raises RuntimeError with the end of its log where it is
-    never ready.
+    It is killed with all it started at the end. `{port}` in the command is a free one. Raises
+    RuntimeError with why, or the end of its log, where it is never ready.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -94,7 +98,8 @@ def running(
             start_new_session=True,
         )
     try:
-        os.sched_setaffinity(process.pid, {cores()[0]})  # its threads and processes inherit it
+        if pinned:
+            os.sched_setaffinity(process.pid, {cores()[0]})  # its threads and processes inherit it
         server = Server(f"http://127.0.0.1:{port}", process.pid)
         _wait(process, f"{server.url}{path}", log)
         yield server
@@ -122,15 +127,16 @@ def copied(index: Path, to: Path) -> Path:
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    """Return when the server says 200; RuntimeError where it ends or takes too long."""
+    """Return when the server says 200; RuntimeError where it ends, refuses or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
+        with suppress(httpx.HTTPError):
+            answer = httpx.get(url, timeout=5)
+            if answer.status_code == 200:
                 return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.05)
+            if "loading" not in answer.text:
+                raise RuntimeError(answer.text)
+        time.sleep(0.02)
     raise RuntimeError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
 
 
@@ -157,11 +163,3 @@ def say(text: str) -> None:
     """Show progress."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stderr.flush()
-
-
-def problem_of(body: bytes) -> str:
-    """Return the kind of a problem, of what is none nothing."""
-    try:
-        return str(json.loads(body)["type"])
-    except (ValueError, KeyError, TypeError):
-        return ""

@@ -52,14 +52,13 @@ def measure(study: Study, peak: float) -> None:
             answers = [load.answers[kind] for load in made]
             wrong = [each.count(*range(201, 600)) + each.count(0) for each in answers]
             errors += sum(wrong)
-            study.row(
+            study.timed(
                 f"{CASE}: {kind}",
                 name,
+                made,
+                kind,
                 requests=[each.count(200) / (2 * study.seconds) for each in answers],
-                p50=[each.quantile_ms(0.5) for each in answers],
-                p99=[each.quantile_ms(0.99) for each in answers],
                 errors=wrong,
-                busy=[load.busy for load in made],
             )
         for load in made:
             found = check(load.answers["similar"])

@@ -47,24 +47,30 @@ def _compare(study: Study, arms: Mapping[str, tuple[Server, str]]) -> None:
         bodies = [{"model": model, "input": t, "encoding_format": "base64"} for t in texts]
         requests[name] = [request("POST", path, body) for body in bodies]
     seconds = study.seconds
-    rates: dict[str, list[float]] = {name: [] for name in arms}
+    full: dict[str, list[Load]] = {name: [] for name in arms}
     for number in range(study.rounds):
         for name, (server, _) in arms.items():
             stream = Stream(requests=requests[name], connections=CONNECTIONS)
             if number == 0:
-                study.send(server, {"warm-up": stream}, min(2.0, seconds))
-            load = study.send(server, {"text": stream})
-            rates[name].append(load.answers["text"].rate(seconds / 10, seconds))
-            _row(study, "a text, saturated", name, load, rates[name][-1])
+                study.send(server, {"text": stream}, min(2.0, seconds))  # warms up
+            full[name].append(study.send(server, {"text": stream}))
         say(f"beside infinity-emb: round {number + 1} of {study.rounds} done")
+    rates = {
+        name: [load.answers["text"].rate(seconds / 10, seconds) for load in loads]
+        for name, loads in full.items()
+    }
+    _rows(study, "a text, saturated", full, rates)
     common = SHARE * min(map(median, rates.values()))
-    case = f"a text, {common:,.0f} requests/s"
-    p99: dict[str, list[float]] = {name: [] for name in arms}
+    level: dict[str, list[Load]] = {name: [] for name in arms}
     for _ in range(study.rounds):
         for name, (server, _) in arms.items():
-            load = study.send(server, {"text": Stream(requests=requests[name], rate=common)})
-            p99[name].append(load.answers["text"].quantile_ms(0.99))
-            _row(study, case, name, load, load.answers["text"].count(200) / seconds)
+            stream = Stream(requests=requests[name], rate=common)
+            level[name].append(study.send(server, {"text": stream}))
+    answered = {
+        name: [load.answers["text"].count(200) / seconds for load in loads]
+        for name, loads in level.items()
+    }
+    p99 = _rows(study, f"a text, {common:,.0f} requests/s", level, answered)
     ratios = [a / b for a, b in zip(rates[OURS], rates[THEIRS], strict=True)]
     later = [a / b for a, b in zip(p99[OURS], p99[THEIRS], strict=True)]
     study.claims.extend(
@@ -80,18 +86,17 @@ def _compare(study: Study, arms: Mapping[str, tuple[Server, str]]) -> None:
     )
 
 
-def _row(study: Study, case: str, arm: str, load: Load, rate: float) -> None:
-    """Add a round to the row of an arm."""
-    answers = load.answers["text"]
-    study.add_round(
-        case,
-        arm,
-        requests=rate,
-        p50=answers.quantile_ms(0.5),
-        p99=answers.quantile_ms(0.99),
-        errors=len(answers.status) - answers.count(200),
-        busy=load.busy,
-    )
+def _rows(
+    study: Study, case: str, loads: Mapping[str, list[Load]], rates: Mapping[str, list[float]]
+) -> dict[str, list[float]]:
+    """Add the row of each arm, and return the p99 of its rounds in ms."""
+    p99: dict[str, list[float]] = {}
+    for name, made in loads.items():
+        answers = [load.answers["text"] for load in made]
+        p99[name] = [each.quantile_ms(0.99) for each in answers]
+        errors = [len(each.status) - each.count(200) for each in answers]
+        study.timed(case, name, made, "text", requests=rates[name], errors=errors)
+    return p99
 
 
 def _check(server: Server, path: str) -> str:

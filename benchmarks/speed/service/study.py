@@ -51,19 +51,19 @@ class Study:
         }
         self.rows.append(Row(case=case, arm=arm, figures=spreads))
 
-    def add_round(self, case: str, arm: str, **figures: float) -> None:
-        """Add one round to the row of an arm, which begins with its first."""
-        for number, row in enumerate(self.rows):
-            if (row.case, row.arm) == (case, arm):
-                rounds = {
-                    name: [*row.figures[COLUMNS[name]].rounds, value]
-                    for name, value in figures.items()
-                }
-                del self.rows[number]
-                self.row(case, arm, **rounds)
-                self.rows.insert(number, self.rows.pop())
-                return
-        self.row(case, arm, **{name: [value] for name, value in figures.items()})
+    def timed(
+        self, case: str, arm: str, loads: Sequence[Load], stream: str, **figures: Sequence[float]
+    ) -> None:
+        """Add a row of loads, one a round: the times of a stream's answers beside `figures`."""
+        answers = [load.answers[stream] for load in loads]
+        self.row(
+            case,
+            arm,
+            **figures,
+            p50=[each.quantile_ms(0.5) for each in answers],
+            p99=[each.quantile_ms(0.99) for each in answers],
+            busy=[load.busy for load in loads],
+        )
 
 
 COLUMNS = {

@@ -74,7 +74,7 @@ def test_a_signal_split_over_blocks_of_different_scale_is_found(target: Target) 
     assert both > score(target, x, y, {"vector": slice(None)}) + 0.005
     train, valid = ((x[part], y[part]) for part in (slice(TRAIN), slice(TRAIN, TRAIN + VALID)))
     shuffled = np.random.default_rng(0).permutation(y)
-    found = predict("linear", target, train, valid, x, width=0, blocks=blocks)
+    found = predict("linear", target, train, valid, x, blocks=blocks)
     chosen = found.chosen["factors"]
     assert chosen["noise"] < chosen["many"] <= chosen["few"]
     nothing = score(target, x, shuffled, blocks)

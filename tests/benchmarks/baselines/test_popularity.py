@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from benchmarks.baselines import collaborative, popularity
 from benchmarks.baselines.collaborative import (
     Ease,
     ImplicitALS,
@@ -17,7 +16,7 @@ from benchmarks.baselines.collaborative import (
     place_in_row,
     shrunk_cosines,
 )
-from benchmarks.baselines.popularity import Fold, Popularity, RecentPopularity, Tuned, catalogue
+from benchmarks.baselines.popularity import Fold, Popularity, Tuned, catalogue
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
@@ -84,8 +83,7 @@ def test_a_column_of_ease_is_the_ridge_regression_on_all_the_others() -> None:
         assert np.delete(found[:, column], column) == pytest.approx(slow, abs=1e-5)
 
 
-def test_ease_is_filled_across_the_squares_of_its_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collaborative, "SQUARE", 16)
+def test_ease_is_the_inverse_over_its_diagonal() -> None:
     met = (np.random.default_rng(1).random((300, 70)) < 0.1).astype(np.float64)
     inverse = np.linalg.inv(met.T @ met + 50 * np.eye(70))
     slow = -inverse / np.diagonal(inverse)
@@ -147,25 +145,6 @@ def test_popularity_ranks_by_counts_of_events(planted: Corpus) -> None:
     assert found.shape == (120, 60)
     assert (found == np.bincount(train.parts[0][0].values, minlength=60)).all()
     assert len(np.unique(found[0])) > 3
-
-
-def test_recent_popularity_finds_the_days_after_which_the_fashion_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(popularity, "DAY", 1.0)  # an event a second
-    old = [(f"u{n:03}", "shop", f"old{n % 3}") for n in range(40)]
-    new = [(f"u{n:03}", "shop", f"new{n % 4}") for n in range(40)]
-    corpus = corpus_of(tmp_path, [*old, *new], parts(40))
-    past = snapshot_at(corpus, np.arange(40))
-    ranker = RecentPopularity(filter_seen=False)
-    targets = corpus.items_of(0).values[corpus.items_of(0).offsets[1:] - 1]
-    ranker.fit(past, past, targets, "shop")
-    assert ranker.chosen["days"] in (7, 14, 30)
-    names = corpus.item_ids.to_pylist()
-    found = dict(zip(names, scores(ranker, past)[0], strict=True))
-    days = ranker.chosen["days"]
-    assert sum(found.values()) == days  # one event a day, the last at age 0
-    assert all(found[name] == 0 for name in names if name.startswith("old"))
 
 
 @pytest.mark.parametrize("ranker", [ImplicitALS, Ease, ItemKNN])

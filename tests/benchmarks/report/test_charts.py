@@ -21,7 +21,6 @@ from benchmarks.report.charts import (
     Panel,
     inline,
     line_panels,
-    loss_scatter,
     plain,
     save,
     scatter,
@@ -57,11 +56,6 @@ def lines() -> Figure:
 def users() -> Figure:
     points = np.random.default_rng(0).normal(size=(40, 2))
     return scatter(points, [n % 4 for n in range(40)], [EVIL, "_b", "漢字", "y" * 60])
-
-
-def checkpoints() -> Figure:
-    points = [(EVIL, 7.0, 0.1), ("step 10", 6.0, 0.2), ("step 20", 5.0, 0.3)]
-    return loss_scatter(points, x_label="entropy", y_label=EVIL)
 
 
 def test_lines_go_through_their_values_with_their_intervals() -> None:
@@ -153,15 +147,7 @@ def test_names_keep_their_distance_and_stay_where_there_is_room() -> None:
     assert moved.tolist() == [[0, 26], [5, 9], [400, 9.5], [0, 50]]
 
 
-def test_lower_losses_stand_further_right_and_names_do_not_overlap() -> None:
-    points = [("0", 7.0, 0.1), ("10", 6.0, 0.2), ("11", 5.99, 0.2), ("20", 5.0, 0.3)]
-    axis = loss_scatter(points, x_label="loss", y_label="score").axes[0]
-    left, right = axis.get_xlim()
-    assert left > right
-    assert {text.get_text() for text in axis.texts} == {"0", "20", "10"}
-
-
-@pytest.mark.parametrize("make", [lines, users, checkpoints])
+@pytest.mark.parametrize("make", [lines, users])
 def test_a_figure_inside_a_page_holds_text_alone_and_asks_for_nothing(
     make: Callable[[], Figure],
 ) -> None:
@@ -179,7 +165,7 @@ def test_a_figure_inside_a_page_holds_text_alone_and_asks_for_nothing(
     assert all(value in svg for value in re.findall(r"url\(#(\w+)\)", svg))
     links = [value for key, value in seen if key in ("href", "xlink:href", "src")]
     assert all(str(link).startswith("#") for link in links)
-    assert "&lt;script&gt;" in svg and "$x" in svg and "漢字" in svg or make is checkpoints
+    assert "&lt;script&gt;" in svg and "$x" in svg and "漢字" in svg
 
 
 def test_ids_of_two_figures_of_a_page_differ() -> None:
@@ -189,7 +175,7 @@ def test_ids_of_two_figures_of_a_page_differ() -> None:
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_a_figure_is_the_same_bytes_whenever_it_is_drawn(tmp_path: Path, suffix: str) -> None:
-    for make in (lines, users, checkpoints):
+    for make in (lines, users):
         files = [tmp_path / f"{make.__name__}{n}{suffix}" for n in (0, 1)]
         for file in files:
             save(make(), file)
@@ -201,7 +187,7 @@ def test_no_panel_and_another_kind_of_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no panel"):
         line_panels([])
     with pytest.raises(ValueError, match=r"figure is \.svg or \.png, not '\.pdf'"):
-        save(checkpoints(), tmp_path / "a.pdf")
+        save(users(), tmp_path / "a.pdf")
 
 
 @pytest.mark.parametrize(

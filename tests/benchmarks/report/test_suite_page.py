@@ -14,7 +14,6 @@ from benchmarks.report.leaderboard import Leaderboard, shade
 from benchmarks.report.sections import Section
 from benchmarks.report.suite_page import SuiteReportConfig, report
 from benchmarks.suite import geometry, results
-from benchmarks.suite.checkpoints import tau
 from benchmarks.suite.summary import tables
 from tests.benchmarks.conftest import Suite
 from tests.benchmarks.report.offline import offline
@@ -25,7 +24,7 @@ EVIL = "<script>alert('x')</script>&\""
 
 @pytest.fixture(scope="module")
 def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the suite with the page, geometry, a map and checkpoints beside it."""
+    """A copy of the suite with the page, geometry and a map beside it."""
     out = tmp_path_factory.mktemp("report")
     shutil.copytree(suite.out, out, dirs_exist_ok=True)
     figures = dataclasses.asdict(geometry.Geometry(0.5, -3.1, 21.5, 1.75, 64, 100, 0))
@@ -35,15 +34,6 @@ def made(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flat = {"model": "CLUE 0", "meaning": "most used service", "names": ["food", "films"]}
     flat |= {"points": [[0, 0], [1000, 500], [10, 1000]], "groups": [0, 1, 1]}
     (out / "map.json").write_text(json.dumps(flat))
-    task = FakeTask(
-        "matching/food", "matching", "nats", {f"step {s}": s / 900 for s in range(0, 500, 100)}
-    )
-    checked = [
-        results.make(out / "steps", task, FakeModel(name), "linear", resamples=10, seed=0)
-        for name in task.quality
-    ]
-    losses = {name: 7 - 0.1 * place for place, name in enumerate(task.quality)}
-    (out / "tau.json").write_text(json.dumps(tau(checked, losses, resamples=50)))
     report(SuiteReportConfig(out=out, resamples=50))
     return out
 
@@ -112,7 +102,6 @@ def test_the_markdown_has_the_rows_that_lose(made: Path) -> None:
 def test_figures_beside_the_cells_are_on_the_page(made: Path) -> None:
     page = (made / "report.html").read_text()
     assert "<td>-3.10</td><td>21.50<small>of 64</small></td><td>1.75</td>" in page
-    assert "Lower loss, better transfer?" in page and "tau 1.00 [1.00 1.00]" in page
     assert "3 held-out users by the vectors of CLUE 0" in page
 
 
@@ -123,7 +112,20 @@ def test_without_figures_beside_the_scores_the_page_has_no_part_of_them(
     page = report(SuiteReportConfig(out=tmp_path, resamples=10))
     assert page == tmp_path / "report.html" and (tmp_path / "table.md").is_file()
     text = page.read_text()
-    assert "Geometry" not in text and "on a map" not in text and "Lower loss" not in text
+    assert "Geometry" not in text and "on a map" not in text
+
+
+def test_without_an_untrained_encoder_no_gain_over_it_is_shown(made: Path, tmp_path: Path) -> None:
+    scores = (made / "scores.jsonl").read_text().splitlines(keepends=True)
+    for folder, kept in (("all", scores), ("trained", [s for s in scores if "untrained" not in s])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scores.jsonl").write_text("".join(kept))
+        page = report(SuiteReportConfig(out=tmp_path / folder, resamples=10))
+        shown = [
+            "mean normalised gain" in text
+            for text in ((tmp_path / folder / "table.md").read_text(), page.read_text())
+        ]
+        assert shown == [folder == "all"] * 2
 
 
 def test_only_the_best_row_has_the_strongest_shade_and_the_worst_third_none() -> None:

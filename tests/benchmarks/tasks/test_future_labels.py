@@ -49,7 +49,7 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Path]:
 
 def task_of(made: tuple[Corpus, Path], **changes: object) -> WindowsTask:
     given = {"name": "retail/churn", "label": "churn", "sales": made[1], "window_days": 10}
-    given |= {"active_days": 100, "labels": 2, "pretrained_until": 0, "mlp_width": 16, **changes}
+    given |= {"active_days": 100, "labels": 2, "pretrained_until": 0, **changes}
     return WindowsConfig(**given).build(made[0])  # type: ignore[arg-type]
 
 

@@ -83,7 +83,7 @@ def task_of(asks: str, directory: Path, corpus: Corpus) -> Task:
         case "churn":
             law = "churn_probability"
             config = AttributesConfig(
-                name=asks, table=table, column="churned", probability=law, bag=0, cutoff=OPENS
+                name=asks, table=table, column="churned", truth=law, bag=0, cutoff=OPENS
             )
         case "attribute":
             law = "attribute_probability"
@@ -91,7 +91,7 @@ def task_of(asks: str, directory: Path, corpus: Corpus) -> Task:
                 name=asks,
                 table=table,
                 column="attribute",
-                probability=law,
+                truth=law,
                 bag=0,
                 world=directory,
             )

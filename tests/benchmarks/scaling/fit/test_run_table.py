@@ -117,14 +117,6 @@ def test_missing_files_columns_and_rows_are_named(tmp_path: Path) -> None:
         runs(text)
 
 
-def test_another_k_is_read_from_its_column() -> None:
-    found = [{**x, "loss_255": x["loss"] / 2} for x in rows()]
-    whole = runs(found)
-    assert whole.negatives == [255, 4095]
-    np.testing.assert_allclose(whole.at(255)["loss"], whole["loss"] / 2)
-    assert whole.at(4095) is whole
-
-
 def test_the_ends_of_a_trunk_are_one_training() -> None:
     found = [{**x, "trunk": f"{x['width']}-{x['seed']}"} for x in rows()]
     assert len(np.unique(runs(found).clusters)) == 10

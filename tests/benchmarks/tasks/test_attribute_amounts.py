@@ -10,7 +10,7 @@ import pytest
 from benchmarks.baselines.oracle import ORACLE
 from benchmarks.protocols import Scored
 from benchmarks.snapshot import Snapshot
-from benchmarks.tasks.amounts import AmountsConfig
+from benchmarks.tasks.attributes import AttributesConfig
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts
 
@@ -54,8 +54,9 @@ def test_a_number_of_the_log_is_found_and_a_shuffled_one_is_not(
     expected = np.log1p(corpus.items_of(0).lengths)
     table = {"user_id": corpus.user_ids, "spend": expected + 0.5 * rng.normal(size=USERS)}
     pq.write_table(pa.table({**table, "expected": expected}), tmp_path / "spend.parquet")
-    config = AmountsConfig(
-        name="spend", table=tmp_path / "spend.parquet", column="spend", expectation="expected"
+    file = tmp_path / "spend.parquet"
+    config = AttributesConfig(
+        name="spend", table=file, column="spend", truth="expected", family="amount"
     )
     task = config.build(corpus)
     vectors = np.column_stack([expected, rng.normal(size=(USERS, 3))])
@@ -71,6 +72,7 @@ def test_a_number_of_the_log_is_found_and_a_shuffled_one_is_not(
 
 def test_a_table_of_strangers_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user_id": ["x"], "spend": [1.0]}), tmp_path / "none.parquet")
-    config = AmountsConfig(name="spend", table=tmp_path / "none.parquet", column="spend")
-    with pytest.raises(ValueError, match="0 training users have a spend"):
+    file = tmp_path / "none.parquet"
+    config = AttributesConfig(name="spend", table=file, column="spend", family="amount")
+    with pytest.raises(ValueError, match="no training user has a spend"):
         config.build(corpus)

@@ -1,9 +1,9 @@
-"""The probe reads a label that is there, and none that is not."""
+"""The logistic probe reads a label that is there, and none that is not."""
 
 import numpy as np
 import pytest
 
-from benchmarks.baselines.probe_head import probe
+from benchmarks.baselines.probes import linear, logistic
 from benchmarks.metrics.bootstrap import interval, macro_auroc_of
 from benchmarks.metrics.calibration import class_losses
 
@@ -15,9 +15,9 @@ def users(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def scored(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """The test AUROC of a probe on thirds of the users, with its interval."""
-    found = probe((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:])
-    assert found.probabilities.sum(1) == pytest.approx(np.ones(400))
-    told = interval(macro_auroc_of(found.probabilities, y[800:]), np.arange(400), resamples=500)
+    found = linear((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:], "class")
+    assert found.values.sum(1) == pytest.approx(np.ones(400))
+    told = interval(macro_auroc_of(found.values, y[800:]), np.arange(400), resamples=500)
     return told.low, told.value, told.high
 
 
@@ -51,7 +51,7 @@ def test_the_choice_is_made_on_valid_users() -> None:
     x, y = users(4, 2)
     x[:, 0] += 2 * y
     train, valid = (x[:30], y[:30]), (x[400:800], y[400:800])
-    one, other = probe(train, valid, x[800:]), probe(train, valid, x[800:][::-1])
+    one, other = logistic(train, valid, x[800:]), logistic(train, valid, x[800:][::-1])
     assert one.strength == other.strength
     assert one.valid_loss == other.valid_loss < np.log(2)
 
@@ -59,25 +59,26 @@ def test_the_choice_is_made_on_valid_users() -> None:
 def test_scale_and_shift_of_the_features_change_nothing() -> None:
     x, y = users(5, 3)
     x[:, 0] += y
-    one = probe((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:])
+    one = linear((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:], "class")
     moved = x * 100 - 7
-    two = probe((moved[:400], y[:400]), (moved[400:800], y[400:800]), moved[800:])
-    assert one.probabilities == pytest.approx(two.probabilities, abs=1e-6)
+    two = linear((moved[:400], y[:400]), (moved[400:800], y[400:800]), moved[800:], "class")
+    assert one.values == pytest.approx(two.values, abs=1e-6)
 
 
 def test_probabilities_are_calibrated_and_not_only_ordered() -> None:
     # Everybody is told apart: the fit chosen must also be sure of it.
     x, y = users(6, 3)
     x[:, :3] += 9 * np.eye(3)[y]
-    found = probe((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:])
-    assert (found.probabilities.argmax(1) == y[800:]).mean() > 0.99
-    assert class_losses(found.probabilities, y[800:]).mean() < 0.1
+    found = linear((x[:400], y[:400]), (x[400:800], y[400:800]), x[800:], "class")
+    assert (found.values.argmax(1) == y[800:]).mean() > 0.99
+    assert class_losses(found.values, y[800:]).mean() < 0.1
 
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="one label"):
-        probe(
+        linear(
             (np.ones((3, 2)), np.zeros(3, int)),
             (np.ones((1, 2)), np.zeros(1, int)),
             np.ones((1, 2)),
+            "class",
         )

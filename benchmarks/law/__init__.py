@@ -1,0 +1,1 @@
+"""A scaling law of one's own logs, by one command."""

@@ -1,0 +1,1 @@
+"""Tests of a law of one's own logs."""
