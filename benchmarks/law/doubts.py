@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 GOOD = 0.02  # a miss of the held-out run above which no plan should be trusted
+LEARNT = 0.03  # by which share of the loss of popularity a run should be below it
 DECADES = 3.0  # of compute, that published laws have at least
 NAMED = {"params": "parameters", "pairs": "data", "flops": "compute"}
 
 
 def doubts(tree: Mapping[str, Any]) -> list[str]:
     """Return the doubts of law.json, a sentence each."""
-    return [*_of_the_prediction(tree), *_of_the_exponents(tree), *_of_the_runs(tree)]
+    parts = (_of_learning, _of_the_prediction, _of_the_exponents, _of_the_runs)
+    return [doubt for part in parts for doubt in part(tree)]
 
 
 def _of_the_prediction(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -49,6 +51,16 @@ def _of_the_exponents(tree: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def _of_learning(tree: Mapping[str, Any]) -> Iterator[str]:
+    popular, least = tree["corpus"]["popularity"], tree["least_loss"]
+    if popular is not None and least > popular * (1 - LEARNT):
+        yield (
+            f"the best fitted run has a loss of {least:.3f}, knowing how popular each item is has "
+            f"{popular:.3f}: the runs are too short to have learnt who likes what, and a law of "
+            "them says little of runs that have. Give more minutes"
+        )
+
+
 def _of_the_runs(tree: Mapping[str, Any]) -> Iterator[str]:
     about, rates = tree["table"], tree["rates"]
     if about["decades"] < DECADES:
@@ -59,8 +71,8 @@ def _of_the_runs(tree: Mapping[str, Any]) -> Iterator[str]:
     if not rates["shared"]:
         widths = ", ".join(str(one["width"]) for one in rates["sizes"])
         yield (
-            f"the best learning rates of widths {widths} differ by more than the rates tried lie "
-            "apart: the rate of a larger model is a line through them, extended"
+            f"no learning rate suits widths {widths} alike: that of a larger model is a line "
+            "through their best ones, extended"
         )
     edges = [str(one["width"]) for one in rates["sizes"] if one["why"]]
     if edges:

@@ -14,7 +14,7 @@ SHORT_SHARES = SHARES[1:]  # of the least ladder
 DECAY = 0.2  # of a run's steps: what a shorter run pays for, the rest is of its trunk
 WARMUP = 0.1  # of the shortest run's steps, and as many of all others
 RATES = 3  # learning rates that two widths try
-RATE_SHARE = 0.25  # of the longest run's steps, for those
+RATE_SHARE = 0.5  # of the longest run's steps, for those
 REPEATED = 2  # the least widths, which always have a second seed: their noise is the largest
 MOST_SEEDS = 4
 

@@ -20,7 +20,7 @@ from benchmarks.law.law_config import LawConfig
 from benchmarks.law.law_tree import Facts, decades_of, largest_fitted, law_tree
 from benchmarks.law.noise_scale import noise_scale
 from benchmarks.law.planner import fit_of
-from benchmarks.law.recipe import UNITS, Recipe, recipe_of
+from benchmarks.law.recipe import UNITS, Recipe, popularity, recipe_of
 from benchmarks.law.training import find_rates, ladder_sweep, time_sizes, train, write_scores
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.predict.predict import PredictConfig, predict
@@ -170,6 +170,7 @@ def facts_of(
             "unit": UNITS[recipe.objective],
             "once": recipe.once,
             "queries": recipe.queries,
+            "popularity": popularity(corpus) if recipe.objective == "next_item" else None,
         },
         ladder={**vars(ladder), "warmup": ladder.warmup},
         rates=rates,

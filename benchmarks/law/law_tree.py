@@ -23,8 +23,9 @@ class Facts:
     """What the runs do not say: whose law, of which logs, by which recipe.
 
     `corpus` has path, fingerprint, users, items, events, services, unit, once (units of one
-    reading) and queries; `ladder` and `rates` are those of ladder.json and rates.json; `verified`
-    is what `verify` wrote. `critical_batch` is None where it is unknown.
+    reading), queries and popularity, the loss of knowing that alone; `ladder` and `rates` are those
+    of ladder.json and rates.json; `verified` is what `verify` wrote. `critical_batch` is None
+    where it is unknown.
     """
 
     name: str
@@ -50,6 +51,7 @@ def law_tree(folder: Path, facts: Facts) -> dict[str, Any]:
         "commit": str(runs["commit"][largest]),
         "min_decades": decades_of(runs),
         "table": about(laws.runs),
+        "least_loss": float(laws.runs["loss"].min()),
         "flags": table_flags(laws.runs),
         "laws": {name: described(name, laws) for name in laws.fits},
         "refused": dict(laws.refused),

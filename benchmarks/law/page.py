@@ -101,7 +101,11 @@ def over_compute(runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> Figure:
     value, low, high = np.array([(b.value, b.low80, b.high80) for b in bands]).T
     lines.append(Line("predicted, 80 %", held["flops"], value, low, high, role="points"))
     lines.append(Line("held out", held["flops"], held["loss"], role="points"))
-    return logarithmic([Panel(lines, "", FLOPS, named_loss(fitted), 10)], (6.4, 4.8))
+    figure = logarithmic([Panel(lines, "", FLOPS, named_loss(fitted), 10)], (5.4, 4.4))
+    if best.loss[-1].value > 0:  # down to where the curve ends: a decade more is what is asked for
+        axis = figure.axes[0]
+        axis.set_ylim(bottom=min(axis.get_ylim()[0], 0.98 * best.loss[-1].value))
+    return figure
 
 
 def over_data(runs: Runs, laws: Laws) -> Figure:
@@ -113,7 +117,7 @@ def over_data(runs: Runs, laws: Laws) -> Figure:
         theirs = np.stack([np.full(FINE, float(size)), x], 1)
         lines.append(Line("law", x, surface.fit.loss(theirs), role="background"))
     unit = "windows read" if str(rows["objective"][0]) == "next_item" else "pairs read"
-    return logarithmic([Panel(lines, "", unit, named_loss(rows), 10)], (6.4, 4.8))
+    return logarithmic([Panel(lines, "", unit, named_loss(rows), 10)], (5.4, 4.4))
 
 
 def sized(rows: Runs, x: str) -> list[Line]:

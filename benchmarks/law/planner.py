@@ -147,8 +147,10 @@ def rate_words(tree: Mapping[str, Any]) -> str:
     rates = tree["rates"]
     widths = " and ".join(str(one["width"]) for one in rates["sizes"])
     if rates["shared"]:
-        return f"one for all sizes (CompleteP), the best of those tried at widths {widths}"
-    return f"on a line through the best rates of widths {widths}, which differ"
+        return (
+            f"one for all sizes (CompleteP), the best for both of the widths that tried, {widths}"
+        )
+    return f"on a line through the best rates of widths {widths}, of which no one suits both"
 
 
 def report(config: LawPlanConfig) -> str:

@@ -20,6 +20,7 @@ BATCHES: dict[str, tuple[int, ...]] = {"contrastive": (128, 64), "next_item": (6
 UNITS = {"contrastive": "users", "next_item": f"windows of up to {WINDOW} events"}
 LEAST, WANTED = 240, 480  # steps of the longest runs of the least ladder, and of a good one
 FEWEST, POOL = 500, 1000  # held-out queries of any law, and those for which contrast is preferred
+FULL = 1000  # steps that leave the plateau on which only what is popular is known
 BASE_WIDTH = 64  # at which the rates below were found
 # Of all runs; what is fresh are slices of one draw, so that sizes begin alike.
 COMMON = ("nested=true", "validate_every=100", "checkpoint_every=100", "trackers=[]")
@@ -84,9 +85,17 @@ def supply(corpus: Corpus, objective: Objective) -> tuple[int, int]:
     return int(fit.sum()), sum(len(each.users) for each in pairs)
 
 
+def popularity(corpus: Corpus) -> float:
+    """Return the loss in nats of knowing how often each item is trained on, and nothing else."""
+    sequences = Sequences(corpus, SequencesConfig())
+    counts = sequences.counts() + 1.0  # nothing is impossible
+    targets = sequences.questions("valid").targets
+    return float(-np.log(counts[targets] / counts.sum()).mean())
+
+
 def batch_of(objective: Objective, once: int) -> int:
-    """Return the largest batch that leaves WANTED steps, or else LEAST; 0 where none does."""
-    for steps in (WANTED, LEAST):
+    """Return the largest batch that leaves FULL steps, or else WANTED, or LEAST; 0 for none."""
+    for steps in (FULL, WANTED, LEAST):
         for batch in BATCHES[objective]:
             if EPOCHS * once / batch >= steps:
                 return batch

@@ -11,7 +11,7 @@ import torch
 from benchmarks.law.ladder import DECAY, Ladder, Timing, seconds_of
 from benchmarks.law.law_config import LawConfig
 from benchmarks.law.recipe import Recipe, size_of
-from benchmarks.scaling.fit.rate_curves import judge
+from benchmarks.scaling.fit.rate_curves import EXCESS, judge
 from benchmarks.scaling.fit.run_table import read_runs
 from benchmarks.scaling.sweep.progress import Beside
 from benchmarks.scaling.sweep.run import sweep
@@ -22,7 +22,7 @@ TIMED = 12  # steps of a run that is timed
 SKIPPED = 3  # of them, the first: memory is found and taken there
 EVERY = 2  # of so many widths one is timed, the others lie between
 ROUNDS = 3  # of rates, each beyond the edge of the last
-APART = 2.0  # factor between two rates that are tried, up to which best ones are one
+STEEPEST = 1.0  # power of the width with which a best rate may move
 
 
 def sweep_of(
@@ -97,8 +97,9 @@ def find_rates(
     """Return the rate of each width of the ladder, and what was tried at two of them.
 
     Rates are tried beyond the edge where the best one lies on it, in at most ROUNDS rounds. Where
-    the best rates of both are within a factor of APART, one rate serves all widths, as the rule of
-    clue/train/transfer.py wants it; else each has that of a line through the logarithms of both.
+    one that both tried costs neither more than EXCESS over its least loss, it serves all widths,
+    as the rule of clue/train/transfer.py wants it: of several the nearest to the recipe's. Else
+    each width has the rate of a line through the logarithms of the two best.
     """
     base = recipe.pretrain.optimizer.lr
     tried = {width: [base / 2, base, 2 * base] for width in ladder.rated}
@@ -113,12 +114,12 @@ def find_rates(
         after = Beside(after=sum(ladder.runs[1:]), seconds=sum(seconds[1:]), own=seconds[0])
         train(part, after)
         tree = judge(read_runs(part.out / "runs.parquet"))
-        if not _extend(tried, tree["sizes"]):
+        if not extend(tried, tree["sizes"]):
             break
-    return {**chosen(tree, ladder), "steps": ladder.rate_steps, "sizes": tree["sizes"]}
+    return {**chosen(tree, ladder, base), "steps": ladder.rate_steps, "sizes": tree["sizes"]}
 
 
-def _extend(tried: Mapping[int, list[float]], sizes: Sequence[Mapping[str, Any]]) -> bool:
+def extend(tried: Mapping[int, list[float]], sizes: Sequence[Mapping[str, Any]]) -> bool:
     """Add a rate beyond each edge that is best; return whether there is any."""
     before = sum(map(len, tried.values()))
     for one in sizes:
@@ -130,26 +131,44 @@ def _extend(tried: Mapping[int, list[float]], sizes: Sequence[Mapping[str, Any]]
     return sum(map(len, tried.values())) > before
 
 
-def chosen(tree: Mapping[str, Any], ladder: Ladder) -> dict[str, Any]:
-    """Return the rate by width, whether it is one for all, and which widths it came from."""
-    best = {
-        one["width"]: float(one["best"] if not one["why"] else one["rates"][_least(one)])
-        for one in tree["sizes"]
+def chosen(tree: Mapping[str, Any], ladder: Ladder, base: float) -> dict[str, Any]:
+    """Return the rate by width, whether it is one for all, and the best one of each that tried.
+
+    `base` is the recipe's rate.
+    """
+    sizes = {one["width"]: one for one in tree["sizes"]}
+    tried = {
+        width: dict(zip(map(float, one["rates"]), map(float, one["losses"]), strict=True))
+        for width, one in sizes.items()
     }
+    least = {width: min(losses.values()) for width, losses in tried.items()}
+    common = set.intersection(*({*losses} for losses in tried.values()))
+    excess = {
+        rate: [losses[rate] / least[width] - 1 for width, losses in tried.items()]
+        for rate in common
+    }
+    best = {
+        width: float(
+            one["best"] if not one["why"] else min(tried[width], key=tried[width].__getitem__)
+        )
+        for width, one in sizes.items()
+    }
+    good = [rate for rate, each in excess.items() if max(each) <= EXCESS]
+    shared = bool(good)
+    # short runs tell rates apart less than long ones: what studies found stays where it is as good
+    middle = min(good, key=lambda rate: abs(np.log(rate / base)), default=base)
     small, large = ladder.rated
-    logs = np.log([best[small], best[large]])
-    shared = bool(np.ptp(logs) <= np.log(APART))
-    widths = [*ladder.fitted, ladder.held_out]
-    ends = np.log([small, large])
-    slope = 0.0 if shared else float((logs[1] - logs[0]) / (ends[1] - ends[0]))
-    middle = logs.mean() + slope * (np.log(widths) - ends.mean())
-    # three digits are more than three rates know
-    rates = {width: float(f"{np.exp(x):.3g}") for width, x in zip(widths, middle, strict=True)}
+    slope = 0.0
+    if not shared:
+        slope = float(np.log(best[large] / best[small]) / np.log(large / small))
+        slope = float(np.clip(slope, -STEEPEST, STEEPEST))
+        middle = (best[small] * best[large]) ** 0.5
+    between = (small * large) ** 0.5
+    rates = {  # three digits are more than three rates know
+        width: float(f"{middle * (width / between) ** slope:.3g}")
+        for width in (*ladder.fitted, ladder.held_out)
+    }
     return {"shared": shared, "best": best, "rates": rates, "slope": slope}
-
-
-def _least(one: Mapping[str, Any]) -> int:
-    return int(np.argmin(one["losses"]))
 
 
 def ladder_sweep(

@@ -75,6 +75,7 @@ def planted(folder: Path) -> dict[str, Any]:
             **{"path": "corpora/planted", "fingerprint": "f" * 64, "users": 40_000},
             **{"items": 4000, "events": 9_000_000, "services": ["shop"]},
             **{"unit": "windows of up to 50 events", "once": WINDOWS, "queries": 16_384},
+            "popularity": 7.4,
         },
         ladder={**vars(ladder), "warmup": ladder.warmup},
         rates={

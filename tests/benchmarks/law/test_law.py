@@ -133,6 +133,12 @@ def test_few_to_ask_are_refused(world: Corpus, monkeypatch: pytest.MonkeyPatch) 
         recipe.recipe_of(world, config)
 
 
+def test_the_batch_is_the_largest_that_leaves_enough_steps() -> None:
+    batches = [recipe.batch_of("next_item", once) for once in (100_000, 16_000, 8000, 960, 959)]
+    assert batches == [64, 64, 32, 16, 0]
+    assert recipe.batch_of("contrastive", 3840) == 64
+
+
 def test_keys_go_to_the_command_that_has_them(world: Corpus) -> None:
     argv = ["my.csv", "service=shop", "columns.user_id=customer", "minutes=30", "jobs=1"]
     config, prepare = read_arguments(argv)
