@@ -49,8 +49,8 @@ pytest: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -m 'not cluster' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-cluster: export OMP_NUM_THREADS := 1
-test-cluster: $(STAMP) ## two hosts (root and `ip`), Spark (Java 17), Ray, a store, Milvus, kills
-	$(PIP_INSTALL) -e '.[serve,bench,dev,spark,ray]'
+test-cluster: $(STAMP) ## two hosts (root and `ip`), Spark (Java 17), Ray, stores, Milvus, kills
+	$(PIP_INSTALL) -e '.[serve,bench,dev,spark,ray,cloud]'
 	$(BIN)/python -m pytest tests/cluster tests/serving/milvus
 
 docs: $(STAMP) ## build the documentation into build/site; pytest builds it too

@@ -25,7 +25,7 @@ from clue.data.cache import MANIFEST
 from clue.data.columns import history_file
 from clue.data.corpus import FORMAT, SPLITS, Manifest, building, seal
 from clue.data.fields import MOST_VALUES, Field
-from clue.data.history_shards import cut
+from clue.data.history_shards import Sharded, cut
 from clue.data.ingest import validation, writer
 from clue.data.ingest.ledger import Key, Ledger, Source, identify, ledger_folder, open_ledger
 from clue.data.ingest.prepare_config import (
@@ -110,8 +110,9 @@ def prepare(config: PrepareConfig, progress: bool = True) -> Path:
             templates={s: (layout.templates or {}).get(s, layout.template) for s in rows.clocks},
         )
         with show.stage("sealing"):
-            seal(scratch / "corpus", manifest)
-            if config.shards > 1:
+            sharded = rows.histories if isinstance(rows.histories, Sharded) else None
+            seal(scratch / "corpus", manifest, sharded)
+            if config.shards > 1 and sharded is None:
                 cut(scratch / "corpus", config.shards)
     if url is not None:
         with show.stage(f"uploading to {url}"):
@@ -257,21 +258,7 @@ def _write(
         items, tokens = writer.write_items(
             db, corpus / "items.arrow", tokenizer, config.max_item_tokens, seen
         )
-    events: dict[str, int] = {}
-    fields: dict[str, list[Field]] = {}
-    for service in rows.clocks:
-        own = fields_of(config, service)
-        with show.stage(f"writing histories of {service}") as seen:
-            file = history_file(corpus, service)
-            events[service], fields[service] = writer.write_histories(
-                db, rows.histories(service, own), file, scratch, seen
-            )
-        for field in fields[service]:
-            if len(field.values) == MOST_VALUES:
-                show.line(
-                    f"{service}: of the categories of {field.name} the {MOST_VALUES:,} most "
-                    'frequent are kept, the rest are "other"'
-                )
+    events, fields = _write_histories(db, scratch, rows, config, show)
     return Manifest(
         name=config.name,
         services=list(rows.clocks),
@@ -286,6 +273,37 @@ def _write(
         vocab_size=tokenizer.get_vocab_size(),
         seed=config.seed,
     )
+
+
+def _write_histories(
+    db: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    rows: writer.Rows,
+    config: PrepareConfig,
+    show: Progress,
+) -> tuple[dict[str, int], dict[str, list[Field]]]:
+    """Write the histories into `scratch/corpus`; return the events and fields of each service."""
+    corpus, histories = scratch / "corpus", rows.histories
+    events: dict[str, int] = {}
+    fields: dict[str, list[Field]] = {}
+    if isinstance(histories, Sharded):
+        histories.move_into(corpus)
+        events, fields = histories.events, histories.fields
+    for service in rows.clocks:
+        if not isinstance(histories, Sharded):
+            own = fields_of(config, service)
+            with show.stage(f"writing histories of {service}") as seen:
+                file = history_file(corpus, service)
+                events[service], fields[service] = writer.write_histories(
+                    db, histories(service, own), file, scratch, seen
+                )
+        for field in fields[service]:
+            if len(field.values) == MOST_VALUES:
+                show.line(
+                    f"{service}: of the categories of {field.name} the {MOST_VALUES:,} most "
+                    'frequent are kept, the rest are "other"'
+                )
+    return events, fields
 
 
 def with_logs_as_keys(argv: Sequence[str]) -> list[str]:

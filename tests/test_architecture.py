@@ -7,8 +7,6 @@ import sys
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("clue", "serving", "benchmarks", "tests")
 MOST_LINES = 350
@@ -35,26 +33,34 @@ def test_imports_point_one_way() -> None:
     assert "4 kept, 0 broken" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("serving/index.py", "import benchmarks"),
-        ("clue/evaluation/ranking.py", "import serving"),
-        ("clue/config.py", "import serving"),
-        ("clue/nn/dual_encoder.py", "import clue.train"),
-        ("clue/data/views.py", "import torch"),
-        ("clue/embed.py", "import faiss"),
-        ("clue/unplaced.py", "import clue"),
-    ],
-)
-def test_a_planted_import_is_found(tmp_path: Path, file: str, line: str) -> None:
+PLANTED = {
+    "serving.index": "benchmarks",
+    "clue.evaluation.ranking": "serving",
+    "clue.config": "serving",
+    "clue.nn.dual_encoder": "clue.train",
+    "clue.data.views": "torch",
+    "clue.embed": "faiss",
+}
+
+
+def test_planted_imports_are_found(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for package in ("clue", "serving", "benchmarks"):
-        shutil.copytree(ROOT / package, tmp_path / package)
-    with (tmp_path / file).open("a") as planted:
-        planted.write(f"\n{line}\n")
+        no_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=no_caches)
+    (tmp_path / "clue" / "unplaced.py").touch()
+    lines: dict[str, int] = {}
+    for importer, imported in PLANTED.items():
+        file = (tmp_path / importer.replace(".", "/")).with_suffix(".py")
+        lines[importer] = len(file.read_text().splitlines()) + 1
+        with file.open("a") as planted:
+            planted.write(f"import {imported}\n")
     result = lint_imports(tmp_path)
-    assert result.returncode == 1 and "1 broken" in result.stdout, result.stdout
+    assert result.returncode == 1 and "0 kept, 4 broken" in result.stdout, result.stdout
+    for importer, imported in PLANTED.items():
+        shown = rf"\b{importer} (-> {imported} )?\(l\.{lines[importer]}\)"
+        assert re.search(shown, result.stdout), f"{shown}\n{result.stdout}"
+    assert "- clue.unplaced" in result.stdout and len(lines) == 6
 
 
 def test_files_are_short() -> None:

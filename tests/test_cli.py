@@ -15,6 +15,7 @@ from clue.embed import EmbedConfig
 from clue.prepare import with_logs_as_keys
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
+from tests.processes import python
 
 # Commands that end before any work run in this process, which has imported torch already: a start
 # of 3 s each would be all that they take. `runpy` warns of that.
@@ -123,21 +124,14 @@ def test_a_log_needs_no_yaml(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert Corpus.open(tmp_path / "corpora" / "mine").num_items == 11
 
 
-def test_options_of_the_launcher_start_processes(tiny_run: TinyRun, tmp_path: Path) -> None:
-    out = tmp_path / "two.parquet"
-    keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={out}"]
-    done = clue("embed", f"--config_file={ROOT / 'configs/accelerate/cpu2.yaml'}", *keys)
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stderr.splitlines() if "vectors" in line]
-    assert len(rows) == 2  # a line a process
-    assert out.is_file()
-
-
 def test_a_model_is_exported(tiny_run: TinyRun, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    done = clue("export", f"checkpoint={tiny_run.run}", f"out={out}", "license=mit")
+    done = python(
+        "-m", "clue.cli", "export", f"checkpoint={tiny_run.run}", f"out={out}", "license=mit"
+    )
     assert done.returncode == 0, done.stderr
     assert "README.md" in done.stdout and (out / "model.safetensors").is_file()
     vectors = tmp_path / "vectors.parquet"
-    done = clue("embed", f"checkpoint={out}", f"corpus={tiny_run.corpus}", f"out={vectors}")
+    keys = [f"checkpoint={out}", f"corpus={tiny_run.corpus}", f"out={vectors}"]
+    done = python("-m", "clue.cli", "embed", *keys)
     assert done.returncode == 0 and vectors.is_file(), done.stderr

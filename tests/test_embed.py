@@ -17,9 +17,9 @@ from clue.inference import shards
 from clue.inference.item_id_encoder import ItemIdEncoder
 from clue.inference.text_encoder import TextEncoder
 from clue.inference.universal_encoder import UniversalEncoder
-from clue.train.distributed import PATIENCE
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
+from tests.processes import python, start
 
 
 @pytest.fixture(scope="module")
@@ -161,19 +161,14 @@ def test_a_corpus_of_another_tokenizer_is_refused(
 def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_path: Path) -> None:
     one, two, raw = (tmp_path / f"{name}.parquet" for name in ("one", "two", "raw"))
     embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=one))
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    machine = ["--config_file", "configs/accelerate/cpu2.yaml", str(tmp_path / "job.py")]
     model = f"checkpoint={tiny_run.run}"
-    # what a process waits for the others is known inside it alone
-    (tmp_path / "job.py").write_text(
-        "import os\nimport torch\nfrom torch import distributed\n"
-        "from clue.embed import main\nmain()\n"
-        "backend = distributed.group.WORLD._get_backend(torch.device('cpu'))\n"
-        # one write: a print's line and its end come apart where two processes print
-        "os.write(1, f'{backend.options._timeout.total_seconds()}\\n'.encode())\n"
-    )
-    printed = _run([*launch, *machine, model, f"corpus={tiny_run.corpus}", f"out={two}"])
-    assert printed.split() == [str(PATIENCE.total_seconds())] * 2
+    command = [sys.executable, "-m", "clue.cli", "embed"]  # options of the launcher come first
+    command += ["--config_file=configs/accelerate/cpu2.yaml", model]
+    command += [f"corpus={tiny_run.corpus}", f"out={two}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stderr.splitlines() if "vectors" in line]
+    assert len(rows) == 2  # a line a process
     logs = tiny_run.corpus.parent / "logs"
     data = tmp_path / "data.yaml"
     data.write_text(
@@ -181,7 +176,7 @@ def test_two_processes_and_raw_logs_write_the_same_table(tiny_run: TinyRun, tmp_
         "services: {shop: {template: '{title}'}, news: {template: '{title}'},"
         " films: {template: '{title}'}}\n"
     )
-    _run([sys.executable, "clue/embed.py", model, f"data={data}", f"out={raw}"])
+    _run("clue/embed.py", model, f"data={data}", f"out={raw}")
     expected = vectors_of(one)
     for path in (two, raw):
         found = vectors_of(path)
@@ -196,16 +191,17 @@ def test_a_killed_command_goes_on_and_makes_no_shard_twice(
     whole, out = tmp_path / "whole.parquet", tmp_path / "users"
     embed(EmbedConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=whole))
     keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", f"out={out}"]
-    command = [sys.executable, "clue/embed.py", *keys, "shard_users=20"]
+    command = ["clue/embed.py", *keys, "shard_users=20"]
     work = tmp_path / ".users.shards"
     known: dict[str, int] = {}
     kills = 0
     for after in (1, 6):  # shards that are finished when the kill comes
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(work.glob("part-*.json"))) < after:
+        process = start(*command, said=tmp_path)
+        while process.exitcode is None and len(list(work.glob("part-*.json"))) < after:
             time.sleep(0.002)
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
         now = {f.name: f.stat().st_mtime_ns for f in work.glob("part-*.parquet")}
         finished = {f.stem + ".parquet" for f in work.glob("part-*.json")}
         assert known.items() <= now.items()  # what was finished has not been made again
@@ -213,7 +209,7 @@ def test_a_killed_command_goes_on_and_makes_no_shard_twice(
         with pytest.raises((FileNotFoundError, ValueError)):
             read_embeddings(out)
     assert kills == 2 and len(known) >= 6
-    _run(command)
+    _run(*command)
     made = {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")}
     assert known.items() <= made.items() and not work.exists()
     assert sorted(f.name for f in out.iterdir()) == ["manifest.json", *sorted(made)]
@@ -222,7 +218,7 @@ def test_a_killed_command_goes_on_and_makes_no_shard_twice(
     for key, vector in expected.items():
         np.testing.assert_allclose(found[key], vector, atol=1e-5)
     (out / "part-00000.json").write_text("{}")  # a kill may leave some
-    _run(command)  # nothing is left to do
+    _run(*command)  # nothing is left to do
     assert sorted(f.name for f in out.iterdir()) == ["manifest.json", *sorted(made)]
     assert {f.name: f.stat().st_mtime_ns for f in out.glob("*.parquet")} == made
     part = next(out.glob("*.parquet"))
@@ -325,7 +321,6 @@ def test_the_next_day_takes_the_place_of_the_last(tiny_run: TinyRun, tmp_path: P
     assert len(vectors_of(out)) == 100
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+def _run(*command: str) -> None:
+    done = python(*command)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

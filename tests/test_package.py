@@ -8,8 +8,15 @@ import pytest
 
 import clue
 from tests.conftest import ROOT
+from tests.forks import forks
 
 FUNCTIONS = ("prepare", "pretrain", "embed")
+ORDERS = [
+    "import clue; clue.prepare, clue.pretrain, clue.embed",
+    "import clue.prepare, clue.pretrain, clue.embed",
+    "import clue.embed",  # which imports clue.prepare
+    "from clue.pretrain import pretrain as before; import clue.embed as another",
+]
 
 
 def python(code: str) -> str:
@@ -39,17 +46,8 @@ def test_every_public_name_is_there() -> None:
         _ = clue.prepair  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import clue; clue.prepare, clue.pretrain, clue.embed",
-        "import clue.prepare, clue.pretrain, clue.embed",
-        "import clue.embed",  # which imports clue.prepare
-        "from clue.pretrain import pretrain as before; import clue.embed as another",
-    ],
-)
-def test_a_command_is_a_function_in_any_order_of_imports(first: str) -> None:
-    lines = [first, "import sys, types, clue, clue.prepare, clue.pretrain, clue.embed"]
+def test_a_command_is_a_function_in_any_order_of_imports() -> None:
+    lines = ["import sys, types, clue, clue.prepare, clue.pretrain, clue.embed"]
     for name in FUNCTIONS:
         lines += [
             f"from clue.{name} import {name}",
@@ -61,7 +59,12 @@ def test_a_command_is_a_function_in_any_order_of_imports(first: str) -> None:
         ]
     heavy = {"torch._dynamo", "torch.distributed.tensor", "pandas"}  # 2 s of a command's start
     lines.append(f"assert not {heavy} & sys.modules.keys()")
-    assert tuple(python("\n".join(lines)).split()) == FUNCTIONS
+    codes = ["\n".join([first, *lines]) for first in ORDERS]
+    ended = forks("import torch", codes, flags=["-W", "error"])
+    for first, done in zip(ORDERS, ended, strict=True):
+        assert done.returncode == 0, f"{first}: {done.stderr}"
+        assert tuple(done.stdout.split()) == FUNCTIONS
+    assert len(ended) == 4
 
 
 def test_the_package_is_pickled_by_its_name() -> None:

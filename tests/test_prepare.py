@@ -2,8 +2,6 @@ import hashlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from tests.data.logs import (
     slow_histories,
     write_log,
 )
+from tests.processes import python, start
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = ["parquet", "csv", "csv.gz", "jsonl", "jsonl.gz"]
@@ -215,34 +214,26 @@ def test_a_killed_run_leaves_no_corpus_and_does_not_block_the_next(
 ) -> None:
     log = write_log(tmp_path / "log.parquet", many_events(200_000, seed=4))
     out = tmp_path / "c"
-    command = ["clue/prepare.py", "name=test", f"out={out}", f"events=[{log}]"]
-    running = subprocess.Popen(
-        [sys.executable, *command, "tokenizer.vocab_size=300"],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    said = tmp_path / "said"
+    said.mkdir()
+    keys = ["name=test", f"out={out}", f"events=[{log}]", "tokenizer.vocab_size=300"]
+    running = start("clue/prepare.py", *keys, said=said)
     scratch = tmp_path / ".c.partial"
     while not scratch.exists():
-        assert running.poll() is None
+        assert running.exitcode is None
         time.sleep(0.005)
     time.sleep(after)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    running.kill()
+    running.join()
+    assert running.exitcode == -signal.SIGKILL
     assert scratch.exists() and not out.exists()
     corpus = corpus_of(out, f"events=[{log}]")
     assert sum(corpus.manifest.num_events.values()) == 200_000
-    assert {file.name for file in tmp_path.iterdir()} == {"c", ".c.lock", "log.parquet"}
+    assert {file.name for file in tmp_path.iterdir()} == {"c", ".c.lock", "log.parquet", "said"}
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "clue/prepare.py", "name=x", "events=[none.csv]", f"out={tmp_path}/c"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = python("clue/prepare.py", "name=x", "events=[none.csv]", f"out={tmp_path}/c")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: events: no file matches 'none.csv'; check the path\n"
 

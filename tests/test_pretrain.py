@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Literal
 import pytest
 import torch
 
-from clue.config import load, to_yaml
+from clue.config import load
 from clue.data.batches import Batch
 from clue.data.corpus import Corpus
 from clue.data.ingest.prepare_config import PrepareConfig
@@ -24,6 +23,7 @@ from clue.run.objectives.contrastive import Contrastive
 from clue.run.pretrain_config import PretrainConfig
 from clue.synthetic.world import SyntheticConfig
 from tests.conftest import ROOT, TinyRun
+from tests.processes import spawn, train
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
@@ -142,7 +142,7 @@ def test_training_learns_what_the_world_planted(tiny_run: TinyRun, config: Pretr
             *("model.user.layers=1", "model.user.embedding=32", "optimizer.lr=5e-3"),
         ],
     )
-    trainer.pretrain(longer)
+    train(longer)
     log = [json.loads(x) for x in (longer.run / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in log if line["kind"] == "train"]
     assert losses[-1] < losses[0] - 0.5
@@ -205,7 +205,11 @@ def test_the_demo_corpus_is_the_one_that_its_yaml_describes() -> None:
     assert load(PretrainConfig, ROOT / "configs/pretrain/demo_contrastive.yaml") == PretrainConfig()
 
 
-def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_path: Path) -> None:
+def train_in_one_of_two(rank: int, world: int, config: PretrainConfig) -> None:
+    assert trainer.pretrain(config)
+
+
+def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig) -> None:
     plain = replace(
         config,
         steps=3,
@@ -219,14 +223,7 @@ def test_two_processes_take_the_same_steps_as_one(config: PretrainConfig, tmp_pa
         ),
     )
     trainer.pretrain(replace(plain, name="one"))
-    file = tmp_path / "two.yaml"
-    file.write_text(to_yaml(replace(plain, name="two")))
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", "configs/accelerate/cpu2.yaml", "clue/pretrain.py", str(file)),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    spawn(train_in_one_of_two, replace(plain, name="two"), world=2)
     one, two = (checkpoint.find_last(config.runs / name) for name in ("one", "two"))
     assert one is not None
     assert two is not None

@@ -20,6 +20,7 @@ from clue.pretrain import pretrain
 from clue.run import checkpoint
 from clue.run.pretrain_config import PretrainConfig
 from tests.conftest import ROOT, TinyRun
+from tests.processes import spawn
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
@@ -59,6 +60,10 @@ def launch(config: PretrainConfig) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
+def go_on(rank: int, world: int, config: PretrainConfig) -> None:
+    assert pretrain(config)
+
+
 def losses(config: PretrainConfig) -> dict[int, float]:
     lines = map(json.loads, (config.run / "log.jsonl").read_text().splitlines())
     return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
@@ -85,9 +90,7 @@ def test_a_run_goes_on_with_another_number_of_processes(config: PretrainConfig) 
     elsewhere = replace(config, runs=config.runs / "elsewhere")
     shutil.copytree(config.run, elsewhere.run)
     shutil.rmtree(elsewhere.run / "checkpoints" / f"step_{STEPS:08d}")
-    process = launch(elsewhere)  # the last two steps on two
-    said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+    spawn(go_on, elsewhere, world=2)  # the last two steps on two
 
     straight = losses(config)
     assert len(straight) == STEPS

@@ -81,20 +81,22 @@ def test_it_does_the_whole_job_outside_the_checkout(wheel: Path, tmp_path: Path)
     libraries = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")})
     (Path(libraries) / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
 
-    code = "import clue, serving.app; print(clue.__file__)"
-    imported = run(python, "-c", code, cwd=here)
-    assert Path(imported.strip()).is_relative_to(tmp_path / "env")
     script = tmp_path / "env" / "bin" / "clue"
     # The console script itself, then the rest in one process: each start imports torch for 3 s.
     run(script, *JOB[0].split(), cwd=here)
     rest = [line.split() + [TEMPLATES] * line.startswith("prepare") for line in JOB[1:]]
-    run(python, "-c", f"from clue import cli\nfor line in {rest}: cli.main(line)", cwd=here)
+    code = [
+        f"from clue import cli\nfor line in {rest}: cli.main(line)",
+        "import clue, serving.app",
+        "for made in ('runs/tiny', 'model'): print(clue.load(made).fingerprint)",
+        "print(clue.__file__)",
+    ]
+    *_, first, second, imported = run(python, "-c", "\n".join(code), cwd=here).splitlines()
+    assert first == second and len(first) > 8
+    assert Path(imported).is_relative_to(tmp_path / "env")
     table = pq.read_table(here / "vectors.parquet")
     assert set(table["service"].to_pylist()) == {"shop", "news", "all"}
     assert table.num_rows > 200
-    loaded = "import clue; print([clue.load(p).fingerprint for p in ('runs/tiny', 'model')])"
-    first, second = run(python, "-c", loaded, cwd=here).strip("[]\n").split(", ")
-    assert first == second
     assert run(script, "--version", cwd=here) == f"clue {version('clue-users')}\n"
     done = subprocess.run([script, "bench", "suite"], cwd=here, capture_output=True, text=True)
     assert done.returncode == 2 and "in a clone of the repository" in done.stderr

@@ -26,12 +26,14 @@ def write_columns(
 
     `written` is called after every PIECE bytes; columns of mapped files let go of them then.
     """
+    with file.open("wb") as out:
+        write_batch(_Pieces(out, written), columns)
+
+
+def write_batch(sink: io.RawIOBase, columns: Mapping[str, pa.Array]) -> None:
+    """Write into `sink` what the file of these columns is; columns come as Arrow's own buffers."""
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    with (
-        file.open("wb") as out,
-        pa.PythonFile(_Pieces(out, written), "w") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
+    with pa.PythonFile(sink, "w") as out, pa.ipc.new_file(out, batch.schema) as writer:
         writer.write_batch(batch)
 
 

@@ -30,7 +30,7 @@ from clue.atomic import sha256, sync
 from clue.data.cache import DEFAULT, CacheConfig, Held, hold_manifest
 from clue.data.columns import as_ragged, history_file, map_columns
 from clue.data.fields import Field
-from clue.data.history_shards import HistoryShards, is_shard
+from clue.data.history_shards import HistoryShards, Sharded, is_shard
 from clue.data.ragged import Ragged
 from clue.data.store import path_of, url_of
 
@@ -232,19 +232,32 @@ def read_manifest(path: Path) -> Manifest:
     )
 
 
-def seal(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` into `path`, its two hashes computed from the files that lie there."""
-    named = [*sorted(path.glob("*.arrow")), path / "tokenizer.json"]
+def seal(path: Path, manifest: Manifest, sharded: Sharded | None = None) -> None:
+    """Write `manifest` into `path`, its two hashes computed from the files that lie there.
+
+    Those of the histories that were written as shards are known.
+    """
+    arrow = [file for file in sorted(path.glob("*.arrow")) if not is_shard(file.name)]
+    named = [*arrow, path / "tokenizer.json"]
     hashes = {file.name: sha256(file) for file in named}
     files = {
         file.name: {"bytes": file.stat().st_size, "sha256": hashes[file.name]} for file in named
     }
+    bounds: list[int] = []
+    if sharded is not None:
+        hashes |= {history_file(path, name).name: own for name, own in sharded.whole.items()}
+        files |= {name: dict(of) for name, of in sharded.shards.files.items()}
+        bounds = sharded.shards.bounds.tolist()
     if manifest.fields:
         fields = dataclasses.asdict(manifest)["fields"]
         hashes["fields"] = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     sealed = dataclasses.replace(
-        manifest, files=files, tokenizer_sha256=hashes["tokenizer.json"], fingerprint=whole
+        manifest,
+        files=files,
+        shards=bounds,
+        tokenizer_sha256=hashes["tokenizer.json"],
+        fingerprint=whole,
     )
     file = path / "manifest.json"
     text = json.dumps(dataclasses.asdict(sealed), indent=1, ensure_ascii=False)

@@ -8,18 +8,29 @@ joined in the cache, once for all processes of the machine.
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
 from clue.atomic import sha256, sync
 from clue.data.cache import MANIFEST, CacheConfig, Held, Part, hold
-from clue.data.columns import as_ragged, history_file, map_columns, ragged_column, write_columns
+from clue.data.columns import (
+    as_ragged,
+    history_file,
+    map_columns,
+    ragged_column,
+    write_batch,
+    write_columns,
+)
+from clue.data.fields import Field
 from clue.data.ragged import Ragged
 from clue.data.store import Object
 
@@ -45,13 +56,10 @@ def cut(path: Path, count: int) -> None:
     file = path / MANIFEST
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     services, users = manifest["services"], manifest["num_users"]
-    if count > users:
-        raise ValueError(f"shards is {count}, and there are {users} users; set at most that")
     before = np.zeros(users + 1, np.int64)
     for service in services:
         before += as_ragged(map_columns(history_file(path, service))["items"]).offsets
-    aims = before[-1] * np.arange(1, count) // count
-    bounds = np.concatenate([[0], np.searchsorted(before, aims), [users]])
+    bounds = bounds_of(before, count)
     for service in services:
         whole = history_file(path, service)
         batch = map_columns(whole)
@@ -66,6 +74,18 @@ def cut(path: Path, count: int) -> None:
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
     sync(file)
+
+
+def bounds_of(before: np.ndarray, count: int) -> np.ndarray:
+    """Return the first users of `count` shards and the number of users, int64 (count + 1,).
+
+    `before` (users + 1,) is how many events lie before each user. ValueError for too many shards.
+    """
+    users = len(before) - 1
+    if count > users:
+        raise ValueError(f"shards is {count}, and there are {users} users; set at most that")
+    aims = before[-1] * np.arange(1, count) // count
+    return np.concatenate([[0], np.searchsorted(before, aims), [users]])
 
 
 def _rows(column: pa.Array, first: int, stop: int) -> pa.Array:
@@ -114,6 +134,30 @@ class HistoryShards:
         key = hashlib.sha256(f"joined {text}".encode()).hexdigest()[:32]
         return hold(key, [], self.cache, {}, made=(self._bytes(), self._join))
 
+    def whole_sha256(self, service: str) -> str:
+        """Return the sha256 of the one file that a service's shards would be, which is not written.
+
+        A shard is opened at a time.
+        """
+        shards = np.flatnonzero(np.diff(self.bounds)).tolist()
+        lengths = [as_ragged(self._batch(service, shard)["items"]).lengths for shard in shards]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        columns: dict[str, pa.Array] = {}
+        streams: dict[int, Iterator[memoryview]] = {}
+        with TemporaryFile() as hole:
+            for name in self._batch(service, shards[0]).schema.names:
+                kind = as_ragged(self._batch(service, shards[0])[name]).values.dtype
+                values = _unread(hole, kind, int(offsets[-1]))
+                columns[name] = ragged_column(Ragged(values, offsets))
+                streams[values.ctypes.data] = self._values(service, name, shards)
+            sink = _Hash(streams)
+            write_batch(sink, columns)
+        return sink.hash.hexdigest()
+
+    def _values(self, service: str, name: str, shards: Sequence[int]) -> Iterator[memoryview]:
+        for shard in shards:
+            yield as_ragged(self._batch(service, shard)[name]).values.data
+
     def _bytes(self) -> int:
         return sum(int(of["bytes"]) for name, of in self.files.items() if is_shard(name))
 
@@ -160,3 +204,52 @@ class HistoryShards:
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
         values = np.memmap(scratch, kind, "r") if offsets[-1] else np.empty(0, kind)
         return Ragged(values, offsets)
+
+
+def _unread(hole: IO[bytes], kind: np.dtype[Any], count: int) -> np.ndarray:
+    """Return numbers that nobody reads: of a file that has their size and takes no disk."""
+    if not count:
+        return np.empty(0, kind)
+    hole.truncate(max(hole.seek(0, os.SEEK_END), count * kind.itemsize))
+    return np.memmap(hole, kind, "r", shape=(count,))
+
+
+class _Hash(io.RawIOBase):
+    """A sink that hashes what is written: for the buffer at an address, what `streams` yields."""
+
+    def __init__(self, streams: Mapping[int, Iterator[memoryview]]) -> None:
+        self.hash = hashlib.sha256()
+        self._streams, self._size = streams, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        stream = self._streams.get(data.address) if isinstance(data, pa.Buffer) else None
+        for piece in [data] if stream is None else stream:
+            self.hash.update(piece)
+        self._size += size
+        return size
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """Histories that were written as shards: the `shards`, and of the services what they hold.
+
+    `whole` are the sha256 of the files that `cut` would have cut.
+    """
+
+    shards: HistoryShards
+    whole: Mapping[str, str]
+    events: dict[str, int]
+    fields: dict[str, list[Field]]
+
+    def move_into(self, corpus: Path) -> None:
+        """Move the shards into a folder of the same disk; those in a store stay there."""
+        if self.shards.url is None:
+            for name in self.shards.files:
+                (self.shards.path / name).rename(corpus / name)

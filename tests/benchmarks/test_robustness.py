@@ -1,16 +1,13 @@
 """The short form of the kill test: three kills of a real run, one of them inside the save."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.processes import python
 
 
 def test_three_kills_lose_no_checkpoint(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.robustness", "kills=3", f"out={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = python("-m", "benchmarks.robustness", "kills=3", f"out={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "robustness.json").read_text())
     assert found["kills"] == len(found["each"]) == 3

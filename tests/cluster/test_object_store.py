@@ -13,10 +13,11 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+import fsspec
 import pytest
 import s3fs
 
-from benchmarks.speed.offline_faults import CREDENTIALS, s3_server
+from benchmarks.speed.offline_jobs import CREDENTIALS, s3_server
 from clue.config import load
 from clue.data import store as object_store
 from clue.data.cache import MANIFEST, CacheConfig
@@ -204,6 +205,8 @@ def test_what_the_store_refuses_is_said_at_once(
 ) -> None:
     with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/x/manifest.json"):
         Corpus.open("s3://no-such-bucket/x", cache)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as where it is not installed
+    monkeypatch.delitem(fsspec.registry._registry, "gs", raising=False)
     with pytest.raises(ValueError, match=r"gs://bucket/x .*clue-users\[cloud\]"):
         Corpus.open("gs://bucket/x", cache)
     upload(tiny_run.corpus, f"{bucket}/tiny", cache)

@@ -4,10 +4,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,18 @@ def test_what_is_killed_is_absent_or_whole_and_nothing_is_made_twice(
 ) -> None:
     keys = [f"checkpoint={tiny_run.run}", f"corpus={tiny_run.corpus}", "kills=2"]
     keys += [f"logs={tiny_run.corpus.parent / 'logs'}", f"out={tmp_path / 'faults.json'}"]
+    jobs = ["prepare", "prepare on Spark", "embed", "upload"]
+    if find_spec("pyspark") is None or shutil.which("java") is None:
+        jobs.remove("prepare on Spark")
+    keys.append(f"jobs={json.dumps(jobs)}")
     # a process of its own: what it forks must have no thread, and this one may have
     command = [sys.executable, "-m", "benchmarks.speed", "offline_faults", *keys]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    env = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "faults.json").read_text())
-    assert [row["case"] for row in report["rows"]] == ["prepare", "embed", "upload"]
-    assert len(report["claims"]) == 3 and all(claim["holds"] for claim in report["claims"])
+    assert [row["case"] for row in report["rows"]] == jobs
+    assert len(report["claims"]) == 5 and all(claim["holds"] for claim in report["claims"])
 
 
 @pytest.mark.cluster

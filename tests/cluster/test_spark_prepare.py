@@ -3,16 +3,9 @@
 # pyright: standard
 
 import hashlib
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +16,16 @@ import pytest
 
 from clue.data.corpus import Corpus
 from clue.prepare import prepare
-from tests.conftest import ROOT
 from tests.data.field_logs import FIELDS, with_fields
 from tests.data.logs import EVENTS, Row, config, many_events, write_log
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(
-        find_spec("pyspark") is None or shutil.which("java") is None,
-        reason="needs Java 17 and the extra spark",
-    ),
+    pytest.mark.usefixtures("session"),
     pytest.mark.filterwarnings("ignore:PySpark does not yet:FutureWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # py4j's sockets
 ]
 SPARK = ("engine=spark", "spark.partitions=5")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Generator[Any]:
-    """One Spark for the file: `clue prepare` uses the one that runs."""
-    settings: dict[str, Any] = {
-        "spark.ui.enabled": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-    }
-    builder = import_module("pyspark.sql").SparkSession.builder  # no part of an installation
-    spark = builder.master("local[2]").config(map=settings).getOrCreate()
-    yield spark
-    spark.stop()
 
 
 def both(folder: Path, *settings: str) -> Corpus:
@@ -212,7 +187,7 @@ def test_a_user_with_most_of_the_events(tmp_path: Path, session: Any) -> None:
     from clue.data.ingest.spark.frames import Frames
 
     settings = config(tmp_path / "x", f"events=[{tmp_path}/log.parquet]", *SPARK)
-    frames = Frames(session.newSession(), settings, open_logs(settings))
+    frames = Frames(session.newSession(), settings, open_logs(settings), tmp_path)
     log = frames.spark.read.parquet(str(tmp_path / "log.parquet"))
     # A number of the partition stands behind the sort, or Spark would filter before it.
     ranges = frames.sort(log, "user_id", "timestamp").selectExpr(
@@ -262,30 +237,25 @@ def test_a_file_that_breaks_off_and_a_log_of_folders(tmp_path: Path) -> None:
     assert "whole.jsonl.gz" in said and "is the file whole?" in said
 
 
-def test_a_preparation_that_is_killed_leaves_nothing_and_is_made_again(tmp_path: Path) -> None:
-    log = f"events=[{write_log(tmp_path / 'log.jsonl', many_events(3000, seed=8))}]"
-    keys = ["name=test", "tokenizer.vocab_size=300", log]
-    known = prepare(config(tmp_path / "known", log), progress=False)
-    out = tmp_path / "out"
-    command = [sys.executable, "clue/prepare.py", *keys, f"out={out}", *SPARK]
-    command += ["spark.master=local[2]"]
-    for stage in ("times:", None):
-        running = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with running:
-            assert running.stderr is not None
-            for line in running.stderr:  # ends before the process where it is not killed
-                if stage and stage in line:
-                    running.kill()
-                    break
-            running.stderr.read()
-        assert running.returncode == (-signal.SIGKILL if stage else 0)
-        assert out.exists() == (stage is None)
-    for file in known.iterdir():
-        assert (out / file.name).read_bytes() == file.read_bytes()
-    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".partial")] == []
+def test_what_was_added_is_for_the_engine_that_keeps_it(tmp_path: Path) -> None:
+    """An append is refused before a log is opened, and leaves what DuckDB has staged as it was."""
+    logs = [write_log(tmp_path / f"log{n}.jsonl", many_events(600, seed=20 + n)) for n in range(2)]
+    out = tmp_path / "c"
+    prepare(config(out, f"events=[{logs[0]}]", "append=true"), progress=False)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    more = [f"events=[{logs[1]}]", "append=true"]
+    for wrong in (SPARK, ("engine=spark", "compact=false")):
+        with pytest.raises(ValueError, match=r"engine=spark keeps no rows.*engine=duckdb"):
+            prepare(config(out, *more, *wrong), progress=False)
+        with pytest.raises(ValueError, match="engine=spark keeps no rows"):
+            prepare(config(tmp_path / "new", *more, *wrong), progress=False)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+    grown = prepare(config(out, *more), progress=False)
+    # And the next step that the error names: on Spark, all files at once, with the first tokenizer.
+    every = [f"events=[{logs[0]}, {logs[1]}]", f"tokenizer.path={out}/tokenizer.json"]
+    anew = prepare(config(tmp_path / "anew", *every, *SPARK), progress=False)
+    same = [file.name for file in grown.glob("*.arrow")]
+    assert len(same) >= 3
+    for name in same:
+        assert (grown / name).read_bytes() == (anew / name).read_bytes()

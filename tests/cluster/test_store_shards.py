@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from benchmarks.speed.offline_faults import ADDRESS, CREDENTIALS, s3_server
+from benchmarks.speed.offline_jobs import ADDRESS, CREDENTIALS, s3_server
 from clue.data.cache import CacheConfig
 from clue.data.corpus import Corpus
 from clue.data.ingest.parts import parts_of

@@ -54,6 +54,13 @@ def test_shards_are_parts_of_the_corpus_and_joined_it_is_the_same(
                 assert np.array_equal(values, known, equal_nan=field.kind == "numeric")
     with pytest.raises(ValueError, match="no field 'size'"):
         cut.field_of(0, "size", users)
+    shards = history_shards.HistoryShards(
+        *(cut.path, None, cut.services, np.array(bounds), cut.manifest.files),
+        CacheConfig(directory=tmp_path / "cache"),
+    )
+    for service in cut.services:  # what the file that was cut is known by, without that file
+        name = f"histories_{service}.arrow"
+        assert shards.whole_sha256(service) == whole.manifest.files[name]["sha256"]
     assert not (tmp_path / "cache").exists()
     assert np.array_equal(cut.items_of(1).values, whole.items_of(1).values)
     (joined,) = [each for each in (tmp_path / "cache").iterdir() if each.is_dir()]

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Generator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -18,7 +16,8 @@ import yaml
 import clue
 from clue.inference import hub
 from clue.run import checkpoint
-from tests.conftest import ROOT, TinyRun
+from tests.conftest import TinyRun
+from tests.forks import forks
 
 KINDS = ("tiny_run", "tiny_items")
 
@@ -164,26 +163,26 @@ def server(tiny_run: TinyRun, tmp_path: Path) -> Generator[str]:
         thread.join()
 
 
-def python(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
-    # huggingface_hub reads both variables once, when it is imported
-    env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_none"}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", f"import clue\n{code}"],
-        cwd=home,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def python(home: Path, *codes: tuple[str, str]) -> list[CompletedProcess[str]]:
+    """Run each code with the endpoint behind it, one after the other."""
+    lines: list[str] = []
+    for code, endpoint in codes:
+        # huggingface_hub reads them once, when it is imported
+        env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_none"}
+        env["HF_HUB_DISABLE_XET"] = "1"
+        lines.append(f"import os\nos.environ |= {env}\nimport clue\n{code}")
+    return forks("import torch; torch.set_num_threads(1)", lines, cwd=home)
 
 
 def test_a_model_comes_from_the_hub(tiny_run: TinyRun, server: str, tmp_path: Path) -> None:
-    done = python('print(clue.load("org/model").fingerprint)', server, tmp_path)
+    done, offline = python(
+        tmp_path,
+        ('print(clue.load("org/model").fingerprint)', server),
+        # and once downloaded, without a network
+        ('print(clue.load("org/model").width)', "http://127.0.0.1:1"),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == checkpoint.find(tiny_run.run).fingerprint
-    # and once downloaded, without a network
-    offline = python('print(clue.load("org/model").width)', "http://127.0.0.1:1", tmp_path)
     assert offline.stdout.strip() == str(clue.load(tiny_run.run).width), offline.stderr
 
 
@@ -194,7 +193,7 @@ def test_without_a_network_one_line_says_so(tiny_run: TinyRun, tmp_path: Path) -
     )
     push = f'clue.load({str(tiny_run.run)!r}).push_to_hub("org/model")'
     both = code.format('clue.load("org/model")') + code.format(push)
-    done = python(both, "http://127.0.0.1:1", tmp_path)
+    (done,) = python(tmp_path, (both, "http://127.0.0.1:1"))
     loaded, pushed = done.stdout.splitlines()
     assert loaded.startswith("FileNotFoundError no model 'org/model'"), done.stderr
     assert pushed.startswith("OSError the Hugging Face Hub did not take"), done.stderr

@@ -30,11 +30,7 @@ def in_one_of_two(rank: int, world: int, run: Path, corpus_path: Path, work: Pat
         return real(self, corpus, items)
 
     type(encoder).item_arrays = noted  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.MonkeyPatch.context() as patch:
-        here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        for name, value in here.items():
-            patch.setenv(name, str(value))
-        accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     shared = shared_inputs(encoder, corpus, work, accelerator)
     half = corpus.num_items // 2

@@ -1,7 +1,10 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,12 @@ import pytest
 from clue.data.corpus import Corpus
 from clue.inference.text_encoder import TextEncoder
 from serving.build_index import BuildConfig, build, main
-from serving.generation import read
+from serving.generation import publish, read, writing
 from serving.index import Index
 from serving.settings import Settings
 from tests.benchmarks.worlds import corpus_of
 from tests.conftest import ROOT, TinyRun
+from tests.processes import FORKS
 
 
 def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: Path) -> None:
@@ -50,29 +54,30 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
     assert index.catalogue.corpus_fingerprint == corpus.fingerprint
 
 
+def publish_for_ever(out: Path, begun: Connection) -> None:
+    contents = read(out)[1]
+    begun.send("ready")
+    while True:
+        with writing(out, overwrite=True):
+            publish(out, contents)
+
+
 def test_a_killed_build_leaves_the_index_as_it_was(tiny_run: TinyRun, tmp_path: Path) -> None:
     """SIGKILL at moments of a loop that publishes; what is read is always whole."""
     out = tmp_path / "index"
     config = BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out)
     names = {build(config)}
-    program = (
-        "import sys; from pathlib import Path; from serving.generation import *\n"
-        "out = Path(sys.argv[1]); contents = read(out)[1]; print('ready', flush=True)\n"
-        "while True:\n"
-        "    with writing(out, overwrite=True): publish(out, contents)\n"
-    )
     for kill in range(60):  # on a busy machine some moments come before the first publication
         if kill >= 6 and len(names) > 3:
             break
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(out)], cwd=ROOT, stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.02 + 0.01 * (kill % 20))
+        ours, theirs = FORKS.Pipe()
+        process = FORKS.Process(target=publish_for_ever, args=(out, theirs))
+        process.start()
+        assert ours.recv() == "ready"
+        time.sleep(0.02 + 0.01 * (kill % 20))
         process.kill()
-        process.communicate()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         names.add(read(out)[0])
     assert len(names) > 3
 

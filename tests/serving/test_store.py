@@ -17,6 +17,7 @@ from serving.sqlite import StoreFull
 from serving.store import ACKNOWLEDGED, FILE, NOTE_BYTES, Store, StoreClosed
 from serving.store_lock import StoreRefused
 from serving.writes import Conflict, Delete, Embed, Goal, Upsert
+from tests.processes import FORKS
 
 MODEL = "m" * 64
 
@@ -136,9 +137,8 @@ def worker(directory: Path, name: str, count: int, answers: "multiprocessing.Que
 
 
 def test_the_processes_of_one_service_share_a_store(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[str] = spawn.Queue()
-    processes = [spawn.Process(target=worker, args=(tmp_path, n, 20, answers)) for n in "ab"]
+    answers: multiprocessing.Queue[str] = FORKS.Queue()
+    processes = [FORKS.Process(target=worker, args=(tmp_path, n, 20, answers)) for n in "ab"]
     for process in processes:
         process.start()
     numbers = [int(seq) for _ in processes for seq in answers.get(timeout=60).split(",")]

@@ -1,9 +1,12 @@
+# pyright: standard
+
 """The whole model on two and three processes: gradients as on one, temperature included."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from clue.data.batches import PairSampler
@@ -12,6 +15,7 @@ from clue.data.views import ViewsConfig
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.user_encoder import UserEncoderConfig
+from clue.train.distributed import PATIENCE, init_accelerator
 from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 from tests.conftest import TinyRun
@@ -80,3 +84,18 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
                 assert error < 1e-5, f"{world} processes, {kind}, {name}: relative error {error}"
                 checked += 1
     assert checked == 2 * sum(map(len, alone.values()))
+
+
+def _write_patience(rank: int, world: int, folder: Path) -> None:
+    dist.destroy_process_group()  # that of the tests
+    accelerator = init_accelerator(bf16=False, trackers=[], run=folder)
+    assert accelerator.num_processes == world
+    assert dist.group.WORLD is not None
+    backend = dist.group.WORLD._get_backend(torch.device("cpu"))
+    (folder / f"{rank}").write_text(str(backend.options._timeout.total_seconds()))
+
+
+def test_a_process_waits_for_the_others_as_long_as_is_said(tmp_path: Path) -> None:
+    spawn(_write_patience, tmp_path, world=2)
+    said = [(tmp_path / f"{rank}").read_text() for rank in (0, 1)]
+    assert said == [str(PATIENCE.total_seconds())] * 2

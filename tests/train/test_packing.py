@@ -1,8 +1,6 @@
 """Packing: every sequence in one chunk, fixed shapes equal ragged ones, and compile once."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ import torch
 from clue.nn import attention
 from clue.nn.layout import FixedShape, Layout, fixed_shape, ranges
 from clue.train.packing import Budget, pack
-from tests.conftest import ROOT
 from tests.nn.test_dual_encoder import EVENTS, TOKENS, gradients_of, small_model, some_batch
+from tests.processes import python
 from tests.train.varlen import fixed_budget, varlen
 
 
@@ -45,8 +43,7 @@ def test_fixed_shapes_by_hand() -> None:
 
 def test_an_encoder_is_compiled_once_for_all_batches() -> None:
     # a process of its own: the shape checks of the tests cannot be compiled
-    command = [sys.executable, "-m", "tests.train.compile_once"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = python("-m", "tests.train.compile_once")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["worst"] < 1e-4 and found["compared"] == 3 * 28

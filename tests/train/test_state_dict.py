@@ -141,9 +141,6 @@ def dropping_out(config: PretrainConfig, runs: Path) -> PretrainConfig:
 def _process(rank: int, world: int, folder: Path, config: PretrainConfig) -> None:
     """Take the steps under DDP and FSDP2; resume a run of two, and end one of one process."""
     with pytest.MonkeyPatch.context() as patch:
-        here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        for name, value in here.items():
-            patch.setenv(name, str(value))
         found: dict[str, dict[str, torch.Tensor]] = {}
         for kind in ("ddp", "fsdp2"):
             found[kind] = steps(kind, config)

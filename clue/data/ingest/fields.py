@@ -138,7 +138,7 @@ def settle(column: Stored, raw: Spool, is_train: Spool, codes: Spool) -> tuple[F
     values, train = raw.read(), is_train.read()
     chunks = [slice(start, start + CHUNK) for start in range(0, len(values), CHUNK)]
     if column.names is None:
-        step = max(1, -(-len(values) // LEARN_FROM))
+        step = step_of(len(values))
         samples = [np.empty(0, np.float32)]
         for chunk in chunks:
             first = -chunk.start % step
@@ -149,16 +149,33 @@ def settle(column: Stored, raw: Spool, is_train: Spool, codes: Spool) -> tuple[F
     for chunk in chunks:
         counts += np.bincount(values[chunk][train[chunk]], minlength=len(counts))
         _release(raw, is_train)
+    field, code_of = ranked(column.field, column.names, counts)
+    for chunk in chunks:
+        codes.add(code_of[values[chunk]])
+        raw.release()
+    return field, codes
+
+
+def step_of(events: int) -> int:
+    """Return how far apart the events lie that percentiles are of."""
+    return max(1, -(-events // LEARN_FROM))
+
+
+def ranked(
+    field: Field, names: pa.Array | pa.ChunkedArray, counts: np.ndarray
+) -> tuple[Field, np.ndarray]:
+    """Return a field with its most frequent values, and the code of each row, uint16 (V + 1,).
+
+    `names` (V,) are the sorted values, `counts` (V + 1,) how often training users have each, and
+    none of them first.
+    """
     order = np.argsort(-counts[1:], kind="stable")[:MOST_VALUES]  # ties stay sorted by name
     order = order[counts[1:][order] > 0]
     code_of = np.full(len(counts), OTHER, np.uint16)
     code_of[0] = MISSING
     code_of[1 + order] = FIRST + np.arange(len(order))
-    for chunk in chunks:
-        codes.add(code_of[values[chunk]])
-        raw.release()
-    names = column.names.take(pa.array(order)).to_pylist()
-    return replace(column.field, values=tuple(names)), codes
+    values = names.take(pa.array(order)).to_pylist()
+    return replace(field, values=tuple(values)), code_of
 
 
 def _release(*columns: Spool) -> None:

@@ -170,7 +170,7 @@ def open_ledger(folder: Path, key: Key, memory_limit: str, *, replace: bool) -> 
                 f"{folder} keeps rows that files are added to, read with other settings; give "
                 "those, with append=true, or remove the folder and prepare anew"
             )
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     folder.mkdir(exist_ok=True)
     shutil.rmtree(folder / "spill", ignore_errors=True)
     write_text(folder / KEY, f"{'append' if key.appends else 'once'} {key.digest}")
@@ -186,10 +186,19 @@ def open_ledger(folder: Path, key: Key, memory_limit: str, *, replace: bool) -> 
             if key.appends:
                 ledger.withdraw()
             else:
-                shutil.rmtree(folder)
+                _remove(folder)
             raise
     if not key.appends:
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, renamed first: what a killed run has started may yet write into its name."""
+    gone = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _key(folder: Path) -> Key:

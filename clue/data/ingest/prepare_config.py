@@ -90,6 +90,7 @@ class SparkConfig:
 
     master: str | None = None  # `local[4]`, `spark://…`; none: what spark-submit says, or this one.
     partitions: int | None = None  # None: one for each 128 MB of logs, one a core at least.
+    writers: Literal["driver", "executors"] = "driver"  # Of histories; executors write shards.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +159,21 @@ def check_values(config: PrepareConfig) -> None:
     _check_reading(config)
     if config.shards < 1:
         raise ValueError(f"shards={config.shards} must be at least 1")
-    if config.spark.partitions is not None and config.spark.partitions < 1:
-        raise ValueError(f"spark.partitions={config.spark.partitions} must be at least 1")
+    _check_spark(config)
     if config.max_item_tokens < 1:
         raise ValueError(f"max_item_tokens={config.max_item_tokens} must be at least 1")
     _check_names(config)
+
+
+def _check_spark(config: PrepareConfig) -> None:
+    spark = config.spark
+    if spark.partitions is not None and spark.partitions < 1:
+        raise ValueError(f"spark.partitions={spark.partitions} must be at least 1")
+    if spark.writers == "executors" and (config.engine != "spark" or config.shards == 1):
+        raise ValueError(
+            "spark.writers=executors, each of which writes shards: set engine=spark and shards=N, "
+            f"not engine={config.engine} and shards={config.shards}"
+        )
 
 
 def _check_names(config: PrepareConfig) -> None:
@@ -185,8 +196,13 @@ def _check_names(config: PrepareConfig) -> None:
 
 
 def _check_reading(config: PrepareConfig) -> None:
-    if config.append and (config.engine != "duckdb" or config.overwrite):
-        raise ValueError("append=true goes with engine=duckdb, and with overwrite=false")
+    if config.append and config.engine == "spark":
+        raise ValueError(
+            "append=true: engine=spark keeps no rows that files could be added to; add them with "
+            "engine=duckdb, or name all files and prepare anew (overwrite=true)"
+        )
+    if config.append and config.overwrite:
+        raise ValueError("append=true adds to a corpus and overwrite=true replaces it; choose")
     if not config.append and not config.compact:
         raise ValueError("compact=false writes no corpus and keeps nothing; say append=true")
     if config.time_format is not None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from clue.data.columns import ragged_column, write_columns
 from clue.data.fields import Field
+from clue.data.history_shards import Sharded
 from clue.data.ingest.fields import Stored, settle, stored
 from clue.data.ingest.spool import Spool
 from clue.data.ingest.values import quoted
@@ -45,13 +46,13 @@ class Rows:
 
     `clocks` has the services, in order, and whether their times are a clock's; `counted` is SQL of
     users (user_id, part, events). `histories` returns the events of a service with the fields
-    given, once users and items are numbered.
+    given, once users and items are numbered; or they are written already.
     """
 
     dropped: dict[str, int]
     clocks: dict[str, bool]
     counted: str
-    histories: Callable[[str, Mapping[Field, str]], History]
+    histories: Callable[[str, Mapping[Field, str]], History] | Sharded
 
 
 def connect(work: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:

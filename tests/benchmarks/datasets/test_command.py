@@ -2,8 +2,6 @@
 """The command: what it prints, what it refuses, and that a set is whole or is none."""
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,31 +12,24 @@ from benchmarks.datasets.__main__ import DataConfig, run
 from clue.data.corpus import Corpus
 from tests.benchmarks.datasets.server import serve
 from tests.benchmarks.datasets.sets import MIND, NEWS, made, zipped
-
-ROOT = Path(__file__).parents[3]
-
-
-def python(command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+from tests.processes import python, start
 
 
 def test_the_command_ends_with_the_next_one_and_that_one_works(tmp_path: Path) -> None:
     out = tmp_path / "mind"
     with serve(MIND) as served:
         command = f"-m benchmarks.datasets mind-small out={out} mirror={served.url}"
-        first = python(command)
+        first = python(*command.split())
     assert first.returncode == 0, first.stderr
     assert first.stdout == (
         f"{out}: 7 events, 3 items, 8 impressions; next: python clue/prepare.py {out}/data.yaml\n"
     )
     before = (out / "events.parquet").read_bytes()
-    again = python(command)  # the server is gone: the files are there
+    again = python(*command.split())  # the server is gone: the files are there
     assert again.returncode == 0, again.stderr
     assert (out / "events.parquet").read_bytes() == before
     following = first.stdout.split("next: python ")[1].strip()
-    done = python(f"{following} out={tmp_path / 'corpus'}")
+    done = python(*following.split(), f"out={tmp_path / 'corpus'}")
     assert done.returncode == 0, done.stderr
     assert Corpus.open(tmp_path / "corpus").num_users == 2
 
@@ -84,7 +75,7 @@ def test_what_a_set_does_not_have_is_refused(
 
 def test_a_set_without_a_name_and_one_by_a_wrong_name() -> None:
     for words, message in ("", "missing key name"), ("movielens", "name: Input should be"):
-        done = python(f"-m benchmarks.datasets {words}")
+        done = python("-m", "benchmarks.datasets", *words.split())
         assert done.returncode == 2
         assert message in done.stderr
 
@@ -96,27 +87,28 @@ def test_a_killed_download_is_gone_on_with(tmp_path: Path) -> None:
         name: zipped({"news.tsv": NEWS.encode(), "behaviors.tsv": b"", "more.vec": padding})
         for name in MIND
     }
-    part = tmp_path / "raw" / "MINDsmall_train.zip.part"
+    part = tmp_path / "set" / "raw" / "MINDsmall_train.zip.part"
     with serve(files) as served:
         command = [
             "-m",
             "benchmarks.datasets",
             "mind-small",
-            f"out={tmp_path}",
+            f"out={tmp_path / 'set'}",
             f"mirror={served.url}",
         ]
         served.stall = 3 << 20
-        with subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE) as one:
-            limit = time.monotonic() + 60
-            while not (part.is_file() and part.stat().st_size >= 2 << 20):
-                assert time.monotonic() < limit
-                time.sleep(0.02)
-            one.kill()
+        one = start(*command, said=tmp_path)
+        limit = time.monotonic() + 60
+        while not (part.is_file() and part.stat().st_size >= 2 << 20):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        one.kill()
+        one.join()
         served.stall = None
-        assert not (tmp_path / "raw" / "MINDsmall_train.zip").exists()
+        assert not (tmp_path / "set" / "raw" / "MINDsmall_train.zip").exists()
         had = part.stat().st_size
-        done = python(" ".join(command))
+        done = python(*command)
     assert done.returncode == 0, done.stderr
     assert ("MINDsmall_train.zip", f"bytes={had}-") in served.gets()
     for name, content in files.items():
-        assert (tmp_path / "raw" / name).read_bytes() == content
+        assert (tmp_path / "set" / "raw" / name).read_bytes() == content

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from clue.data.corpus import Corpus
 from clue.pretrain import STOPPED, pretrain
 from clue.run.pretrain_config import PretrainConfig
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
+from tests.processes import FORKS
 
 
 def corpus(directory: Path) -> Corpus:
@@ -46,28 +47,37 @@ class Forked:
     started: list[str]
 
     def __init__(self, command: list[str], **_: Any) -> None:
-        self.returncode: int | None = None
         type(self).started.append(Path(command[-1]).stem)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the tests before
-            self.pid = os.fork()
-        os.setpgid(self.pid, self.pid)  # in the parent and, of itself, in the child
-        if self.pid == 0:
-            status = 1
-            try:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                torch.set_num_threads(1)
-                sys.stderr = (Path(command[-1]).with_suffix(".out")).open("w")
-                status = 0 if pretrain(load(PretrainConfig, Path(command[-1]))) else STOPPED
-            except Exception as error:
-                sys.stderr.write(f"error: {error}\n")
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
+        ours, theirs = FORKS.Pipe()
+        self.process = FORKS.Process(target=_train, args=(Path(command[-1]), theirs))
+        self.process.start()
+        ours.recv()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+
+def _train(run: Path, begun: Connection) -> None:
+    os.setpgid(0, 0)
+    begun.send("leads a group of its own")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    sys.stderr = run.with_suffix(".out").open("w")
+    status = 1
+    try:
+        status = 0 if pretrain(load(PretrainConfig, run)) else STOPPED
+    except Exception as error:
+        sys.stderr.write(f"error: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(status)

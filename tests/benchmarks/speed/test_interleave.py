@@ -1,12 +1,10 @@
 # pyright: standard
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.external.environments import ROOT, Rival, RivalMissing
+from benchmarks.external.environments import Rival, RivalMissing
 from benchmarks.speed import interleave
 from benchmarks.speed.interleave import (
     Arm,
@@ -17,6 +15,7 @@ from benchmarks.speed.interleave import (
     interleaved,
     run,
 )
+from tests.forks import forks
 
 
 def fake(turns: Path, name: str, **spec: Any) -> Arm:
@@ -119,23 +118,23 @@ def test_a_real_arm_runs_in_its_own_process() -> None:
     assert not difference([result], [result])
 
 
-@pytest.mark.parametrize(
-    ("module", "missing"),
-    [
-        ("loss", {"numpy", "pyarrow", "jaxtyping", "pydantic", "yaml", "accelerate", "psutil"}),
-        ("step_arm", {"pydantic", "scipy", "duckdb", "tokenizers", "rich", "tensorboard"}),
-        ("loader", {"jaxtyping", "pydantic", "yaml", "accelerate", "psutil"}),
-    ],
-)
-def test_an_arm_imports_nothing_that_its_rivals_environment_lacks(
-    module: str, missing: set[str]
-) -> None:
-    block = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
-    code = f"{block}; import benchmarks.speed.{module}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+LACKING = {
+    "loss": {"numpy", "pyarrow", "jaxtyping", "pydantic", "yaml", "accelerate", "psutil"},
+    "step_arm": {"pydantic", "scipy", "duckdb", "tokenizers", "rich", "tensorboard"},
+    "loader": {"jaxtyping", "pydantic", "yaml", "accelerate", "psutil"},
+}
+
+
+def test_an_arm_imports_nothing_that_its_rivals_environment_lacks() -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys({}))".format
+    codes = [f"{blocked(names)}; import benchmarks.speed.{name}" for name, names in LACKING.items()]
+    # torch, which each of them has, imported with all of it lacking
+    first = f"names = {set().union(*LACKING.values())}; {blocked('names')}; import torch; "
+    first += "[sys.modules.pop(name) for name in names]"
+    ended = forks(first, codes, flags=["-W", "ignore"])
+    for name, done in zip(LACKING, ended, strict=True):
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert len(ended) == 3
 
 
 def test_clocks_are_compared_round_by_round() -> None:

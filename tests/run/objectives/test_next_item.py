@@ -28,7 +28,7 @@ from clue.run.pretrain_config import PretrainConfig
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
 from tests.data.logs import Row, chains, corpus_of, write_log
-from tests.processes import spawn
+from tests.processes import spawn, train
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
@@ -107,7 +107,7 @@ def test_a_planted_chain_is_found_and_a_shuffled_one_is_not(tmp_path: Path) -> N
                 *("optimizer.lr=1e-2", "precision=fp32", "optimizer.warmup_steps=5"),
             ],
         )
-        assert trainer.pretrain(run)
+        train(run)
         found[kind] = lines(run, "valid")[-1]["next_item"]["next item"]["cross_entropy"]
     assert found["chain"] < 0.1
     assert found["shuffled"] > 0.9 * np.log(31)

@@ -26,7 +26,7 @@ from clue.train.factors import token_factors
 from clue.train.packing import Budget
 from tests.conftest import TinyRun
 from tests.data.logs import Row, chains, corpus_of, hours, write_log
-from tests.processes import spawn
+from tests.processes import spawn, train
 
 trainer = import_module("clue.pretrain")  # the file: `clue.pretrain` is its function
 
@@ -177,7 +177,7 @@ def next_item_entropy(tmp_path: Path, name: str, rows: list[Row], *overrides: st
             *("predictive.dropout=0", "optimizer.warmup_steps=5", *overrides),
         ],
     )
-    assert trainer.pretrain(run)
+    train(run)
     return lines(run, "valid")[-1]["held_out"]["next shop"]["cross_entropy"]
 
 

@@ -184,7 +184,8 @@ def _compile_tiles(_: int, folder: Path) -> None:
 
 def test_a_tile_is_compiled_once_for_all_tiles_and_steps(tmp_path: Path) -> None:
     # its own process: the tests' checks of shapes are no part of what is compiled
-    mp.spawn(_compile_tiles, (tmp_path,), nprocs=1)  # pyright: ignore[reportPrivateImportUsage]
+    arguments = (_compile_tiles, (tmp_path,))
+    mp.start_processes(*arguments, start_method="forkserver")  # pyright: ignore[reportPrivateImportUsage]
     errors, graphs = json.loads((tmp_path / "compiled.json").read_text())
     assert len(errors) == 2 * 2 * 10
     assert max(errors) < 1e-12

@@ -7,6 +7,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from clue.data.ingest.spark import tasks
 
@@ -15,6 +16,7 @@ COUNTED = (
     "(SELECT user_id, any_value(part) AS part, sum(events)::BIGINT AS events "
     "FROM counted GROUP BY user_id)"
 )
+TABLE = "CREATE OR REPLACE TEMP TABLE counted (user_id VARCHAR, part VARCHAR, events BIGINT)"
 
 
 def collect_catalogue(db: duckdb.DuckDBPyConnection, catalogue: DataFrame) -> None:
@@ -27,6 +29,15 @@ def collect_catalogue(db: duckdb.DuckDBPyConnection, catalogue: DataFrame) -> No
         db.execute("INSERT INTO catalogue FROM batch")
 
 
+def collect_users(db: duckdb.DuckDBPyConnection, events: DataFrame) -> None:
+    """Fill table `counted` with the users of the events."""
+    db.execute(TABLE)
+    users = events.groupBy("user_id").agg(F.min("part").alias("part"), F.count("*").alias("events"))
+    for batch in batches_of(users):
+        db.register("batch", pa.Table.from_batches([batch]))
+        db.execute("INSERT INTO counted FROM batch")
+
+
 def collect_events(
     db: duckdb.DuckDBPyConnection,
     packed: DataFrame,
@@ -37,14 +48,11 @@ def collect_events(
 
     Raises RuntimeError where Spark's order of users is none of their bytes.
     """
-    db.execute(
-        "CREATE OR REPLACE TEMP TABLE counted (user_id VARCHAR, part VARCHAR, events BIGINT)"
-    )
+    db.execute(TABLE)
     streams: dict[int, pa.RecordBatchStreamWriter] = {}
     last, number, base = "", -1, 0
-    for row in packed.toLocalIterator(prefetchPartitions=True):
-        batch = tasks.unpack(row["payload"])
-        if row["kind"] == tasks.USERS:
+    for kind, batch in unpacked(packed):
+        if kind == tasks.USERS:
             first = batch["user_id"][0].as_py()
             if number >= 0 and first < last:
                 raise RuntimeError(f"user {last!r} came before {first!r}; is a collation set?")
@@ -53,10 +61,10 @@ def collect_events(
             db.register("batch", pa.Table.from_batches([batch]))
             db.execute("INSERT INTO counted FROM batch")
             continue
-        if row["kind"] not in streams:
-            streams[row["kind"]] = pa.ipc.new_stream(str(spools[row["kind"]]), batch.schema)
+        if kind not in streams:
+            streams[kind] = pa.ipc.new_stream(str(spools[kind]), batch.schema)
         user = pa.array(batch["user"].to_numpy() + np.int32(base))
-        streams[row["kind"]].write_batch(batch.set_column(0, "user", user))
+        streams[kind].write_batch(batch.set_column(0, "user", user))
         seen(len(batch))
     for stream in streams.values():
         stream.close()
@@ -70,5 +78,11 @@ def spooled(file: Path) -> Iterator[pa.RecordBatch]:
 
 def batches_of(frame: DataFrame) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a frame, a partition at a time."""
-    for row in frame.mapInArrow(tasks.pack, tasks.PACKED).toLocalIterator(prefetchPartitions=True):
-        yield tasks.unpack(row["payload"])
+    for _, batch in unpacked(frame.mapInArrow(tasks.pack, tasks.PACKED)):
+        yield batch
+
+
+def unpacked(rows: DataFrame) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the packed batches and their kind, a partition at a time."""
+    for row in rows.toLocalIterator(prefetchPartitions=True):
+        yield row["kind"], tasks.unpack(row["payload"])

@@ -33,6 +33,7 @@ from clue.data.ingest.spark.collect import (
     spooled,
 )
 from clue.data.ingest.spark.frames import Frames, Logs, frames_of
+from clue.data.ingest.spark.shards import write_sharded
 from clue.data.ingest.staging import Layout
 from clue.data.ingest.times import Settled, is_settled, settle
 from clue.data.ingest.validation import EXAMPLES, BadRows, Log
@@ -51,11 +52,13 @@ def read(
 ) -> Rows:
     """Do on Spark all that stands before the numbering; raise as DuckDB's way does.
 
-    Fills the tables `catalogue` and `counted` of `db`; the sorted events lie in files beside it.
+    Fills the tables `catalogue` and `counted` of `db`; the sorted events lie in files beside it, or
+    are written as shards where the executors write.
     """
     event_log, item_log = logs
     ((folder,),) = db.sql("SELECT path FROM duckdb_databases() WHERE NOT internal").fetchall()
-    with frames_of(config, logs) as frames:
+    work = Path(folder).parent.absolute()
+    with frames_of(config, logs, work) as frames:
         with show.stage("reading the logs"):
             items = _staged(frames, item_log, layout, config, with_text=False) if item_log else None
             events = _staged(frames, event_log, layout, config, with_text=item_log is None)
@@ -80,19 +83,18 @@ def read(
         )
         totals = {row["service"]: row["count"] for row in counts if row["reason"] is None}
         services = validation.services_of(sorted(totals), layout.templates)
-        with show.stage("sorting events"):
+        clocks = {name: settled.clocks[name] for name in services}
+        with show.stage("collecting the catalogue"):
+            collect_catalogue(db, catalogue)
             own = {name: fields_of(config, name) for name in services}
             values = _values(judged, own)
             plan = _plan(catalogue, services, own, values)
-            ready = frames.sort(judged.where(GOOD), "user_id", "seconds", "seq")
-            task = partial(tasks.pack_histories, plan=plan)
-            packed = frames.keep(ready.mapInArrow(task, tasks.PACKED))
-            packed.count()
-        with show.stage("collecting the catalogue"):
-            collect_catalogue(db, catalogue)
-        with show.stage("collecting events") as seen:
-            spools = [Path(folder).parent / f"{number}.arrows" for number in range(len(services))]
-            collect_events(db, packed, spools, seen)
+        good = judged.where(GOOD)
+        if config.spark.writers == "executors":
+            sharded = write_sharded(db, frames, good, plan, own, show)
+            return Rows(dropped, clocks, COUNTED, sharded)
+        spools = [work / f"{number}.arrows" for number in range(len(services))]
+        _collect(db, frames, good, plan, spools, show)
 
     def histories(service: str, fields: Mapping[Field, str]) -> History:
         stored = {
@@ -101,8 +103,25 @@ def read(
         }
         return History(stored, spooled(spools[services.index(service)]))
 
-    clocks = {name: settled.clocks[name] for name in services}
     return Rows(dropped, clocks, COUNTED, histories)
+
+
+def _collect(
+    db: duckdb.DuckDBPyConnection,
+    frames: Frames,
+    good: DataFrame,
+    plan: tasks.Histories,
+    spools: Sequence[Path],
+    show: Progress,
+) -> None:
+    """Sort the good events and bring them here: a file for each service, and table `counted`."""
+    with show.stage("sorting events"):
+        ready = frames.sort(good, "user_id", "seconds", "seq")
+        task = partial(tasks.pack_histories, plan=plan)
+        packed = frames.keep(ready.mapInArrow(task, tasks.PACKED))
+        packed.count()
+    with show.stage("collecting events") as seen:
+        collect_events(db, packed, spools, seen)
 
 
 def _staged(
@@ -112,7 +131,8 @@ def _staged(
     held = [replace(file, held=None) for file in log.files]  # a lock does not travel
     parts = list(parts_of(replace(log, files=held), size=frames.part))
     reading = tasks.Reading(
-        log.table, layout, with_text, config.time_unit, config.memory_limit, config.cache
+        *(log.table, layout, with_text, config.time_unit, config.memory_limit, config.cache),
+        frames.work,
     )
     schema = ", ".join(f"{name} {kind}" for name, kind in tasks.columns(log.table, layout).items())
     task = partial(tasks.read_parts, parts=parts, reading=reading)

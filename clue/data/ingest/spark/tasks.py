@@ -41,6 +41,7 @@ class Reading:
     unit: Unit | None
     memory_limit: str  # of the DuckDB of each task
     cache: CacheConfig
+    work: Path | None = None  # where it spills; none: the TMPDIR of the machine
 
 
 def columns(table: str, layout: Layout) -> dict[str, str]:
@@ -74,7 +75,7 @@ def note_of(part: Part, **said: Any) -> dict[str, Any]:
 def _read_part(part: Part, reading: Reading) -> Iterator[pa.RecordBatch]:
     names = columns(reading.table, reading.layout)
     with (
-        TemporaryDirectory() as folder,
+        TemporaryDirectory(dir=reading.work) as folder,
         closing(connect(Path(folder) / "work", reading.memory_limit)) as db,
     ):
         db.execute("SET threads = 1")  # Spark gives a task one core
@@ -161,19 +162,31 @@ def pack_histories(
         if not len(batch):
             continue
         users = batch["user_id"]
-        is_first = np.ones(len(batch), bool)
-        changed = pc.call_function("not_equal", [users.slice(1), users.slice(0, len(batch) - 1)])
-        is_first[1:] = changed.to_numpy(zero_copy_only=False)
-        firsts = np.flatnonzero(is_first)
+        is_new = is_first(users)
+        firsts = np.flatnonzero(is_new)
         own = {"user_id": users.take(pa.array(firsts))}
         own["part"] = batch["part"].take(pa.array(firsts))
         own["events"] = pa.array(np.diff(firsts, append=len(batch)))
-        yield _packed(USERS, pa.RecordBatch.from_pydict(own))
-        user = (np.cumsum(is_first) - 1).astype(np.int32)
-        service = _index_in(batch["service"], pa.array(plan.services)).to_numpy()
-        for number in np.unique(service).tolist():
-            rows = np.flatnonzero(service == number)
-            yield _packed(number, _events(batch.take(pa.array(rows)), user[rows], number, plan))
+        yield packed(USERS, pa.RecordBatch.from_pydict(own))
+        user = (np.cumsum(is_new) - 1).astype(np.int32)
+        for number, events in events_by_service(batch, user, plan):
+            yield packed(number, events)
+
+
+def is_first(users: pa.Array) -> np.ndarray:
+    """Return whether each of the sorted users (n,) is another than the one before."""
+    changed = pc.call_function("not_equal", [users.slice(1), users.slice(0, len(users) - 1)])
+    return np.concatenate([[True], changed.to_numpy(zero_copy_only=False)])
+
+
+def events_by_service(
+    batch: pa.RecordBatch, user: np.ndarray, plan: Histories
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield of each service that occurs its number and its events, with their `user` (n,)."""
+    service = _index_in(batch["service"], pa.array(plan.services)).to_numpy()
+    for number in np.unique(service).tolist():
+        rows = np.flatnonzero(service == number)
+        yield number, _events(batch.take(pa.array(rows)), user[rows], number, plan)
 
 
 def _events(batch: pa.RecordBatch, user: np.ndarray, number: int, plan: Histories) -> Any:
@@ -197,10 +210,11 @@ def pack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Yield batches packed as they are."""
     for batch in batches:
         if len(batch):
-            yield _packed(0, batch)
+            yield packed(0, batch)
 
 
-def _packed(kind: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+def packed(kind: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch as one row of Spark, of a kind."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
         stream.write_batch(batch)

@@ -199,7 +199,7 @@ def test_a_stopped_point_goes_on_from_its_checkpoint(world: Corpus, tmp_path: Pa
         assert one.process.poll() is None
         time.sleep(0.01)
     one.stop()
-    assert one.process.returncode == STOPPED
+    assert one.process.wait() == STOPPED
     saved = checkpoint.find_last(point.run.run)
     assert saved is not None and 0 < saved.step < 100
     assert sweep(config) == 0
