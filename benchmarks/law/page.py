@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.law.doubts import doubts
 from benchmarks.law.planner import batch_words, fit_of, rate_words
 from benchmarks.report.charts import Line, Panel, inline, save
 from benchmarks.report.rendering import write_page
 from benchmarks.report.sizing import number
-from benchmarks.scaling.fit.figures import FLOPS, banded, logarithmic, named_loss
+from benchmarks.scaling.fit.figures import banded, logarithmic, named_loss
 from benchmarks.scaling.fit.isoflop import Cost, optima
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band
@@ -101,7 +102,9 @@ def over_compute(runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> Figure:
     value, low, high = np.array([(b.value, b.low80, b.high80) for b in bands]).T
     lines.append(Line("predicted, 80 %", held["flops"], value, low, high, role="points"))
     lines.append(Line("held out", held["flops"], held["loss"], role="points"))
-    figure = logarithmic([Panel(lines, "", FLOPS, named_loss(fitted), 10)], (5.4, 4.4))
+    figure = logarithmic(
+        [Panel(lines, "", "FLOPs of a training", named_loss(fitted), 10)], (5.4, 4.4)
+    )
     if best.loss[-1].value > 0:  # down to where the curve ends: a decade more is what is asked for
         axis = figure.axes[0]
         axis.set_ylim(bottom=min(axis.get_ylim()[0], 0.98 * best.loss[-1].value))
@@ -117,7 +120,9 @@ def over_data(runs: Runs, laws: Laws) -> Figure:
         theirs = np.stack([np.full(FINE, float(size)), x], 1)
         lines.append(Line("law", x, surface.fit.loss(theirs), role="background"))
     unit = "windows read" if str(rows["objective"][0]) == "next_item" else "pairs read"
-    return logarithmic([Panel(lines, "", unit, named_loss(rows), 10)], (5.4, 4.4))
+    figure = logarithmic([Panel(lines, "", unit, named_loss(rows), 10)], (5.4, 4.4))
+    figure.axes[0].xaxis.set_minor_formatter(NullFormatter())  # within a decade they run together
+    return figure
 
 
 def sized(rows: Runs, x: str) -> list[Line]:
