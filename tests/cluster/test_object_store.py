@@ -206,7 +206,8 @@ def test_what_the_store_refuses_is_said_at_once(
     with pytest.raises(FileNotFoundError, match="s3://no-such-bucket/x/manifest.json"):
         Corpus.open("s3://no-such-bucket/x", cache)
     monkeypatch.setitem(sys.modules, "gcsfs", None)  # as where it is not installed
-    monkeypatch.delitem(fsspec.registry._registry, "gs", raising=False)
+    # by its full name, for in fsspec the registry has the name of its module
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gs", raising=False)
     with pytest.raises(ValueError, match=r"gs://bucket/x .*clue-users\[cloud\]"):
         Corpus.open("gs://bucket/x", cache)
     upload(tiny_run.corpus, f"{bucket}/tiny", cache)

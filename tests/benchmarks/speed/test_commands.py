@@ -221,7 +221,7 @@ def test_our_loader_counts_the_views_it_drew(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["fast"])
-    names = "step, loss, batch, loader, optim, precision, lr_width, embed, faiss, faults"
+    names = "loss, step, batch, loader, optim, precision, lr_width, embed, faiss, faults"
     more = "offline_faults, engines, prepare, retrieve, serve, soak, gpu"
     assert f"no benchmark 'fast'; there are {names}, {more}" in capsys.readouterr().err
 
