@@ -13,7 +13,6 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-import fsspec
 import pytest
 import s3fs
 
