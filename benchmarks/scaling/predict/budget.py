@@ -6,14 +6,11 @@ Of a GPU docs/sizing.md takes one rate of training, an H100's; others are to it 
 from dataclasses import dataclass
 
 from benchmarks.report.sizing import HOUR, SizingConfig
+from clue.train import flops
 
 HERE = "here"
 REFERENCE = "h100"  # whose rate is `gpu_flops` of benchmarks/report/sizing.py
-# Dense 16-bit peaks in TFLOP/s of the makers' data sheets; the T4 and V100 have no bf16.
-PEAKS = {
-    **{"t4": 65.0, "v100": 125.0, "l4": 121.0, "a10": 125.0, "a100": 312.0},
-    **{"l40s": 362.0, "h100": 989.0, "h200": 989.0, "b200": 2250.0},
-}
+PEAKS = {name.lower().replace(" ", "-"): peak for name, peak in flops.PEAKS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +18,8 @@ class BudgetConfig:
     """One of `flops`, `hours` and `money`; hours are those of all `devices` together at once.
 
     `money` buys hours at `price` each, of one device. `device` is `here`, whose rate the law's own
-    runs measured, or a GPU (t4 v100 l4 a10 a100 l40s h100 h200 b200), whose rate is taken, not
-    measured; `rate` in FLOP/s for one device replaces either.
+    runs measured, or a GPU (l4 l40s a100 h100 h100-nvl h100-pcie h200 b200), whose rate is taken,
+    not measured; `rate` in FLOP/s for one device replaces either.
     """
 
     flops: float = 0.0

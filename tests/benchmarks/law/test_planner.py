@@ -107,7 +107,7 @@ def test_more_than_the_logs_are_worth_is_not_planned(folder: Path, tree: dict[st
     [
         (["hours=8", "flops=1e15"], "give one of them above 0"),
         (["money=100"], "money=100 needs the price of an hour"),
-        (["hours=8", "device=abacus"], "device 'abacus' is not known; there are here, t4"),
+        (["hours=8", "device=abacus"], "device 'abacus' is not known; there are here, b200"),
         ([], "give one of them above 0"),
     ],
 )
