@@ -2,6 +2,7 @@
 
     gate        whether one learning rate suits all sizes; trains the runs that say so
     sweep       trains the runs of a grid and writes the table of them
+    rates       the runs of each size at its own best rate, where no rate suits all
     collapse    whether all sizes learn alike, before a law of them is believed
     fit         every law of a table, with intervals and what speaks against it
     predict     what the law says of runs that are not trained yet, written once and hashed
@@ -24,6 +25,7 @@ from clue.config import user_errors
 COMMANDS = {  # the module of each, imported late for its torch, and the key of its table
     "gate": ("sweep.gate", "table"),
     "sweep": ("sweep.run", "table"),
+    "rates": ("fit.own_rates", "table"),
     "collapse": ("fit.collapse", "table"),
     "fit": ("fit.law_summary", "table"),
     "predict": ("predict.predict", "fit.table"),

@@ -161,7 +161,7 @@ def _named(
                         "warmup_share"
                     )
                 run = replace(run, optimizer=replace(run.optimizer, warmup_steps=warmup))
-                run = _paced(config, run, shortest, leads and len(members) > 1)
+                run = _paced(config, run, shortest, leads=leads, trunk=len(members) > 1)
             beside = (run.gallery, *((run.validate_every,) if own else ()))
             key = _hash(run, run.steps, *beside, corpora[run.corpus].fingerprint)
             if key in distinct and {role, distinct[key].role} == {"fit", "held_out"}:
@@ -184,7 +184,9 @@ def _family(config: SweepConfig, run: PretrainConfig) -> str:
     return _hash(run, run.corpus, *alone)
 
 
-def _paced(config: SweepConfig, run: PretrainConfig, shortest: int, trunk: bool) -> PretrainConfig:
+def _paced(
+    config: SweepConfig, run: PretrainConfig, shortest: int, *, leads: bool, trunk: bool
+) -> PretrainConfig:
     """Return when the run logs, measures and saves: a trunk where its branches will leave it."""
     stable = decay_start(run.optimizer, shortest)
     log = max(1, stable // LOGGED)
@@ -194,8 +196,8 @@ def _paced(config: SweepConfig, run: PretrainConfig, shortest: int, trunk: bool)
         run,
         log_every=log,
         checkpoint_every=rhythm,
-        keep_every=rhythm if trunk else 0,
-        validate_every=validate if trunk else run.steps,
+        keep_every=rhythm if leads and trunk else 0,
+        validate_every=validate if leads and config.validations > 1 else run.steps,
     )
 
 

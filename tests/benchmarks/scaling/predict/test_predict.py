@@ -56,6 +56,16 @@ def test_the_prediction_holds_and_is_verified(told: Path) -> None:
     assert LATER["point"] in shown and f"{errors['surface']:+.2%}" in shown
 
 
+def test_a_run_of_several_rates_is_one_outcome(told: Path) -> None:
+    (one,) = config(told).targets
+    several = [replace(one, name=f"{one.name}-lr{rate}") for rate in (0.01, 0.02, 0.04)]
+    at = config(told, targets=several, out=told / "several.json")
+    predict(at)
+    write([*rows(), {**LATER, "point": several[1].name}], told / "runs.parquet")
+    (outcome,) = verify(at)["targets"]
+    assert outcome["runs"] == 1 and outcome["observed"] == LATER["loss"]
+
+
 def test_the_same_prediction_again_changes_nothing(told: Path) -> None:
     before = (told / "told.json").read_bytes()
     write(rows()[::-1], told / "runs.parquet")
