@@ -88,6 +88,7 @@ def killed(job: Job, kills: int, rng: random.Random, root: Path) -> dict[str, fl
 
     What lies in `root` at the end is what lay there after the undisturbed run, or is left.
     """
+    assert inside(job.state) == "absent", f"{job.name} has nothing to do"
     began = time.monotonic()
     inside(job.run)
     life = time.monotonic() - began
@@ -122,18 +123,22 @@ def killed(job: Job, kills: int, rng: random.Random, root: Path) -> dict[str, fl
             known = {}
     inside(job.run)
     assert inside(job.state) == "whole", job.name
+    rest = remains(job, started, root, expected)
+    job.clear()
+    return {**counts, **rest, "seconds undisturbed": life}
+
+
+def remains(
+    job: Job, started: Sequence[psutil.Process], root: Path, expected: set[str]
+) -> dict[str, float]:
+    """Return how many processes, and files not `expected` in `root`, a job has left: printed."""
     left = living(started, GONE)
     more = sorted(names(root) - expected)
     for each in [*left, *more]:
         sys.stderr.write(f"{job.name}: {each} is left\n")
     for each in left:
         each.kill()
-    return {
-        **counts,
-        "processes left": float(len(left)),
-        "files left": float(len(more)),
-        "seconds undisturbed": life,
-    }
+    return {"processes left": float(len(left)), "files left": float(len(more))}
 
 
 def kill(pid: int | None, *, tree: bool) -> list[psutil.Process]:

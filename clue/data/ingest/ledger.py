@@ -7,6 +7,7 @@ one that ends they are removed, unless files are to be added later (`append`).
 
 import json
 import shutil
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from clue.data.ingest.writer import connect
 
 KEY = "key"  # the file of it in the folder
 TOKENIZER = "tokenizer.json"
+REMOVED_WITHIN = 10.0  # seconds that a folder's removal is tried again for
 HASHED_WHOLE = 1 << 30  # bytes; larger source files are known by size and time of change
 Source = dict[str, Any]  # a file's path and what it is known by
 
@@ -195,10 +197,23 @@ def open_ledger(folder: Path, key: Key, memory_limit: str, *, replace: bool) -> 
 def _remove(folder: Path) -> None:
     """Remove a folder, renamed first: what a killed run has started may yet write into its name."""
     gone = folder.with_name(f"{folder.name}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
+    _remove_beside_others(gone)
     if folder.exists():
         folder.rename(gone)
-        shutil.rmtree(gone)
+        _remove_beside_others(gone)
+
+
+def _remove_beside_others(folder: Path) -> None:
+    """Remove a folder in which others may remove and add files meanwhile.
+
+    They are the JVM of a killed run, which takes seconds to end and clears its own files. Raises
+    OSError where something still hinders after REMOVED_WITHIN seconds.
+    """
+    end = time.monotonic() + REMOVED_WITHIN
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _key(folder: Path) -> Key:

@@ -1,5 +1,6 @@
 """What is staged once stays: files are added to it, and what a killed run has read is not lost."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from clue.data.corpus import Corpus
 from clue.data.ingest import staged, writer
-from clue.data.ingest.ledger import ledger_folder
+from clue.data.ingest.ledger import Key, ledger_folder, open_ledger
 from clue.prepare import prepare
 from tests.data.logs import (
     Row,
@@ -165,3 +166,26 @@ def test_parts_of_a_parquet_file_are_read_in_order(
     monkeypatch.setattr(staged, "PART", 400)
     corpus = corpus_of(tmp_path / "c", f"events=[{tmp_path}/log.parquet]")
     assert histories(corpus) == slow_histories(rows)
+
+
+def test_a_killed_run_that_still_clears_its_files_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".grown.staged"
+    for name in ("2f", "30", "31"):
+        (folder / "blocks" / name).mkdir(parents=True)
+    (folder / "key").write_text("once of-the-killed-run")
+    rmdir, calls = os.rmdir, list[str]()
+
+    def beside_another(name: str, *, dir_fd: int | None = None) -> None:
+        calls.append(name)
+        if len(calls) == 1:  # the other was quicker
+            rmdir(name, dir_fd=dir_fd)
+        if len(calls) == 2:  # the other adds a file after this one has looked
+            os.close(os.open(f"{name}/late", os.O_CREAT | os.O_WRONLY, dir_fd=dir_fd))
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", beside_another)
+    with open_ledger(folder, Key("another", False), "1GB", replace=False):
+        assert [*tmp_path.iterdir()] == [folder] and not (folder / "blocks").exists()
+    assert len(calls) > 4 and not [*tmp_path.iterdir()]
