@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.metrics.format import markdown as table
-from benchmarks.scaling.fit import rate_curves
+from benchmarks.scaling.fit import collapse, rate_curves
 from benchmarks.scaling.fit.figures import LABELS
 from benchmarks.scaling.fit.law_summary import HEAD, cells
 from benchmarks.scaling.fit.run_table import Runs, read_runs
@@ -34,6 +34,7 @@ def markdown(root: Path, name: str) -> str:
     """
     folder = root / "results" / "scaling" / name
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "collapse.json": collapse.table,
         "fit.json": laws,
         "prediction.verified.json": prediction,
         "prediction_compute.verified.json": prediction,
