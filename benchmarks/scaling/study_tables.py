@@ -34,8 +34,8 @@ def markdown(root: Path, name: str) -> str:
     """
     folder = root / "results" / "scaling" / name
     shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "collapse.json": collapse.table,
         "fit.json": laws,
+        "collapse.json": collapse.table,
         "prediction.verified.json": prediction,
         "prediction_compute.verified.json": prediction,
         "check.json": check_plan.sentence,
