@@ -23,6 +23,7 @@ from benchmarks.baselines.block_penalties import (
     search,
     search_rows,
 )
+from benchmarks.baselines.network_probe import mlp
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import WHOLE, Probe
 
@@ -71,7 +72,7 @@ def predict(
     *,
     blocks: Mapping[str, slice] = WHOLE,
 ) -> Predicted:
-    """Return what "linear" or "lightgbm" says of the test rows (n, F).
+    """Return what "linear", "lightgbm" or "mlp" says of the test rows (n, F).
 
     `blocks` are the columns of each part of the features, by name; "linear" alone heeds them.
     """
@@ -79,7 +80,9 @@ def predict(
         return linear(train, valid, test, target, blocks)
     if probe == "lightgbm":
         return boosted_trees(train, test, target)
-    raise ValueError(f"no probe {probe!r}; there are linear and lightgbm")
+    if probe == "mlp":
+        return Predicted(mlp(train, test, target))
+    raise ValueError(f"no probe {probe!r}; there are linear, lightgbm and mlp")
 
 
 def linear(

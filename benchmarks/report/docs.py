@@ -6,10 +6,10 @@ A part lies between two comments, such as `<!-- speed:NAME -->` and `<!-- /speed
 is made from the first line of each module's docstring, `config:NAME` from a command's dataclass,
 `speed:NAME` from results/speed/NAME.json, `gpu` from results/gpu/summary.json,
 `transfer:NAME` and `headline:NAME` from results/suite/NAME/table.md, `ablation:NAME` from what
-`benchmarks.suite.ablation` wrote beside it, `sizing` from results/sizing.json, `scaling:NAME` from
-the files below results/scaling/NAME, `law:NAME` from results/law/NAME/law.json; `batch_size`,
-`robustness`, `strategies` and `scaling` (the fitter's reference) from the files that those commands
-wrote.
+`benchmarks.suite.ablation` wrote beside it, `probes:NAME` from the scores there, `sizing` from
+results/sizing.json, `scaling:NAME` from the files below results/scaling/NAME, `law:NAME` from
+results/law/NAME/law.json; `batch_size`, `robustness`, `strategies` and `scaling` (the fitter's
+reference) from the files that those commands wrote.
 """
 
 import ast
@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.law import docs_part
+from benchmarks.metrics.format import markdown as table
+from benchmarks.metrics.format import show
 from benchmarks.report import config_reference, sizing
 from benchmarks.scaling import compare, study_tables
 from benchmarks.scaling.validation import reference
 from benchmarks.speed import gpu
 from benchmarks.speed.report import markdown, read_report
+from benchmarks.suite import results
 from clue.config import run_command
 
 
@@ -83,6 +86,23 @@ def headline(root: Path, name: str) -> str:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     columns = [rows[0].index(column) for column in shown]
     return "\n".join("| " + " | ".join(row[at] for at in columns) + " |" for row in rows)
+
+
+def probe_table(root: Path, name: str) -> str:
+    """Return the main measure of each row of a suite by each of its probes."""
+    made = results.read(root / "results" / "suite" / name)
+    probes = list(dict.fromkeys(one.probe for one in sorted(made, key=_probe_place)))
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for one in made:
+        key = one.task, one.main, f"{one.model}, seed {one.seed}" if one.seed else one.model
+        rows.setdefault(key, {})[one.probe] = show(one.main, one.values[one.main])
+    lines = [[*key, *(row.get(probe, "") for probe in probes)] for key, row in rows.items()]
+    return table(("task", "measure", "row", *probes), lines)
+
+
+def _probe_place(one: results.TaskResult) -> tuple[bool, bool, int]:
+    shots = one.probe.removesuffix("-shot")
+    return not one.main_probe, shots.isdigit(), int(shots) if shots.isdigit() else len(shots)
 
 
 def file_map(root: Path, packages: tuple[str, ...] = ("clue", "benchmarks", "serving")) -> str:
@@ -164,6 +184,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "scaling": scaling,
     "law": docs_part.markdown,
     "transfer": transfer_table,
+    "probes": probe_table,
     "ablation": ablation_table,
     "headline": headline,
 }

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.baselines.concatenated import beside
 from benchmarks.baselines.counts import ItemCounts, LogAmounts, LogCounts
+from benchmarks.baselines.few_shot import few_shot
 from benchmarks.baselines.oracle import ORACLE, Oracle
 from benchmarks.baselines.posterior import LogOracle
 from benchmarks.baselines.probes import Target, predict
@@ -40,6 +41,11 @@ MEASURES: Mapping[Target, Mapping[str, Measure]] = {
         "R2": Measure("r2", ("predicted", "truth")),
         "squared error": Measure("mean", ("error",), lower_is_better=True),
     },
+}
+# One column for each class of each draw, so that the mean AUROC is that over the draws.
+SHOT_MEASURES = {
+    "AUROC": Measure("mean_auroc", ("scores", "labels")),
+    "accuracy": MEASURES["class"]["accuracy"],
 }
 
 
@@ -74,7 +80,7 @@ class AttributesTask:
     """A label or a number of users; see `AttributesConfig`."""
 
     version = 2  # 2: log loss beside AUROC and accuracy
-    probes: tuple[Probe, ...] = ("linear", "lightgbm")
+    probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "32-shot")
 
     def __init__(self, config: AttributesConfig, corpus: Corpus) -> None:
         """Read the labels."""
@@ -149,7 +155,7 @@ class AttributesTask:
         """Whether the model has vectors of users; the oracle and the prior need but one probe."""
         if isinstance(model, FixedScores):
             return probe == "linear"
-        return has_vectors(model)
+        return has_vectors(model) and (self.target == "class" or "shot" not in probe)
 
     def _read(self, model: Model) -> np.ndarray:
         return model.users(self.past)
@@ -159,26 +165,49 @@ class AttributesTask:
         train, valid, test = self.parts
         y = self.labelled.labels
         if isinstance(model, FixedScores):
-            return self._scored(model.answers[test], {})
+            return self._scored(_columns(self.target, model.answers[test], y[test]), {})
         given = model_of(model)
         x = self._vectors(given)
+        if probe.endswith("-shot"):
+            draws = few_shot((x[train], y[train]), x[test], int(probe.split("-")[0]))
+            return self._scored(_of_draws(draws, y[test]), {}, SHOT_MEASURES)
         parts = (x[train], y[train]), (x[valid], y[valid]), x[test]
         predicted = predict(probe, self.target, *parts, blocks=given.blocks)
-        return self._scored(predicted.values, predicted.chosen)
+        columns = _columns(self.target, predicted.values, y[test])
+        return self._scored(columns, predicted.chosen)
 
-    def _scored(self, values: np.ndarray, chosen: Mapping[str, Any]) -> Scored:
-        """Return the queries of class probabilities (n, C) or numbers (n,) of the test users."""
+    def _scored(
+        self,
+        columns: Mapping[str, Any],
+        chosen: Mapping[str, Any],
+        measures: Mapping[str, Measure] | None = None,
+    ) -> Scored:
+        """Return the queries of the test users, of these columns."""
         test = self.parts[2]
-        labels = self.labelled.labels[test]
-        if self.target == "number":
-            error = np.square(values - labels)
-            columns: dict[str, Any] = {"predicted": values, "truth": labels, "error": error}
-        else:
-            right, loss = values.argmax(1) == labels, class_losses(values, labels)
-            columns = {"scores": matrix(values), "label": labels, "right": right, "loss": loss}
         queries = {
             "user_id": self.corpus.user_ids.take(pa.array(self.labelled.users[test])),
             **columns,
             "slice history": history_slice(self.past.lengths[test]),
         }
-        return Scored(pa.table(queries), MEASURES[self.target], chosen)
+        return Scored(pa.table(queries), measures or MEASURES[self.target], chosen)
+
+
+def _columns(target: Target, values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return the columns of class probabilities (n, C) or numbers (n,) and their truth (n,)."""
+    if target == "number":
+        return {"predicted": values, "truth": labels, "error": np.square(values - labels)}
+    right, loss = values.argmax(1) == labels, class_losses(values, labels)
+    return {"scores": matrix(values), "label": labels, "right": right, "loss": loss}
+
+
+def _of_draws(draws: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return the columns of `draws` (D, n, C) of class probabilities of rows of `labels` (n,)."""
+    count, _, classes = draws.shape
+    # Of two classes one is enough: the other's AUROC is the same.
+    kept = np.arange(classes) if classes > 2 else np.array([1])
+    one_hot = (labels[:, None] == kept).astype(np.float32)
+    return {
+        "scores": matrix(np.concatenate(list(draws[:, :, kept]), axis=1)),
+        "labels": matrix(np.tile(one_hot, count)),
+        "right": (draws.argmax(2) == labels).mean(0),
+    }

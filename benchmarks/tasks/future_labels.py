@@ -80,7 +80,7 @@ class WindowsTask:
     """The users of a shop in three windows; see `WindowsConfig`."""
 
     version = 2  # 2: a penalty for each block
-    probes: tuple[Probe, ...] = ("linear", "lightgbm")
+    probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp")
 
     def __init__(self, config: WindowsConfig, corpus: Corpus) -> None:
         """Find the users and their labels."""

@@ -99,7 +99,7 @@ def test_each_probe_reads_several_classes() -> None:
 
 def test_an_unknown_probe_is_refused() -> None:
     x, y = people(9, "class", told=True)
-    with pytest.raises(ValueError, match="no probe 'forest'; there are linear and lightgbm"):
+    with pytest.raises(ValueError, match="no probe 'forest'; there are linear, lightgbm and mlp"):
         predicted("forest", "class", x, y)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.docs import file_map, render
+from benchmarks.suite import results
+from tests.benchmarks.results_fixture import FakeModel, FakeTask
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -71,3 +73,21 @@ def test_the_kills_are_told_in_one_sentence(tree: Path) -> None:
     text = render(tree)
     assert "5 kills with -9, 2 of them inside the save: 0 checkpoints torn or lost" in text
     assert "bitwise equal" in text
+
+
+def test_a_row_has_a_column_for_each_probe_the_main_one_first(tree: Path) -> None:
+    probes = ("linear", "mlp", "32-shot", "8-shot")
+    task = FakeTask("shop/churn", "churn", "auroc", {"CLUE": 0.5}, probes=probes)
+    other = FakeTask("shop/spend", "spend", "r2", {"CLUE": 0.5})
+    out = tree / "results" / "suite" / "shop"
+    for one, seed, probe in ((other, 0, "linear"), *((task, n, p) for n in (0, 1) for p in probes)):
+        results.make(out, one, FakeModel("CLUE", seed), probe, resamples=20, seed=0)  # pyright: ignore[reportArgumentType]
+    write(tree, "README.md", "<!-- probes:shop -->\n<!-- /probes -->\n")
+    head, _, *rows = [line.split(" | ") for line in render(tree).splitlines()[1:-1]]
+    assert head == ["| task", "measure", "row", "linear", "mlp", "8-shot", "32-shot |"]
+    assert [row[2] for row in rows] == ["CLUE", "CLUE, seed 1", "CLUE"]
+    made = {one.key: one.values[one.main] for one in results.read(out)}
+    for column, probe in enumerate(("linear", "mlp", "8-shot", "32-shot"), 3):
+        value = made["shop/churn", "CLUE", 1, probe].value
+        assert rows[1][column].startswith(f"{value:.3f}"[1:])
+    assert rows[2][4:] == ["", "", " |"]

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.baselines.counts import ItemCounts
+from benchmarks.baselines.few_shot import few_shot
 from benchmarks.metrics.bootstrap import interval
 from benchmarks.protocols import WHOLE, Scored
 from benchmarks.snapshot import Snapshot, snapshot_at
@@ -71,12 +73,34 @@ def test_a_leaked_label_is_found_by_every_probe_and_noise_is_chance(
     leaked = np.c_[noise, 8 * np.eye(classes)[labels]]
     for probe in task.probes:
         scored = task.score(Given(leaked), probe)
-        assert list(scored.measures) == ["AUROC", "log loss", "accuracy"]
+        loss = [] if probe.endswith("-shot") else ["log loss"]
+        assert list(scored.measures) == ["AUROC", *loss, "accuracy"]
         assert scored.queries.num_rows == 150
         assert auroc(scored)[1] > 0.95, probe
         low, _, high = auroc(task.score(Given(noise), probe))
         assert low - 0.03 < 0.5 < high + 0.03, probe
-    assert len(task.probes) == 2
+    assert len(task.probes) == 5
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_auroc_of_k_shots_is_the_mean_over_the_draws(
+    corpus: Corpus, tmp_path: Path, classes: int
+) -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, classes, USERS)
+    vectors = rng.normal(size=(USERS, 6))
+    vectors[:, :classes] += np.eye(classes)[labels]
+    task = task_of(corpus, tmp_path, labels)
+    scored = task.score(Given(vectors), "8-shot")
+    draws = few_shot((vectors[:300], labels[:300]), vectors[450:], 8)
+    each = [
+        roc_auc_score(labels[450:], p[:, 1] if classes == 2 else p, multi_class="ovr")
+        for p in draws
+    ]
+    assert len(each) == 10
+    assert auroc(scored)[1] == pytest.approx(np.mean(each))
+    right = np.mean([p.argmax(1) == labels[450:] for p in draws])
+    assert np.mean(scored.queries["right"].to_pylist()) == pytest.approx(right)
 
 
 def test_the_prior_is_the_share_of_the_training_users(corpus: Corpus, tmp_path: Path) -> None:
