@@ -181,15 +181,18 @@ def run(config: SuiteConfig) -> int:
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     wanted = results.wanted_results(tasks_of(config, corpus), models)
-    probes = config.probes
-    wanted = [x for x in wanted if (x[2] in probes if probes else x[2] not in MORE_PROBES)]
-    made = fill(config, wanted)
+    made = fill(config, [one for one in wanted if is_asked(config, one[2])])
     if config.pairs:
         draws = {"resamples": config.resamples, "seed": config.seed}
         paired.write(config.out, paired.pairs(results.read(config.out), config.pairs, **draws))
     if config.encoders and not config.tasks:
         geometry.write(config.out, models, corpus)
     return made
+
+
+def is_asked(config: SuiteConfig, probe: Probe) -> bool:
+    """Return whether the suite asks by a probe: one that it names, or any but MORE_PROBES."""
+    return probe in config.probes if config.probes else probe not in MORE_PROBES
 
 
 def fill(config: SuiteConfig, wanted: Sequence[Wanted]) -> int:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.metrics.format import markdown
-from benchmarks.scaling.fit.rate_curves import WINDOW, Curve, curve
+from benchmarks.scaling.fit.rate_curves import Curve, curve, parabola
 from benchmarks.scaling.fit.run_table import RUNS, Runs, read_runs
 from benchmarks.scaling.fit.seed_noise import SeedNoise, seed_noise
 from benchmarks.scaling.fit.selection import CONFIGURATION, groups
@@ -71,17 +71,16 @@ def _at_best(rows: Runs, noise: SeedNoise) -> tuple[Runs, Curve]:
     one = curve(rows, noise)
     if one.why:
         raise ValueError(f"size {one.size}: {one.why}")
-    near = rates[np.abs(np.log(rates / one.middle)) <= np.log(WINDOW)]
-    x = np.log(near / one.middle)
-    points = np.stack([x**2, x, np.ones_like(x)], 1)
+    near, points = parabola(rates, one.middle)
     lowest = one.log_best - np.log(one.middle)
     weights = np.array([lowest**2, lowest, 1.0]) @ np.linalg.pinv(points)  # of the log losses
+    nearest = int(np.abs(points[:, 1] - lowest).argmin())
     kept: list[int] = []
     losses: list[float] = []
     for seed in seeds:
-        at = np.flatnonzero((rows["seed"] == seed) & np.isin(rows["lr"], near))
+        at = np.flatnonzero((rows["seed"] == seed) & np.isin(rows["lr"], rates[near]))
         at = at[np.argsort(rows["lr"][at])]
-        kept.append(int(at[np.abs(x - lowest).argmin()]))
+        kept.append(int(at[nearest]))
         losses.append(float(np.exp(weights @ np.log(rows["loss"][at]))))
     rate = np.full(len(kept), np.exp(one.log_best))
     return rows.take(np.array(kept)).replace(loss=np.array(losses), lr=rate), one

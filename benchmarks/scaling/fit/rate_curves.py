@@ -100,10 +100,9 @@ def curve(rows: Runs, noise: SeedNoise) -> Curve:
     count = np.bincount(at)
     losses = np.bincount(at, rows["loss"]) / count
     best = rates[losses.argmin()]
-    near = np.abs(np.log(rates / best)) <= np.log(WINDOW)
-    x, y = np.log(rates[near] / best), np.log(losses[near])
-    points = np.stack([x**2, x, np.ones_like(x)], 1)
-    polynomial = np.linalg.lstsq(points, y)[0] if len(x) >= FEWEST else np.full(3, np.nan)
+    near, points = parabola(rates, float(best))
+    y = np.log(losses[near])
+    polynomial = np.linalg.lstsq(points, y)[0] if len(y) >= FEWEST else np.full(3, np.nan)
     seeds = float(noise.at(rows["params"][0]) ** 2 / count[near].mean())
     inverse = np.linalg.pinv(points.T @ points)
     a, b, _ = polynomial
@@ -113,6 +112,13 @@ def curve(rows: Runs, noise: SeedNoise) -> Curve:
     shape = int(rows["width"][0]), int(rows["layers"][0])
     off = y - points @ polynomial
     return Curve(size, *shape, rates, losses, float(best), polynomial, off, inverse, seeds, why)
+
+
+def parabola(rates: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rates (k,) a parabola about `middle` reads, and x^2, x, 1 of those (n, 3)."""
+    x = np.log(rates / middle)
+    near = np.abs(x) <= np.log(WINDOW)
+    return near, np.stack([x**2, x, np.ones_like(x)], 1)[near]
 
 
 def _why(rates: np.ndarray, losses: np.ndarray) -> str:

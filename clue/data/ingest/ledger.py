@@ -210,7 +210,9 @@ def _remove_beside_others(folder: Path) -> None:
     OSError where something still hinders after REMOVED_WITHIN seconds.
     """
     end = time.monotonic() + REMOVED_WITHIN
+    shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < end:
+        time.sleep(0.05)
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         shutil.rmtree(folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.suite import results
-from benchmarks.suite.runner import SuiteConfig, encoders_of, run
+from benchmarks.suite.runner import SuiteConfig, encoders_of, is_asked, run
 from benchmarks.tasks.matching import MatchingConfig
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
@@ -53,3 +53,11 @@ def test_texts_that_share_no_term_leave_tfidf_out_with_a_line(
     assert names == ["CLUE", "untrained", "item mean", "random"]
     assert "no two items share a term; TF-IDF + SVD is left out" in capfd.readouterr().err
     assert run(replace(config, tasks=["matching/*"])) == 4  # too few users for a geometry
+
+
+def test_more_probes_are_asked_where_they_are_named_alone() -> None:
+    probes = ["linear", "raw scores", "lightgbm", "mlp", "8-shot", "32-shot"]
+    asked = [one for one in probes if is_asked(SuiteConfig(), one)]
+    assert asked == ["linear", "raw scores", "lightgbm"]
+    named = [one for one in probes if is_asked(SuiteConfig(probes=["mlp", "8-shot"]), one)]
+    assert named == ["mlp", "8-shot"]
