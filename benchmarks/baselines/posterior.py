@@ -24,7 +24,7 @@ from clue.data.ragged import Ragged
 from clue.synthetic.expected_spend import log_spend
 from clue.synthetic.labels import attribute_probability, stop_probability
 from clue.synthetic.spending import Spending
-from clue.synthetic.world import SyntheticConfig
+from clue.synthetic.world import SyntheticConfig, concentrations
 
 LOG_ORACLE = "oracle of the log"
 DRAWS = 60
@@ -66,7 +66,7 @@ def posterior(truth: Oracle, items: Ragged, times: Ragged, count: int, seed: int
         point = rng.random(len(row)) * (own + other + chance)
         for number, chosen in enumerate((point < own, (point >= own) & (point < own + other))):
             counts = np.bincount(row[chosen] * topics + topic[chosen], minlength=users * topics)
-            shares[number] = _shares(rng, counts.reshape(users, world.interests, -1), world.focus)
+            shares[number] = _shares(rng, counts.reshape(users, world.interests, -1), world)
         if step >= BURN_IN and not (step - BURN_IN) % BETWEEN:
             at = (step - BURN_IN) // BETWEEN
             first[at] = shares[0]
@@ -74,10 +74,11 @@ def posterior(truth: Oracle, items: Ragged, times: Ragged, count: int, seed: int
     return Draws(first, last)
 
 
-def _shares(rng: np.random.Generator, counts: np.ndarray, focus: float) -> np.ndarray:
+def _shares(rng: np.random.Generator, counts: np.ndarray, world: SyntheticConfig) -> np.ndarray:
     """Return shares (n, Q) of topics, given the counts (n, I, Q / I) of those drawn from them."""
-    interest = rng.standard_gamma(focus + counts.sum(2)) + 1e-300
-    within = rng.standard_gamma(focus + counts) + 1e-300
+    of_interest, of_topic = (concentrations(world, size) for size in counts.shape[1:])
+    interest = rng.standard_gamma(of_interest + counts.sum(2)) + 1e-300
+    within = rng.standard_gamma(of_topic + counts) + 1e-300
     each = (interest / interest.sum(1, keepdims=True))[:, :, None]
     each = each * within / within.sum(2, keepdims=True)
     return each.reshape(len(counts), -1)

@@ -36,7 +36,9 @@ class SyntheticConfig:
     their lognormal law, `absent` the chance that a service is not used. `drift` is the share
     of a user's interests replaced from the first day to the last, `noise` the share of events that
     follow popularity alone; popularity is rank to the power of -`popularity`. `focus` is the
-    concentration of the Dirichlet laws over interests and over sub-topics: smaller is narrower.
+    concentration of the Dirichlet laws over interests and over sub-topics: smaller is narrower;
+    with `skew` it is that of the mean one, and in proportion to rank to the power of -`skew`, so
+    that some are common and some rare.
     `spending` has the laws of amounts and channels; the rest of the world does not depend on them.
     """
 
@@ -51,6 +53,7 @@ class SyntheticConfig:
     noise: float = 0.1
     popularity: float = 0.8
     focus: float = 0.3
+    skew: float = 0.0  # How unequal interests are, and the sub-topics of each; 0: all alike.
     days: int = 180  # Days that the logs span.
     spending: SpendingConfig = field(default_factory=SpendingConfig)
     seed: int = 0  # Of the world and its users.
@@ -163,6 +166,8 @@ def check(config: SyntheticConfig) -> None:
             raise ValueError(f"{name}={value} must lie in [{least}, {most}]")
     if config.focus <= 0 or config.activity < 0:
         raise ValueError(f"focus={config.focus}, activity={config.activity}: must be positive")
+    if not 0 <= config.skew <= 3:  # at 3 the rarest of 12 has a concentration of .002
+        raise ValueError(f"skew={config.skew} must lie in [0, 3]")
 
 
 def draw_latents(
@@ -171,14 +176,20 @@ def draw_latents(
     """Return every user's share of each topic on the first and the last day, both (N, Q)."""
 
     def draw() -> np.ndarray:
-        of_interest = rng.dirichlet(np.full(config.interests, config.focus), config.users)
+        of_interest = rng.dirichlet(concentrations(config, config.interests), config.users)
         of_topic = rng.dirichlet(
-            np.full(topics // config.interests, config.focus), (config.users, config.interests)
+            concentrations(config, topics // config.interests), (config.users, config.interests)
         )
         return (of_interest[:, :, None] * of_topic).reshape(config.users, topics)
 
     first = draw()
     return first, (1 - config.drift) * first + config.drift * draw()
+
+
+def concentrations(config: SyntheticConfig, count: int) -> np.ndarray:
+    """Return those of the Dirichlet law over `count` interests or sub-topics (count,)."""
+    common = np.arange(1.0, count + 1) ** -config.skew
+    return config.focus * common / common.mean()
 
 
 def draw_activity(

@@ -143,6 +143,15 @@ def test_what_users_do_follows_their_latents(world: World) -> None:
         assert np.abs(error).max() < 0.02  # means over 1,200 users of shares near 1/30
 
 
+def test_with_skew_some_interests_are_common_and_some_rare() -> None:
+    config = SyntheticConfig(users=20_000, items_per_service=60, interests=6, skew=1.0)
+    latents = np.array(make_world(config).users["latents"].to_pylist()).reshape(-1, 6, 5)
+    common = 1 / np.arange(1, 7)
+    np.testing.assert_allclose(latents.sum(2).mean(0), common / common.sum(), atol=0.01)
+    shares = latents.sum(1).mean(0)
+    np.testing.assert_allclose(shares, common[:5] / common[:5].sum(), atol=0.01)
+
+
 def test_interests_drift_in_time() -> None:
     config = SyntheticConfig(users=800, items_per_service=300, drift=1.0, noise=0.0, mean_events=60)
     world = make_world(config)
@@ -208,6 +217,7 @@ def test_a_million_events_take_seconds() -> None:
         ("drift=1.5", "drift=1.5"),
         ("absent=-0.1", "absent=-0.1"),
         ("focus=0", "focus"),
+        ("skew=3.5", r"skew=3.5 must lie in \[0, 3\]"),
         ("mean_events=0", "mean_events"),
         ("spending.price=-1", "price=-1.0"),
     ],

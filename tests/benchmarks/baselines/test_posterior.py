@@ -20,7 +20,7 @@ from clue.synthetic.world import SyntheticConfig, draw_activity
 SERVICES = ("shop", "news", "films")
 
 
-def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1) -> Oracle:
+def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1, skew: float = 0.0) -> Oracle:
     log = SyntheticConfig(
         users=400,
         items_per_service=80,
@@ -28,6 +28,7 @@ def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1) -> Oracle:
         mean_events=10,
         drift=drift,
         noise=noise,
+        skew=skew,
         out=folder / "world",
     )
     write_outcomes(OutcomesConfig(world=log))
@@ -42,23 +43,22 @@ def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1) -> Oracle:
     return Oracle(log.out, Corpus.open(prepare(config, progress=False)))
 
 
-def test_one_event_without_noise_or_drift_has_a_closed_form(tmp_path: Path) -> None:
-    truth = truth_of(tmp_path, drift=0.0, noise=0.0)
-    focus, topics = truth.config.world.focus, truth.first.shape[1]
-    inside = topics // 4
+@pytest.mark.parametrize("skew", [0.0, 1.0])
+def test_one_event_without_noise_or_drift_has_a_closed_form(tmp_path: Path, skew: float) -> None:
+    truth = truth_of(tmp_path, drift=0.0, noise=0.0, skew=skew)
+    inside = truth.first.shape[1] // 4
     event = Ragged.from_lists([[0]])
     draws = posterior(truth, event, Ragged(np.zeros(1), event.offsets), 6_000, seed=0)
-    # Dirichlet of one count: (focus + 1) / (focus x k + 1) of the topic's own interest and of the
-    # topic in it, focus / (focus x k + 1) of each other
-    own, other = ((focus + hit) / (4 * focus + 1) for hit in (1, 0))
-    within, beside = ((focus + hit) / (inside * focus + 1) for hit in (1, 0))
-    expected = np.full(topics, other / inside)
-    topic = int(truth.topic[0])
-    start = topic // inside * inside
-    expected[start : start + inside] = own * beside
-    expected[topic] = own * within
+    # Dirichlet laws of one count: (a + hit) / (sum of a + 1) of the interests, and so of the
+    # sub-topics of the interest that was hit; a / sum of a of those of the others
+    own, sub = divmod(int(truth.topic[0]), inside)
+    ranks = [np.arange(1.0, count + 1) ** -skew for count in (4, inside)]
+    interests, within = (0.3 * each / each.mean() for each in ranks)
+    expected = np.outer((interests + np.eye(4)[own]) / (1.2 + 1), within / within.sum())
+    hit = (within + np.eye(inside)[sub]) / (within.sum() + 1)
+    expected[own] = (interests[own] + 1) / (1.2 + 1) * hit
     assert expected.sum() == pytest.approx(1)
-    np.testing.assert_allclose(draws.first.mean(0)[0], expected, atol=0.015)
+    np.testing.assert_allclose(draws.first.mean(0)[0], expected.ravel(), atol=0.015)
 
 
 def test_what_a_log_tells_lies_between_the_prior_and_the_truth(tmp_path: Path) -> None:
