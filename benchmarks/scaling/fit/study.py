@@ -158,5 +158,6 @@ def wanted(config: FitConfig, runs: Runs) -> dict[str, tuple[Runs, tuple[str, ..
         "repeated": (again, (config.size, "pairs", "distinct")),
         **{factor: (one_factor(runs, factor), (factor,)) for factor in HELD},
     }
+    laws["params, E = 0"] = laws["params"]
     equal = one_factor(runs, "batch", ("params", "steps", "users", "max_events"))
     return {**laws, "batch at equal steps": (equal, ("batch",))}

@@ -54,11 +54,12 @@ class PredictConfig:
     """What is predicted by which law, chosen before the runs are there.
 
     `fit` says what is fitted and how. The law "surface" takes size and data, "compute" the FLOPs
-    of runs of the best size. `sweep` is the config of a study: its held-out points are targets.
+    of runs of the best size, "params" the parameters where all else is held. `sweep` is the config
+    of a study: its held-out points are targets.
     """
 
     fit: FitConfig
-    law: Literal["surface", "compute"] = "surface"
+    law: Literal["surface", "compute", "params"] = "surface"
     targets: list[Target] = field(default_factory=list[Target])
     sweep: Path | None = None
     out: Path = Path("results/scaling/prediction.json")
@@ -123,6 +124,8 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
     law, rows = laws[config.law], laws.rows[config.law]
     most, last = float(rows["flops"].max()), largest(rows["flops"], rows["loss"])
     x = factors(config, law.fit.law.factors)
+    if config.law == "params":
+        _refuse_other_data(config.targets, rows)
     scales = np.ones(len(x))
     if laws.noise.falls:
         scales = laws.scales(config.law, factors(config, (config.fit.size,))[:, 0])
@@ -145,6 +148,17 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
             for target, band, trivial in zip(config.targets, bands, trivials, strict=True)
         ],
     }
+
+
+def _refuse_other_data(targets: Sequence[Target], rows: Runs) -> None:
+    """Raise ValueError for a target that learns from more or fewer pairs than the law's runs."""
+    pairs = float(rows["pairs"].mean())
+    for target in targets:
+        if abs(target.pairs / pairs - 1) > SAME:
+            raise ValueError(
+                f"target {target.name} learns from {target.pairs:,.0f} pairs, the runs of the law "
+                f"params from {pairs:,.0f}; give targets of as many, or take law=surface"
+            )
 
 
 def factors(config: PredictConfig, names: Sequence[str]) -> np.ndarray:

@@ -138,3 +138,20 @@ def test_the_targets_may_be_the_held_out_points_of_a_study(tmp_path: Path) -> No
 def test_without_targets_nothing_is_predicted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="targets is empty"):
         predict(config(tmp_path, targets=[]))
+
+
+def test_the_law_of_size_alone_is_of_equal_data(tmp_path: Path) -> None:
+    grid = [row(width, 2**21) for width in (16, 24, 32, 48, 64, 96)]
+    write(grid, tmp_path / "runs.parquet")
+    later = row(160, 2**21, role="held_out", factor=1.002)
+    size, data = (
+        Target(name=one["point"], flops=one["flops"], params=one["params"], pairs=one["pairs"])
+        for one in (later, LATER)
+    )
+    fit = FitConfig(table=tmp_path / "runs.parquet", starts=8, resamples=100, min_decades=0.5)
+    asked = config(tmp_path, fit=fit, law="params", targets=[size])
+    (told,) = predict(asked)["content"]["targets"]
+    assert abs(told["predicted"]["value"] / later["loss"] - 1) < 0.01
+    assert told["trivial"]["pure power law"] < told["predicted"]["value"]
+    with pytest.raises(ValueError, match="learns from 4,194,304 pairs, the runs of the law params"):
+        predict(replace(asked, targets=[data], out=tmp_path / "other.json"))
