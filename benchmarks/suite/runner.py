@@ -43,7 +43,7 @@ from clue.config import run_command, user_errors
 from clue.data.corpus import Corpus
 
 SUITES = Path("configs/suite")
-MORE_PROBES = ("mlp", "8-shot", "32-shot")  # where they are named alone
+MORE_PROBES = ("mlp", "8-shot", "16-shot", "32-shot")  # where they are named alone
 Wanted: TypeAlias = tuple[Task, Model | TaskBaseline, Probe]
 
 
@@ -56,8 +56,8 @@ class SuiteConfig:
     `more_encoders` are runs of others by the name of their rows; `untrained` are the seeds of the
     control. `coles` and `history_tokens` are baselines trained on that, null for none.
     `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
-    labels or 21 classes of 512 features take minutes a model. `mlp`, `8-shot` and `32-shot` must be
-    named (configs/suite/probes.yaml). `prepare` are the commands that make
+    labels or 21 classes of 512 features take minutes a model. `mlp`, `8-shot`, `16-shot` and
+    `32-shot` must be named (configs/suite/probes.yaml). `prepare` are the commands that make
     all this, by what each writes last; those whose output is missing run first. `item_models` are
     next-item runs by a name, a seed each, and `pairs` of models are subtracted from one another.
     """

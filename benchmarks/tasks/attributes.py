@@ -80,7 +80,7 @@ class AttributesTask:
     """A label or a number of users; see `AttributesConfig`."""
 
     version = 2  # 2: log loss beside AUROC and accuracy
-    probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "32-shot")
+    probes: tuple[Probe, ...] = ("linear", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot")
 
     def __init__(self, config: AttributesConfig, corpus: Corpus) -> None:
         """Read the labels."""

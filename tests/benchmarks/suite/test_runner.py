@@ -56,7 +56,7 @@ def test_texts_that_share_no_term_leave_tfidf_out_with_a_line(
 
 
 def test_more_probes_are_asked_where_they_are_named_alone() -> None:
-    probes = ["linear", "raw scores", "lightgbm", "mlp", "8-shot", "32-shot"]
+    probes = ["linear", "raw scores", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot"]
     asked = [one for one in probes if is_asked(SuiteConfig(), one)]
     assert asked == ["linear", "raw scores", "lightgbm"]
     named = [one for one in probes if is_asked(SuiteConfig(probes=["mlp", "8-shot"]), one)]

@@ -79,7 +79,7 @@ def test_a_leaked_label_is_found_by_every_probe_and_noise_is_chance(
         assert auroc(scored)[1] > 0.95, probe
         low, _, high = auroc(task.score(Given(noise), probe))
         assert low - 0.03 < 0.5 < high + 0.03, probe
-    assert len(task.probes) == 5
+    assert len(task.probes) == 6
 
 
 @pytest.mark.parametrize("classes", [2, 3])
