@@ -23,7 +23,7 @@ from benchmarks.baselines.block_penalties import (
     search,
     search_rows,
 )
-from benchmarks.baselines.network_probe import mlp
+from benchmarks.baselines.network_probe import WIDTH, mlp
 from benchmarks.metrics.calibration import class_losses
 from benchmarks.protocols import WHOLE, Probe
 
@@ -72,7 +72,7 @@ def predict(
     *,
     blocks: Mapping[str, slice] = WHOLE,
 ) -> Predicted:
-    """Return what "linear", "lightgbm" or "mlp" says of the test rows (n, F).
+    """Return what "linear", "lightgbm" or "mlp", "mlp-2048" if so wide, says of rows (n, F).
 
     `blocks` are the columns of each part of the features, by name; "linear" alone heeds them.
     """
@@ -80,8 +80,9 @@ def predict(
         return linear(train, valid, test, target, blocks)
     if probe == "lightgbm":
         return boosted_trees(train, test, target)
-    if probe == "mlp":
-        return Predicted(mlp(train, test, target))
+    name, _, width = probe.partition("-")
+    if name == "mlp" and (width.isdigit() or not width):
+        return Predicted(mlp(train, test, target, width=int(width or WIDTH)))
     raise ValueError(f"no probe {probe!r}; there are linear, lightgbm and mlp")
 
 

@@ -57,9 +57,10 @@ class SuiteConfig:
     control. `coles` and `history_tokens` are baselines trained on that, null for none.
     `tasks` are patterns of task names and `probes` names of probes, all by default: trees over 50
     labels or 21 classes of 512 features take minutes a model. `mlp`, `8-shot`, `16-shot` and
-    `32-shot` must be named (configs/suite/probes.yaml). `prepare` are the commands that make
-    all this, by what each writes last; those whose output is missing run first. `item_models` are
-    next-item runs by a name, a seed each, and `pairs` of models are subtracted from one another.
+    `32-shot` must be named (configs/suite/probes.yaml); `mlp` is 256 wide, `mlp-2048` as wide as
+    published. `prepare` are the commands that make all this, by what each writes last; those whose
+    output is missing run first. `item_models` are next-item runs by a name, a seed each, and
+    `pairs` of models are subtracted from one another.
     """
 
     name: str = "mini"
@@ -181,7 +182,8 @@ def run(config: SuiteConfig) -> int:
     corpus = Corpus.open(config.corpus)
     models = models_of(config, corpus)
     wanted = results.wanted_results(tasks_of(config, corpus), models)
-    made = fill(config, [one for one in wanted if is_asked(config, one[2])])
+    asked = [(task, row, by) for task, row, probe in wanted for by in asked_probes(config, probe)]
+    made = fill(config, asked)
     if config.pairs:
         draws = {"resamples": config.resamples, "seed": config.seed}
         paired.write(config.out, paired.pairs(results.read(config.out), config.pairs, **draws))
@@ -190,9 +192,14 @@ def run(config: SuiteConfig) -> int:
     return made
 
 
-def is_asked(config: SuiteConfig, probe: Probe) -> bool:
-    """Return whether the suite asks by a probe: one that it names, or any but MORE_PROBES."""
-    return probe in config.probes if config.probes else probe not in MORE_PROBES
+def asked_probes(config: SuiteConfig, probe: Probe) -> list[Probe]:
+    """Return what the suite names of a task's probe, "mlp-2048" too of "mlp".
+
+    Where it names nothing it is the probe itself, unless one of MORE_PROBES.
+    """
+    if not config.probes:
+        return [] if probe in MORE_PROBES else [probe]
+    return [one for one in config.probes if probe in (one, one.partition("-")[0])]
 
 
 def fill(config: SuiteConfig, wanted: Sequence[Wanted]) -> int:

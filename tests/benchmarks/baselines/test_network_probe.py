@@ -43,6 +43,17 @@ def test_labels_and_numbers_are_on_their_own_scale() -> None:
     assert np.abs(found - number[800:]).mean() < 15
 
 
+def test_the_probe_is_as_wide_as_its_name_says_and_256_without() -> None:
+    x, y = users(3)
+    train = x[:400], y[:400]
+    named, plain, narrow = (
+        predict(probe, "class", train, train, x[800:]).values
+        for probe in ("mlp-256", "mlp", "mlp-32")
+    )
+    assert np.array_equal(named, plain) and not np.array_equal(narrow, plain)
+    assert np.array_equal(narrow, mlp(train, x[800:], "class", width=32))
+
+
 def test_the_network_is_a_function_of_its_seed_and_leaves_the_others_alone() -> None:
     x, y = users(8)
     state = torch.random.get_rng_state()

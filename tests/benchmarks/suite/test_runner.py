@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.suite import results
-from benchmarks.suite.runner import SuiteConfig, encoders_of, is_asked, run
+from benchmarks.suite.runner import SuiteConfig, asked_probes, encoders_of, run
 from benchmarks.tasks.matching import MatchingConfig
 from clue.data.corpus import Corpus
 from clue.data.sequences import SequencesConfig
@@ -57,7 +57,8 @@ def test_texts_that_share_no_term_leave_tfidf_out_with_a_line(
 
 def test_more_probes_are_asked_where_they_are_named_alone() -> None:
     probes = ["linear", "raw scores", "lightgbm", "mlp", "8-shot", "16-shot", "32-shot"]
-    asked = [one for one in probes if is_asked(SuiteConfig(), one)]
+    asked = [one for probe in probes for one in asked_probes(SuiteConfig(), probe)]
     assert asked == ["linear", "raw scores", "lightgbm"]
-    named = [one for one in probes if is_asked(SuiteConfig(probes=["mlp", "8-shot"]), one)]
-    assert named == ["mlp", "8-shot"]
+    few = SuiteConfig(probes=["8-shot", "mlp", "mlp-2048"])
+    named = [one for probe in probes for one in asked_probes(few, probe)]
+    assert named == ["mlp", "mlp-2048", "8-shot"]
