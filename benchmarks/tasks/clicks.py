@@ -10,6 +10,7 @@ often it was shown there, and its events before the moment.
 
     linear        [u, i, u * i] and what is counted of the item, a penalty for each block
     vector alone  [u, i, u * i]
+    mlp           what linear reads, by a network
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from benchmarks.baselines.counts import LogCounts
 from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.oracle import ORACLE, Oracle
 from benchmarks.baselines.posterior import LogOracle
-from benchmarks.baselines.probes import linear
+from benchmarks.baselines.probes import predict
 from benchmarks.baselines.rates import Timeline
 from benchmarks.baselines.representations import FixedScores, class_shares
 from benchmarks.baselines.tfidf import popularity
@@ -130,7 +131,7 @@ class ClicksTask:
     """Impressions of held-out users; see `ClicksConfig`."""
 
     version, family = 4, "click"  # 4: counts of the item, and similarities in each block
-    probes: tuple[Probe, ...] = ("linear", "vector alone")
+    probes: tuple[Probe, ...] = ("linear", "vector alone", "mlp")
 
     def __init__(self, config: ClicksConfig, corpus: Corpus) -> None:
         """Read the impressions."""
@@ -245,7 +246,8 @@ class ClicksTask:
             return self._scored(model.answers, {})
         x, blocks = self._inputs(model_of(model), probe)
         parts = (x[0], train.clicked), (x[1], valid.clicked), x[2]
-        predicted = linear(*parts, "class", blocks)
+        named = "linear" if probe == "vector alone" else probe
+        predicted = predict(named, "class", *parts, blocks=blocks)
         rates = model if isinstance(model, ClickRates) else self.rate
         smoothing = {} if probe == "vector alone" else {"smoothing": rates.smoothing}
         return self._scored(predicted.values, {**predicted.chosen, **smoothing})
