@@ -20,6 +20,8 @@ from clue.evaluation.ranking import CELLS, rank_scores
 
 Matrix = Any  # a csr_matrix, whose shape SciPy's types do not know
 
+DAY = 86_400.0
+
 
 @runtime_checkable
 class Tuned(Ranker, Protocol):
@@ -128,6 +130,41 @@ class Popularity:
         self._items = catalogue(train.corpus, service)
         event_columns = columns(train, service, self._items).values
         self._counts = np.bincount(event_columns, minlength=len(self._items)).astype(np.float64)
+
+    def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the counts (b, m)."""
+        yield from _alike(self._counts[np.searchsorted(self._items, items)], len(past))
+
+
+class RecentPopularity:
+    """The number of training events in the last N days of training, for logs with clock times.
+
+    Tuned: N of 1, 3, 7, 14, 30, 60, 90, 180, 365; 9 counts.
+    """
+
+    name, seed = "recent popularity", 0
+    DAYS = (1, 3, 7, 14, 30, 60, 90, 180, 365)
+
+    def __init__(self, *, filter_seen: bool) -> None:
+        """`filter_seen`: the questions leave out what was met."""
+        self.filter_seen, self.chosen = filter_seen, dict[str, Any]()
+        self.fingerprint = f"recent-popularity-{self.DAYS}-{filter_seen}"
+
+    def fit(self, train: Snapshot, valid: Snapshot, targets: np.ndarray, service: str) -> None:
+        """Choose N and count. ValueError where there is no event to count."""
+        fold = Fold.of(train, valid, targets, service, filter_seen=self.filter_seen)
+        items, times = train.parts[train.corpus.services.index(service)]
+        if not len(times.values):
+            raise ValueError(f"no training event of {service} to count")
+        age = (times.values.max() - times.values) / DAY
+        places, best = np.searchsorted(fold.items, items.values), -1.0
+        for days in self.DAYS:
+            counts = np.bincount(places[age < days], minlength=len(fold.items)).astype(np.float64)
+            ndcg = fold.ndcg(_alike(counts, len(valid)))
+            if ndcg > best:
+                best, self._counts = ndcg, counts
+                self.chosen = {"days": days, "valid NDCG@10": ndcg}
+        self._items = fold.items
 
     def scores(self, past: Snapshot, items: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the counts (b, m)."""

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from benchmarks.baselines.collaborative import Ease, ImplicitALS, ItemKNN
 from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
-from benchmarks.baselines.popularity import Popularity, Tuned, catalogue, columns
+from benchmarks.baselines.popularity import Popularity, RecentPopularity, Tuned, catalogue, columns
 from benchmarks.baselines.popularity_weight import Questions, tuned_map_and_weight, tuned_weight
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.external.coles import ColesModel
@@ -61,8 +61,8 @@ class NextItemConfig:
     where pretraining read all events of the others.
 
     `filter_seen` leaves out of the ranking what the user met there: right for films, which nobody
-    rates twice, wrong for shops. `supervised` is a next-item run trained for the service, the
-    oracle.
+    rates twice, wrong for shops. `clock_times`: timestamps are epoch seconds, so that there is a
+    recent popularity. `supervised` is a next-item run trained for the service, the oracle.
     """
 
     name: str
@@ -71,6 +71,7 @@ class NextItemConfig:
     past: Literal["same", "other"] = "same"
     users: Literal["all", "held_out"] = "all"
     most: int = 10_000
+    clock_times: bool = False
     supervised: Path | None = None
 
     def build(self, corpus: Corpus) -> "NextItemTask":
@@ -141,6 +142,8 @@ class NextItemTask:
             Ease(filter_seen=filtered),
             ImplicitALS(filter_seen=filtered),
         ]
+        if config.clock_times:
+            rankers.append(RecentPopularity(filter_seen=filtered))
         if config.supervised is not None:
             rankers.append(SupervisedItems(config.supervised, self.corpus, config.service))
         return rankers

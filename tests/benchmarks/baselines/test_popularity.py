@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from benchmarks.baselines import popularity
 from benchmarks.baselines.collaborative import (
     Ease,
     ImplicitALS,
@@ -16,7 +17,7 @@ from benchmarks.baselines.collaborative import (
     place_in_row,
     shrunk_cosines,
 )
-from benchmarks.baselines.popularity import Fold, Popularity, Tuned, catalogue
+from benchmarks.baselines.popularity import Fold, Popularity, RecentPopularity, Tuned, catalogue
 from benchmarks.baselines.sasrec import SupervisedItems
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
@@ -145,6 +146,28 @@ def test_popularity_ranks_by_counts_of_events(planted: Corpus) -> None:
     assert found.shape == (120, 60)
     assert (found == np.bincount(train.parts[0][0].values, minlength=60)).all()
     assert len(np.unique(found[0])) > 3
+
+
+def test_recent_popularity_finds_the_days_after_which_the_fashion_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(popularity, "DAY", 1.0)  # an event a second
+    old = [(f"u{n:03}", "shop", f"old{n % 3}") for n in range(40)]
+    new = [(f"u{n:03}", "shop", f"new{n % 4}") for n in range(40)]
+    corpus = corpus_of(tmp_path, [*old, *new], parts(40))
+    past = snapshot_at(corpus, np.arange(40))
+    ranker = RecentPopularity(filter_seen=False)
+    targets = corpus.items_of(0).values[corpus.items_of(0).offsets[1:] - 1]
+    ranker.fit(past, past, targets, "shop")
+    assert ranker.chosen["days"] in (7, 14, 30)
+    names = corpus.item_ids.to_pylist()
+    found = dict(zip(names, scores(ranker, past)[0], strict=True))
+    days = ranker.chosen["days"]
+    assert sum(found.values()) == days  # one event a day, the last at age 0
+    assert all(found[name] == 0 for name in names if name.startswith("old"))
+    nothing = snapshot_at(corpus, np.arange(40), np.full(40, -1.0))
+    with pytest.raises(ValueError, match="no training event of shop"):
+        ranker.fit(nothing, past, targets, "shop")
 
 
 @pytest.mark.parametrize("ranker", [ImplicitALS, Ease, ItemKNN])

@@ -167,16 +167,19 @@ def test_popularity_is_counted_on_training_events_and_sliced_by_them(corpus: Cor
 
 
 def test_every_rival_is_asked_once_and_models_thrice(corpus: Corpus, tmp_path: Path) -> None:
-    task = task_of(corpus, most=50)
+    task = task_of(corpus, clock_times=True, most=50)
     model = Given(last_met, np.eye(corpus.num_items))
     assert [probe for probe in task.probes if task.supports(model, probe)] == [
         "linear",
         "zero-shot",
         "zero-shot + popularity",
     ]
-    names = ["popularity", "item-kNN", "EASE", "iALS"]
+    names = ["popularity", "item-kNN", "EASE", "iALS", "recent popularity"]
     baselines = task.baselines([])
     assert [baseline.name for baseline in baselines] == names
+    plain = task_of(corpus, most=50)  # without clocks nothing is recent, and all else is as it was
+    assert [baseline.name for baseline in plain.baselines([])] == names[:-1]
+    assert plain.recipe == task.recipe
     assert all([p for p in task.probes if task.supports(r, p)] == ["fitted"] for r in baselines)
     found = task.score(baselines[1], "fitted")  # the ring: neighbours are what comes next
     assert found.queries.num_rows == 50
