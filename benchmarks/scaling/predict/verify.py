@@ -4,7 +4,8 @@
         out=results/scaling/NAME/prediction.json
 
 Takes the keys of `predict` and writes its OUT with `.verified` in the name. Errors are
-predicted / observed - 1: above 0 where the loss came out lower than the law said.
+predicted / observed - 1: above 0 where the loss came out lower than the law said. Of a run that was
+trained at several rates the best one counts, as of those that were fitted.
 """
 
 import sys
@@ -16,6 +17,7 @@ from benchmarks.metrics.format import markdown
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
 from benchmarks.scaling.fit.run_table import Runs, read_runs
+from benchmarks.scaling.fit.selection import best_rates
 from benchmarks.scaling.predict.predict import PredictConfig, Target
 from clue.config import run_command
 
@@ -38,6 +40,7 @@ def verify(config: PredictConfig) -> dict[str, Any]:
         if points in known:  # at one of its rates; own_rates.py has one row of all
             continue
         known.add(points)
+        rows = best_rates(rows)  # as of what was fitted
         observed = float(rows["loss"].mean())
         band = Band(**predicted["predicted"])
         guesses = {content["law"]: band.value, **predicted["trivial"]}

@@ -66,6 +66,18 @@ def test_a_run_of_several_rates_is_one_outcome(told: Path) -> None:
     assert outcome["runs"] == 1 and outcome["observed"] == LATER["loss"]
 
 
+def test_of_a_run_at_several_rates_the_best_counts(told: Path) -> None:
+    """As `fit` takes the best rate of each configuration, by the mean over its seeds."""
+    best = [{**LATER, "seed": seed, "point": f"best{seed}"} for seed in (0, 1)]
+    worse = [
+        {**one, "lr": 0.1, "point": f"worse{one['seed']}", "loss": LATER["loss"] + each}
+        for one, each in zip(best, (-0.05, 0.2), strict=True)
+    ]
+    write([*rows(), *best, *worse], told / "runs.parquet")
+    (outcome,) = verify(config(told))["targets"]
+    assert (outcome["runs"], outcome["observed"]) == (2, pytest.approx(LATER["loss"]))
+
+
 def test_the_same_prediction_again_changes_nothing(told: Path) -> None:
     before = (told / "told.json").read_bytes()
     write(rows()[::-1], told / "runs.parquet")
