@@ -76,6 +76,10 @@ def posterior(truth: Oracle, items: Ragged, times: Ragged, count: int, seed: int
 
 def _shares(rng: np.random.Generator, counts: np.ndarray, world: SyntheticConfig) -> np.ndarray:
     """Return shares (n, Q) of topics, given the counts (n, I, Q / I) of those drawn from them."""
+    if not world.nested:
+        each = counts.reshape(len(counts), -1)
+        each = rng.standard_gamma(concentrations(world, each.shape[1]) + each) + 1e-300
+        return each / each.sum(1, keepdims=True)
     of_interest, of_topic = (concentrations(world, size) for size in counts.shape[1:])
     interest = rng.standard_gamma(of_interest + counts.sum(2)) + 1e-300
     within = rng.standard_gamma(of_topic + counts) + 1e-300

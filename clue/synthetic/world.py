@@ -38,7 +38,8 @@ class SyntheticConfig:
     follow popularity alone; popularity is rank to the power of -`popularity`. `focus` is the
     concentration of the Dirichlet laws over interests and over sub-topics: smaller is narrower;
     with `skew` it is that of the mean one, and in proportion to rank to the power of -`skew`, so
-    that some are common and some rare.
+    that some are common and some rare. Without `nested` there is one Dirichlet law over all topics:
+    sub-topics of an interest then have no more to do with each other than with others.
     `spending` has the laws of amounts and channels; the rest of the world does not depend on them.
     """
 
@@ -53,6 +54,7 @@ class SyntheticConfig:
     noise: float = 0.1
     popularity: float = 0.8
     focus: float = 0.3
+    nested: bool = True  # Sub-topics are chosen inside an interest.
     skew: float = 0.0  # How unequal interests are, and the sub-topics of each; 0: all alike.
     days: int = 180  # Days that the logs span.
     spending: SpendingConfig = field(default_factory=SpendingConfig)
@@ -176,6 +178,8 @@ def draw_latents(
     """Return every user's share of each topic on the first and the last day, both (N, Q)."""
 
     def draw() -> np.ndarray:
+        if not config.nested:
+            return rng.dirichlet(concentrations(config, topics), config.users)
         of_interest = rng.dirichlet(concentrations(config, config.interests), config.users)
         of_topic = rng.dirichlet(
             concentrations(config, topics // config.interests), (config.users, config.interests)

@@ -150,6 +150,12 @@ def test_with_skew_some_interests_are_common_and_some_rare() -> None:
     np.testing.assert_allclose(latents.sum(2).mean(0), common / common.sum(), atol=0.01)
     shares = latents.sum(1).mean(0)
     np.testing.assert_allclose(shares, common[:5] / common[:5].sum(), atol=0.01)
+    flat = np.array(make_world(replace(config, nested=False)).users["latents"].to_pylist())
+    common = 1 / np.arange(1, 31)
+    np.testing.assert_allclose(flat.mean(0), common / common.sum(), atol=0.005)
+    # one Dirichlet law: the sub-topics of an interest do not go together
+    together = np.corrcoef(flat[:, :5].T)[np.triu_indices(5, 1)]
+    assert together.max() < 0
 
 
 def test_interests_drift_in_time() -> None:

@@ -29,6 +29,7 @@ def truth_of(folder: Path, *, drift: float = 0.3, noise: float = 0.1, skew: floa
         drift=drift,
         noise=noise,
         skew=skew,
+        nested=nested,
         out=folder / "world",
     )
     write_outcomes(OutcomesConfig(world=log))
@@ -59,6 +60,16 @@ def test_one_event_without_noise_or_drift_has_a_closed_form(tmp_path: Path, skew
     expected[own] = (interests[own] + 1) / (1.2 + 1) * hit
     assert expected.sum() == pytest.approx(1)
     np.testing.assert_allclose(draws.first.mean(0)[0], expected.ravel(), atol=0.015)
+
+
+def test_one_event_of_topics_that_are_not_nested_has_a_closed_form(tmp_path: Path) -> None:
+    truth = truth_of(tmp_path, drift=0.0, noise=0.0, skew=1.0, nested=False)
+    event = Ragged.from_lists([[0]])
+    draws = posterior(truth, event, Ragged(np.zeros(1), event.offsets), 6_000, seed=0)
+    prior = 1 / np.arange(1, truth.first.shape[1] + 1)
+    prior *= 0.3 / prior.mean()
+    expected = (prior + (np.arange(len(prior)) == truth.topic[0])) / (prior.sum() + 1)
+    np.testing.assert_allclose(draws.first.mean(0)[0], expected, atol=0.015)
 
 
 def test_what_a_log_tells_lies_between_the_prior_and_the_truth(tmp_path: Path) -> None:
