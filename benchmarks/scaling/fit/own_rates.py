@@ -6,8 +6,8 @@ Of a configuration that was trained at several rates, the log loss of each seed 
 lowest point of the parabola (rate_curves.py) is that of the seed's own parabola there: a sum of its
 log losses with the same weights for all seeds, so that their noise stays what it is. Such a seed
 is one row, named as its run at the nearest rate; what was trained at one rate stays as it is. Of
-held-out runs it is the same. Writes `own_rates.parquet` beside the table: what a law is fitted on,
-and what a prediction is verified with.
+held-out runs it is the same; those of role check are left out. Writes `own_rates.parquet` beside
+the table: what a law is fitted on, and what a prediction is verified with.
 """
 
 import sys
@@ -42,6 +42,7 @@ def own_rates(runs: Runs) -> tuple[Runs, list[Curve]]:
     ValueError for a configuration of two rates, one whose lowest point is not among those tried,
     and a seed that was not trained at all of them.
     """
+    runs = runs.take(runs["role"] != "check")
     noise = seed_noise(runs)
     roles = runs.replace(held=(runs["role"] != "fit").astype(np.float64))
     same = groups(roles, (*CONFIGURATION[:-1], "held"))

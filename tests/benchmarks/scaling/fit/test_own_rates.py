@@ -55,7 +55,8 @@ def test_a_seed_is_one_row_of_the_loss_that_its_parabola_has_at_the_lowest_point
 
 def test_four_rates_are_a_least_squares_parabola_and_held_out_runs_are_apart() -> None:
     fitted, held = planted((0.0075, 0.015, 0.03, 0.06)), planted(role="held_out")
-    best, curves = own_rates(runs([*fitted, *held]))
+    far = planted((1.0,), role="check")  # neither
+    best, curves = own_rates(runs([*fitted, *held, *far]))
     assert len(curves) == 6 and len(best) == 18
     assert sorted(best["role"]) == ["fit"] * 9 + ["held_out"] * 9
     same: dict[tuple[int, int], list[float]] = {(w, s): [] for w in BESTS for s in SEEDS}
