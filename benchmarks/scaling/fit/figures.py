@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from benchmarks.metrics.correlation import correlations
 from benchmarks.metrics.format import zero_width
@@ -78,7 +85,14 @@ def logarithmic(panels: Sequence[Panel], size: tuple[float, float]) -> Figure:
         axis.yaxis.set_minor_locator(NullLocator())
         if panel.x_label == FLOPS:
             ways = lambda x: np.asarray(x) / DAY, lambda x: np.asarray(x) * DAY
-            axis.secondary_xaxis("top", functions=ways).set_xlabel("PF-days")
+            above = axis.secondary_xaxis("top", functions=ways)
+            above.set_xlabel("PF-days")
+            left, right = axis.get_xlim()
+            for x_axis in (axis.xaxis, above.xaxis) if right < 30 * left else ():
+                # matplotlib's own labels of one decade lie over each other in so narrow a panel
+                x_axis.set_major_locator(LogLocator(subs=(1, 3)))
+                x_axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+                x_axis.set_minor_formatter(NullFormatter())
     return figure
 
 
