@@ -79,8 +79,8 @@ class Plan:
 def plan(config: PlanConfig, laws: Laws | None = None) -> Plan:
     """Return the plan by the laws of the table, or by those that are there already.
 
-    ValueError where the table allows no surface or the surface has no optimum, or for no budget
-    above 0.
+    ValueError where the table allows no surface, the surface has no optimum or one that reads the
+    data too often at less than the cheapest run's FLOPs, or for no budget above 0.
     """
     if not config.budget > 0:
         raise ValueError(f"budget is {config.budget:g} FLOPs; it must be above 0")
@@ -91,6 +91,12 @@ def plan(config: PlanConfig, laws: Laws | None = None) -> Plan:
     once = float((rows["pairs"] / np.maximum(1e-9, rows["epochs"])).max())
     wished = config.budget
     config = replace(config, budget=min(wished, readable(surface, cost, config.most_epochs * once)))
+    if config.budget < min(wished, cheapest := float(rows["flops"].min())):
+        raise ValueError(
+            f"the best run that reads the data {config.most_epochs:g} times would spend "
+            f"{config.budget:.3g} FLOPs by this law, less than the cheapest run's {cheapest:.3g}: "
+            "it is no law of such data; train more widths and longer runs, or give more data"
+        )
     best = optima(surface, cost, np.array([config.budget]))
     size, data = best.size[0], best.data[0]
     if not (np.isfinite(size.value) and size.value > 0):

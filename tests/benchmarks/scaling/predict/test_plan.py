@@ -50,6 +50,13 @@ def test_a_budget_far_beyond_is_doubted(config: PlanConfig) -> None:
     assert found.scores == {}
 
 
+def test_a_law_whose_best_runs_have_no_data_plans_nothing(config: PlanConfig) -> None:
+    """Its optimum lies below all that was trained: a plan of it had one step."""
+    with pytest.raises(ValueError, match=r"reads the data 0\.001 times .* than the cheapest run's"):
+        plan(PlanConfig(fit=config.fit, budget=4e12, most_epochs=0.001))
+    assert plan(PlanConfig(fit=config.fit, budget=4e12, most_epochs=4.0)).budget == 4e12
+
+
 def test_a_budget_of_nothing_is_refused(config: PlanConfig) -> None:
     with pytest.raises(ValueError, match="budget is 0 FLOPs"):
         plan(PlanConfig(fit=config.fit, budget=0))
