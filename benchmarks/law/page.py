@@ -253,7 +253,7 @@ def made(tree: Mapping[str, Any]) -> dict[str, str]:
 
 
 def summary(folder: Path, tree: Mapping[str, Any]) -> str:
-    """Return the law in ten lines, the next command last."""
+    """Return the law in ten lines, last the next command or why there is none."""
     corpus, about, ladder = tree["corpus"], tree["table"], tree["ladder"]
     call = tree["call"]
     last = max(tree["verified"]["targets"], key=lambda one: one["factor"])
@@ -273,6 +273,8 @@ def summary(folder: Path, tree: Mapping[str, Any]) -> str:
         f"batch      {batch_words(tree)}",
         f"doubts     {len(notes)}, the first: {notes[0]}" if notes else "doubts     none",
         f"page       {folder / 'law.html'}",
-        f"next       clue law plan {folder} hours=8 device=h100",
+        f"next       clue law plan {folder} hours=8 device=h100"
+        if tree["plans"]
+        else f"no plan    {tree['no_plan']}",
     ]
     return "\n".join(lines) + "\n"

@@ -135,3 +135,5 @@ def test_the_page_shows_the_numbers_and_needs_nothing_else(
     assert not re.search(r"<script|<link|src=|https?://(?!www\.w3\.org)", html)
     lines = page.summary(folder, tree).splitlines()
     assert len(lines) == 10 and lines[-1].endswith(f"clue law plan {folder} hours=8 device=h100")
+    without = {**tree, "plans": [], "no_plan": "why"}
+    assert page.summary(folder, without).splitlines()[-1].split() == ["no", "plan", "why"]
