@@ -21,6 +21,7 @@ SHOWN = {  # the figures that say most, of those that `fit` draws
     "synthetic_bag": {"compute": "loss over compute with a bag: the law, runs fitted and held out"},
     "next_item_ml1m": {"compute": "loss over compute: the compute law, runs fitted and held out"},
     "ladder_next_item_ml1m": {"compute": "loss over compute at equal data, predicted and run"},
+    "ladder_next_item_topics": {"compute": "the same on synthetic ids"},
     "multi8": {
         "factors": "loss over each factor alone, with the law of each",
         "scores": "scores of four tasks over the loss",
