@@ -41,6 +41,11 @@ def _of_the_exponents(tree: Mapping[str, Any]) -> Iterator[str]:
             "the floor E is not known: by these runs the loss could fall to 0, which it will not. "
             "The law is too hopeful far beyond them"
         )
+    if tree["no_plan"]:
+        yield (
+            f"it plans nothing: {tree['no_plan']}. What it says of a best model, and of ten times "
+            "more, is of models unlike all that were trained"
+        )
     for name, one in surface["coefficients"].items():
         factor = NAMED.get(name.removeprefix("a_"), "")
         if factor and not one["high95"] <= 2 * max(one["low95"], 1e-9):

@@ -93,7 +93,7 @@ def over_compute(runs: Runs, laws: Laws, tree: Mapping[str, Any]) -> Figure:
     x = np.geomspace(sample.flops.min(), BEYOND * sample.flops.max(), FINE)
     best = optima(surface, Cost.of(sample.flops, *sample.x.T), x)
     lines: list[Line] = []
-    if all(np.isfinite(one.value) for one in best.loss):
+    if tree["plans"] and all(np.isfinite(one.value) for one in best.loss):
         lines.append(banded("law's best", x, best.loss)[1])
     lines += sized(fitted, "flops")
     held = runs.take(runs["role"] == "held_out")

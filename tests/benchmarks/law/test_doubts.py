@@ -21,6 +21,7 @@ def tree(**parts: Any) -> dict[str, Any]:
         "table": {"decades": 3.2},
         "rates": {"shared": True, "sizes": SIZES},
         "flags": [],
+        "no_plan": "",
     }
     return {**whole, **parts}
 
@@ -42,6 +43,10 @@ def test_each_fault_is_said() -> None:
             {"laws": {"surface": {"on_bounds": ["E"], "coefficients": wide}}},
             "exponent of parameters is not identified: anywhere from 0.1 to 0.9",
         ),
+        (
+            {"no_plan": "2 parameters"},
+            "it plans nothing: 2 parameters. What it says of a best model",
+        ),
         ({"table": {"decades": 1.2}}, "span 1.2 decades"),
         (
             {"rates": {"shared": False, "sizes": SIZES}},
@@ -50,5 +55,5 @@ def test_each_fault_is_said() -> None:
     ]
     for parts, words in faults:
         assert any(words in doubt for doubt in doubts(tree(**parts))), words
-    assert len(faults) == 6
+    assert len(faults) == 7
     assert "as good as the largest" in doubts(tree(verified={"targets": [missed]}))[1]

@@ -137,3 +137,6 @@ def test_the_page_shows_the_numbers_and_needs_nothing_else(
     assert len(lines) == 10 and lines[-1].endswith(f"clue law plan {folder} hours=8 device=h100")
     without = {**tree, "plans": [], "no_plan": "why"}
     assert page.summary(folder, without).splitlines()[-1].split() == ["no", "plan", "why"]
+    html = page.write(folder, without).read_text(encoding="utf-8")
+    assert "plans nothing: why. What it says" in html and "No plan: why." in html
+    assert html.count("<svg") == 2 and "law's best, 80 %" not in html.replace("&#39;", "'")
