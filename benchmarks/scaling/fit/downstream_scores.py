@@ -25,10 +25,11 @@ COLUMNS = ("loss", "task", "score")
 
 @dataclass(frozen=True)
 class Points:
-    """Checkpoints of one task: losses and scores (n,)."""
+    """Checkpoints of one task: losses and scores (n,), ascending; their names, "" where unknown."""
 
     losses: np.ndarray
     scores: np.ndarray
+    names: tuple[str, ...] = ()
 
 
 def read_scores(file: Path) -> dict[str, Points]:
@@ -46,8 +47,8 @@ def read_scores(file: Path) -> dict[str, Points]:
         if not isinstance(rows, list):
             raise ValueError(f"{file} is no list of objects with loss, task and score; write it so")
     else:
-        rows = read_parquet(file, COLUMNS).to_pylist()
-    by_task: dict[str, list[tuple[float, float]]] = {}
+        rows = read_parquet(file).to_pylist()
+    by_task: dict[str, list[tuple[float, float, str]]] = {}
     for number, row in enumerate(rows, 1):
         missing = [name for name in COLUMNS if name not in row]
         if missing:
@@ -57,8 +58,13 @@ def read_scores(file: Path) -> dict[str, Points]:
                 raise ValueError(
                     f"{file}: {name} of row {number} is {row[name]!r}, not a number; correct it"
                 )
-        by_task.setdefault(str(row["task"]), []).append((row["loss"], row["score"]))
-    return {task: Points(*np.array(sorted(pairs), float).T) for task, pairs in by_task.items()}
+        name = str(row.get("point", ""))
+        by_task.setdefault(str(row["task"]), []).append((row["loss"], row["score"], name))
+    columns = {task: list(zip(*sorted(each), strict=True)) for task, each in by_task.items()}
+    return {
+        task: Points(np.array(losses, float), np.array(scores, float), tuple(map(str, names)))
+        for task, (losses, scores, names) in columns.items()
+    }
 
 
 def expected(points: Points, losses: np.ndarray, form: Form, *, seed: int = 0) -> Band:

@@ -6,10 +6,12 @@
 Writes OUT with the SHA-256 of its content: commit it before the runs are trained. It refuses where
 one of them is in the table, or where OUT holds another prediction. What became of it: verify.py.
 A sweep trains its held-out points only once OUT, in its folder and of this name, predicts them.
+With `scores`, what `transfer` wrote of the runs that are there, it says what each target will score
+on each task: the expected score at every loss that the law may give it.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +20,13 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.json_files import hashed, plain, read_prediction, write_json
+from benchmarks.scaling.fit.downstream_scores import Form
+from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import about, band, described, table_flags
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
 from benchmarks.scaling.fit.study import FitConfig, laws_of
+from benchmarks.scaling.predict import task_scores
 from benchmarks.scaling.sweep.sweep_config import SweepConfig
 from clue.config import load, run_command
 
@@ -55,13 +60,16 @@ class PredictConfig:
 
     `fit` says what is fitted and how. The law "surface" takes size and data, "compute" the FLOPs
     of runs of the best size, "params" the parameters where all else is held. `sweep` is the config
-    of a study: its held-out points are targets.
+    of a study: its held-out points are targets. `scores` is a Parquet or JSON of (point, loss,
+    task, score), none of a target.
     """
 
     fit: FitConfig
     law: Literal["surface", "compute", "params"] = "surface"
     targets: list[Target] = field(default_factory=list[Target])
     sweep: Path | None = None
+    scores: Path | None = None
+    score_law: Form = "logit"
     out: Path = Path("results/scaling/prediction.json")
 
 
@@ -129,7 +137,12 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
     scales = np.ones(len(x))
     if laws.noise.falls:
         scales = laws.scales(config.law, factors(config, (config.fit.size,))[:, 0])
-    bands, trivials = law.predict(x, scales, seed=config.fit.seed), laws[pure].fit.loss(x)
+    values, drawn = law.fit.loss(x), law.predictive(x, scales, seed=config.fit.seed)
+    bands = [Band.of(float(one), each) for one, each in zip(values, drawn.T, strict=True)]
+    trivials = laws[pure].fit.loss(x)
+    names = [target.name for target in config.targets]
+    losses = dict(zip(names, np.vstack([values, drawn]).T, strict=True))
+    scores = _scores(config, rows, losses)
     # the table is known by its content, not by its path
     choices = {name: x for name, x in vars(config.fit).items() if not isinstance(x, Path)}
     return {
@@ -144,10 +157,21 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
                 "factor": target.flops / most,
                 "predicted": band,
                 "trivial": {"pure power law": trivial, "largest fitted run": last},
+                **({"scores": scores[target.name]} if scores else {}),
             }
             for target, band, trivial in zip(config.targets, bands, trivials, strict=True)
         ],
     }
+
+
+def _scores(
+    config: PredictConfig, rows: Runs, losses: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Return what the targets are to score by name and task, {} without a file of scores."""
+    if not config.scores:
+        return {}
+    seed = config.fit.seed
+    return task_scores.predicted(config.scores, rows, losses, config.score_law, seed=seed)
 
 
 def _refuse_other_data(targets: Sequence[Target], rows: Runs) -> None:
@@ -175,11 +199,12 @@ def factors(config: PredictConfig, names: Sequence[str]) -> np.ndarray:
 def report(config: PredictConfig) -> str:
     """Return what was predicted as lines to read, the prediction written."""
     tree = predict(config)
-    lines = [
-        f"{one['name']}: {band(one['predicted'], '.4f')}, "
-        f"{one['factor']:.3g} x the compute of the fit\n"
-        for one in tree["content"]["targets"]
-    ]
+    lines: list[str] = []
+    for one in tree["content"]["targets"]:
+        loss = band(one["predicted"], ".4f")
+        lines.append(f"{one['name']}: {loss}, {one['factor']:.3g} x the compute of the fit\n")
+        for task, score in one.get("scores", {}).items():
+            lines.append(f"    {task}: {band(score['predicted'], '.4f')}\n")
     end = f"{config.out}: sha256 {tree['sha256']}\ncommit it before these runs start\n"
     return "".join([*lines, end])
 

@@ -5,7 +5,8 @@
 
 Takes the keys of `predict` and writes its OUT with `.verified` in the name. Errors are
 predicted / observed - 1: above 0 where the loss came out lower than the law said. Of a run that was
-trained at several rates the best one counts, as of those that were fitted.
+trained at several rates the best one counts, as of those that were fitted. With `scores`, in which
+`transfer` has put these runs too, it compares the predicted scores as well.
 """
 
 import sys
@@ -14,10 +15,12 @@ from typing import Any
 
 from benchmarks.json_files import hashed, read_prediction, write_json
 from benchmarks.metrics.format import markdown
+from benchmarks.scaling.fit.downstream_scores import read_scores
 from benchmarks.scaling.fit.law_intervals import Band
 from benchmarks.scaling.fit.law_summary import band as show_band
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import best_rates
+from benchmarks.scaling.predict import task_scores
 from benchmarks.scaling.predict.predict import PredictConfig, Target
 from clue.config import run_command
 
@@ -26,9 +29,10 @@ def verify(config: PredictConfig) -> dict[str, Any]:
     """Return how the prediction compares with the runs in the table, written.
 
     ValueError for a run that is missing, was not decayed to its end, or was measured at another K
-    or on other users.
+    or on other users, and for one without a score on a task that was predicted.
     """
     content = read_prediction(config.out)
+    scores = read_scores(config.scores) if config.scores else {}
     runs = read_runs(config.fit.table)
     outcomes: list[dict[str, Any]] = []
     known: set[tuple[str, ...]] = set()
@@ -44,6 +48,8 @@ def verify(config: PredictConfig) -> dict[str, Any]:
         observed = float(rows["loss"].mean())
         band = Band(**predicted["predicted"])
         guesses = {content["law"]: band.value, **predicted["trivial"]}
+        told = predicted.get("scores", {}) if config.scores else {}
+        tasks = task_scores.outcome(told, scores, list(map(str, rows["point"])))
         outcomes.append(
             {
                 "name": target.name,
@@ -54,6 +60,7 @@ def verify(config: PredictConfig) -> dict[str, Any]:
                 "inside80": band.holds(observed, 80),
                 "inside95": band.holds(observed, 95),
                 "errors": {name: guess / observed - 1 for name, guess in guesses.items()},
+                **({"tasks": tasks} if tasks else {}),
             }
         )
     tree = {"prediction": hashed(content), "made": content["made"], "targets": outcomes}
@@ -89,7 +96,8 @@ def table(tree: Mapping[str, Any]) -> str:
         ]
         for one in tree["targets"]
     ]
-    return markdown([*head, *(f"error, {name}" for name in names)], rows)
+    losses = markdown([*head, *(f"error, {name}" for name in names)], rows)
+    return "\n\n".join(part for part in (losses, task_scores.table(tree["targets"])) if part)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.special import expit
 
 from benchmarks.json_files import read_prediction
 from benchmarks.scaling.fit.study import FitConfig
@@ -76,6 +77,64 @@ def test_of_a_run_at_several_rates_the_best_counts(told: Path) -> None:
     write([*rows(), *best, *worse], told / "runs.parquet")
     (outcome,) = verify(config(told))["targets"]
     assert (outcome["runs"], outcome["observed"]) == (2, pytest.approx(LATER["loss"]))
+
+
+def score_rows(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scores of runs on two tasks: logit(score) = 4 - b L, b of 2, and 0 (chance)."""
+    return [
+        {
+            "point": one["point"],
+            "loss": one["loss"],
+            "task": task,
+            "score": float(expit(4 - slope * one["loss"])),
+        }
+        for one in points
+        for task, slope in (("follows", 2.0), ("chance", 0.0))
+    ]
+
+
+def test_scores_on_tasks_are_predicted_and_verified(tmp_path: Path) -> None:
+    """A planted logit law of the loss is found at the target's loss; chance stays chance."""
+    write(rows(), tmp_path / "runs.parquet")
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps(score_rows(rows())))
+    asked = config(tmp_path, scores=file)
+    predict(asked)
+    (target,) = read_prediction(asked.out)["targets"]
+    told = target["scores"]["follows"]["predicted"]
+    at = float(expit(4 - 2 * target["predicted"]["value"]))
+    assert told["value"] == pytest.approx(at, abs=1e-9)
+    high, low = (expit(4 - 2 * target["predicted"][end]) for end in ("low95", "high95"))
+    assert (told["low95"], told["high95"]) == (
+        pytest.approx(low, abs=2e-3),
+        pytest.approx(high, abs=2e-3),
+    )
+    assert target["scores"]["chance"]["predicted"]["value"] == pytest.approx(float(expit(4)))
+    write([*rows(), LATER], tmp_path / "runs.parquet")
+    assert "tasks" not in verify(replace(asked, scores=None))["targets"][0]
+    with pytest.raises(ValueError, match="has no score on follows; score it first"):
+        verify(asked)
+    file.write_text(json.dumps(score_rows([*rows(), LATER])))
+    tree = verify(asked)
+    outcome = tree["targets"][0]["tasks"]["follows"]
+    observed = float(expit(4 - 2 * LATER["loss"]))
+    assert outcome["observed"] == pytest.approx(observed)
+    assert outcome["error"] == pytest.approx(told["value"] - observed)
+    assert abs(outcome["error"]) < 0.01 < -outcome["error of the largest fitted run"]
+    shown = table(tree)
+    assert shown.count("| follows |") == 1 and f"{outcome['error']:+.4f}" in shown
+
+
+def test_scores_that_are_there_are_not_predicted(tmp_path: Path) -> None:
+    write(rows(), tmp_path / "runs.parquet")
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps(score_rows([*rows(), LATER])))
+    with pytest.raises(ValueError, match="was scored on follows already"):
+        predict(config(tmp_path, scores=file))
+    file.write_text(json.dumps(score_rows(rows()[:20])))
+    with pytest.raises(ValueError, match="has no score on follows of the largest fitted runs, w96"):
+        predict(config(tmp_path, scores=file))
+    assert not (tmp_path / "told.json").exists()
 
 
 def test_the_same_prediction_again_changes_nothing(told: Path) -> None:
