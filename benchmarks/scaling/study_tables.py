@@ -52,7 +52,7 @@ def markdown(root: Path, name: str) -> str:
     if (folder / "runs.parquet").is_file():
         runs = read_runs(folder / "runs.parquet")
         parts[1:1] = [factors(runs)]
-        parts += [rates(runs), spent(runs)]
+        parts += [rates(runs), "" if factors(runs) else seeds(runs), spent(runs)]
     if not parts:
         raise FileNotFoundError(f"{folder} has no runs and no {', '.join(shown)}; run the study")
     parts += [
@@ -100,7 +100,8 @@ def spent(runs: Runs) -> str:
 def factors(runs: Runs) -> str:
     """Return what each factor alone does to the loss from its least to its greatest value.
 
-    "" for a study that varies fewer than FACTORS of them alone.
+    Of several seeds it is their mean and its standard error. "" for a study that varies fewer than
+    FACTORS of them alone.
     """
     fitted = runs.take(runs["role"] == "fit")
     varied = [factor for factor in HELD if len(np.unique(fitted[factor])) > 2]
@@ -110,10 +111,41 @@ def factors(runs: Runs) -> str:
     for factor in varied:
         rows = one_factor(fitted, factor)
         values = np.unique(rows[factor])
-        each = [f"{rows['loss'][rows[factor] == value].mean():.3f}" for value in values]
+        each = [_mean(rows["loss"][rows[factor] == value]) for value in values]
         names = ", ".join(f"{value:,}" for value in values)
         lines.append((LABELS[factor], names, ", ".join(each)))
     return table(("factor, the rest held", "values", "loss at each"), lines)
+
+
+def _mean(losses: np.ndarray) -> str:
+    """Return the mean of the losses (n,) of seeds, with its standard error where n > 1."""
+    spread = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
+    return f"{losses.mean():.3f}" + (f" ± {spread:.3f}" if spread else "")
+
+
+def _tried(runs: Runs) -> dict[tuple[Any, ...], dict[float, list[float]]]:
+    """Return the losses of each size and length (the key's first and last) by learning rate."""
+    names = [str(point).split("-")[0] for point in runs["point"]]
+    rest = (runs[name].tolist() for name in ("users", "batch", "max_events", "steps"))
+    tried: dict[tuple[Any, ...], dict[float, list[float]]] = {}
+    for *key, rate, loss in zip(names, *rest, runs["lr"], runs["loss"], strict=True):
+        tried.setdefault(tuple(key), {}).setdefault(float(rate), []).append(float(loss))
+    return dict(sorted(tried.items()))
+
+
+def seeds(runs: Runs) -> str:
+    """Return mean and noise of what was trained with several seeds at one rate, "" without."""
+    lines: list[list[str]] = []
+    for (name, *_, steps), losses in _tried(runs).items():
+        each = np.array(next(iter(losses.values())))
+        if len(losses) == 1 and len(each) > 1:
+            sd = float(np.log(each).std(ddof=1))
+            error = f"{sd / np.sqrt(len(each)):.2%}"
+            cells = [str(len(each)), f"{each.mean():.4f}", f"{sd:.2%}", error]
+            lines.append([f"{name}, {steps:,} steps", *cells])
+    return (
+        table(("size", "seeds", "mean loss", "sd of a seed", "of the mean"), lines) if lines else ""
+    )
 
 
 def rates(runs: Runs) -> str:
@@ -121,12 +153,7 @@ def rates(runs: Runs) -> str:
 
     A row is a size and a length; seeds are averaged.
     """
-    names = [str(point).split("-")[0] for point in runs["point"]]
-    rest = (runs[name].tolist() for name in ("users", "batch", "max_events", "steps"))
-    tried: dict[tuple[Any, ...], dict[float, list[float]]] = {}
-    for *key, rate, loss in zip(names, *rest, runs["lr"], runs["loss"], strict=True):
-        tried.setdefault(tuple(key), {}).setdefault(float(rate), []).append(float(loss))
-    several = {key: losses for key, losses in sorted(tried.items()) if len(losses) > 1}
+    several = {key: losses for key, losses in _tried(runs).items() if len(losses) > 1}
     if not several:
         return ""
     columns = sorted({rate for losses in several.values() for rate in losses})

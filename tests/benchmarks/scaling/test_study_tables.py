@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.report.docs import render
@@ -11,7 +12,7 @@ from benchmarks.scaling.fit.law_summary import study
 from benchmarks.scaling.fit.study import FitConfig
 from benchmarks.scaling.predict.predict import PredictConfig, Target, predict
 from benchmarks.scaling.predict.verify import verify
-from benchmarks.scaling.study_tables import factors, markdown, rates
+from benchmarks.scaling.study_tables import factors, markdown, rates, seeds
 from tests.benchmarks.scaling.tables import row, rows, runs, write
 
 LATER = row(160, 2**22, role="held_out")
@@ -68,3 +69,18 @@ def test_rates_and_factors_are_told_where_there_are_several() -> None:
     told = factors(runs(many))
     assert f"| distinct users | 1,000, 2,000, 1,000,000 | {many[2]['loss']:.3f}, " in told
     assert "| batch (equal pairs) | 64, 128, 256 |" in told and "| parameters |" in told
+    again = factors(runs([*many, row(48, 2**18, users=2000, seed=1, factor=1.01)]))
+    one = many[-1]["loss"]  # two values x and 1.01 x: their mean 1.005 x, its error .005 x
+    assert f"{1.005 * one:.3f} ± {0.005 * one:.3f}, " in again and told.count("±") == 0
+
+
+def test_seeds_are_told_with_their_noise() -> None:
+    assert seeds(runs(rows()[:1])) == ""
+    several = [row(64, 2**18, factor=f, seed=n) for n, f in enumerate((1.0, 1.02, 1.04))]
+    several = [{**x, "point": f"64x2-b256-{n}"} for n, x in enumerate(several)]
+    other = {**row(48, 2**18, lr=0.5), "point": "64x2-b256-e16"}  # another rate: rates() tells it
+    losses = np.array([x["loss"] for x in several])
+    sd = np.log(losses).std(ddof=1)
+    cells = f"| 64x2, 1,024 steps | 3 | {losses.mean():.4f} | {sd:.2%} | {sd / 3**0.5:.2%} |"
+    assert seeds(runs(several)).splitlines()[-1] == cells
+    assert seeds(runs([*several, other])) == ""
