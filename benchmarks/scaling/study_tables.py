@@ -22,6 +22,11 @@ SHOWN = {  # the figures that say most, of those that `fit` draws
     "next_item_ml1m": {"compute": "loss over compute: the compute law, runs fitted and held out"},
     "ladder_next_item_ml1m": {"compute": "loss over compute at equal data, predicted and run"},
     "ladder_next_item_topics": {"compute": "the same on synthetic ids"},
+    "ladder_next_item_topics_long": {"compute": "the same, longer, to width 96"},
+    "ladder_widths": {
+        "compute": "the encoder's loss over compute at equal data, predicted and run",
+        "scores": "scores of five tasks in another world over the loss",
+    },
     "multi8": {
         "factors": "loss over each factor alone, with the law of each",
         "scores": "scores of four tasks over the loss",
