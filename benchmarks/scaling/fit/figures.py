@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
+    EngFormatter,
     FuncFormatter,
     LogFormatterSciNotation,
     LogLocator,
@@ -232,7 +233,12 @@ def factors(laws: Laws) -> Figure:
         lines = [*banded("law", x, drawn.curve(x[:, None])), runs]
         panels.append(Panel(lines, title, LABELS[name], named_loss(laws.runs), 10))
     columns = min(3, len(panels))
-    return logarithmic(panels, (3.1 * columns, 3.0 * -(-len(panels) // columns)))
+    figure = logarithmic(panels, (3.1 * columns, 3.0 * -(-len(panels) // columns)))
+    for axis in figure.axes:  # as on narrow axes of FLOPs, matplotlib's own labels overlap
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    return figure
 
 
 def extrapolation(tree: Mapping[str, Any]) -> Figure:
