@@ -2,13 +2,16 @@
 
 # pyright: standard
 
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.baselines import history_tokens
 from benchmarks.baselines.history_tokens import (
     HistoryTokenEncoder,
     HistoryTokens,
@@ -22,6 +25,7 @@ from benchmarks.snapshot import snapshot_at
 from clue.data.ragged import Ragged
 from tests.benchmarks.worlds import corpus_of, parts
 
+BATCHES = 200
 SMALL = HistoryTokensConfig(minutes=0.05, width=16, heads=2, events=12, batch=64, negatives=32)
 
 
@@ -75,7 +79,12 @@ def test_windows_are_stretches_with_the_target_that_follows() -> None:
 
 
 @pytest.mark.parametrize("planted", [True, False])
-def test_a_planted_taste_is_in_the_state_and_a_shuffled_one_is_not(planted: bool) -> None:
+def test_a_planted_taste_is_in_the_state_and_a_shuffled_one_is_not(
+    planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count()  # batches and not seconds end the training: what is learnt is no machine's
+    clock = SimpleNamespace(process_time=lambda: 60 * SMALL.minutes * next(ticks) / BATCHES)
+    monkeypatch.setattr(history_tokens, "time", clock)
     rng = np.random.default_rng(1)
     taste = rng.integers(0, 2, 400)
     of = taste if planted else rng.integers(0, 2, 400)
@@ -84,6 +93,7 @@ def test_a_planted_taste_is_in_the_state_and_a_shuffled_one_is_not(planted: bool
     rows = [[(i + 20) % 40 if n % 3 == 0 else i for n, i in enumerate(row)] for row in rows]
     histories = Ragged.from_lists(rows)
     states = states_of(train(SMALL, [histories], 40, 0), histories, SMALL.events)
+    assert next(ticks) == BATCHES + 1
     fit = LogisticRegression(max_iter=500).fit(states[:200], taste[:200])
     right = fit.score(states[200:], taste[200:])
     assert right > 0.9 if planted else 0.35 < right < 0.65
