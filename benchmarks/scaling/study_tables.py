@@ -56,8 +56,9 @@ def markdown(root: Path, name: str) -> str:
     ]
     if (folder / "runs.parquet").is_file():
         runs = read_runs(folder / "runs.parquet")
-        parts[1:1] = [factors(runs)]
-        parts += [rates(runs), "" if factors(runs) else seeds(runs), spent(runs)]
+        varied = factors(runs)  # which have their seeds' errors already
+        parts[1:1] = [varied]
+        parts += [rates(runs), "" if varied else seeds(runs), spent(runs)]
     if not parts:
         raise FileNotFoundError(f"{folder} has no runs and no {', '.join(shown)}; run the study")
     parts += [

@@ -11,7 +11,7 @@ on each task: the expected score at every loss that the law may give it.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.json_files import hashed, plain, read_prediction, write_json
 from benchmarks.scaling.fit.downstream_scores import Form
-from benchmarks.scaling.fit.law_intervals import Band
+from benchmarks.scaling.fit.law_intervals import Bootstrap
 from benchmarks.scaling.fit.law_summary import about, band, described, table_flags
 from benchmarks.scaling.fit.run_table import Runs, read_runs
 from benchmarks.scaling.fit.selection import largest
@@ -137,12 +137,8 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
     scales = np.ones(len(x))
     if laws.noise.falls:
         scales = laws.scales(config.law, factors(config, (config.fit.size,))[:, 0])
-    values, drawn = law.fit.loss(x), law.predictive(x, scales, seed=config.fit.seed)
-    bands = [Band.of(float(one), each) for one, each in zip(values, drawn.T, strict=True)]
-    trivials = laws[pure].fit.loss(x)
-    names = [target.name for target in config.targets]
-    losses = dict(zip(names, np.vstack([values, drawn]).T, strict=True))
-    scores = _scores(config, rows, losses)
+    bands, trivials = law.predict(x, scales, seed=config.fit.seed), laws[pure].fit.loss(x)
+    scores = _scores(config, rows, law, x, scales)
     # the table is known by its content, not by its path
     choices = {name: x for name, x in vars(config.fit).items() if not isinstance(x, Path)}
     return {
@@ -165,13 +161,15 @@ def _content(config: PredictConfig, runs: Runs) -> dict[str, Any]:
 
 
 def _scores(
-    config: PredictConfig, rows: Runs, losses: Mapping[str, np.ndarray]
+    config: PredictConfig, rows: Runs, law: Bootstrap, x: np.ndarray, scales: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """Return what the targets are to score by name and task, {} without a file of scores."""
     if not config.scores:
         return {}
     seed = config.fit.seed
-    return task_scores.predicted(config.scores, rows, losses, config.score_law, seed=seed)
+    losses = np.vstack([law.fit.loss(x), law.predictive(x, scales, seed=seed)]).T
+    named = {target.name: each for target, each in zip(config.targets, losses, strict=True)}
+    return task_scores.predicted(config.scores, rows, named, config.score_law, seed=seed)
 
 
 def _refuse_other_data(targets: Sequence[Target], rows: Runs) -> None:
