@@ -44,7 +44,7 @@ from clue.inference.pooling import ALL, BATCH, Amounts, Part, histories_of
 from clue.inference.shared_items import shared_inputs
 from clue.inference.work import Done, in_words, user_flops
 from clue.prepare import prepare
-from clue.train.distributed import init_accelerator
+from clue.train.distributed import init_accelerator, leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ def main() -> None:
         return f"{config.out}: {embed(config)} vectors\n"
 
     sys.stderr.write(run_command(EmbedConfig, report, description=__doc__))
+    leave()
 
 
 def embed(config: EmbedConfig) -> int:

@@ -50,7 +50,13 @@ from clue.run.resume import find_start
 from clue.run.train_state import TrainState, prepared
 from clue.synthetic.world import SyntheticConfig, write_world
 from clue.train import phases
-from clue.train.distributed import broadcast, check_same_step, init_accelerator, preemption_vote
+from clue.train.distributed import (
+    broadcast,
+    check_same_step,
+    init_accelerator,
+    leave,
+    preemption_vote,
+)
 from clue.train.optimiser import set_learning_rate
 from clue.train.precision import uses_bf16
 from clue.train.state_dict import gather
@@ -62,7 +68,9 @@ STOPPED = 143  # the exit status of a process that SIGTERM ended
 
 def main() -> None:
     """Run the command line."""
-    if not run_command(PretrainConfig, pretrain, description=__doc__, also=(FloatingPointError,)):
+    ended = run_command(PretrainConfig, pretrain, description=__doc__, also=(FloatingPointError,))
+    leave()
+    if not ended:
         sys.exit(STOPPED)
 
 

@@ -21,6 +21,7 @@ from torch import multiprocessing as mp
 
 from clue.config import to_yaml
 from clue.run.pretrain_config import PretrainConfig
+from clue.train.distributed import leave
 from tests.conftest import ROOT
 
 # The longest of these tests takes 40 s on one busy core. Without a limit a process that waits for
@@ -113,4 +114,4 @@ def _one(
     store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=limit)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
     function(rank, world, *arguments)
-    dist.destroy_process_group()
+    leave()

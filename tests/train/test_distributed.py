@@ -2,6 +2,7 @@
 
 """The whole model on two and three processes: gradients as on one, temperature included."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from clue.data.views import ViewsConfig
 from clue.nn.dual_encoder import DualEncoder, DualEncoderConfig
 from clue.nn.item_encoder import ItemEncoderConfig
 from clue.nn.user_encoder import UserEncoderConfig
-from clue.train.distributed import PATIENCE, init_accelerator
+from clue.train.distributed import PATIENCE, init_accelerator, leave
 from clue.train.losses.contrastive import LossConfig, contrastive_loss
 from clue.train.packing import Budget, pack
 from tests.conftest import TinyRun
@@ -87,7 +88,13 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
 
 
 def _write_patience(rank: int, world: int, folder: Path) -> None:
-    dist.destroy_process_group()  # that of the tests
+    # A store of its own: that of the tests has the addresses of their group, and a process that reads
+    # the other's before it is written anew finds nobody there.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
+    ports = [store.port]
+    dist.broadcast_object_list(ports)
+    leave()
+    os.environ["MASTER_PORT"] = str(ports[0])
     accelerator = init_accelerator(bf16=False, trackers=[], run=folder)
     assert accelerator.num_processes == world
     assert dist.group.WORLD is not None
@@ -99,3 +106,22 @@ def test_a_process_waits_for_the_others_as_long_as_is_said(tmp_path: Path) -> No
     spawn(_write_patience, tmp_path, world=2)
     said = [(tmp_path / f"{rank}").read_text() for rank in (0, 1)]
     assert said == [str(PATIENCE.total_seconds())] * 2
+
+
+def gloo_threads() -> int:
+    tasks = Path("/proc/self/task").glob("*/comm")
+    return sum("gloo" in task.read_text() for task in tasks)
+
+
+def _write_threads(rank: int, world: int, folder: Path) -> None:
+    joined = gloo_threads()
+    leave()
+    (folder / f"{rank}").write_text(f"{joined} {gloo_threads()}")
+    leave()  # once more is nothing
+
+
+def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
+    spawn(_write_threads, tmp_path, world=2)
+    for rank in (0, 1):
+        joined, left = map(int, (tmp_path / f"{rank}").read_text().split())
+        assert joined > 0 and left == 0
