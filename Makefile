@@ -49,10 +49,10 @@ lint: $(STAMP) ## ruff and the import contracts
 types: $(STAMP) ## pyright
 	$(BIN)/pyright
 
-# Tests are many small operations: processes of one thread, more than cores, since a quarter of the
+# Tests are many small operations: processes of one thread, one more than cores, since a quarter of the
 # time of each is waiting for processes that it started. A file stays in one process, whose fixtures
 # its tests share; in their order, else the longest file of one test comes last.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 3 ? n + 2 : 4)))
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(STAMP) ## the tests
 	$(BIN)/python -m pytest -m 'not cluster' -n $(WORKERS) --dist loadfile --no-loadscope-reorder

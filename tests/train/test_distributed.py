@@ -88,8 +88,8 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
 
 
 def _write_patience(rank: int, world: int, folder: Path) -> None:
-    # A store of its own: that of the tests has the addresses of their group, and a process that reads
-    # the other's before it is written anew finds nobody there.
+    # A store of its own: that of the tests has the addresses of their group, and a process that
+    # reads the other's before it is written anew finds nobody there.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     ports = [store.port]
     dist.broadcast_object_list(ports)
