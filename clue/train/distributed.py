@@ -56,9 +56,8 @@ def init_accelerator(
 def leave() -> None:
     """Leave the processes that `init_accelerator` joined: the last act of a command.
 
-    The threads of a group that is not left run on while the interpreter ends, and one that lets go
-    of a tensor then aborts the process: an embedding on two processes, whose table was whole, ended
-    with SIGABRT in one of some dozens of runs.
+    The threads of a group that is not left run on while the interpreter ends. An embedding on two
+    processes, its table whole, was seen to end there with SIGABRT, once in some dozens of runs.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
