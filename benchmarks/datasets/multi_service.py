@@ -43,7 +43,8 @@ class SourcesConfig:
 
 
 # Steam's rows come in order of hours played, which is the label: the order of a user's purchases is
-# drawn by a hash instead. Retail's text belongs to the event; an item is called by its most common.
+# drawn by a hash instead. Retail's text belongs to the event; an item is called by its most common,
+# of two as common by the one in use last: eight items have two, and threads decided between them.
 QUERIES = {
     "raw": f"""
         SELECT 'fk:' || user_id AS user_id, service, item_id, timestamp::DOUBLE AS timestamp,
@@ -72,7 +73,7 @@ QUERIES = {
         SELECT * REPLACE (coalesce(part, CASE md5_number_lower(user_id) % 10
             WHEN 8 THEN 'valid' WHEN 9 THEN 'test' ELSE 'train' END) AS part)
         FROM raw
-        ORDER BY user_id, service, timestamp, item_id, amount
+        ORDER BY user_id, service, timestamp, COLUMNS(*)
     """,
     "pretrain": """
         SELECT * EXCLUDE (from_end) FROM (
@@ -82,7 +83,7 @@ QUERIES = {
         WHERE NOT (service IN {targets} AND from_end <= 2)
             AND NOT (service = 'retail' AND timestamp >= {retail_until})
             AND NOT (service = 'globo' AND timestamp >= {globo_until})
-        ORDER BY user_id, service, timestamp, item_id, amount
+        ORDER BY user_id, service, timestamp, COLUMNS(*)
     """,
     "items": f"""
         SELECT service, item_id, text FROM '{{data}}/amazon_food_kitchen/items.parquet'
@@ -93,7 +94,7 @@ QUERIES = {
         SELECT 'movies', item_id::VARCHAR, title || '. ' || replace(genres, '|', ', ')
         FROM '{{data}}/ml1m/items.parquet'
         UNION ALL
-        SELECT 'retail', item_id, coalesce(mode(text), item_id)
+        SELECT 'retail', item_id, coalesce(mode(text ORDER BY timestamp DESC, text), item_id)
         FROM '{{data}}/online_retail_ii/events.parquet' GROUP BY item_id
         UNION ALL
         SELECT 'games', item_id::VARCHAR, text FROM '{{data}}/steam_purchase_play/items.parquet'

@@ -48,8 +48,9 @@ def folders(data: Path) -> None:
         "ml1m/items": rows(item_id=["a"], title="t", genres="g"),
         "ml1m/users": rows(user_id=["1"], gender="F", age=25, occupation=3),
         "online_retail_ii/events": rows(
-            user_id=["1"], item_id="a", timestamp=1_260_000_000, text="t", invoice="i",
-            quantity=1, price=1.0,
+            user_id=["1"] * 6, item_id=["a", "b", "b", "c", "c", "c"],
+            timestamp=[1_260_000_000 + 60 * minute for minute in (0, 1, 2, 3, 4, 5)],
+            text=["t", "JUG, OLD", "JUG", "CUP", "CUP", "CUPS"], invoice="i", quantity=1, price=1.0,
         ),
         "steam_purchase_play/purchases": rows(user_id=["1"], item_id="a", played=1),
         "steam_purchase_play/items": rows(item_id=["a"], text="t"),
@@ -138,6 +139,13 @@ def test_the_last_two_items_of_a_shop_and_the_published_split_are_kept(
     assert {row["part"] for row in of(written["events"], "food")} == {"test"}
     assert [row["item_id"] for row in of(written["pretrain"], "beauty")] == ["a"]
     assert {row["part"] for row in written["events"]} <= {"train", "valid", "test"}
+
+
+def test_an_item_of_the_shop_has_its_most_common_name_or_of_two_the_one_in_use_last(
+    written: dict[str, list[dict[str, Any]]],
+) -> None:
+    named = {row["item_id"]: row["text"] for row in of(written["items"], "retail")}
+    assert named == {"a": "t", "b": "JUG", "c": "CUP"}
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
