@@ -139,12 +139,12 @@ class EncoderModel:
 class RandomModel:
     """Unit vectors drawn by the user's and the item's number: what chance looks like."""
 
-    name, fingerprint, similarity = "random", "random", slice(None)
+    name, similarity = "random", slice(None)
 
     def __init__(self, corpus: Corpus, *, width: int, seed: int) -> None:
         """`width` E."""
         self.seed, rng = seed, np.random.default_rng(seed)
-        self.blocks = one_block(width)
+        self.fingerprint, self.blocks = f"random-{width}", one_block(width)
         self._users = unit(rng.standard_normal((corpus.num_users, width))).astype(np.float32)
         self._items = unit(rng.standard_normal((corpus.num_items, width))).astype(np.float32)
 

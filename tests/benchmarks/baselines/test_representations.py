@@ -65,3 +65,4 @@ def test_a_row_is_known_for_a_model_by_its_vectors(tmp_path: Path) -> None:
     model = RandomModel(corpus, width=6, seed=0)
     assert has_vectors(model) and model_of(model) is model
     assert model.blocks == one_block(6)
+    assert model.fingerprint != RandomModel(corpus, width=7, seed=0).fingerprint  # other vectors
