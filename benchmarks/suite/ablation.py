@@ -106,27 +106,31 @@ def run(config: runner.SuiteConfig) -> int:
         seed=config.seed,
     )
     paired.write(config.out, differences)
-    scores = {r.task: r for r in results.read(config.out) if r.model == OURS}
-    text = table(scores, differences)
+    wholes = [result for result in results.read(config.out) if result.model == OURS]
+    text = table(wholes, differences)
     write_text(config.out / "ablation.md", text)
     sys.stdout.write(text)
     return made
 
 
-def table(scores: Mapping[str, results.TaskResult], differences: Sequence[paired.Pair]) -> str:
+def table(wholes: Sequence[results.TaskResult], differences: Sequence[paired.Pair]) -> str:
     """Return a line a task in Markdown: the whole, and the difference without each block.
 
-    `scores` are results of the whole vector by task, of several seeds the last.
+    `wholes` are the results of the whole vector, a seed each; a task's are shown by their mean.
     """
     blocks = list(dict.fromkeys(pair.model for pair in differences))
     of = {(pair.task, pair.model): pair.deltas for pair in differences}
+    seeds: dict[str, list[results.TaskResult]] = {}
+    for result in wholes:
+        seeds.setdefault(result.task, []).append(result)
     lines: list[list[str]] = []
-    for name, result in scores.items():
-        main = result.main
+    for name, of_task in seeds.items():
+        main = of_task[0].main
+        mean = np.mean([result.values[main].value for result in of_task]).item()
         each = [
             signed(main, of[name, block][main]) if (name, block) in of else "" for block in blocks
         ]
-        lines.append([name, main, number(main, result.values[main].value), *each])
+        lines.append([name, main, number(main, mean), *each])
     return markdown(["task", "measure", OURS, *blocks], lines) + "\n"
 
 

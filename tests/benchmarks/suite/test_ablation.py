@@ -2,6 +2,7 @@
 
 # pyright: standard
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.baselines.concatenated import WithoutBlock, whole_items
 from benchmarks.baselines.representations import EncoderModel
+from benchmarks.metrics.bootstrap import Interval
 from benchmarks.snapshot import snapshot_at
 from benchmarks.suite import ablation, paired, results
 from benchmarks.suite.ablation import on_valid_users, run
@@ -76,3 +78,10 @@ def test_the_command_scores_the_whole_and_each_block_left_out(
     table = (out / "ablation.md").read_text()
     assert table.startswith("| task | measure | CLUE | without contrastive |")
     assert table.count("\n") == 3
+
+    whole = next(result for result in made if result.model == "CLUE")
+    seeds = [
+        replace(whole, seed=seed, values={whole.main: Interval(value, 0.0, 1.0)})
+        for seed, value in enumerate((0.25, 0.5, 0.3))
+    ]
+    assert ablation.table(seeds, []).endswith(f"| {whole.task} | {whole.main} | .350 |\n")
