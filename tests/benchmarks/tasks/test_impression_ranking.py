@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.external.coles import ColesModel
 from benchmarks.tasks.impression_ranking import ImpressionRankingConfig, ImpressionRankingTask
 from clue.data.corpus import Corpus
 from tests.benchmarks.tasks.given import Given
@@ -109,6 +110,15 @@ def test_popular_items_are_found_by_their_rate_and_by_random_vectors_beside_it(
     noise = Given(rng.normal(size=(corpus.num_users, 4)), None)
     assert figures(task, noise)["AUC"] > 0.9
     assert figures(task, noise, "vector alone")["AUC"] == pytest.approx(0.5)
+
+
+def test_coles_ranks_by_the_linear_probe_alone(corpus: Corpus, tmp_path: Path) -> None:
+    model = ColesModel.__new__(ColesModel)  # untrained: what is asked is whether it is supported
+    model.fingerprint, model.seed, model.blocks = "coles", 0, {"all": slice(0, 1)}
+    task = task_of(corpus, tmp_path, impressions(own_topic()))
+    assert [probe for probe in task.probes if task.supports(model, probe)] == [
+        *("linear", "vector alone")
+    ]
 
 
 def test_features_are_blind_to_clicks_at_the_moment_and_later(
