@@ -54,32 +54,31 @@ def test_the_index_holds_what_the_encoder_gives(tiny_run: TinyRun, tiny_index: P
     assert index.catalogue.corpus_fingerprint == corpus.fingerprint
 
 
-def publish_for_ever(out: Path, begun: Connection) -> None:
+def publish_for_ever(out: Path, published: Connection) -> None:
     contents = read(out)[1]
-    begun.send("ready")
     while True:
+        start = time.monotonic()
         with writing(out, overwrite=True):
             publish(out, contents)
+        published.send(time.monotonic() - start)
 
 
 def test_a_killed_build_leaves_the_index_as_it_was(tiny_run: TinyRun, tmp_path: Path) -> None:
     """SIGKILL at moments of a loop that publishes; what is read is always whole."""
     out = tmp_path / "index"
     config = BuildConfig(checkpoint=tiny_run.run, corpus=tiny_run.corpus, out=out)
-    names = {build(config)}
-    for kill in range(60):  # on a busy machine some moments come before the first publication
-        if kill >= 6 and len(names) > 3:
-            break
+    names = [build(config)]
+    for part in np.linspace(0.05, 0.95, 10):  # of the time that a publication takes on this disk
         ours, theirs = FORKS.Pipe()
         process = FORKS.Process(target=publish_for_ever, args=(out, theirs))
         process.start()
-        assert ours.recv() == "ready"
-        time.sleep(0.02 + 0.01 * (kill % 20))
+        seconds = ours.recv()
+        time.sleep(part * seconds)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        names.add(read(out)[0])
-    assert len(names) > 3
+        names.append(read(out)[0])
+    assert names == sorted(set(names)) and len(names) == 11
 
 
 def test_what_cannot_be_built_is_refused_in_one_line(
