@@ -54,13 +54,6 @@ class PlainModel(Protocol):
         """Return vectors (n, E), finite, of n users as of their moments; without events, zeros."""
         ...
 
-    def items(self) -> np.ndarray | None:
-        """Return vectors (num_items, E) of the catalogue, by whose dot product a user's rank items.
-
-        Columns that say nothing of an item are zero; None where no column does.
-        """
-        ...
-
 
 class Model(PlainModel, Protocol):
     """A frozen representation of users.
@@ -81,6 +74,22 @@ class Model(PlainModel, Protocol):
     def similarity(self) -> slice:
         """The columns by whose cosine two vectors of users are compared."""
         ...
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """A row with vectors of items; of the models counts and CoLES are none."""
+
+    def items(self) -> np.ndarray:
+        """Return vectors (num_items, E) of the catalogue, by whose dot product a user's rank items.
+
+        Columns that say nothing of an item are zero.
+        """
+        ...
+
+
+class ItemModel(Model, Catalogue, Protocol):
+    """A model that has vectors of items beside those of users."""
 
 
 class TaskBaseline(Protocol):
@@ -123,12 +132,16 @@ def model_of(row: Model | TaskBaseline) -> Model:
     return row
 
 
+def has_items(row: Model | TaskBaseline) -> TypeGuard[ItemModel]:
+    """Whether a row is a model whose vectors rank items; computes none."""
+    return has_vectors(row) and isinstance(row, Catalogue)
+
+
 def items_of(row: Model) -> np.ndarray:
     """Return a model's vectors of items. ValueError for a model without."""
-    items = row.items()
-    if items is None:
+    if not has_items(row):
         raise ValueError(f"{row.name} has no vectors of items to rank by")
-    return items
+    return row.items()
 
 
 def one_block(width: int) -> Mapping[str, slice]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.baselines.representations import EncoderModel
-from benchmarks.protocols import Model, items_of
+from benchmarks.protocols import Model, has_items, items_of
 from benchmarks.snapshot import Snapshot
 
 
@@ -42,28 +42,23 @@ class Concatenated:
         """Return the parts' vectors (n, sum of widths)."""
         return np.concatenate([part.users(past) for part in self.parts], axis=1)
 
-    def items(self) -> np.ndarray | None:
+    def items(self) -> np.ndarray:
         """Return the parts' vectors of items, zeros (num_items, width) of a part without any.
 
-        None where no part has them.
+        Raises ValueError where no part has them.
         """
-        return self._filled([part.items() for part in self.parts])
+        return self._filled({p.name: p.items() for p in self.parts if has_items(p)})
 
-    def whole_items(self) -> np.ndarray | None:
+    def whole_items(self) -> np.ndarray:
         """Return the same of the parts' `whole_items`."""
-        return self._filled(
-            [None if part.items() is None else whole_items(part) for part in self.parts]
-        )
+        return self._filled({p.name: whole_items(p) for p in self.parts if has_items(p)})
 
-    def _filled(self, each: Sequence[np.ndarray | None]) -> np.ndarray | None:
-        rows = next((len(items) for items in each if items is not None), None)
-        if rows is None:
-            return None
-        filled = [
-            np.zeros((rows, _width(part)), np.float32) if items is None else items
-            for part, items in zip(self.parts, each, strict=True)
-        ]
-        return np.concatenate(filled, axis=1)
+    def _filled(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        if not known:
+            raise ValueError(f"{self.name}: none of its parts has vectors of items")
+        rows = len(next(iter(known.values())))
+        none = {p.name: np.zeros((rows, _width(p)), np.float32) for p in self.parts}
+        return np.concatenate([known.get(p.name, none[p.name]) for p in self.parts], axis=1)
 
 
 class WithoutBlock:
@@ -114,12 +109,13 @@ class WithoutBlock:
 def whole_items(model: Model) -> np.ndarray:
     """Return a model's items (num_items, E) in all columns that it has of them.
 
-    `Model.items` has those alone that rank by an inner product. ValueError for a model without.
+    `items` has those alone that rank by an inner product. ValueError for a model without.
     """
     if isinstance(model, EncoderModel):
         return model.whole_items
-    items = model.whole_items() if isinstance(model, Concatenated | WithoutBlock) else None
-    return items_of(model) if items is None else items
+    if isinstance(model, Concatenated | WithoutBlock):
+        return model.whole_items()
+    return items_of(model)
 
 
 def beside(models: Sequence[Model], counts: Model) -> list[Concatenated]:

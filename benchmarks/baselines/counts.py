@@ -32,10 +32,6 @@ class ItemCounts:
         counts = bag.tocsc()[:, self.counted].toarray()
         return np.log1p(np.c_[counts, past.lengths]).astype(np.float32)
 
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
-
 
 class LogCounts:
     """The logarithms of a user's numbers of events: how much was done, and nothing of what."""
@@ -50,10 +46,6 @@ class LogCounts:
         """Return a column (n, S + 1) for each service and for all together."""
         counts = [*(items.lengths for items, _ in past.parts), past.lengths]
         return np.log1p(np.stack(counts, axis=1))
-
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
 
 
 class LogAmounts:
@@ -83,7 +75,3 @@ class LogAmounts:
         # the sign of a sum stays: money may come back
         logs = [np.sign(each) * np.log1p(np.abs(each)) for each in sums]
         return np.column_stack([self.counts.users(past), *logs])
-
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None

@@ -121,10 +121,6 @@ class Aggregates:
         rows = self.sales.between(past.users, -np.inf, past.cutoff)
         return counted(self.sales, rows, past.cutoff, self.products)
 
-    def items(self) -> None:
-        """Return None: it has no items."""
-        return None
-
 
 def counted(sales: Sales, rows: Ragged, cutoff: np.ndarray, products: np.ndarray) -> np.ndarray:
     """Return (n, 16 + k) float32, log(1 + x), of n users' lines of sales `rows` before `cutoff`.

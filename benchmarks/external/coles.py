@@ -99,10 +99,6 @@ class ColesModel:
             )
         return unit(vectors).astype(np.float32)
 
-    def items(self) -> np.ndarray | None:
-        """Return None: an item has a vector of another space than a user's."""
-        return None
-
 
 def known(learn: Corpus, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
     """Return the row in `learn` of each item and each service of `corpus`, -1 for a new one."""

@@ -26,9 +26,17 @@ from benchmarks.baselines.feature_rows import FeatureRows, answers, beside, supp
 from benchmarks.baselines.interactions import pair_features
 from benchmarks.baselines.news_features import GROUPS, NewsFeatures
 from benchmarks.datasets.label_tables import check_times, read_table, rows_of, service_of
-from benchmarks.external.coles import ColesModel
 from benchmarks.metrics.within import within
-from benchmarks.protocols import Measure, Model, Probe, Scored, TaskBaseline, items_of, model_of
+from benchmarks.protocols import (
+    Measure,
+    Model,
+    Probe,
+    Scored,
+    TaskBaseline,
+    has_items,
+    items_of,
+    model_of,
+)
 from benchmarks.query_columns import history_slice
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.atomic import sha256
@@ -162,13 +170,8 @@ class ImpressionRankingTask:
         ]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Return whether a vector is asked, or a rival by its own probe.
-
-        CoLES has no vectors of items.
-        """
-        if probe == "zero-shot" and isinstance(model, ColesModel):
-            return False
-        return supports(model, probe)
+        """Return whether a vector is asked, zero-shot one with items, or a rival by its probe."""
+        return supports(model, probe) and (probe != "zero-shot" or has_items(model))
 
     @cached_property
     def pasts(self) -> list[Snapshot]:

@@ -40,13 +40,13 @@ from benchmarks.baselines.popularity_weight import (
     weights,
 )
 from benchmarks.baselines.tfidf import unit
-from benchmarks.external.coles import ColesModel
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
     Scored,
     TaskBaseline,
+    has_items,
     has_vectors,
     items_of,
     model_of,
@@ -138,13 +138,8 @@ class NewServiceTask:
         return [Popularity()]
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
-        """Return whether the row has vectors of users and items, or counts popularity as asked.
-
-        CoLES has no vectors of items.
-        """
-        if isinstance(model, ColesModel):
-            return False
-        return has_vectors(model) or probe not in ("centred", POPULAR)
+        """Return whether the row has vectors of users and items, or counts popularity as asked."""
+        return has_items(model) if has_vectors(model) else probe not in ("centred", POPULAR)
 
     @cached_property
     def elsewhere(self) -> Snapshot:

@@ -33,8 +33,16 @@ from benchmarks.baselines.click_rankers import (
 )
 from benchmarks.baselines.hourly_probe import HOURS, STRENGTHS, ClickVectors
 from benchmarks.datasets.label_tables import service_of
-from benchmarks.external.coles import ColesModel
-from benchmarks.protocols import Model, Probe, Scored, TaskBaseline, has_vectors, items_of, model_of
+from benchmarks.protocols import (
+    Model,
+    Probe,
+    Scored,
+    TaskBaseline,
+    has_items,
+    has_vectors,
+    items_of,
+    model_of,
+)
 from benchmarks.query_columns import history_slice, seen_slice, take
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import MEASURES
@@ -146,8 +154,8 @@ class NextClickTask:
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return "fitted" of the rankers, the others of models, zero-shot of those with items."""
-        if probe == "zero-shot" and isinstance(model, ColesModel):
-            return False
+        if probe == "zero-shot":
+            return has_items(model)
         return has_vectors(model) != (probe == "fitted")
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:

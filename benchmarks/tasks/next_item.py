@@ -28,13 +28,13 @@ from benchmarks.baselines.linear_map import frame_of, item_columns, linear_maps
 from benchmarks.baselines.popularity import Popularity, RecentPopularity, Tuned, catalogue, columns
 from benchmarks.baselines.popularity_weight import Questions, tuned_map_and_weight, tuned_weight
 from benchmarks.baselines.sasrec import SupervisedItems
-from benchmarks.external.coles import ColesModel
 from benchmarks.protocols import (
     Measure,
     Model,
     Probe,
     Scored,
     TaskBaseline,
+    has_items,
     has_vectors,
     items_of,
     model_of,
@@ -151,14 +151,12 @@ class NextItemTask:
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether it is "fitted" for a ranker, another probe for vectors of users and items.
 
-        CoLES has no vectors of items. Without training or valid users nothing can be chosen.
+        Without training or valid users nothing can be chosen.
         """
-        if isinstance(model, ColesModel):
-            return False
         split = self.corpus.split[self.users]
         if probe in ("linear", "zero-shot + popularity") and not {0, 1} <= set(split.tolist()):
             return False
-        return has_vectors(model) != (probe == "fitted")
+        return not has_vectors(model) if probe == "fitted" else has_items(model)
 
     @cached_property
     def before_valid(self) -> Snapshot:

@@ -23,7 +23,7 @@ from benchmarks.protocols import (
     Scored,
     Task,
     TaskBaseline,
-    has_vectors,
+    has_items,
     items_of,
     model_of,
     one_block,
@@ -103,7 +103,7 @@ class NextItemTask:
 
     def supports(self, model: Model | TaskBaseline, probe: Probe) -> bool:
         """Return whether the row has vectors of users and of items."""
-        return has_vectors(model) and not isinstance(model, Concatenated)
+        return has_items(model) and not isinstance(model, Concatenated)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
         """Return a query for each user."""

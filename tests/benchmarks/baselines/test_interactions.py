@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines.interactions import interactions, pair_features, similarities
-from tests.benchmarks.tasks.given import Given
+from tests.benchmarks.tasks.given import Given, GivenUsers
 
 
 def test_columns_that_no_item_has_are_left_out_of_items_and_products() -> None:
@@ -42,7 +42,7 @@ def test_without_the_user_remain_the_item_the_product_and_how_near_they_are() ->
     assert named == {"item": slice(0, 3), "vector * item": slice(3, 6), "similarity": slice(6, 8)}
     starts = {"vector": 0, "item": 3, "vector * item": 6, "similarity": 9}
     assert {name: columns.start for name, columns in blocks.items()} == starts
-    alone, one = pair_features(Given(model.vectors, None), model.vectors, rows)
+    alone, one = pair_features(GivenUsers(model.vectors), model.vectors, rows)
     assert np.array_equal(alone, model.vectors.astype(np.float32))
     assert one == {"vector": slice(0, 3)}
 

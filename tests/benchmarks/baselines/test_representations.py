@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.baselines.concatenated import Concatenated
 from benchmarks.baselines.counts import ItemCounts, LogCounts
 from benchmarks.baselines.representations import RandomModel
-from benchmarks.protocols import has_vectors, model_of, one_block
+from benchmarks.protocols import has_items, has_vectors, model_of, one_block
 from benchmarks.snapshot import Snapshot, snapshot_at
 from clue.data.corpus import Corpus
 from tests.benchmarks.worlds import corpus_of, parts, taste_events
@@ -22,9 +23,6 @@ class Halves:
 
     def users(self, past: Snapshot) -> np.ndarray:
         return np.random.default_rng(0).normal(size=(len(past), 5))
-
-    def items(self) -> None:
-        return None
 
 
 def world(directory: Path) -> Corpus:
@@ -53,11 +51,11 @@ def test_items_of_a_part_without_any_are_zeros(tmp_path: Path) -> None:
     past = snapshot_at(corpus, np.arange(20))
     alone, counts = RandomModel(corpus, width=6, seed=0), LogCounts(corpus)
     both = Concatenated("both", [alone, counts])
-    items = both.items()
-    assert items is not None
-    products = both.users(past) @ items.T
+    products = both.users(past) @ both.items().T
     np.testing.assert_allclose(products, alone.users(past) @ alone.items().T, rtol=1e-5, atol=1e-6)
-    assert Concatenated("counts", [counts, counts]).items() is None
+    assert has_items(alone) and not has_items(counts)
+    with pytest.raises(ValueError, match="counts: none of its parts has vectors of items"):
+        Concatenated("counts", [counts, counts]).items()
 
 
 def test_a_row_is_known_for_a_model_by_its_vectors(tmp_path: Path) -> None:

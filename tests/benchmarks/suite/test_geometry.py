@@ -72,9 +72,6 @@ class Taste:
             np.add.at(total, (np.repeat(np.arange(len(past)), items.lengths), items.values), 1)
         return total
 
-    def items(self) -> None:
-        return None
-
 
 def test_the_suite_writes_a_model_once(tmp_path: Path) -> None:
     split = parts(60)

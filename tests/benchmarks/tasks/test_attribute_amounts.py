@@ -38,9 +38,6 @@ class Given:
     def users(self, past: Snapshot) -> np.ndarray:
         return self.vectors[past.users]
 
-    def items(self) -> None:
-        return None
-
 
 def r2(scored: Scored) -> float:
     of_log = scored.queries["truth"].to_numpy(), scored.queries["predicted"].to_numpy()

@@ -44,9 +44,6 @@ class Given:
     def users(self, past: Snapshot) -> np.ndarray:
         return self.vectors[past.users]
 
-    def items(self) -> None:
-        return None
-
 
 def task_of(corpus: Corpus, directory: Path, labels: np.ndarray) -> AttributesTask:
     file = directory / "labels.parquet"

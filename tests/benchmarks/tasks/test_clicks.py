@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.baselines.click_rates import ClickRates, Impressions
-from benchmarks.protocols import WHOLE
-from benchmarks.snapshot import Snapshot
 from benchmarks.tasks.clicks import ClicksConfig, ClicksTask, read_impressions
 from clue.data.corpus import Corpus
+from tests.benchmarks.tasks.given import Given, GivenUsers
 from tests.benchmarks.worlds import corpus_of, parts
 
 USERS, ITEMS = 300, 20
@@ -31,24 +30,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     # One id in two services: an impression is of the game.
     events += [("u000", "books", f"g{item:02}") for item in range(ITEMS)]
     return corpus_of(tmp_path_factory.mktemp("games"), events, parts(USERS))
-
-
-class Given:
-    """A model of given vectors that keeps the pasts it is asked for."""
-
-    name, seed, fingerprint = "given", 0, "given"
-    blocks, similarity = WHOLE, slice(None)
-
-    def __init__(self, users: np.ndarray, items: np.ndarray | None) -> None:
-        self.vectors, self.catalogue = users, items
-        self.pasts: list[Snapshot] = []
-
-    def users(self, past: Snapshot) -> np.ndarray:
-        self.pasts.append(past)
-        return self.vectors[past.users]
-
-    def items(self) -> np.ndarray | None:
-        return self.catalogue
 
 
 def planted(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, pa.Table]:
@@ -90,7 +71,7 @@ def test_a_taste_is_found_in_the_product_and_not_in_the_user_alone(
     task = task_of(corpus, tmp_path, table)
     found = figures(task, Given(users, items))
     assert found["AUC"] > 0.97 and found["gAUC"] > 0.97 and found["NE"] < 0.5
-    alone = figures(task, Given(users, None), "vector alone")
+    alone = figures(task, GivenUsers(users), "vector alone")
     assert alone["gAUC"] == pytest.approx(0.5)  # A user's impressions all look the same.
     assert figures(task, Given(users, items), "mlp-64")["AUC"] > 0.8
     shuffled = table.set_column(
@@ -239,7 +220,7 @@ def test_the_rate_of_an_item_is_beside_every_vector_but_where_it_stands_alone(
     number = np.array([int(name.as_py()[1:]) for name in table["item_id"]])
     clicked = rng.random(3000) < 1 / (1 + np.exp(-(number - 9.5) / 3))
     task = task_of(corpus, tmp_path, table.set_column(2, "clicked", pa.array(clicked)))
-    noise = Given(rng.normal(size=(USERS, 40)), None)
+    noise = GivenUsers(rng.normal(size=(USERS, 40)))
     rate = figures(task, task.baselines([])[1])
     beside, alone = (figures(task, noise, probe) for probe in ("linear", "vector alone"))
     assert rate["AUC"] > 0.75 and abs(beside["AUC"] - rate["AUC"]) < 0.01

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.tasks.feed_clicks import FeedClicksConfig, FeedClicksTask
 from clue.data.corpus import Corpus
-from tests.benchmarks.tasks.given import Given
+from tests.benchmarks.tasks.given import Given, GivenUsers
 from tests.benchmarks.worlds import corpus_of, parts
 
 USERS, ITEMS, EACH, OPENS = 200, 30, 20, 1_600_000_000.0
@@ -109,7 +109,7 @@ def test_rates_of_items_and_of_users_are_found_by_their_rivals(
     assert found["aggregates"]["AUC"] > both - 0.03
     assert found["aggregates + attributes (trees)"]["AUC"] > both - 0.05
     # A vector that says nothing of items has their rates beside it, in the linear probe alone.
-    noise = Given(rng.normal(size=(USERS, 3)), None)
+    noise = GivenUsers(rng.normal(size=(USERS, 3)))
     assert figures(task, noise)["gAUC"] > 0.65
     assert figures(task, noise, "vector alone")["gAUC"] == pytest.approx(0.5)
 

@@ -131,9 +131,6 @@ def test_a_sale_of_the_future_never_enters_aggregates_or_vectors(six: tuple[Corp
                 assert not late.any()
             return np.random.default_rng(0).normal(size=(len(past), 3))
 
-        def items(self) -> None:
-            return None
-
     task = task_of(six, label="spend")
     task.score(Watching(), "linear")
     # One sale of a before the first window, three of a and b, then five of all.
@@ -227,9 +224,6 @@ class Given:
     def users(self, past: Snapshot) -> np.ndarray:
         keys = zip(past.users.tolist(), past.cutoff.tolist(), strict=True)
         return np.array([self.vectors[key] for key in keys])
-
-    def items(self) -> None:
-        return None
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.external.coles import ColesModel
 from benchmarks.tasks.impression_ranking import ImpressionRankingConfig, ImpressionRankingTask
 from clue.data.corpus import Corpus
-from tests.benchmarks.tasks.given import Given
+from tests.benchmarks.tasks.given import Given, GivenUsers
 from tests.benchmarks.worlds import corpus_of, parts
 
 USERS, TOPICS, ITEMS, SHOWN = 240, 4, 48, 8
@@ -107,14 +106,15 @@ def test_popular_items_are_found_by_their_rate_and_by_random_vectors_beside_it(
     rows = {row.name: row for row in task.baselines([])}
     assert figures(task, rows["item rate"])["AUC"] > 0.9
     assert figures(task, rows["popularity"])["AUC"] > 0.85
-    noise = Given(rng.normal(size=(corpus.num_users, 4)), None)
+    noise = GivenUsers(rng.normal(size=(corpus.num_users, 4)))
     assert figures(task, noise)["AUC"] > 0.9
     assert figures(task, noise, "vector alone")["AUC"] == pytest.approx(0.5)
 
 
-def test_coles_ranks_by_the_linear_probe_alone(corpus: Corpus, tmp_path: Path) -> None:
-    model = ColesModel.__new__(ColesModel)  # untrained: what is asked is whether it is supported
-    model.fingerprint, model.seed, model.blocks = "coles", 0, {"all": slice(0, 1)}
+def test_a_model_without_items_ranks_by_a_linear_probe_alone(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    model = GivenUsers(np.ones((corpus.num_users, 1)))
     task = task_of(corpus, tmp_path, impressions(own_topic()))
     supported = [probe for probe in task.probes if task.supports(model, probe)]
     assert supported == ["linear", "vector alone"]

@@ -46,13 +46,13 @@ class Given:
     name, seed, fingerprint = "given", 0, "given"
     blocks, similarity = WHOLE, slice(None)
 
-    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
+    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray) -> None:
         self._users, self._items = users, items
 
     def users(self, past: Snapshot) -> np.ndarray:
         return self._users(past)
 
-    def items(self) -> np.ndarray | None:
+    def items(self) -> np.ndarray:
         return self._items
 
 

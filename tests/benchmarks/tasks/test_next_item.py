@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.baselines.counts import LogCounts
 from benchmarks.protocols import WHOLE
 from benchmarks.snapshot import Snapshot, snapshot_at
 from benchmarks.tasks.next_item import NextItemConfig, NextItemTask
@@ -42,13 +43,13 @@ class Given:
     name, seed, fingerprint = "given", 0, "given"
     blocks, similarity = WHOLE, slice(None)
 
-    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray | None) -> None:
+    def __init__(self, users: Callable[[Snapshot], np.ndarray], items: np.ndarray) -> None:
         self._users, self._items = users, items
 
     def users(self, past: Snapshot) -> np.ndarray:
         return self._users(past)
 
-    def items(self) -> np.ndarray | None:
+    def items(self) -> np.ndarray:
         return self._items
 
 
@@ -200,9 +201,10 @@ def test_a_supervised_run_is_a_row_of_its_own(corpus: Corpus, tmp_path: Path) ->
 def test_what_cannot_be_asked_is_refused(corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="no service 'zoo'"):
         task_of(corpus, service="zoo")
-    blind = Given(last_met, None)
-    with pytest.raises(ValueError, match="given has no vectors of items"):
+    blind = LogCounts(corpus)
+    with pytest.raises(ValueError, match="log counts has no vectors of items"):
         task_of(corpus).score(blind, "zero-shot")
+    assert not any(task_of(corpus).supports(blind, probe) for probe in NextItemTask.probes)
 
 
 def newcomers(tmp_path: Path) -> Corpus:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.baselines.transactions import DAY
 from benchmarks.tasks.offers import OffersConfig, OffersTask
 from clue.data.corpus import Corpus
-from tests.benchmarks.tasks.given import Given
+from tests.benchmarks.tasks.given import GivenUsers
 from tests.benchmarks.worlds import corpus_of, parts
 
 USERS, START, SENT = 300, 1_600_000_000.0, (40.0, 60.0, 80.0)
@@ -87,10 +87,10 @@ def test_a_habit_of_buyers_is_found_and_a_shuffled_one_is_not(
     assert found["prior"] == 0.5 and found["offer kind"] < 0.62
     assert found["earlier offers"] > 0.65
     assert min(found["aggregates"], found["aggregates (trees)"]) > 0.68
-    assert min(auroc(task, Given(vector, None), p) for p in ("linear", "vector alone")) > 0.8
+    assert min(auroc(task, GivenUsers(vector), p) for p in ("linear", "vector alone")) > 0.8
     rng = np.random.default_rng(2)
     coins = task_of(shop, tmp_path, offers(np.full(USERS, 0.5)))
-    chance = [*rows_of(coins).values(), auroc(coins, Given(rng.permutation(vector), None))]
+    chance = [*rows_of(coins).values(), auroc(coins, GivenUsers(rng.permutation(vector)))]
     assert len(chance) == 6 and all(0.38 < each < 0.62 for each in chance)
 
 

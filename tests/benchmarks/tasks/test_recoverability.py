@@ -72,9 +72,6 @@ class Holding:
     def users(self, past: Snapshot) -> np.ndarray:
         return self.vectors
 
-    def items(self) -> None:
-        return None
-
 
 def figures(task: RecoverabilityTask, model: object) -> dict[str, float]:
     scored = task.score(model, "linear")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.baselines.visits import DAY
 from benchmarks.tasks.returns import ReturnsConfig, ReturnsTask
 from clue.data.corpus import Corpus
-from tests.benchmarks.tasks.given import Given
+from tests.benchmarks.tasks.given import GivenUsers
 from tests.benchmarks.worlds import corpus_of, parts
 
 USERS, START = 600, 1_600_000_000.0
@@ -75,7 +75,7 @@ def test_active_users_and_labels_equal_a_loop(habits: Corpus) -> None:
 def test_a_habit_is_found_by_counts_and_by_a_vector_of_it(habits: Corpus, rate: np.ndarray) -> None:
     task, rows = task_of(habits), {row.name: row for row in task_of(habits).baselines([])}
     own = rate[[int(name[1:]) for name in habits.user_ids.to_pylist()]]
-    truth = figures(task, Given(np.log(own / (1 - own))[:, None], None))["AUROC"]
+    truth = figures(task, GivenUsers(np.log(own / (1 - own))[:, None]))["AUROC"]
     found = {n: figures(task, r, getattr(r, "probe", "linear"))["AUROC"] for n, r in rows.items()}
     assert truth > 0.8 and found["prior"] == 0.5
     names = ("recency", "frequency", "sessions", "aggregates", "aggregates (trees)")
@@ -86,7 +86,7 @@ def test_a_habit_is_found_by_counts_and_by_a_vector_of_it(habits: Corpus, rate: 
 def test_without_a_habit_all_rows_are_at_chance(tmp_path: Path) -> None:
     corpus = log_of(tmp_path, np.full(USERS, 0.3))
     task, rng = task_of(corpus), np.random.default_rng(2)
-    rows = [Given(rng.normal(size=(USERS, 4)), None), *task.baselines([])]
+    rows = [GivenUsers(rng.normal(size=(USERS, 4))), *task.baselines([])]
     found = [figures(task, r, p)["AUROC"] for r in rows for p in task.probes if task.supports(r, p)]
     assert len(found) == 7 and all(0.42 < area < 0.58 for area in found)
 
