@@ -113,5 +113,6 @@ def _one(
     limit = timedelta(seconds=0.6 * LIMIT)
     store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=limit)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
+    dist.barrier()  # who leaves at once would break a connection that another has not finished
     function(rank, world, *arguments)
     leave()

@@ -87,15 +87,11 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
     assert checked == 2 * sum(map(len, alone.values()))
 
 
-def _write_patience(rank: int, world: int, folder: Path) -> None:
-    # A store of its own: that of the tests has the addresses of their group, and a process that
-    # reads the other's before it is written anew finds nobody there.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
-    ports = [store.port]
-    dist.broadcast_object_list(ports)
+def _write_patience(rank: int, world: int, folder: Path, port: int) -> None:
     leave()
-    os.environ["MASTER_PORT"] = str(ports[0])
+    os.environ["MASTER_PORT"] = str(port)
     accelerator = init_accelerator(bf16=False, trackers=[], run=folder)
+    accelerator.wait_for_everyone()  # see `spawn`
     assert accelerator.num_processes == world
     assert dist.group.WORLD is not None
     backend = dist.group.WORLD._get_backend(torch.device("cpu"))
@@ -103,7 +99,11 @@ def _write_patience(rank: int, world: int, folder: Path) -> None:
 
 
 def test_a_process_waits_for_the_others_as_long_as_is_said(tmp_path: Path) -> None:
-    spawn(_write_patience, tmp_path, world=2)
+    # A store of its own: that of the tests has the addresses of their group, and a process that
+    # reads the other's before it is written anew finds nobody there. It is held here, since one of
+    # the processes may have ended before the other has asked it for the last time.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
+    spawn(_write_patience, tmp_path, store.port, world=2)
     said = [(tmp_path / f"{rank}").read_text() for rank in (0, 1)]
     assert said == [str(PATIENCE.total_seconds())] * 2
 
