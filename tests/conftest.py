@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def indexed(out: Path, name: str, run: TinyRun) -> None:
     from serving.build_index import BuildConfig, build  # FAISS, which few tests need
 
     build(BuildConfig(checkpoint=run.run, corpus=run.corpus, out=out / name))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Generator[None]:
+    """Take back the threads that a measured command gave to torch in this process.
+
+    Two of them, waiting for each other on busy cores, made the tests after them up to 45 times
+    slower: test_transfer.py with six workers on two cores 68 s, alone 1.5 s.
+    """
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
