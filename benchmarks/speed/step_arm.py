@@ -96,8 +96,12 @@ def trainer(model: DualEncoder, sampler: PairSampler, spec: Spec) -> dict[str, A
         return torch.tensor(report.loss), torch.tensor(report.grad_norm)
 
     limit = memory("VmData") + spec["limit_mib"] * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    result = timed(step, spec)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        result = timed(step, spec)
+    finally:  # to say that no memory was left takes some
+        resource.setrlimit(resource.RLIMIT_DATA, before)
     rate = {"pairs/s": spec["batch"] / result["figures"].pop("seconds")}
     return {**result, "figures": rate | result["figures"]}
 
