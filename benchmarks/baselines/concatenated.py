@@ -47,18 +47,21 @@ class Concatenated:
 
         Raises ValueError where no part has them.
         """
-        return self._filled({p.name: p.items() for p in self.parts if has_items(p)})
+        return self._filled([part.items() if has_items(part) else None for part in self.parts])
 
     def whole_items(self) -> np.ndarray:
         """Return the same of the parts' `whole_items`."""
-        return self._filled({p.name: whole_items(p) for p in self.parts if has_items(p)})
+        return self._filled([whole_items(part) if has_items(part) else None for part in self.parts])
 
-    def _filled(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
-        if not known:
+    def _filled(self, each: Sequence[np.ndarray | None]) -> np.ndarray:
+        rows = next((len(items) for items in each if items is not None), None)
+        if rows is None:
             raise ValueError(f"{self.name}: none of its parts has vectors of items")
-        rows = len(next(iter(known.values())))
-        none = {p.name: np.zeros((rows, _width(p)), np.float32) for p in self.parts}
-        return np.concatenate([known.get(p.name, none[p.name]) for p in self.parts], axis=1)
+        filled = [
+            np.zeros((rows, _width(part)), np.float32) if items is None else items
+            for part, items in zip(self.parts, each, strict=True)
+        ]
+        return np.concatenate(filled, axis=1)
 
 
 class WithoutBlock:
