@@ -76,12 +76,16 @@ class ValidUsersTask:
         return probe == next((p for p in self.probes if self.task.supports(model, p)), None)
 
     def score(self, model: Model | TaskBaseline, probe: Probe) -> Scored:
-        """Return the answers of the valid users. ValueError where the task has none of them."""
+        """Return the answers of the valid users, without the slices, which no table here shows.
+
+        ValueError where the task asks none of them.
+        """
         scored = self.task.score(model, probe)
         kept = scored.queries.filter(pc.is_in(scored.queries["user_id"], self._users))  # pyright: ignore[reportAttributeAccessIssue]
         if not kept.num_rows:
             raise ValueError(f"{self.name} asks no valid user; leave it out of tasks=[…]")
-        return replace(scored, queries=kept)
+        sliced = [name for name in kept.column_names if name.startswith(results.SLICE)]
+        return replace(scored, queries=kept.drop_columns(sliced))
 
 
 def run(config: runner.SuiteConfig) -> int:

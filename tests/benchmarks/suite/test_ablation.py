@@ -72,6 +72,7 @@ def test_the_command_scores_the_whole_and_each_block_left_out(
     made = results.read(out)
     valid = len(Corpus.open(tiny_universal.corpus).users_in("valid"))
     assert len(made) == 8 and all(0 < result.users <= valid for result in made)
+    assert not any(result.slices for result in made)
     assert len({tuple(result.values.items()) for result in made}) > 1  # a block changes something
     differences = paired.read(out)
     assert {pair.model for pair in differences} == {r.model for r in made} - {"CLUE"}
